@@ -1,0 +1,36 @@
+"""Self-distillation for vision: train any PyTorch image network to be better without a bigger teacher.
+
+>>> import selfdistill as sd                                                            # doctest: +SKIP
+>>> method = sd.create_method("frskd", student, sd.Task("classification", 10, (3, 32, 32)))  # doctest: +SKIP
+>>> step = method(sd.Batch(images, target), progress)                                   # doctest: +SKIP
+>>> step.loss.backward()                                                                # doctest: +SKIP
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+__version__ = version("selfdistill")
+
+_HOME = {  # public name -> module; imported on first use, so that the command line answers at once
+    "Batch": "method",
+    "Method": "method",
+    "Step": "method",
+    "Task": "task",
+    "Taps": "taps",
+    "create_method": "methods",
+    "list_methods": "methods",
+    "build_student": "students",
+    "evaluate": "evaluate",
+    "fit": "train",
+    "load_student": "run",
+}
+__all__ = [*_HOME, "losses"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    if name == "losses":
+        return import_module(".losses", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,170 @@
+"""Distillation losses as pure functions.
+
+Three rules hold for every function here. Class scores lie along dim 1 and further dims are positions.
+An argument named `teacher_*` is a constant: the function detaches it, so no caller can forget to.
+Half-precision arguments are computed with in float32, autocast or not: in fp16 the square of a
+feature above 256 is infinite, and the guards against division by zero round to zero.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_float32(loss: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: the tensors given arrive as float32 (float64 stays), and autocast is off inside."""
+
+    @functools.wraps(loss)
+    def wide(*args: Any, **kwargs: Any) -> Any:
+        args = [_widened(arg) for arg in args]
+        kwargs = {name: _widened(arg) for name, arg in kwargs.items()}
+        device = next(arg.device.type for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor))
+        with torch.autocast(device, enabled=False):
+            return loss(*args, **kwargs)
+
+    return wide
+
+
+def _widened(value: Any) -> Any:
+    half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return value.float() if half else value
+
+
+@in_float32
+def kd(
+    logits: Float[Tensor, "b k *pos"],
+    teacher_logits: Float[Tensor, "b k *pos"],
+    temperature: float = 4.0,
+) -> Float[Tensor, ""]:
+    """T^2 * KL(teacher || student) of the softened distributions, in nats, mean over batch and positions.
+
+    The teacher is a constant: it is detached here. `temperature` > 0; 1 leaves both as they are.
+    Source: Hinton, Vinyals, Dean, 2015, section 2, https://arxiv.org/abs/1503.02531
+
+    >>> x = torch.tensor([[2.0, 0.0, -1.0]])
+    >>> kd(x, x).item()
+    0.0
+    >>> round(kd(x, x.flip(1), temperature=1.0).item(), 4)
+    2.4054
+    """
+    log_student = F.log_softmax(logits / temperature, dim=1)
+    log_teacher = F.log_softmax(teacher_logits.detach() / temperature, dim=1)
+    kl = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * kl.mean()
+
+
+@in_float32
+def smoothed_cross_entropy(
+    logits: Float[Tensor, "b k *pos"],
+    target: Tensor,
+    epsilon: float = 0.1,
+    share: Literal["all", "others"] = "all",
+    void: int = -100,
+) -> Float[Tensor, ""]:
+    """Cross-entropy in nats against labels that give a share `epsilon` of their mass away.
+
+    "all": every class receives epsilon / K, the true one too, so it keeps 1 - epsilon + epsilon / K (PyTorch's
+    `label_smoothing`). "others": the K - 1 other classes share epsilon and the true one keeps 1 - epsilon.
+    `target` as in `Task.loss`. Source: Szegedy et al., 2016, section 7, https://arxiv.org/abs/1512.00567
+    """
+    num_classes = logits.shape[1]
+    if share == "others":
+        epsilon = epsilon * num_classes / (num_classes - 1)
+    return F.cross_entropy(logits, target, ignore_index=void, label_smoothing=epsilon)
+
+
+@in_float32
+def attention_transfer(
+    feature: Float[Tensor, "b c h w"],
+    teacher_feature: Float[Tensor, "b d h w"],
+) -> Float[Tensor, ""]:
+    """Mean squared difference of the two spatial attention maps, over batch and positions.
+
+    Both maps have unit norm, so the value is their squared distance divided by h * w: fine levels weigh little.
+    The teacher is detached here; channels may differ, sizes not.
+    Source: Zagoruyko, Komodakis, 2017, eq. 2 with p = 2, https://arxiv.org/abs/1612.03928
+
+    >>> x = torch.rand(2, 3, 4, 4)
+    >>> attention_transfer(x, 2 * x[:, [2, 0, 1]]).item() < 1e-12  # scale and channel order do not matter
+    True
+    """
+    return (attention(feature) - attention(teacher_feature.detach())).pow(2).mean()
+
+
+@in_float32
+def attention(feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w"]:
+    """Where a feature map is active: the mean over channels of its squares, scaled to unit l2 norm per image."""
+    return F.normalize(feature.pow(2).mean(dim=1).flatten(1), dim=1, eps=1e-12)
+
+
+@in_float32
+def hint(
+    feature: Float[Tensor, "b c h w"],
+    teacher_feature: Float[Tensor, "b c h w"],
+) -> Float[Tensor, ""]:
+    """Mean squared difference of two feature maps, over all elements; the teacher is detached here.
+
+    `feature` is the student's after a regressor to the teacher's channels.
+    Source: Romero et al., 2015, eq. 3 (as a mean), https://arxiv.org/abs/1412.6550
+    """
+    return F.mse_loss(feature, teacher_feature.detach())
+
+
+@in_float32
+def overhaul(
+    feature: Float[Tensor, "b c h w"],
+    teacher_feature: Float[Tensor, "b c h w"],
+    margin: Float[Tensor, " c"],
+) -> Float[Tensor, ""]:
+    """Squared difference to the teacher's margin-rectified map, summed over everything, divided by the batch size.
+
+    Both maps are before their ReLU. The teacher's becomes t = max(teacher_feature, margin), margin < 0 per channel;
+    a position counts where the student exceeds t or t > 0: what lies below a negative target may stay there.
+    Source: Heo et al., 2019, section 3, https://arxiv.org/abs/1904.01866 (without its factor 1 / 1000)
+    """
+    teacher = torch.maximum(teacher_feature.detach(), margin.detach().view(1, -1, 1, 1))
+    counts = (feature > teacher) | (teacher > 0)
+    return ((feature - teacher).pow(2) * counts).sum() / len(feature)
+
+
+def negative_margin(scale: Float[Tensor, " c"], shift: Float[Tensor, " c"]) -> Float[Tensor, " c"]:
+    """E[x | x < 0] for x ~ N(shift, scale^2): what a batch norm's negative outputs are on average, per channel.
+
+    `scale` and `shift` are a batch norm's weight and bias; where fewer than one output in a thousand is negative it
+    is -3 * |scale|. Source: Heo et al., 2019, eq. 4, https://arxiv.org/abs/1904.01866
+
+    >>> round(negative_margin(torch.ones(1), torch.zeros(1)).item(), 6)
+    -0.797885
+    """
+    scale, shift = scale.detach().abs(), shift.detach()
+    z = -shift / scale
+    below = torch.special.ndtr(z)
+    density = torch.exp(-0.5 * z**2) / (2 * torch.pi) ** 0.5
+    return torch.where(below > 1e-3, shift - scale * density / below, -3 * scale)
+
+
+def ramp_up(progress: Tensor | float, warmup: float, ramp: float) -> Tensor | float:
+    """The weight 0 before `warmup`, then exp(-5 (1 - t)^2) with t going 0 to 1 over a share `ramp` of training.
+
+    `progress` is the share of training done, in [0, 1); `ramp` 0 gives the constant 1 after `warmup`.
+    Source: the segmentation setting of FRSKD; Laine, Aila, 2017, section 3, https://arxiv.org/abs/1610.02242
+
+    >>> [round(float(ramp_up(p, 0.5, 0.5)), 3) for p in (0.4, 0.5, 0.75, 1.0)]
+    [0.0, 0.007, 0.287, 1.0]
+    """
+    if warmup == 0 and ramp == 0:
+        return 1.0
+    progress = torch.as_tensor(progress)
+    awake = (progress >= warmup).to(progress.dtype if progress.is_floating_point() else torch.float32)
+    if ramp == 0:
+        return awake
+    t = ((progress - warmup) / ramp).clamp(0, 1)
+    return awake * torch.exp(-5 * (1 - t) ** 2)

@@ -1,0 +1,152 @@
+"""The one abstraction: a method trains a student, and owns whatever only training needs."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Interval
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from .nets.teachers import Frozen
+from .taps import Taps
+from .task import Task
+
+Weight = Annotated[float, Ge(0)]  # of a loss term
+Positive = Annotated[float, Gt(0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+Count = Annotated[int, Ge(1)]
+
+
+class Batch(NamedTuple):
+    """What the loader yields; `Batch(images, target)` is enough for most methods."""
+
+    images: Float[Tensor, "b c h w"]
+    target: Tensor  # (b,) or (b, h, w) int64; class probabilities along dim 1 once mixed
+    row: Int64[Tensor, " b"] | None = None  # place of each example in the training set
+    views: Float[Tensor, "b v c h w"] | None = None  # v further independent augmentations of each image
+    partners: Float[Tensor, "b m c h w"] | None = None  # m other images of the same label
+
+
+class Step(NamedTuple):
+    """What a method returns. The trainer minimises the sum of `losses` and logs each by name."""
+
+    losses: dict[str, Tensor]  # weighted terms, each ()
+    logits: Tensor  # the student's scores for `batch.images`
+
+    @property
+    def loss(self) -> Tensor:
+        """The training objective, ()."""
+        return sum(self.losses.values())  # type: ignore[return-value]
+
+
+class Method(nn.Module):
+    """Base of every training method.
+
+    `self.student` is the plain network that ships. Every other submodule, parameter and buffer is
+    training-only and is dropped on export. A subclass
+
+    * names what it needs in `views`, `partners`, `tasks`, `soft_targets` (of the data) and `needs_teacher`;
+    * lists its hyper-parameters as annotated class attributes with plain default values;
+    * builds its training-only parts in `setup`;
+    * computes one step's losses in `forward`;
+    * keeps what outlives a step in buffers or `get_extra_state`.
+
+    A subclass of another method fixes one of its hyper-parameters by annotating it as a `ClassVar`.
+    """
+
+    views: ClassVar[int] = 0  # further augmentations of each image
+    partners: ClassVar[int] = 0  # other images of the same label
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
+    needs_teacher: ClassVar[bool] = False
+    cost: ClassVar[str] = ""  # what training costs beside plain training, in words
+    short_run: ClassVar[dict[str, Any]] = {}  # defaults measured for schedules far shorter than the paper's
+    warmup: float = 0.0  # share of training before which a term may still weigh nothing
+
+    def __init__(
+        self,
+        student: nn.Module,
+        task: Task,
+        *,
+        taps: Sequence[str] | None = None,
+        teacher: nn.Module | None = None,
+        **hyperparameters: Any,
+    ) -> None:
+        super().__init__()
+        if task.kind not in self.tasks:
+            raise ValueError(f"{type(self).__name__} trains {' or '.join(sorted(self.tasks))}, not {task.kind}")
+        if (teacher is not None) != self.needs_teacher:
+            raise ValueError(f"{type(self).__name__} needs {'a' if self.needs_teacher else 'no'} teacher")
+        for name, value in self.checked(hyperparameters).items():
+            setattr(self, name, value)
+        self.student = student
+        self.task = task
+        self.teacher = None if teacher is None else Frozen(teacher)
+        self._tap_names = taps
+        self._taps: Taps | None = None
+        self.setup()
+        if taps is not None and self._taps is None:
+            raise ValueError(f"{type(self).__name__} reads no feature maps, so taps={list(taps)} would have no effect")
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, Any]:
+        """Names and defaults, in the order they are written."""
+        found: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            if not issubclass(base, Method) or base is Method:
+                continue
+            for name, hint in inspect.get_annotations(base).items():
+                if hint is ClassVar or get_origin(hint) is ClassVar:
+                    found.pop(name, None)
+                elif name in vars(base):
+                    found[name] = vars(base)[name]
+        return found
+
+    @classmethod
+    def checked(cls, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+        """Every hyper-parameter's value, the defaults filled in.
+
+        Raises `ValueError`, with the nearest legal name or the allowed values, for one that does not exist or has the
+        wrong type or range.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        known = cls.hyperparameters()
+        for name in hyperparameters.keys() - known.keys():
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known) or 'none'}"
+            raise ValueError(f"{cls.__name__} has no hyper-parameter {name!r}; {hint}")
+        hints = get_type_hints(cls, include_extras=True)
+        values = {}
+        for name, default in known.items():
+            try:
+                values[name] = TypeAdapter(hints[name]).validate_python(hyperparameters.get(name, default))
+            except ValidationError as error:
+                message = error.errors()[0]["msg"].removeprefix("Input ")
+                raise ValueError(f"{cls.__name__}: {name}={hyperparameters[name]!r} {message}") from None
+        return values
+
+    def refuse_idle(self, names: list[str], idle: bool, because: str) -> None:
+        """Raises `ValueError` where `idle` and one of the hyper-parameters `names` is not at its default."""
+        for name in names:
+            if idle and getattr(self, name) != self.hyperparameters().get(name, getattr(self, name)):
+                raise ValueError(f"{type(self).__name__}: {name}={getattr(self, name)} has no effect with {because}")
+
+    @property
+    def taps(self) -> Taps:
+        """The student's feature maps, found on first use, in `setup`: a method that reads none sets no hook."""
+        if self._taps is None:
+            self._taps = Taps(self.student, self.task.image_shape, self._tap_names)
+        return self._taps
+
+    def setup(self) -> None:
+        """Builds what only training needs. `student`, `task`, `teacher` and the hyper-parameters are set."""
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        """One training step's losses. `progress`, () in [0, 1), is the share of training done."""
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Called after each optimiser step; for teachers that trail the student."""

@@ -1,0 +1,89 @@
+"""Batch-level transforms that run on the training device: mixup, CutMix, rotations and joint labels.
+
+Randomness comes from torch's global generators, which the training loop seeds for every step.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+ROTATIONS = 4
+
+
+def mixup(
+    images: Float[Tensor, "b c h w"], target: Tensor, num_classes: int, alpha: float
+) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
+    """Convex combinations of the batch with a shuffle of itself, one weight ~ Beta(alpha, alpha) per batch.
+
+    `target` holds class numbers (b,) or probabilities (b, k). Source: Zhang et al., 2018, eq. 1, https://arxiv.org/abs/1710.09412
+    """
+    weight = _beta(alpha)
+    order = torch.randperm(len(images), device=images.device)
+    mixed = weight * images + (1 - weight) * images[order]
+    return mixed, _mixed_target(target, order, weight, num_classes)
+
+
+def cutmix(
+    images: Float[Tensor, "b c h w"], target: Tensor, num_classes: int, alpha: float
+) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
+    """Pastes one random box of a shuffle of the batch into it; labels mix by the area that the clipped box covers.
+
+    One box per batch, its area 1 - Beta(alpha, alpha) before clipping; `images` is left as it was.
+    Source: Yun et al., 2019, eq. 1 and 2, https://arxiv.org/abs/1905.04899
+    """
+    height, width = images.shape[2:]
+    side = (1 - _beta(alpha)) ** 0.5
+    top, bottom = _cut(height, side)
+    left, right = _cut(width, side)
+    order = torch.randperm(len(images), device=images.device)
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
+    weight = 1 - (bottom - top) * (right - left) / (height * width)
+    return mixed, _mixed_target(target, order, weight, num_classes)
+
+
+def _beta(alpha: float) -> float:
+    return torch.distributions.Beta(alpha, alpha).sample().item()
+
+
+def _cut(length: int, side: float) -> tuple[int, int]:
+    """A random interval of `side * length` pixels around a uniform centre, clipped to the image."""
+    centre, half = int(torch.randint(length, ())), int(length * side) // 2
+    return max(centre - half, 0), min(centre + half, length)
+
+
+def _mixed_target(target: Tensor, order: Tensor, weight: float, num_classes: int) -> Tensor:
+    soft = target if target.is_floating_point() else F.one_hot(target, num_classes).float()
+    return weight * soft + (1 - weight) * soft[order]
+
+
+def rotations(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "4*b c h w"]:
+    """Rows `4 * b + k` hold image `b` turned counter-clockwise by 90 * k degrees; images must be square.
+
+    >>> rotations(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]))[1, 0].tolist()
+    [[1.0, 3.0], [0.0, 2.0]]
+    """
+    turned = [torch.rot90(images, k, dims=(2, 3)) for k in range(ROTATIONS)]
+    return torch.stack(turned, dim=1).flatten(0, 1)
+
+
+def joint_labels(target: Int64[Tensor, " b"]) -> Int64[Tensor, "4*b"]:
+    """The label of row `4 * b + k` of `rotations` in the joint space of class and rotation: 4 * y + k.
+
+    Source: Lee, Hwang, Shin, 2020, section 2.2, https://arxiv.org/abs/1910.05872
+
+    >>> joint_labels(torch.tensor([2, 0])).tolist()
+    [8, 9, 10, 11, 0, 1, 2, 3]
+    """
+    return (ROTATIONS * target[:, None] + torch.arange(ROTATIONS, device=target.device)).flatten()
+
+
+def aggregate(joint_logits: Float[Tensor, "rows joint"]) -> Float[Tensor, "b k"]:
+    """Class scores from joint ones, (4 b, 4 k) -> (b, k): the mean over rotations j of row 4 b + j, column 4 c + j.
+
+    Source: Lee, Hwang, Shin, 2020, eq. 3, https://arxiv.org/abs/1910.05872
+    """
+    rows, joint = joint_logits.shape
+    cube = joint_logits.view(rows // ROTATIONS, ROTATIONS, joint // ROTATIONS, ROTATIONS)
+    return cube.diagonal(dim1=1, dim2=3).mean(dim=-1)
