@@ -1,0 +1,16 @@
+"""Plain supervised training: the control that every other method is measured against."""
+
+from torch import Tensor
+
+from ..method import Batch, Method, Step
+
+
+class Baseline(Method):
+    """Cross-entropy and nothing else."""
+
+    tasks = frozenset({"classification", "segmentation"})
+    cost = "none"
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits = self.student(batch.images)
+        return Step({"task": self.task.loss(logits, batch.target)}, logits)

@@ -1,0 +1,24 @@
+"""The control that shows what FRSKD's distillation adds: its self-teacher and its cross-entropy, and no distillation.
+
+Ji et al. CVPR 2021, https://arxiv.org/abs/2103.08273; auxiliary supervision of hidden layers as such is
+Lee, Xie, Gallagher, Zhang, Tu. AISTATS 2015. https://arxiv.org/abs/1409.5185
+"""
+
+from typing import ClassVar
+
+from .frskd import FRSKD
+
+
+class DeepSupervision(FRSKD):
+    """FRSKD without its soft-label and feature losses: the self-teacher's cross-entropy trains the student's stages."""
+
+    short_run: ClassVar = {}
+
+    alpha: ClassVar[float] = 0.0
+    beta: ClassVar[float] = 0.0
+    temperature: ClassVar[float] = 4.0
+    feature_loss: ClassVar[str] = "attention"
+    margin: ClassVar[str] = "initial"
+    stop_gradient: ClassVar[bool] = False
+    warmup: ClassVar[float] = 0.0
+    ramp: ClassVar[float] = 0.0

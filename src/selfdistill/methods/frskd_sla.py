@@ -1,0 +1,81 @@
+"""FRSKD together with self-supervised label augmentation (FRSKD + SLA).
+
+Ji et al. CVPR 2021, section 4.4, https://arxiv.org/abs/2103.08273, with
+Lee, Hwang, Shin. ICML 2020. Self-supervised Label Augmentation via Input Transformations. https://arxiv.org/abs/1910.05872
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import losses, mixing
+from ..method import Batch, Step, Weight
+from .frskd import FRSKD
+
+
+class FRSKDSLA(FRSKD):
+    """FRSKD on the images and their four rotations, with heads that tell class and rotation jointly.
+
+    The joint scores of the four rotations, aggregated, teach the plain scores, in the student and in the self-teacher;
+    FRSKD's two imitations then run over plain and aggregated scores and over the maps of all 5 b rows.
+
+    Departs from the paper: nothing known; the order of operations is the authors' code's. Batch norms see b rows and
+    then 4 b rows in each step, so their running statistics move twice and upright images count twice.
+    """
+
+    soft_targets: ClassVar[bool] = False
+    cost = "5x the rows (4x with reuse_upright), the self-teacher, two linear heads"
+
+    gamma: Weight = 1.0  # weighs the aggregated scores' lessons for the plain ones
+    reuse_upright: bool = False  # one forward of 4 b rows, its 0-degree rows for the plain ones: other batch statistics
+
+    def setup(self) -> None:
+        _, height, width = self.task.image_shape
+        if height != width:
+            raise ValueError(f"rotations need square images, and these are {height} x {width}")
+        super().setup()
+        joint = mixing.ROTATIONS * self.task.num_classes
+        self.joint = nn.Linear(self.taps.channels[-1], joint)
+        self.teacher_joint = nn.Linear(self.self_teacher.channels[-1], joint)
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits, features, teacher_logits, refined, joint, teacher_joint = self.plain_and_joint(batch.images)
+        votes, teacher_votes = mixing.aggregate(joint), mixing.aggregate(teacher_joint)
+        ramp = losses.ramp_up(progress, self.warmup, self.ramp)
+        terms = {
+            "task": self.task.loss(logits, batch.target),
+            "teacher": self.task.loss(teacher_logits, batch.target),
+            "joint": self.task.loss(joint, mixing.joint_labels(batch.target)),
+            "teacher_joint": self.task.loss(teacher_joint, mixing.joint_labels(batch.target)),
+        }
+        if self.gamma:
+            terms["votes"] = self.gamma * losses.kd(logits, votes, self.temperature)
+            terms["teacher_votes"] = self.gamma * losses.kd(teacher_logits, teacher_votes, self.temperature)
+        if self.alpha:
+            own, taught = torch.cat([logits, votes]), torch.cat([teacher_logits, teacher_votes])
+            terms["kd"] = ramp * self.alpha * losses.kd(own, taught, self.temperature)
+        if self.beta:
+            terms["feature"] = ramp * self.beta * self.feature_distance(features, refined)
+        return Step(terms, logits)
+
+    def plain_and_joint(self, images: Tensor) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor], Tensor, Tensor]:
+        """What `both` gives for `images` and their rotations, and the joint scores (4 b, 4 k) of either network.
+
+        Plain scores are of the b upright images. Maps are of 5 b rows, upright and then rotated ones; of the 4 b
+        rotated ones with `reuse_upright`, which hold the upright already.
+        """
+        if self.reuse_upright:
+            logits, features, teacher_logits, refined = self.both(mixing.rotations(images))
+            rotated, teacher_rotated = features[-1], refined[-1]
+            logits, teacher_logits = logits[:: mixing.ROTATIONS], teacher_logits[:: mixing.ROTATIONS]
+        else:
+            logits, features, teacher_logits, refined = self.both(images)
+            _, turned, _, turned_refined = self.both(mixing.rotations(images))
+            rotated, teacher_rotated = turned[-1], turned_refined[-1]
+            features = [torch.cat(pair) for pair in zip(features, turned, strict=True)]
+            refined = [torch.cat(pair) for pair in zip(refined, turned_refined, strict=True)]
+        joint = self.joint(rotated.mean(dim=(2, 3)))
+        teacher_joint = self.teacher_joint(F.relu(teacher_rotated).mean(dim=(2, 3)))
+        return logits, features, teacher_logits, refined, joint, teacher_joint

@@ -1,0 +1,29 @@
+"""Rethinking the Inception Architecture for Computer Vision, section 7: label smoothing.
+
+Szegedy, Vanhoucke, Ioffe, Shlens, Wojna. CVPR 2016. https://arxiv.org/abs/1512.00567
+"""
+
+from typing import Literal
+
+from torch import Tensor
+
+from .. import losses
+from ..method import Batch, Method, Share, Step
+
+
+class LabelSmoothing(Method):
+    """Cross-entropy against labels that give a little of their mass away: self-distillation's simplest rival.
+
+    Two definitions are in use, and they shift published differences: see `share`.
+    """
+
+    tasks = frozenset({"classification", "segmentation"})
+    cost = "none"
+
+    epsilon: Share = 0.1  # mass taken from the true class
+    share: Literal["all", "others"] = "all"  # who receives it: all K classes (the paper, PyTorch), or the K - 1 others
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits = self.student(batch.images)
+        task = losses.smoothed_cross_entropy(logits, batch.target, self.epsilon, self.share, self.task.void)
+        return Step({"task": task}, logits)

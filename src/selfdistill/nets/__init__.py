@@ -1,0 +1,1 @@
+"""Networks that exist only while training."""

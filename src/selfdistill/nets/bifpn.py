@@ -1,0 +1,197 @@
+"""FRSKD's self-teachers: a bidirectional feature pyramid over the student's maps, with a classifier on its deepest map.
+
+Ji et al., 2021, section 3.1, https://arxiv.org/abs/2103.08273; the pyramid and its weighted fusion are EfficientDet's:
+Tan, Pang, Le, 2020, section 3, https://arxiv.org/abs/1911.09070
+
+Every map handed from part to part is after its ReLU. Only a `separable` block ends before it, because the overhaul
+loss wants the refined maps that way.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Map = Float[Tensor, "b _c _h _w"]
+
+
+class SelfTeacher(nn.Module):
+    """A stack of pyramid passes and a linear classifier on the pooled deepest map.
+
+    `forward(features) -> (logits (b, k), refined)`: one refined map per feature map, of the same size; after its ReLU,
+    or before it with `preactivation`. Feature maps come shallow to deep and may have any sizes and channels.
+    """
+
+    def __init__(self, passes: Sequence["Pass"], num_classes: int, *, preactivation: bool = False) -> None:
+        super().__init__()
+        self.passes = nn.ModuleList(passes)
+        self.channels = passes[-1].widths  # of the refined maps
+        self.preactivation = preactivation
+        self.fc = nn.Linear(self.channels[-1], num_classes)
+
+    def forward(self, features: list[Map]) -> tuple[Float[Tensor, "b k"], list[Map]]:
+        activated = [F.relu(feature) for feature in features]
+        for bifpn in self.passes:
+            refined = bifpn(activated)
+            activated = [F.relu(each) for each in refined]
+        logits = self.fc(activated[-1].mean(dim=(2, 3)))
+        return logits, refined if self.preactivation else activated
+
+    def norms(self) -> list[nn.BatchNorm2d]:
+        """The batch norm that each refined map comes out of, shallow to deep."""
+        return self.passes[-1].norms()
+
+
+class BiFPNc(SelfTeacher):
+    """The paper's self-teacher: each level is `width` times as wide as the student's map, thin for a thin student.
+
+    `depth`: depthwise-separable convolutions per node. Source: Ji et al., 2021, section 3.1 and table 6.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        *,
+        width: int = 2,
+        depth: int = 2,
+        preactivation: bool = False,
+    ) -> None:
+        widths = [width * c for c in channels]
+        only = Pass(channels, widths, depth=depth, laterals=True, resample_widths=True)
+        super().__init__([only], num_classes, preactivation=preactivation)
+
+
+class BiFPN(SelfTeacher):
+    """EfficientDet's pyramid: every level has `num_channels`, `repeat` passes, resampling without convolutions."""
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        *,
+        num_channels: int = 256,
+        depth: int = 2,
+        repeat: int = 1,
+        preactivation: bool = False,
+    ) -> None:
+        widths = [num_channels] * len(channels)
+        first = Pass(channels, widths, depth=depth, laterals=True, resample_widths=False)
+        more = [Pass(widths, widths, depth=depth, laterals=False, resample_widths=False) for _ in range(repeat - 1)]
+        super().__init__([first, *more], num_classes, preactivation=preactivation)
+
+
+class Pass(nn.Module):
+    """Once down the pyramid and once up again: maps of `channels` after their ReLU -> maps of `widths` before it.
+
+        P_L = lateral(F_L);  P_i = node(lateral(F_i) + up(P_{i+1}))                       deep to shallow
+        T_1 = P_1;           T_i = node(lateral'(F_i) + P_i + down(T_{i-1}))              shallow to deep, no P_L in T_L
+
+    where + is `Fusion`. The second path reads the features through laterals of its own, as the authors' code does.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], widths: Sequence[int], *, depth: int, laterals: bool, resample_widths: bool
+    ) -> None:
+        super().__init__()
+        deepest = len(channels) - 1
+        self.widths = list(widths)
+        steps = list(zip(widths[1:], widths, strict=False))  # (deeper, shallower)
+        self.lateral_down = nn.ModuleList(map(point if laterals else _same, channels, widths))
+        self.lateral_up = nn.ModuleList(map(point, channels[1:], widths[1:]))
+        resampled = point if resample_widths else _same
+        self.point_down = nn.ModuleList(resampled(deep, shallow) for deep, shallow in steps)
+        self.point_up = nn.ModuleList(resampled(shallow, deep) for deep, shallow in steps)
+        self.fuse_down = nn.ModuleList(Fusion(2) for _ in steps)
+        self.fuse_up = nn.ModuleList(Fusion(2 if i == deepest else 3) for i in range(1, len(channels)))
+        self.node_down = nn.ModuleList(separable(width, depth) for width in widths[:-1])
+        self.node_up = nn.ModuleList(separable(width, depth) for width in widths[1:])
+
+    def forward(self, features: list[Map]) -> list[Map]:
+        deepest = len(features) - 1
+        lateral = [layer(feature) for layer, feature in zip(self.lateral_down, features, strict=True)]
+        raw, down = lateral[-1], [lateral[-1]]
+        for i in reversed(range(deepest)):
+            above = self.point_down[i](enlarge(down[0], lateral[i]))
+            raw = self.node_down[i](self.fuse_down[i]([lateral[i], above]))
+            down.insert(0, F.relu(raw))
+        refined, below = [raw], down[0]
+        for i in range(1, deepest + 1):
+            inputs = [self.lateral_up[i - 1](features[i]), self.point_up[i - 1](shrink(below, features[i]))]
+            if i < deepest:
+                inputs.insert(1, down[i])
+            raw = self.node_up[i - 1](self.fuse_up[i - 1](inputs))
+            refined.append(raw)
+            below = F.relu(raw)
+        return refined
+
+    def norms(self) -> list[nn.BatchNorm2d]:
+        """The batch norm that each map this pass gives comes out of."""
+        shallowest = self.node_down[0][-1] if len(self.node_down) else self.lateral_down[0][1]
+        return [shallowest, *(node[-1] for node in self.node_up)]
+
+
+class Fusion(nn.Module):
+    """A weighted mean of maps; the weights are learnt, kept positive by a ReLU, and start equal.
+
+    A weight that reaches 0 gets no gradient any more and stays there.
+    Source: Tan, Pang, Le, 2020, section 3.3, "fast normalized fusion", https://arxiv.org/abs/1911.09070
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(inputs))
+
+    def forward(self, maps: list[Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c h w"]:
+        weight = F.relu(self.weight)
+        weight = weight / (weight.sum() + 1e-6)
+        return sum(w * each for w, each in zip(weight.unbind(), maps, strict=True))
+
+
+def point(channels: int, width: int) -> nn.Sequential:
+    """1x1 convolution, batch norm, ReLU."""
+    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+
+def _same(channels: int, width: int) -> nn.Identity:
+    return nn.Identity()
+
+
+def separable(width: int, depth: int) -> nn.Sequential:
+    """`depth` times 3x3 depthwise, 1x1 convolution, batch norm; a ReLU between repeats and none at the end."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+            nn.Conv2d(width, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+        ]
+    return nn.Sequential(*layers[1:])
+
+
+def enlarge(feature: Float[Tensor, "b c _h _w"], like: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:
+    """Nearest-neighbour resampling to the height and width of `like`; untouched where they are equal."""
+    size = like.shape[2:]
+    return feature if feature.shape[2:] == size else F.interpolate(feature, size=size, mode="nearest")
+
+
+def shrink(feature: Float[Tensor, "b c _h _w"], like: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:
+    """Max pooling to the height and width of `like`.
+
+    Along an axis that halves, rounding up, windows are 3 wide at stride 2, zero-padded as TensorFlow's "same"; an axis
+    that stays is left alone; any other ratio takes adaptive windows. `feature` must be non-negative.
+    """
+    before, after = feature.shape[2:], like.shape[2:]
+    if before == after:
+        return feature
+    if any(new not in (old, -(-old // 2)) for old, new in zip(before, after, strict=True)):
+        return F.adaptive_max_pool2d(feature, after)
+    kernel = [1 if old == new else 3 for old, new in zip(before, after, strict=True)]
+    stride = [1 if old == new else 2 for old, new in zip(before, after, strict=True)]
+    margin = [0 if old == new else 1 + old % 2 for old, new in zip(before, after, strict=True)]
+    top, left = (each // 2 for each in margin)
+    padded = F.pad(feature, (left, margin[1] - left, top, margin[0] - top))
+    return F.max_pool2d(padded, kernel, stride)

@@ -1,0 +1,1 @@
+"""Slow re-derivations and translations that the tests compare with."""
