@@ -1,0 +1,203 @@
+"""The command line. Heavy imports stay inside the commands, so that help answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="selfdistill",
+    help="Train any PyTorch image network to be better without a bigger teacher.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RECIPE.yaml] [NAME=VALUE]...",
+        help="A recipe file, if any, and settings over it: data=/my/images student=timm:resnet18 method=frskd",
+        show_default=False,
+    ),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `selfdistill train` makes them.")]
+
+
+def main() -> None:
+    """Runs the command line; what a user can mend is told in one sentence."""
+    try:
+        app()
+    except ValueError as error:
+        _stop(f"error: {error}", 1)
+    except ModuleNotFoundError as error:
+        _stop(f"error: {error.name or error} is not installed", 1)
+    except OSError as error:
+        _stop(f"error: {error.filename or ''}: {error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        _stop("interrupted", 130)
+
+
+def _stop(sentence: str, code: int) -> None:
+    print(sentence, file=sys.stderr)
+    sys.exit(code)
+
+
+@app.command()
+def train(
+    words: Words = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Stop after so many optimiser steps.")] = None,
+) -> None:
+    """Train a network, by default with FRSKD on the built-in digits."""
+    from .workflow import resume_run, start_run
+
+    words = list(words or [])
+    if max_steps is not None:
+        words.append(f"max_steps={max_steps}")
+    if resume is not None:
+        resume_run(resume, words)
+    else:
+        start_run(_recipe(words))
+
+
+@app.command()
+def compare(words: Words = None) -> None:
+    """Train several methods with several seeds under one recipe, and print one table.
+
+    methods=baseline,frskd,frskd+beta=0 (settings behind a +) and seeds=3 (or a list: seeds=0,7) stand beside a
+    recipe's settings. Runs that are finished are not repeated, so an interrupted comparison goes on where it stopped.
+    """
+    from .workflow import compare_methods
+
+    words = list(words or [])
+    methods = _take(words, "methods", "baseline,frskd").split(",")
+    seeds = _take(words, "seeds", "3")
+    numbers = range(int(seeds)) if seeds.isdigit() else [_number("seeds", seed) for seed in seeds.split(",")]
+    path, words = _split(words)
+    compare_methods(methods, list(numbers), path, words)
+
+
+@app.command("eval")
+def evaluate(
+    run: RunFolder,
+    data: Annotated[str | None, typer.Option(help="Other labelled images, as data= of a recipe.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Score a run's student: top-1, top-5, negative log-likelihood (nats) and expected calibration error."""
+    import json
+
+    from .workflow import score_run
+
+    scores, rows = score_run(run, data)
+    if as_json:
+        print(json.dumps({"data": rows, **scores._asdict()}))
+    else:
+        print(
+            f"{rows}: top-1 {scores.top1:.2%}  top-5 {scores.top5:.2%}  nll {scores.nll:.4f}  ece {scores.ece:.4f}"
+            f"  ({scores.count} images)"
+        )
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Name the most probable classes of images."""
+    import json
+
+    from .workflow import predictions
+
+    for path, classes in predictions(run, images, top):
+        if as_json:
+            print(json.dumps({"image": str(path), "classes": dict(classes)}))
+        else:
+            print(f"{path}\t" + "\t".join(f"{name} {probability:.1%}" for name, probability in classes))
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    format: Annotated[str, typer.Option(help="safetensors | onnx | torch-export")] = "safetensors",
+    out: Annotated[Path | None, typer.Option(help="The file to write; beside the run's others by default.")] = None,
+) -> None:
+    """Write the student as a file that other programs read, and check that the file computes the same."""
+    from .export import FORMATS
+    from .export import export as write
+
+    if format not in FORMATS:
+        raise ValueError(f"--format {format} is not one of {', '.join(FORMATS)}")
+    written = write(run, format, out=out)
+    print(f"{written.path}: the scores differ from the student's by {written.max_difference:.2g} at most")
+
+
+@app.command()
+def methods() -> None:
+    """List the training methods: paper, needs, tasks, cost."""
+    from .workflow import methods_table
+
+    _console().print(methods_table())
+
+
+@app.command()
+def taps(
+    student: Annotated[str, typer.Argument(metavar="STUDENT", help="timm:NAME | torchvision:NAME | cifar:NAME | ...")],
+    names: Annotated[list[str] | None, typer.Argument(help="Submodules to read; found by themselves.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels; 32 for cifar: networks, else 224.")] = None,
+    channels: Annotated[int, typer.Option(help="Of the images.")] = 3,
+) -> None:
+    """Show the feature maps that methods find in a network."""
+    from .workflow import taps_table
+
+    size = image_size or (32 if student.startswith("cifar:") else 224)
+    _console().print(taps_table(student, (channels, size, size), names or None))
+
+
+@app.command()
+def init(
+    words: Words = None,
+    file: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
+) -> None:
+    """Write a commented recipe for your images: selfdistill init data=/my/images"""
+    from .workflow import write_recipe
+
+    write_recipe(_recipe(list(words or [])), file)
+    print(f"{file} is written; train with: selfdistill train {file}")
+
+
+def _recipe(words: list[str]) -> Any:
+    from .recipe import read
+
+    path, words = _split(words)
+    return read(path, words)
+
+
+def _split(words: list[str]) -> tuple[str | None, list[str]]:
+    """The recipe file, if the first word is one, and the settings."""
+    if words and "=" not in words[0]:
+        return words[0], words[1:]
+    return None, words
+
+
+def _take(words: list[str], name: str, default: str) -> str:
+    """Removes the last `name=value` from `words` and gives its value."""
+    found = [word for word in words if word.startswith(f"{name}=")]
+    for word in found:
+        words.remove(word)
+    return found[-1].partition("=")[2] if found else default
+
+
+def _number(name: str, text: str) -> int:
+    if not text.strip().isdigit():
+        raise ValueError(f"{name}={text!r} is not a whole number")
+    return int(text)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)

@@ -1,0 +1,130 @@
+"""What a person sees while a network trains: a live display in a terminal, plain lines elsewhere, a log file always."""
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from .run import Run
+from .train import Watch
+
+
+def line(record: dict[str, Any]) -> str:
+    """One record of metrics.jsonl as a sentence-like line."""
+    place = f"epoch {record.get('epoch', 0)}  step {record['step']}"
+    if record["kind"] == "train":
+        terms = "  ".join(f"{name} {value:.4g}" for name, value in record["losses"].items())
+        pace = f"{1000 * record['seconds_per_step']:.0f} ms/step"
+        return f"{place}  {terms}  accuracy {record['accuracy']:.1%}  lr {record['lr']:.3g}  {pace}"
+    if record["kind"] == "warning":
+        return f"{place}  warning: {record['text']}"
+    scores = record.get("scores")
+    if scores is None:
+        return f"{place}  {record['kind']}: nothing held out to score"
+    told = f"top-1 {scores['top1']:.2%}  top-5 {scores['top5']:.2%}  nll {scores['nll']:.4f}  ece {scores['ece']:.4f}"
+    return f"{place}  {'final ' if record['kind'] == 'end' else ''}{record['split']}: {told}"
+
+
+class LogFile(Watch):
+    """Every record as a line of the run's train.log."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def logged(self, record: dict[str, Any]) -> None:
+        self.run.log(line(record))
+
+
+class Lines(Watch):
+    """Plain lines: each epoch's scores and, between them, the losses every few seconds."""
+
+    def __init__(self, every_seconds: float = 5.0) -> None:
+        self.every, self.shown = every_seconds, 0.0
+
+    def logged(self, record: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if record["kind"] == "warning":
+            return
+        if record["kind"] != "train" or now - self.shown >= self.every:
+            self.shown = now if record["kind"] == "train" else self.shown
+            print(line(record), flush=True)
+
+    def warned(self, sentence: str) -> None:
+        print(f"warning: {sentence}", file=sys.stderr, flush=True)
+
+
+class Live(Watch):
+    """A progress bar with epoch, step, time left, every loss term and the accuracies, redrawn in place."""
+
+    def __init__(self, title: str) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.title, self.terms, self.scores = title, "", ""
+        self.steps_per_epoch = 1
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("\n{task.fields[terms]}\n{task.fields[scores]}"),
+        )
+
+    def started(self, *, first_step: int, last_step: int, steps_per_epoch: int) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self.bar = self.progress.add_task(self.title, total=last_step, completed=first_step, terms="", scores="")
+        self.progress.start()
+
+    def stepped(self, step: int) -> None:
+        epoch = -(-step // self.steps_per_epoch)
+        self.progress.update(self.bar, completed=step, description=f"{self.title}  epoch {epoch}")
+
+    def logged(self, record: dict[str, Any]) -> None:
+        if record["kind"] == "train":
+            self.terms = "  ".join(f"{name} {value:.4g}" for name, value in record["losses"].items())
+            self.terms += f"  accuracy {record['accuracy']:.1%}  lr {record['lr']:.3g}"
+        elif record.get("scores"):
+            self.scores = line(record)
+        self.progress.update(self.bar, terms=self.terms, scores=self.scores)
+
+    def warned(self, sentence: str) -> None:
+        self.progress.console.print(f"[yellow]warning:[/] {sentence}", highlight=False)
+
+    def ended(self) -> None:
+        self.progress.stop()
+
+
+class Several(Watch):
+    """Tells each of several watches."""
+
+    def __init__(self, watches: Iterable[Watch]) -> None:
+        self.watches = list(watches)
+
+    def started(self, **numbers: int) -> None:
+        for watch in self.watches:
+            watch.started(**numbers)
+
+    def stepped(self, step: int) -> None:
+        for watch in self.watches:
+            watch.stepped(step)
+
+    def logged(self, record: dict[str, Any]) -> None:
+        for watch in self.watches:
+            watch.logged(record)
+
+    def warned(self, sentence: str) -> None:
+        for watch in self.watches:
+            watch.warned(sentence)
+
+    def ended(self) -> None:
+        for watch in self.watches:
+            watch.ended()

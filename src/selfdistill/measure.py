@@ -1,0 +1,42 @@
+"""What training costs: parameters and peak memory."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .method import Method
+
+
+def parameters(method: Method) -> dict[str, int]:
+    """How many values the student ships and how many exist only for training."""
+    student = sum(parameter.numel() for parameter in method.student.parameters())
+    return {"student": student, "training_only": sum(p.numel() for p in method.parameters()) - student}
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the resident set's high-water mark
+
+
+def peak_memory_mib(device: torch.device) -> float | None:
+    """Since the last reset: the GPU's allocations, or the resident set of this process where the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+    return int(found[0]) / 2**10 if found else None
+
+
+def flat(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Numbers of nested dicts under dotted names, as trackers want them."""
+    values: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            values |= flat(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            values[prefix + name] = value
+    return values

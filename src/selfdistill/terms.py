@@ -1,0 +1,70 @@
+"""Bookkeeping of loss terms between two log lines, and what their values say of a run's health."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from .method import Step
+
+DWARFS = 100.0  # a term this many times the sum of all others leaves them no say
+
+
+class Meter:
+    """Running sums over the rows trained on since the last `flush`; tensors stay on the device until then."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, step: Step, target: Tensor) -> None:
+        """Counts one micro-batch in: every term and the accuracy, weighed by its rows."""
+        rows = len(step.logits)
+        with torch.no_grad():
+            found = {f"loss.{name}": value.detach().double() * rows for name, value in step.losses.items()}
+            found["right"] = right(step.logits, target).double()
+            found["rows"] = torch.full_like(found["right"], rows)
+        for name, value in found.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def state(self) -> dict[str, Tensor]:
+        return dict(self.sums)
+
+    def load(self, state: dict[str, Tensor], device: torch.device) -> None:
+        self.sums = {name: value.to(device) for name, value in state.items()}
+
+    def flush(self, reduce: Callable[[Tensor], Tensor] | None = None) -> tuple[dict[str, float], float]:
+        """Mean of each term and share of right answers; then starts over. `reduce` adds up over processes."""
+        names = list(self.sums)
+        total = torch.stack([self.sums[name] for name in names])
+        values = dict(zip(names, (reduce(total) if reduce else total).tolist(), strict=True))
+        self.sums = {}
+        rows = values.pop("rows")
+        accuracy = values.pop("right") / rows
+        return {name.removeprefix("loss."): value / rows for name, value in values.items()}, accuracy
+
+
+def right(logits: Tensor, target: Tensor) -> Tensor:
+    """How many rows are classified rightly, (); against mixed labels, the share of the label that was named."""
+    named = logits.argmax(dim=1)
+    if target.is_floating_point():
+        return target.gather(1, named[:, None]).sum()
+    return (named == target).sum()
+
+
+def warnings(losses: dict[str, float], *, asleep: bool = False) -> Iterator[tuple[str, str]]:
+    """Pairs of a key and a sentence, one for each term that is zero, not finite, or far above all others together.
+
+    `asleep`: the method is still in its warm-up, where zero is intended.
+    """
+    for name, value in losses.items():
+        others = sum(abs(other) for key, other in losses.items() if key != name and math.isfinite(other))
+        if not math.isfinite(value):
+            yield (
+                f"{name} finite",
+                f"the loss term {name!r} is {value}: try a lower optim.lr, optim.clip, precision=fp32",
+            )
+        elif value == 0 and not asleep:
+            yield f"{name} zero", f"the loss term {name!r} is exactly zero and teaches nothing"
+        elif len(losses) > 1 and abs(value) > DWARFS * others:
+            yield f"{name} dwarfs", f"the loss term {name!r} ({value:.3g}) dwarfs all others together ({others:.3g})"

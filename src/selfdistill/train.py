@@ -1,0 +1,396 @@
+"""fit: the one training loop. It names no method, and it is the only file that imports accelerate.
+
+What a step does depends on nothing but the weights and optimiser state, the seed and the step's number: row order and
+augmentation come from (seed, epoch, row), and the global generators are seeded anew for every micro-batch. So a
+checkpoint needs no generator state, and a run resumed in the middle of an epoch goes on bit for bit.
+"""
+
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .data import Plan, TrainSet, train_loader
+from .data.seeds import derive
+from .distributed import share_buffers
+from .evaluate import Scores, evaluate
+from .interrupt import Interrupted, stop_signals
+from .measure import flat, parameters, peak_memory_mib, reset_peak_memory
+from .method import Batch, Method
+from .optim import new_ema, new_optimizer, new_schedule
+from .recipe import Recipe
+from .run import Run
+from .terms import Meter, warnings
+
+WINDOW = 50  # optimiser steps between two lines of the log, at most
+AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class HeldOut(Protocol):
+    """Gives one process's share of the evaluation rows."""
+
+    def __call__(self, *, rank: int, world: int) -> Iterable[Batch]: ...
+
+
+class Watch:
+    """Told what happens while training; the silent one. `record`s are what metrics.jsonl receives."""
+
+    def started(self, *, first_step: int, last_step: int, steps_per_epoch: int) -> None: ...
+    def stepped(self, step: int) -> None: ...
+    def logged(self, record: dict[str, Any]) -> None: ...
+    def warned(self, sentence: str) -> None: ...
+    def ended(self) -> None: ...
+
+
+class Result(NamedTuple):
+    """The end of a run."""
+
+    scores: Scores | None  # of the student that ships, on the held-out rows, after the last step
+    epoch: int  # whole epochs trained
+    step: int
+    seconds_per_step: float  # median over the log's windows, input included
+    peak_memory_mib: float | None
+
+
+def fit(
+    method: Method,
+    train_set: TrainSet,
+    recipe: Recipe,
+    *,
+    held_out: HeldOut | None = None,
+    split: str = "val",
+    mix: Callable[[Batch], Batch] | None = None,
+    run: Run | None = None,
+    resume: bool = False,
+    about: dict[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> Result:
+    """Trains `method` in place as `recipe` says (its optim, epochs, max_steps, batch_size, precision, seed, machine).
+
+    `held_out` is scored after every epoch under the name `split`; only one called "val" chooses the best checkpoint.
+    `mix` maps each batch to one with mixed images and labels. With a `run`, metrics, checkpoints and the student
+    (described by `about`) are written there; `resume` goes on from its last checkpoint.
+    Raises `Interrupted` after SIGINT or SIGTERM, once the checkpoint is written, and `ValueError` for settings that
+    contradict each other or a loss that stays NaN or infinite.
+    """
+    training = Training(method, train_set, recipe, held_out=held_out, split=split, mix=mix, run=run, about=about or {})
+    training.watch = watch or Watch()
+    if resume:
+        assert run is not None
+        training.load(run.load_checkpoint("last"))
+    try:
+        return training.go()
+    finally:
+        training.watch.ended()
+        training.close()
+
+
+class Training:
+    """The state of one `fit`."""
+
+    def __init__(
+        self,
+        method: Method,
+        train_set: TrainSet,
+        recipe: Recipe,
+        *,
+        held_out: HeldOut | None,
+        split: str,
+        mix: Callable[[Batch], Batch] | None,
+        run: Run | None,
+        about: dict[str, Any],
+    ) -> None:
+        self.recipe, self.train_set, self.held_out, self.split = recipe, train_set, held_out, split
+        self.mix, self.run, self.about, self.watch = mix, run, about, Watch()
+        self.accelerator = new_accelerator(recipe)
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.device = self.accelerator.device
+        self.plan = Plan(
+            len(train_set),
+            recipe.batch_size,
+            seed=recipe.seed,
+            accumulate=recipe.optim.accumulate,
+            rank=self.rank,
+            world=self.world,
+        )
+        self.schedule_steps, self.last_step = length(recipe, self.plan.steps_per_epoch)
+        self.plain = method.to(self.device)
+        if recipe.machine.channels_last:
+            self.plain.to(memory_format=torch.channels_last)
+        optimizer = new_optimizer(method, recipe.optim)
+        self.schedule = new_schedule(optimizer, recipe.optim, self.schedule_steps)
+        self.ema = new_ema(method.student, recipe.optim)
+        if recipe.machine.compile:
+            method.compile(fullgraph=True)
+        self.method, self.optimizer = self.accelerator.prepare(method.train(), optimizer)
+        self.meter = Meter()
+        self.epoch = self.step = self.step_in_epoch = 0
+        self.best: float | None = None
+        self.scores: Scores | None = None
+        self.window: list[float] = []  # seconds of the steps since the last log line
+        self.paces: list[float] = []  # seconds per step, one for each log line
+        self.warned: set[str] = set()
+
+    def go(self) -> Result:
+        if self.run is not None and self.rank == 0 and self.recipe.machine.track:
+            self.accelerator.init_trackers("selfdistill")
+        self.watch.started(first_step=self.step, last_step=self.last_step, steps_per_epoch=self.plan.steps_per_epoch)
+        reset_peak_memory(self.device)
+        self.saved_at = time.monotonic()
+        with stop_signals() as stop:
+            while self.step < self.last_step:
+                self.one_epoch(stop)
+        self.scores = self.scores or self.evaluate()
+        result = Result(
+            self.scores,
+            self.epoch,
+            self.step,
+            statistics.median(self.paces) if self.paces else math.nan,
+            peak_memory_mib(self.device),
+        )
+        self.log({"kind": "end", "split": self.split, **result._asdict(), "parameters": parameters(self.plain)})
+        return result
+
+    def one_epoch(self, stop: list[str]) -> None:
+        """Trains what is left of the current epoch, or up to the last step, then scores and saves."""
+        self.scores = None
+        steps = self.plan.epoch(self.epoch)[self.step_in_epoch :][: self.last_step - self.step]
+        loader = iter(train_loader(self.train_set, steps, workers=self.recipe.machine.workers, pin_memory=self.on_gpu))
+        started = time.perf_counter()
+        for number, micro_batches in enumerate(steps, 1):
+            self.one_step(loader, [len(rows) for rows in micro_batches])
+            self.window.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            self.watch.stepped(self.step)
+            if len(self.window) >= WINDOW or number == len(steps):
+                self.log_window()
+            if self.asked_to_stop(stop):
+                self.save()
+                raise Interrupted(f"{(stop or ['another process'])[0]}: stopped after step {self.step}")
+            if time.monotonic() - self.saved_at > 60 * self.recipe.machine.checkpoint_minutes:
+                self.save()
+        if self.step_in_epoch == self.plan.steps_per_epoch:
+            self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        self.close_epoch()
+
+    def one_step(self, loader: Iterator[Batch], rows: list[int]) -> None:
+        """One optimiser step over micro-batches of so many `rows`: the gradient is the mean over all of them."""
+        self.schedule.step_update(self.step)
+        progress = torch.tensor(self.step / self.schedule_steps, device=self.device)
+        for micro, count in enumerate(rows):
+            batch = self.to_device(next(loader))
+            seed_generators(self.recipe.seed, self.step, micro, self.rank)
+            if self.mix is not None:
+                batch = self.mix(batch)
+            last = micro == len(rows) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.method):
+                step = self.method(batch, progress)
+                self.accelerator.backward(step.loss * (count / sum(rows)))
+            self.meter.add(step, batch.target)
+        if self.recipe.optim.clip is not None:
+            self.accelerator.clip_grad_norm_(self.method.parameters(), self.recipe.optim.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step, self.step_in_epoch = self.step + 1, self.step_in_epoch + 1
+        self.plain.after_step()
+        if self.ema is not None:
+            self.ema.update(self.plain.student, step=self.step)
+
+    def asked_to_stop(self, stop: list[str]) -> bool:
+        """Whether a signal came; several processes agree on it every tenth step, so that none waits for another."""
+        if self.world == 1:
+            return bool(stop)
+        if self.step % 10:
+            return False
+        return bool(self.sum_over_processes(torch.tensor(len(stop), device=self.device)))
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch on the training device, images in the memory format of the weights."""
+        moved = Batch(*(None if each is None else each.to(self.device, non_blocking=True) for each in batch))
+        if self.recipe.machine.channels_last:
+            moved = moved._replace(images=moved.images.contiguous(memory_format=torch.channels_last))
+        return moved
+
+    def log_window(self) -> None:
+        """Writes the means since the last line and warns of terms that cannot be right."""
+        losses, accuracy = self.meter.flush(self.sum_over_processes)
+        self.paces.append(sum(self.window) / len(self.window))
+        self.window = []
+        self.log(
+            {
+                "kind": "train",
+                "epoch": self.epoch + 1,
+                "step": self.step,
+                "lr": self.optimizer.param_groups[0]["lr"],
+                "losses": losses,
+                "accuracy": accuracy,
+                "seconds_per_step": self.paces[-1],
+            }
+        )
+        asleep = self.step / self.schedule_steps <= self.plain.warmup
+        for key, sentence in warnings(losses, asleep=asleep):
+            if key not in self.warned:
+                self.warned.add(key)
+                self.log({"kind": "warning", "epoch": self.epoch + 1, "step": self.step, "text": sentence})
+                self.watch.warned(f"step {self.step}: {sentence}")
+        if not all(math.isfinite(p) for p in losses.values()) and not self.weights_finite():
+            raise ValueError(
+                f"the weights became NaN or infinite before step {self.step}; lower optim.lr={self.recipe.optim.lr}, "
+                "set optim.clip, or use precision=fp32"
+            )
+
+    def weights_finite(self) -> bool:
+        return all(bool(parameter.isfinite().all()) for parameter in self.plain.parameters())
+
+    def sum_over_processes(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values, reduction="sum")
+
+    def close_epoch(self) -> None:
+        """Scores the student that would ship now, and saves everything."""
+        self.scores = self.evaluate()
+        better = False
+        if self.scores is not None:
+            self.log(
+                {
+                    "kind": "epoch",
+                    "epoch": self.epoch,
+                    "step": self.step,
+                    "split": self.split,
+                    "scores": self.scores._asdict(),
+                }
+            )
+            better = self.split == "val" and (self.best is None or self.scores.top1 > self.best)
+            self.best = self.scores.top1 if better else self.best
+        self.save(best=better)
+        if self.run is not None and self.rank == 0:
+            scores = None if self.scores is None else self.scores._asdict()
+            progress = {"epoch": self.epoch, "step": self.step, "scores": scores}
+            weights = "student" if self.ema is None else "ema"
+            self.run.save_student(self.shipped.state_dict(), {**self.about, "weights": weights, **progress})
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The network that the user gets: the student, or its moving average."""
+        return self.plain.student if self.ema is None else self.ema.module
+
+    def evaluate(self) -> Scores | None:
+        if self.held_out is None:
+            return None
+        share_buffers(self.shipped)
+        return evaluate(
+            self.shipped,
+            self.held_out(rank=self.rank, world=self.world),
+            num_classes=self.plain.task.num_classes,
+            device=self.device,
+            precision=AUTOCAST[self.accelerator.mixed_precision],
+        )
+
+    def log(self, record: dict[str, Any]) -> None:
+        if self.rank != 0:
+            return
+        if isinstance(record.get("scores"), Scores):
+            record = {**record, "scores": record["scores"]._asdict()}
+        if self.run is not None:
+            self.run.append(record)
+        if self.recipe.machine.track:
+            self.accelerator.log(flat(record), step=self.step)
+        self.watch.logged(record)
+
+    def save(self, *, best: bool = False) -> None:
+        """Writes the last checkpoint, and the best one too where this is it."""
+        self.saved_at = time.monotonic()
+        if self.run is None or self.rank != 0:
+            return
+        state = self.state()
+        self.run.save_checkpoint(state, "last")
+        if best:
+            self.run.save_checkpoint(state, "best")
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on; the generators and the schedule follow from the step."""
+        scaler = self.accelerator.scaler
+        return {
+            "format": 1,
+            "epoch": self.epoch,
+            "step": self.step,
+            "step_in_epoch": self.step_in_epoch,
+            "best": self.best,
+            "method": self.plain.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "meter": self.meter.state(),
+            "window": self.window,
+            "paces": self.paces,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.plain.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.meter.load(state["meter"], self.device)
+        for name in ("epoch", "step", "step_in_epoch", "best", "window", "paces"):
+            setattr(self, name, state[name])
+        if self.run is not None and self.rank == 0:
+            self.run.rewind(self.step)
+
+    def close(self) -> None:
+        """Gives the method back as it came, without accelerate's wrapping of its forward."""
+        self.accelerator.unwrap_model(self.method, keep_fp32_wrapper=False)
+        if self.recipe.machine.track:
+            self.accelerator.end_training()
+
+
+def length(recipe: Recipe, steps_per_epoch: int) -> tuple[int, int]:
+    """Optimiser steps that the schedule spans, and those after which training stops."""
+    if recipe.epochs is None:
+        assert recipe.max_steps is not None
+        return recipe.max_steps, recipe.max_steps
+    planned = recipe.epochs * steps_per_epoch
+    return planned, min(planned, recipe.max_steps or planned)
+
+
+def new_accelerator(recipe: Recipe) -> Any:
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state()  # an earlier fit of this process may have had another precision
+    GradientState._reset_state()
+    cpu = recipe.machine.device == "cpu" or (recipe.machine.device == "auto" and not torch.cuda.is_available())
+    if recipe.machine.device in ("cuda", "mps") and not getattr(torch, recipe.machine.device).is_available():
+        raise ValueError(f"machine.device={recipe.machine.device} and this machine has none; use auto or cpu")
+    precision = recipe.precision
+    if precision == "auto":
+        precision = "bf16" if not cpu and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and cpu:
+        raise ValueError("precision=fp16 needs a GPU; on a CPU use bf16 or fp32")
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        cpu=cpu,
+        log_with=recipe.machine.track or None,
+        project_dir=Path(recipe.out or "."),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def seed_generators(*parts: int) -> None:
+    """Seeds torch's, Python's and numpy's global generators with a hash of `parts`."""
+    seed = derive(*parts) % 2**32
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)

@@ -1,0 +1,241 @@
+"""What the commands do: the steps of the library put together for a user at a keyboard."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .build import Job, build
+from .data import Rows, eval_loader, eval_transform, open_rows, open_splits, read_image
+from .data.folders import EXTENSIONS
+from .display import Lines, Live, LogFile, Several
+from .evaluate import evaluate
+from .interrupt import Interrupted
+from .methods import find_method, list_methods
+from .recipe import DataPart, Recipe, commented, read
+from .run import Run, environment, load_student, read_about
+from .students import build_student
+from .taps import Taps
+from .train import Result, Watch, fit
+
+RESUMABLE = ("max_steps", "machine")  # what may change when a run goes on
+
+
+def start_run(recipe: Recipe, *, title: str | None = None, watch: Watch | None = None) -> Result:
+    """Builds and trains a new run and tells where it lies."""
+    job = build(recipe)
+    run = Run.create(job.recipe.out, job.recipe) if first_process() else Run(job.recipe.out)
+    if first_process():
+        run.write_environment(environment(data=job.fingerprint))
+        tell(f"run folder: {run.path}")
+        for note in job.notes:
+            tell(f"note: {note}")
+    return train_run(job, run, resume=False, title=title, watch=watch)
+
+
+def resume_run(path: Path, words: Sequence[str] = ()) -> Result:
+    """Goes on with the run in `path` from its last checkpoint; only its length and machine settings may be changed."""
+    run = Run.open(path)
+    for word in words:
+        if word.partition("=")[0].partition(".")[0] not in RESUMABLE:
+            raise ValueError(f"{word} cannot change when a run goes on; what can: {', '.join(RESUMABLE)}")
+    recipe = read(run.path / "recipe.yaml", [*words, f"out={run.path}"])
+    if recipe.epochs is None and recipe.max_steps != run.recipe().max_steps:
+        raise ValueError("max_steps laid out this run's learning-rate schedule and cannot change; start a new run")
+    job = build(recipe)
+    if first_process():
+        run.write_environment(environment(data=job.fingerprint))
+    return train_run(job, run, resume=(run.path / "last.pt").exists())
+
+
+def train_run(job: Job, run: Run, *, resume: bool, title: str | None = None, watch: Watch | None = None) -> Result:
+    """Trains and shows it; an interruption ends the program after saying how to go on."""
+    if not first_process():
+        shown = Watch()
+    elif watch is not None:
+        shown = Several([watch, LogFile(run)])
+    else:
+        name = title or f"{job.recipe.method.name} on {job.recipe.student.name}"
+        shown = Several([Live(name) if sys.stdout.isatty() else Lines(), LogFile(run)])
+    try:
+        return fit(
+            job.method,
+            job.train_set,
+            job.recipe,
+            held_out=job.held_out,
+            split=job.split,
+            mix=job.mix,
+            run=run,
+            resume=resume,
+            about=job.about,
+            watch=shown,
+        )
+    except Interrupted as stop:
+        tell(f"{stop}; go on with: selfdistill train --resume {run.path}")
+        sys.exit(130)
+
+
+def compare_methods(arms: list[str], seeds: list[int], path: str | None, words: list[str]) -> None:
+    """Trains every arm with every seed, or takes the run that is there, and prints and writes the table."""
+    from rich.console import Console
+
+    from .report import compare_table
+
+    base = read(path, words)
+    folder = Path(base.out or f"runs/compare-{Path(base.data.source).stem}-{base.student.name.partition(':')[2]}")
+    plans = {arm: arm_recipe(arm, path, words) for arm in arms}
+    runs: dict[str, list[Path]] = {}
+    for seed in seeds:
+        for arm, recipe in plans.items():
+            place = folder / f"{arm}-s{seed}"
+            runs.setdefault(arm, []).append(place)
+            train_or_take(recipe.model_copy(update={"seed": seed, "out": str(place)}), place, f"{arm}, seed {seed}")
+    if first_process():
+        table = compare_table(runs, baseline=arms[0])
+        Console(width=None if sys.stdout.isatty() else 160).print(table.rich())
+        (folder / "compare.md").write_text(table.markdown(), encoding="utf-8")
+        (folder / "compare.json").write_text(table.json(), encoding="utf-8")
+        tell(f"written: {folder / 'compare.md'}, {folder / 'compare.json'}")
+
+
+def arm_recipe(arm: str, path: str | None, words: list[str]) -> Recipe:
+    """The recipe of one arm, "METHOD+NAME=VALUE+...", without the settings that its method does not have.
+
+    Settings behind the + are the method's hyper-parameters, or full names such as mix=cutmix.
+    """
+    name, *own = arm.split("+")
+    known = find_method(name).hyperparameters()
+    fields = {"name", "taps", "teacher"}
+    common = [
+        word
+        for word in words
+        if not word.startswith("method.") or word.partition("=")[0].removeprefix("method.") in (*known, *fields)
+    ]
+    own = [f"method.{word}" if word.partition("=")[0] in known else word for word in own]
+    return read(path, [*common, f"method={name}", *own])
+
+
+def train_or_take(recipe: Recipe, place: Path, title: str) -> None:
+    """Trains a run of a comparison unless it is finished; goes on with one that was interrupted."""
+    if not (place / "recipe.yaml").exists():
+        start_run(recipe, title=title)
+        return
+    run = Run.open(place)
+    if any(record["kind"] == "end" for record in run.metrics()):
+        tell(f"taken as it is: {place}")
+        return
+    resume_run(place)
+
+
+def score_run(path: Path, source: str | None) -> tuple[Any, str]:
+    """Scores of a run's student on its own held-out rows or on all labelled images of `source`, and what was scored."""
+    about = read_about(path)
+    part = DataPart.model_validate(about["data"])
+    classes = tuple(about["classes"])
+    rows = held_out_rows(part) if source is None else open_rows(fresh(part), source, classes)
+    batches = eval_loader(rows, eval_transform(part), batch_size=128)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scores = evaluate(load_student(path).to(device), batches, num_classes=len(classes), device=device)
+    return scores, source or f"held-out images of {part.source}"
+
+
+def held_out_rows(part: DataPart) -> Rows:
+    """The rows that training was scored on."""
+    splits = open_splits(part)
+    rows = splits.val if splits.val is not None else splits.test
+    if rows is None:
+        raise ValueError(f"{part.source} held nothing out to score on; name labelled images with --data")
+    return rows
+
+
+def fresh(part: DataPart) -> DataPart:
+    """The part without its table columns, which need not be those of another source."""
+    return part.model_copy(update={"image_column": None, "label_column": None})
+
+
+def predictions(path: Path, images: Sequence[Path], top: int) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
+    """Each image file with its most probable classes and their probabilities."""
+    about, student = read_about(path), load_student(path)
+    part = DataPart.model_validate(about["data"])
+    transform = eval_transform(part)
+    for image in image_files(images):
+        with torch.inference_mode():
+            scores = student(transform(read_image(str(image)))[None])[0]
+        best = scores.float().softmax(0).topk(min(top, len(scores)))
+        yield (
+            image,
+            [(about["classes"][i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
+        )
+
+
+def image_files(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files among `paths`, and the images in its folders."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
+        if not found:
+            raise ValueError(f"the folder {path} holds no images")
+        yield from found
+
+
+def methods_table() -> Any:
+    """Every method: its name, what it needs beside images and labels, its tasks, its cost and its paper."""
+    from rich.table import Table
+
+    table = Table("method", "paper", "needs", "tasks", "cost beside plain training", title="selfdistill methods")
+    for name in list_methods():
+        kind = find_method(name)
+        doc = (sys.modules[kind.__module__].__doc__ or "").strip()
+        paper = doc.partition("\n\n")[0].replace("\n", " ")
+        link = [word.strip(".,") for word in doc.split() if word.startswith("https://")][:1]
+        needs = [
+            f"{kind.views} more views" if kind.views else "",
+            f"{kind.partners} partners" if kind.partners else "",
+            "a teacher" if kind.needs_teacher else "",
+            "" if kind.soft_targets else "hard labels",
+        ]
+        told = ", ".join(need for need in needs if need) or "nothing"
+        table.add_row(name, "\n".join([paper, *link]), told, ", ".join(sorted(kind.tasks)), kind.cost)
+    return table
+
+
+def taps_table(student: str, image_shape: tuple[int, int, int], names: list[str] | None) -> Any:
+    """The feature maps found in a network built without weights."""
+    from rich.table import Table
+
+    taps = Taps(build_student(student, num_classes=10, image_shape=image_shape), image_shape, names)
+    size = "x".join(map(str, image_shape))
+    table = Table("tap", "channels", "height x width", title=f"{student} on {size}: {len(taps)} maps, by {taps.source}")
+    for tap in taps:
+        table.add_row(tap.name, str(tap.channels), f"{tap.size[0]} x {tap.size[1]}")
+    return table
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """A recipe with every setting, commented, after a look at the data it names; an existing file is kept."""
+    if path.exists():
+        raise ValueError(f"{path} exists already; choose another --file")
+    splits = open_splits(recipe.data)
+    held = {name: len(rows) for name, rows in splits._asdict().items() if name != "notes" and rows is not None}
+    found = ", ".join(f"{count:,} {name}" for name, count in held.items())
+    classes = splits.train.classes
+    head = [
+        f"# {recipe.method.name} on {recipe.data.source}: {len(classes)} classes; images: {found}",
+        *(f"# {note}" for note in splits.notes),
+        f"# run: selfdistill train {path}",
+    ]
+    path.write_text("\n".join(head) + "\n\n" + commented(recipe), encoding="utf-8")
+
+
+def first_process() -> bool:
+    """Whether this is the process that writes and speaks, by the variables that launchers set."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
