@@ -1,0 +1,73 @@
+"""Plain networks by name: timm's, torchvision's, small ones for small images, and the user's own."""
+
+import fnmatch
+import importlib
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from .refusals import misfit, nearest
+
+SOURCES = {"cifar": "cifar", "torchvision": "from_torchvision", "timm": "from_timm"}  # prefix -> module, loaded on use
+
+
+def build_student(
+    name: str,
+    *,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    pretrained: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """The plain network `name`: images (b, *image_shape) -> class scores (b, num_classes, ...), in training mode.
+
+    `name` is `timm:NAME`, `torchvision:NAME`, `cifar:NAME` or `package.module:function`, where the working directory
+    is searched too; the function is called with `num_classes=` and, where it names them, `in_channels=`, `in_chans=`,
+    `image_shape=` and `pretrained=`. `options` go to the network's constructor. One blank image is run to see that the
+    network takes `image_shape`. Raises `ValueError`, with the nearest legal choice, for a name or an option that does
+    not exist, pretrained weights that cannot be had, and an image size that the network cannot take.
+    """
+    prefix, colon, network = name.partition(":")
+    if not prefix or not colon:
+        raise ValueError(_without_prefix(name))
+    request = {"num_classes": num_classes, "image_shape": image_shape, "pretrained": pretrained, "options": options}
+    net = _source(prefix).build(network, **request) if prefix in SOURCES else _own(prefix, network, request)
+    problem = misfit(net, num_classes=num_classes, image_shape=image_shape)
+    if problem:
+        raise ValueError(f"{name} {problem}")
+    return net
+
+
+def list_students(pattern: str = "*") -> list[str]:
+    """Every name with its prefix that fits a shell-style pattern, as a whole or behind the prefix.
+
+    Of cifar:wrn-DEPTH-WIDTH, where both are free, only the usual ones.
+
+    >>> list_students("resnet32x4")
+    ['cifar:resnet32x4']
+    """
+    networks = [(prefix, network) for prefix in SOURCES for network in _source(prefix).names()]
+    return [
+        name
+        for name, network in ((f"{prefix}:{network}", network) for prefix, network in networks)
+        if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(network, pattern)
+    ]
+
+
+def _source(prefix: str) -> ModuleType:
+    return importlib.import_module(f".{SOURCES[prefix]}", __name__)
+
+
+def _own(module: str, function: str, request: dict[str, Any]) -> nn.Module:
+    from .from_function import build
+
+    return build(module, function, **request)
+
+
+def _without_prefix(name: str) -> str:
+    known = [f"{prefix}:{name}" for prefix in SOURCES if _source(prefix).knows(name)]
+    if known:
+        return f"{name!r} does not say whose network it is; write {' or '.join(map(repr, known))}"
+    near = nearest(name, list_students())
+    return f"no network is called {name!r}, a name begins with timm:, torchvision:, cifar: or package.module:{near}"

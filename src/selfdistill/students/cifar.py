@@ -1,0 +1,88 @@
+"""`cifar:NAME`: networks for small images, which work on any image size and number of channels.
+
+All have a 3x3 stem, no pooling before the head, and nothing that works in place. Each runs its children one after
+another, a stage in one `layerN`, and says in `feature_info` (timm's vocabulary) which submodules hand out the rectified
+map of each stage.
+"""
+
+import re
+from typing import Any
+
+from torch import nn
+
+from .refusals import free_parameters, nearest, reason, refused_option
+from .resnet import BasicBlock, Bottleneck, ResNet
+from .wrn import WideResNet
+
+RESNETS = {  # block, blocks of each stage, channels of the stem and of each stage
+    "resnet8": (BasicBlock, (1,) * 3, (16, 16, 32, 64)),
+    "resnet14": (BasicBlock, (2,) * 3, (16, 16, 32, 64)),
+    "resnet20": (BasicBlock, (3,) * 3, (16, 16, 32, 64)),
+    "resnet32": (BasicBlock, (5,) * 3, (16, 16, 32, 64)),
+    "resnet44": (BasicBlock, (7,) * 3, (16, 16, 32, 64)),
+    "resnet56": (BasicBlock, (9,) * 3, (16, 16, 32, 64)),
+    "resnet110": (BasicBlock, (18,) * 3, (16, 16, 32, 64)),
+    "resnet8x4": (BasicBlock, (1,) * 3, (32, 64, 128, 256)),
+    "resnet32x4": (BasicBlock, (5,) * 3, (32, 64, 128, 256)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2), (64, 64, 128, 256, 512)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3), (64, 64, 128, 256, 512)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3), (64, 64, 128, 256, 512)),
+}
+USUAL_WIDE = ("16-1", "16-2", "16-4", "28-2", "28-4", "28-10", "40-1", "40-2", "40-4")
+
+
+def names() -> list[str]:
+    """Networks to choose from; of the wide ones, whose depth and width are free, only the usual."""
+    return [*RESNETS, *(f"wrn-{size}" for size in USUAL_WIDE), "frskd-wrn-16-2"]
+
+
+def knows(network: str) -> bool:
+    """Whether `build` takes `network`."""
+    return network in RESNETS or _wide(network) is not None
+
+
+def build(
+    network: str, *, num_classes: int, image_shape: tuple[int, int, int], pretrained: bool, options: dict[str, Any]
+) -> nn.Module:
+    """`cifar:network` with fresh weights; errors as `build_student`."""
+    student = f"cifar:{network}"
+    constructor, fixed = _constructor(network)
+    if pretrained:
+        raise ValueError(f"{student} has no pretrained weights; set pretrained=false or take a timm: network")
+    legal = free_parameters(constructor, fixed)
+    for option in options:
+        if option not in legal:
+            raise refused_option(student, option, legal)
+    try:
+        return constructor(**fixed, **options, in_channels=image_shape[0], num_classes=num_classes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{student} cannot be built with {options} ({reason(error)})") from error
+
+
+def _constructor(network: str) -> tuple[type[nn.Module], dict[str, Any]]:
+    """The class of a network, and the arguments that its name stands for."""
+    if network in RESNETS:
+        return ResNet, dict(zip(("block", "depths", "widths"), RESNETS[network], strict=True))
+    wide = _wide(network)
+    if wide is None:
+        raise ValueError(f"no network is called 'cifar:{network}'{nearest(network, names(), 'cifar:')}")
+    return WideResNet, wide
+
+
+def _wide(network: str) -> dict[str, Any] | None:
+    """What the name of a wide residual network stands for, None for other names.
+
+    >>> _wide("wrn-16-2")
+    {'depth': 16, 'width': 2, 'norm': 'entry'}
+    """
+    match = re.fullmatch(r"(frskd-)?wrn-(\d+)-(\d+)", network)
+    if match is None:
+        return None
+    depth, width = int(match[2]), int(match[3])
+    legal = max(6 * round((depth - 4) / 6) + 4, 10)
+    if depth != legal or width == 0:
+        raise ValueError(
+            f"'cifar:{network}' cannot be built: wide residual networks have 6n + 4 layers and a width of at least 1;"
+            f" the nearest is 'cifar:{match[1] or ''}wrn-{legal}-{max(width, 1)}'"
+        )
+    return {"depth": depth, "width": width, "norm": "group" if match[1] else "entry"}

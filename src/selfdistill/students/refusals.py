@@ -1,0 +1,90 @@
+"""Why a student cannot be built, in one sentence that names the nearest legal choice."""
+
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Callable, Container, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of a sentence: the closest of `known`, whatever its case, else all of them where they are few.
+
+    >>> nearest("Resnet81", ["resnet18", "vgg11"], "cifar:")
+    "; did you mean 'cifar:resnet18'?"
+    """
+    written = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), written, n=5, cutoff=0.5)
+    if near:
+        best = max(near, key=lambda each: _likeness(name.lower(), each))
+        return f"; did you mean '{prefix}{written[best]}'?"
+    few = 0 < len(written) <= 30
+    return f"; the choice is: {', '.join(prefix + each for each in written.values())}" if few else ""
+
+
+def _likeness(name: str, other: str) -> tuple[float, int]:
+    """For ordering: resnet21 shares as many letters with resnet32 as with resnet20, but begins like the latter."""
+    return difflib.SequenceMatcher(None, name, other).ratio(), len(os.path.commonprefix([name, other]))
+
+
+def refused_option(student: str, option: str, legal: Iterable[str]) -> ValueError:
+    """The error for an option that the network's constructor does not take."""
+    legal = list(legal)
+    return ValueError(f"{student} has no option {option!r}{nearest(option, legal) if legal else '; it has none'}")
+
+
+def free_parameters(constructor: Callable[..., Any], settled: Container[str]) -> list[str]:
+    """The parameters that have a default and that nobody has settled."""
+    parameters = inspect.signature(constructor).parameters.values()
+    return [each.name for each in parameters if each.default is not each.empty and each.name not in settled]
+
+
+def blamed_option(error: TypeError, options: dict[str, Any]) -> str | None:
+    """The option that made a constructor raise `error`, as far as its message tells.
+
+    >>> blamed_option(TypeError("Net.__init__() got an unexpected keyword argument 'widht'"), {"widht": 2})
+    'widht'
+    """
+    found = re.search(r"(?:unexpected|multiple values for) (?:keyword )?argument\W*(?:s\W+)?(\w+)", str(error))
+    return found[1] if found and found[1] in options else None
+
+
+def reason(error: BaseException) -> str:
+    """The type and the beginning of the message of an error, on one line."""
+    message = " ".join(str(error).split())
+    message = message if len(message) <= 240 else f"{message[:240]}..."
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def fetch_failure(student: str, error: Exception) -> ValueError:
+    """The error for pretrained weights that did not arrive, or arrived and did not fit."""
+    if isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "requests", "urllib3"):
+        return ValueError(
+            f"the pretrained weights of {student} could not be fetched ({reason(error)});"
+            " go online once, so that they are cached, or set pretrained=false"
+        )
+    return ValueError(f"{student} could not be built with its pretrained weights ({reason(error)})")
+
+
+def misfit(net: nn.Module, *, num_classes: int, image_shape: tuple[int, int, int]) -> str | None:
+    """Why `net` cannot score images of `image_shape`, None if it can: one blank image is tried in eval mode."""
+    training = {module: module.training for module in net.modules()}
+    parameter = next((each for each in net.parameters() if each.is_floating_point()), torch.zeros(()))
+    try:
+        with torch.no_grad():
+            logits = net.eval()(parameter.new_zeros(1, *image_shape))
+    except Exception as error:
+        return f"cannot take images of {'x'.join(map(str, image_shape))} ({reason(error)})"
+    finally:
+        net.train()  # some networks cache values in eval mode, and only this call drops them
+        for module, mode in training.items():
+            module.training = mode
+    if not isinstance(logits, Tensor):
+        return f"must return a tensor of scores, not a {type(logits).__name__}"
+    if logits.ndim < 2 or logits.shape[:2] != (1, num_classes):
+        return f"must return scores of shape (1, {num_classes}) for one image, not {tuple(logits.shape)}"
+    return None
