@@ -1,0 +1,149 @@
+"""What is exported gives the network's logits for any batch size, and says what its inputs and outputs mean."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from selfdistill import export as export_module
+from selfdistill.export import export
+from selfdistill.recipe import Recipe
+from selfdistill.run import Run, load_student
+
+CLASSES = ["Möwe", "b, c", "d"]
+STUDENT = {"name": "cifar:resnet8", "options": {}, "num_classes": 3, "image_shape": [3, 16, 16]}
+DATA = {"image_size": [16, 16], "channels": 3, "mean": [0.5, 0.25, 0.125], "std": [0.3, 0.2, 0.1]}
+ABOUT = {"task": "classification", "classes": CLASSES, "student": STUDENT, "data": DATA, "method": "frskd"}
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A run folder whose student has seen some images."""
+    from selfdistill.students import build_student
+
+    student = build_student("cifar:resnet8", num_classes=3, image_shape=(3, 16, 16)).train()
+    student(torch.randn(8, 3, 16, 16) * 2 + 1)
+    run = Run.create(tmp_path / "run", Recipe())
+    run.save_student(student.state_dict(), ABOUT)
+    return run.path
+
+
+def assert_meaning(facts: dict[str, str]) -> None:
+    assert json.loads(facts["classes"]) == CLASSES
+    assert json.loads(facts["image_shape"]) == [3, 16, 16]
+    assert json.loads(facts["mean"]) == DATA["mean"] and json.loads(facts["std"]) == DATA["std"]
+    assert facts["student"] == "cifar:resnet8"
+
+
+def test_safetensors_load_strictly_into_an_untouched_network(trained: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    from selfdistill.students import build_student
+
+    path, difference = export(trained, "safetensors")
+    assert path == trained / "export" / "student.safetensors" and difference == 0
+    network = build_student("cifar:resnet8", num_classes=3, image_shape=(3, 16, 16)).eval()
+    network.load_state_dict(load_file(path), strict=True)
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(network(images), load_student(trained)(images))
+    with safe_open(path, "pt") as file:
+        assert_meaning(file.metadata())
+
+
+def test_torch_export_takes_any_batch_size(trained: Path, tmp_path: Path) -> None:
+    path, difference = export(trained, "torch-export", out=tmp_path / "new" / "net.pt2")
+    assert path == tmp_path / "new" / "net.pt2" and difference < 1e-5
+    facts = dict.fromkeys(("classes", "image_shape", "mean", "std", "student"), "")
+    network = torch.export.load(path, extra_files=facts).module()
+    images = torch.randn(5, 3, 16, 16)
+    torch.testing.assert_close(network(images), load_student(trained)(images))
+    assert_meaning(facts)
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the format safetensors read back the network that a function makes of the true one."""
+
+    def use(spoil: Any) -> None:
+        def write(network: nn.Module, about: dict[str, Any], path: Path) -> Any:
+            path.write_text("written")
+            return spoil(network)
+
+        monkeypatch.setattr(export_module, "_safetensors", write)
+
+    return use
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda logits: logits + 3e-3, lambda logits: logits * float("nan"), lambda logits: logits.flip(1)]
+)
+def test_a_file_with_other_logits_is_not_kept(trained: Path, writes: Any, spoil: Any) -> None:
+    writes(lambda network: lambda images: spoil(network(images)))
+    with pytest.raises(ValueError, match="gives other logits than the network, by up to .* allowed; .* not written"):
+        export(trained, "safetensors")
+    assert list((trained / "export").iterdir()) == []
+
+
+def test_rounding_is_allowed(trained: Path, writes: Any) -> None:
+    writes(lambda network: lambda images: network(images) + 5e-5)
+    path, difference = export(trained, "safetensors")
+    assert path.read_text() == "written" and difference == pytest.approx(5e-5, rel=0.01)
+
+
+def test_a_network_that_cannot_be_exported_is_named(trained: Path, writes: Any) -> None:
+    def fixed_batch(network: nn.Module) -> Any:
+        def run(images: Tensor) -> Tensor:
+            if len(images) != 1:
+                raise RuntimeError("batch is 1\nand a long trace")
+            return network(images)
+
+        return run
+
+    writes(fixed_batch)
+    with pytest.raises(ValueError, match="^cifar:resnet8 cannot be exported as safetensors: batch is 1$"):
+        export(trained, "safetensors")
+    writes(lambda network: lambda images: network(images)[:1])
+    with pytest.raises(ValueError, match=r"its logits have shape \(1, 3\) instead of \(3, 3\)"):
+        export(trained, "safetensors")
+    assert list((trained / "export").iterdir()) == []
+
+
+def test_a_failed_export_leaves_the_one_before(trained: Path, writes: Any) -> None:
+    path = export(trained, "safetensors").path
+    before = path.read_bytes()
+    writes(lambda network: lambda images: network(images) + 1)
+    with pytest.raises(ValueError):
+        export(trained, "safetensors")
+    assert path.read_bytes() == before
+
+
+def test_wrong_words_get_the_nearest_right_ones(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no export format is called 'onx'; did you mean 'onnx'?"):
+        export(trained, "onx")
+    with pytest.raises(ValueError, match="there are: safetensors, onnx, torch-export"):
+        export(trained, "pickle")
+    with pytest.raises(ValueError, match="net.pt must end in .safetensors for the format safetensors, or be a folder"):
+        export(trained, "safetensors", out=tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="is not a run folder"):
+        export(tmp_path, "safetensors")
+
+
+def test_a_folder_as_target_gets_the_usual_name(trained: Path, tmp_path: Path) -> None:
+    assert export(trained, "safetensors", out=str(tmp_path)).path == tmp_path / "student.safetensors"
+
+
+def test_onnx_without_its_packages_says_how_to_get_them(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_module, "find_spec", lambda package: None)
+    with pytest.raises(ValueError, match=r'needs onnx, onnxscript, onnxruntime: pip install "selfdistill\[onnx\]"'):
+        export(trained, "onnx")
+
+
+def test_onnx_refuses_weights_beyond_one_file(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(export_module, "ONNX_LIMIT", 1000)
+    with pytest.raises(ValueError, match="cannot be exported as onnx: its weights take .* use torch-export"):
+        export(trained, "onnx")
