@@ -1,0 +1,27 @@
+"""Labelled images of any origin -> batches: where they lie, how they are split, augmented and stacked."""
+
+from .augment import eval_transform, image_shape, train_transform
+from .images import read_image
+from .plan import Draw, Plan
+from .resolve import resolve
+from .rows import Rows
+from .splits import Splits, check, open_rows, open_splits
+from .trainset import TrainSet, eval_loader, train_loader
+
+__all__ = [
+    "Draw",
+    "Plan",
+    "Rows",
+    "Splits",
+    "TrainSet",
+    "check",
+    "eval_loader",
+    "eval_transform",
+    "image_shape",
+    "open_rows",
+    "open_splits",
+    "read_image",
+    "resolve",
+    "train_loader",
+    "train_transform",
+]

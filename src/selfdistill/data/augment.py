@@ -1,0 +1,207 @@
+"""PIL image -> normalised tensor: the presentation that a recipe's data settings describe."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ..foreign import load
+from ..recipe import DataPart
+from .images import to_channels
+
+SMALL = 64  # pixels; images up to this side are shown whole, larger ones cut out of a resized one
+DEFAULT_SIZE = 224
+MARGIN = 256 / 224  # larger images: how much the resized short side exceeds the cut
+
+Step = Callable[[Any], Any]
+
+
+def image_shape(part: DataPart) -> tuple[int, int, int]:
+    """(C, H, W) of a resolved part's images."""
+    assert part.channels is not None and isinstance(part.image_size, tuple), "the part is not resolved"
+    return (part.channels, *part.image_size)
+
+
+def train_transform(part: DataPart) -> "Presentation":
+    """The augmentations of a resolved part, then normalisation; draws from the global generators."""
+    assert isinstance(part.augment, list), "the part is not resolved"
+    shape = image_shape(part)
+    return Presentation(part, steps_of(part.augment, shape[1:], shape[0]))
+
+
+def eval_transform(part: DataPart) -> "Presentation":
+    """A resolved part's images as evaluation shows them, normalised.
+
+    Up to 64 pixels the whole image at that size; beyond, the middle of the image resized to 256/224 of the size.
+    """
+    return Presentation(part, [Middle(image_shape(part)[1:])])
+
+
+class Presentation:
+    """The steps in order, then float32 in [0, 1], then (x - mean) / std per channel."""
+
+    def __init__(self, part: DataPart, steps: Sequence[Step]) -> None:
+        assert part.mean is not None and part.std is not None, "the part is not resolved"
+        self.shape, self.steps = image_shape(part), steps
+        self.mean, self.std = torch.tensor(part.mean)[:, None, None], torch.tensor(part.std)[:, None, None]
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "c h w"]:
+        shown: Any = to_channels(image, self.shape[0])
+        for step in self.steps:
+            shown = step(shown)
+        tensor = _as_tensor(shown, self.shape[0])
+        if tuple(tensor.shape) != self.shape:
+            raise ValueError(f"the transforms make a tensor of shape {tuple(tensor.shape)}, not {self.shape}")
+        return tensor.sub_(self.mean).div_(self.std)
+
+
+def _as_tensor(shown: Any, channels: int) -> Tensor:
+    """A fresh float32 tensor (c, h, w) in [0, 1]."""
+    if isinstance(shown, Image.Image):
+        pixels = np.array(to_channels(shown, channels))  # a copy, and half the cost of v2.functional.to_image
+        shown = torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
+    scale = 1 if shown.is_floating_point() else 255
+    return shown.to(torch.float32, memory_format=torch.contiguous_format, copy=True).div_(scale)
+
+
+class Middle:
+    """What evaluation shows of an image, without randomness."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def __call__(self, image: Any) -> Any:
+        from torchvision.transforms.v2 import functional
+
+        if is_small(self.size):
+            return resized(image, self.size)
+        return functional.center_crop(covering(image, self.size), list(self.size))
+
+
+class Cover:
+    """Resizes a larger image so that a crop of `size` has a margin of 256/224; a small one to `size`."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def __call__(self, image: Any) -> Any:
+        return resized(image, self.size) if is_small(self.size) else covering(image, self.size)
+
+
+class Own:
+    """A user's callable, with its result checked."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.function = name, load(name)
+
+    def __call__(self, image: Any) -> Any:
+        shown = self.function(image)
+        if not isinstance(shown, Image.Image | Tensor):
+            kind = type(shown).__name__
+            raise ValueError(f"the transform {self.name} returned a {kind}, not a PIL image or a tensor")
+        return shown
+
+
+def is_small(size: tuple[int, int]) -> bool:
+    return max(size) <= SMALL
+
+
+def resized(image: Any, size: tuple[int, int]) -> Any:
+    from torchvision.transforms.v2 import functional
+
+    return image if _size_of(image) == size else functional.resize(image, list(size))
+
+
+def covering(image: Any, size: tuple[int, int]) -> Any:
+    """The image, aspect kept, at the smallest size that covers `size` times 256/224."""
+    height, width = _size_of(image)
+    scale = MARGIN * max(size[0] / height, size[1] / width)
+    return resized(image, (max(round(height * scale), size[0]), max(round(width * scale), size[1])))
+
+
+def _size_of(image: Any) -> tuple[int, int]:
+    return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[-2], image.shape[-1])
+
+
+def _crop(size: tuple[int, int]) -> list[Step]:
+    """Random cut: of a small image padded with zeros by an eighth of its side, of a larger one within its margin."""
+    from torchvision.transforms import v2
+
+    height, width = size
+    padding = [width // 8, height // 8] if is_small(size) else None
+    return [Cover(size), v2.RandomCrop(size, padding=padding)]
+
+
+def _resized_crop(size: tuple[int, int]) -> list[Step]:
+    from torchvision.transforms import v2
+
+    return [v2.RandomResizedCrop(size)]
+
+
+def _flip(size: tuple[int, int]) -> list[Step]:
+    from torchvision.transforms import v2
+
+    return [v2.RandomHorizontalFlip()]
+
+
+def _randaugment(size: tuple[int, int]) -> list[Step]:
+    from torchvision.transforms import v2
+
+    return [v2.RandAugment()]
+
+
+def _trivialaugment(size: tuple[int, int]) -> list[Step]:
+    from torchvision.transforms import v2
+
+    return [v2.TrivialAugmentWide()]
+
+
+STEPS: dict[str, Callable[[tuple[int, int]], list[Step]]] = {
+    "crop": _crop,
+    "resized_crop": _resized_crop,
+    "flip": _flip,
+    "randaugment": _randaugment,
+    "trivialaugment": _trivialaugment,
+}
+CUTS = ("crop", "resized_crop")
+COLOURS = ("randaugment", "trivialaugment")
+
+
+def augmentation_names(augment: str | list[str], size: tuple[int, int], reflectable: bool) -> list[str]:
+    if augment == "auto":
+        return ["crop" if is_small(size) else "resized_crop"] + ["flip"] * reflectable
+    if augment == "none":
+        return []
+    return [augment] if isinstance(augment, str) else list(augment)
+
+
+def steps_of(names: Sequence[str], size: tuple[int, int], channels: int) -> list[Step]:
+    """The steps in the order of their names; without a cut among them, what evaluation shows comes first."""
+    steps: list[Step] = [] if set(names) & set(CUTS) else [Middle(size)]
+    for name in names:
+        if name in COLOURS and channels == 4:
+            raise ValueError(f"augment={name} works on 1 or 3 channels, not on 4")
+        if name in STEPS:
+            steps += STEPS[name](size)
+        elif ":" in name:
+            steps.append(Own(name))
+        else:
+            raise ValueError(_unknown(name))
+    return steps
+
+
+def _unknown(name: str) -> str:
+    if name in ("auto", "none"):
+        return f"augment={name} stands alone, not in a list"
+    near = difflib.get_close_matches(name, STEPS, n=1)
+    hint = (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"there are {', '.join(STEPS)}, auto, none and package.module:function"
+    )
+    return f"no augmentation is called {name!r}; {hint}"

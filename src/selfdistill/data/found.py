@@ -1,0 +1,32 @@
+"""What a source of images turns out to hold, before anything is held out."""
+
+from typing import NamedTuple
+
+from .rows import Rows
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+class Found(NamedTuple):
+    """Rows by split ("train", "val", "test"), each with its own classes; a source without splits is all "train"."""
+
+    splits: dict[str, Rows]
+    notes: tuple[str, ...] = ()
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder, file or column value called `name` means, if any.
+
+    >>> split_of("Valid")
+    'val'
+    """
+    return SPLITS.get(name.strip().lower())

@@ -1,0 +1,122 @@
+"""One image file or blob -> a PIL image, upright, with the wanted channels."""
+
+import io
+import os
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+GREY = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
+ALPHA = frozenset({"LA", "PA", "RGBA"})
+CONVERTIBLE = GREY | ALPHA | {"P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
+ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
+
+Source = str | bytes | Image.Image  # a path, an encoded image, or a decoded one
+
+
+class Format(NamedTuple):
+    """What the header of an image says, EXIF orientation applied."""
+
+    width: int
+    height: int
+    mode: str  # Pillow's; a palette with transparency is "PA"
+
+
+def read_image(source: Source, name: str = "") -> Image.Image:
+    """The decoded image, upright, in the mode it is stored in; of an animation the first frame.
+
+    Raises `ValueError`, naming `name` or the path, for anything that is not a whole image.
+    """
+    if isinstance(source, Image.Image):
+        return source
+    try:
+        with _opened(source) as image:
+            image.load()
+            return ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
+    except Exception as error:  # Pillow's readers raise nearly any type on damaged files
+        raise _unreadable(source, name, error) from None
+
+
+def read_format(source: Source, name: str = "", *, decode: bool = False) -> Format:
+    """Size and mode from the header alone; errors as `read_image`.
+
+    `decode` reads the rest as well, only to see that it is whole: JPEGs at an eighth of their size, which is cheaper.
+    """
+    if isinstance(source, Image.Image):
+        return Format(*source.size, stored_mode(source))
+    try:
+        with _opened(source) as image:
+            width, height = image.size
+            mode = stored_mode(image)
+            # Pillow turns TIFFs by itself and reports their turned size
+            turned = image.format != "TIFF" and _orientation(image) > 4
+            if decode:
+                image.draft(image.mode, (max(width // 8, 1), max(height // 8, 1)))
+                image.load()
+            return Format(height, width, mode) if turned else Format(width, height, mode)
+    except Exception as error:
+        raise _unreadable(source, name, error) from None
+
+
+def stored_mode(image: Image.Image) -> str:
+    """Pillow's mode, made specific where Pillow's is ambiguous."""
+    if image.mode == "P" and "transparency" in image.info:
+        return "PA"
+    if image.mode == "I" and image.format == "PNG":  # Pillow before 11 reads 16-bit PNGs so
+        return "I;16"
+    return image.mode
+
+
+def to_channels(image: Image.Image, channels: int) -> Image.Image:
+    """The image as 1 (grey), 3 (RGB) or 4 (RGBA) channels of 8 bits; itself where it is so already.
+
+    Palettes are looked up, CMYK and YCbCr become RGB, colour becomes grey by luma, 16-bit grey is scaled from
+    0..65535 to 0..255, alpha is dropped (not blended with a background) unless 4 channels are asked for.
+    """
+    wanted, mode = MODES[channels], stored_mode(image)
+    if mode == wanted:
+        return image
+    refuse_mode(mode)
+    if mode.startswith("I"):
+        image = _from_16_bit(image)
+    elif mode == "PA":
+        image = image.convert("RGBA")
+    elif mode not in GREY and mode != "RGBA":
+        image = image.convert("RGB")  # by way of RGB, because not every pair of modes has a conversion of its own
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def refuse_mode(mode: str) -> None:
+    """Raises `ValueError` for a mode without a safe conversion, such as floats of unknown range."""
+    if mode not in CONVERTIBLE:
+        raise ValueError(f"mode {mode} has no safe conversion to 8 bits; save it as 8- or 16-bit grey, RGB or RGBA")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _opened(source: str | bytes) -> Image.Image:
+    return Image.open(source if isinstance(source, str) else io.BytesIO(source))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # damaged EXIF must not cost a sound image
+        return 1
+
+
+def _unreadable(source: str | bytes, name: str, error: Exception) -> ValueError:
+    name = name or (source if isinstance(source, str) else "the image")
+    if isinstance(error, FileNotFoundError):
+        return ValueError(f"{name} does not exist")
+    if not (os.path.getsize(source) if isinstance(source, str) else len(source)):
+        return ValueError(f"{name} cannot be read as an image: it is empty")
+    if isinstance(error, UnidentifiedImageError):
+        return ValueError(f"{name} cannot be read as an image: it has no known image format")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(f"{name} cannot be read as an image: {reason}")
