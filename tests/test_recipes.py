@@ -1,0 +1,288 @@
+import functools
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from selfdistill.data import open_splits
+from selfdistill.methods import find_method
+from selfdistill.nets.bifpn import BiFPNc
+from selfdistill.recipe import DataPart, read
+from selfdistill.students import build_student
+
+ROOT = Path(__file__).parents[1]
+ALL = sorted(ROOT.glob("recipes/**/*.yaml"))
+PAPER = [path for path in ALL if path.parent.name != "quick"]
+CLASSES = {
+    "cifar100": 100,
+    "tiny-imagenet": 200,
+    "cub-200": 200,
+    "mit67": 67,
+    "stanford-dogs": 120,
+    "stanford-40": 40,
+    "imagenet": 1000,
+}
+CHANNELS = {"resnet18": [64, 128, 256, 512], "resnet34": [64, 128, 256, 512], "frskd-wrn-16-2": [32, 64, 128]}
+VARIANTS = {  # the end of a file's name -> its method and mixing
+    "baseline": ("baseline", "none"),
+    "baseline_mixup": ("baseline", "mixup"),
+    "baseline_cutmix": ("baseline", "cutmix"),
+    "label_smoothing": ("label_smoothing", "none"),
+    "deep_supervision": ("deep_supervision", "none"),
+    "frskd_f": ("frskd", "none"),
+    "frskd": ("frskd", "none"),
+    "frskd_sla": ("frskd_sla", "none"),
+    "frskd_mixup": ("frskd", "mixup"),
+    "frskd_cutmix": ("frskd", "cutmix"),
+}
+PUBLISHED = {  # the only accuracies with a source, % top-1; a recipe may also quote its control's
+    "cifar100/resnet18_frskd": {"77.71"},
+    "cifar100/resnet18_frskd_cutmix": {"80.49", "79.23"},
+    "cifar100/resnet18_baseline_cutmix": {"79.23"},
+    "imagenet/resnet18_frskd": {"70.17", "69.76"},
+    "imagenet/resnet18_baseline": {"69.76"},
+    "imagenet/resnet34_frskd": {"73.75", "73.31"},
+    "imagenet/resnet34_baseline": {"73.31"},
+}
+ACCURACY = r"\b[1-9]\d\.\d|%|±"  # what looks like one
+
+recipe_of = functools.cache(read)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
+
+
+def parts_of(path: Path) -> tuple[str, str, str]:
+    """Data set, student and variant that a recipe's path names."""
+    student, _, variant = path.stem.partition("_")
+    return path.parent.name, student, variant
+
+
+def header(path: Path) -> dict[str, str]:
+    """The labelled paragraphs of the comment that a recipe begins with."""
+    comment, _, _ = path.read_text(encoding="utf-8").partition("\n\n")
+    comment = re.sub("^# ?", "", comment, flags=re.MULTILINE)
+    found = re.findall(r"^(\w+): (.*(?:\n  .*)*)", comment, re.MULTILINE)
+    return {label: " ".join(text.split()) for label, text in found}
+
+
+every_recipe = pytest.mark.parametrize("path", ALL, ids=name_of)
+every_paper_recipe = pytest.mark.parametrize("path", PAPER, ids=name_of)
+
+
+def test_each_data_set_of_the_paper_has_its_baseline_and_frskd():
+    for data in CLASSES:
+        variants = {parts_of(path)[2] for path in PAPER if path.parent.name == data}
+        assert {"baseline", "frskd_f", "frskd"} <= variants, data
+    assert {path.parent.name for path in PAPER} == CLASSES.keys()
+
+
+@every_recipe
+def test_it_parses_and_its_method_takes_its_settings(path):
+    method = recipe_of(path).method
+    find_method(method.name).checked(method.hyperparameters)
+
+
+@every_recipe
+def test_it_mixes_only_for_methods_that_take_soft_labels(path):
+    recipe = recipe_of(path)
+    assert recipe.mix.name == "none" or find_method(recipe.method.name).soft_targets
+
+
+@every_paper_recipe
+def test_its_file_is_named_after_its_student_and_method(path):
+    recipe, (_, student, variant) = recipe_of(path), parts_of(path)
+    assert recipe.student.name.partition(":")[2] == student
+    assert (recipe.method.name, recipe.mix.name) == VARIANTS[variant]
+    assert (variant == "frskd_f") == (recipe.method.hyperparameters.get("beta") == 0)
+
+
+@every_paper_recipe
+def test_its_distillation_weights_are_spelled_out_and_constant(path):
+    given = recipe_of(path).method.hyperparameters
+    own = find_method(recipe_of(path).method.name).hyperparameters().keys()
+    assert {"alpha", "beta", "temperature", "stop_gradient", "warmup", "ramp"} & own <= given.keys()
+    assert given.get("ramp", 0) == given.get("warmup", 0) == 0
+    assert not given.get("stop_gradient")
+
+
+@every_paper_recipe
+def test_its_schedule_and_presentation_are_spelled_out(path):
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert {"epochs", "batch_size", "precision", "seed", "mix"} <= given.keys()
+    assert {"image_size", "channels", "augment", "mean", "std"} <= given["data"].keys()
+    assert {"lr", "momentum", "nesterov", "weight_decay", "decay", "schedule", "milestones"} <= given["optim"].keys()
+
+
+@every_paper_recipe
+def test_a_method_differs_from_its_baseline_in_method_and_mixing_alone(path):
+    own = recipe_of(path)
+    baseline = recipe_of(path.with_name(f"{parts_of(path)[1]}_baseline.yaml"))
+    assert own.model_copy(update={"method": baseline.method, "mix": baseline.mix}) == baseline
+
+
+@every_paper_recipe
+def test_its_header_says_what_it_expects_and_what_it_costs(path):
+    told = header(path)
+    assert {"Reproduces", "Settings", "Expected", "Command", "Cost"} <= told.keys()
+    command = told["Command"].split()
+    assert command[:3] == ["selfdistill", "train", path.relative_to(ROOT).as_posix()]
+    read(path, command[3:])
+    source = recipe_of(path).data.source
+    assert "data.download=true" in command if source.startswith("torchvision:") else source in told["Data"]
+
+
+@every_paper_recipe
+def test_it_quotes_no_accuracy_without_a_source(path):
+    expected = header(path)["Expected"]
+    figures = set(re.findall(r"\d+\.\d+(?= ?%)", expected))
+    assert figures == PUBLISHED.get(name_of(path), set())
+    assert "source: " in expected if figures else "no verified number" in expected
+    rest = path.read_text(encoding="utf-8").replace("\n#   ", " ").replace(f"# Expected: {expected}", "")
+    assert not re.search(ACCURACY, rest), "an accuracy outside of the line Expected"
+
+
+@every_paper_recipe
+def test_the_parameters_it_tells_are_those_of_its_networks(path):
+    data, student, variant = parts_of(path)
+    told = [int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d{3})+", header(path)["Cost"])]
+    networks = [student_parameters(path)]
+    if variant.startswith("frskd") or variant == "deep_supervision":
+        networks.insert(0, self_teacher_parameters(student, CLASSES[data]))
+    if variant == "frskd_sla":
+        deepest = CHANNELS[student][-1]
+        networks.append(4 * CLASSES[data] * (3 * deepest + 2))  # heads on the student's map and on one twice as wide
+    assert told == networks
+
+
+def student_parameters(path: Path) -> int:
+    data, student, _ = parts_of(path)
+    per_class = CHANNELS[student][-1] + 1
+    return headless_parameters(recipe_of(path).student.name, per_class) + CLASSES[data] * per_class
+
+
+@functools.cache
+def headless_parameters(name: str, per_class: int) -> int:
+    return count(build_student(name, num_classes=1, image_shape=(3, 32, 32))) - per_class
+
+
+@functools.cache
+def self_teacher_parameters(student: str, classes: int) -> int:
+    with torch.device("meta"):
+        return count(BiFPNc(CHANNELS[student], classes))
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def readme() -> str:
+    return (ROOT / "recipes/README.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_recipes_names_every_folder_student_and_variant():
+    for path in PAPER:
+        data, student, variant = parts_of(path)
+        assert all(f"`{name}`" in readme() for name in (data, student, variant)), path
+
+
+def test_the_page_on_recipes_quotes_no_accuracy():
+    assert not re.search(ACCURACY, re.sub(r"```.*?```", "", readme(), flags=re.DOTALL))
+
+
+def test_the_commands_on_the_page_are_recipes_with_settings_that_exist():
+    commands = re.findall(r"^selfdistill (?:train|compare) (\S+) (.*)$", readme(), re.MULTILINE)
+    assert len(commands) == 5
+    for path, words in commands:
+        read(ROOT / path, [word for word in words.split() if not word.startswith(("methods=", "seeds="))])
+
+
+def run_snippet(title: str, folder: Path) -> None:
+    """Runs the code below a heading of the page on recipes, in `folder`."""
+    language, code = re.search(rf"### {title}\n.*?```(\w+)\n(.*?)```", readme(), re.DOTALL).groups()
+    shell = shutil.which("sh")
+    if language == "sh" and shell is None:
+        pytest.skip("there is no shell")
+    command = [shell, "-euc", code] if language == "sh" else [sys.executable, "-c", code]
+    subprocess.run(command, cwd=folder, check=True)
+
+
+def draw(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+
+
+def found(folder: Path) -> dict[str, dict[str, str]]:
+    """The class of each image file, by split."""
+    splits = open_splits(DataPart(source=str(folder)))._asdict()
+    rows = {name: each for name, each in splits.items() if name != "notes" and each is not None}
+    return {
+        name: {Path(each.name(i)).name: each.classes[each.labels[i]] for i in range(len(each))}
+        for name, each in rows.items()
+    }
+
+
+def test_tiny_imagenet_is_sorted_as_its_recipes_want_it(tmp_path):
+    draw(*(tmp_path / f"train/n0{k}/images/n0{k}_{i}.jpg" for k in (1, 2) for i in (0, 1)))
+    draw(*(tmp_path / f"val/images/val_{i}.jpg" for i in range(2)), tmp_path / "test/images/test_0.jpg")
+    (tmp_path / "val/val_annotations.txt").write_text("val_0.jpg\tn02\t0\t0\t9\t9\nval_1.jpg\tn01\t0\t0\t9\t9\n")
+    run_snippet("TinyImageNet", tmp_path)
+    assert found(tmp_path) == {
+        "train": {"n01_0.jpg": "n01", "n01_1.jpg": "n01", "n02_0.jpg": "n02", "n02_1.jpg": "n02"},
+        "val": {"val_0.jpg": "n02", "val_1.jpg": "n01"},
+    }
+
+
+SPLIT = {"train": {"a1.jpg": "a", "b 1.jpg": "b"}, "test": {"a2.jpg": "a", "b2.jpg": "b"}}
+IMAGES = [f"{label}/{name}" for split in SPLIT.values() for name, label in split.items()]
+
+
+def test_cub_is_split_as_its_recipes_want_it(tmp_path):
+    here = tmp_path / "CUB_200_2011"
+    images = [image.replace(" ", "_") for image in IMAGES]
+    draw(*(here / "images" / image for image in images))
+    (here / "images.txt").write_text("".join(f"{i} {image}\n" for i, image in enumerate(images, 1)))
+    (here / "train_test_split.txt").write_text("1 1\n2 1\n3 0\n4 0\n")
+    run_snippet("CUB-200", here)
+    assert found(tmp_path / "cub-200") == {**SPLIT, "train": {"a1.jpg": "a", "b_1.jpg": "b"}}
+
+
+def test_mit67_is_split_as_its_recipes_want_it(tmp_path):
+    here = tmp_path / "download"
+    draw(*(here / "Images" / image for image in IMAGES))
+    (here / "TrainImages.txt").write_text("\n".join(IMAGES[:2]))
+    (here / "TestImages.txt").write_bytes("\r\n".join(IMAGES[2:]).encode())
+    run_snippet("MIT67", here)
+    assert found(tmp_path / "mit67") == SPLIT
+
+
+def test_stanford_dogs_is_split_as_its_recipes_want_it(tmp_path):
+    import numpy as np
+    from scipy.io import savemat
+
+    here = tmp_path / "download"
+    draw(*(here / "Images" / image for image in IMAGES))
+    for split, images in (("train", IMAGES[:2]), ("test", IMAGES[2:])):
+        savemat(here / f"{split}_list.mat", {"file_list": np.array(images, dtype=object)[:, None]})
+    run_snippet("Stanford Dogs", here)
+    assert found(tmp_path / "stanford-dogs") == SPLIT
+
+
+def test_stanford_40_is_split_as_its_recipes_want_it(tmp_path):
+    here = tmp_path / "download"
+    draw(*(here / "JPEGImages" / Path(image).name for image in IMAGES))
+    (here / "ImageSplits").mkdir()
+    for split, classes in SPLIT.items():
+        for name, label in classes.items():
+            (here / f"ImageSplits/{label}_{split}.txt").write_text(f"{name}\r\n")
+    (here / "ImageSplits/train.txt").write_text("a1.jpg\n")
+    run_snippet("Stanford 40", here)
+    assert found(tmp_path / "stanford-40") == SPLIT
