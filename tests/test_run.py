@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from selfdistill import run as run_module
-from selfdistill.evaluate import Scores
+from selfdistill.environment import environment
 from selfdistill.recipe import Recipe, parse
-from selfdistill.run import Run, environment, load_student, read_about, save_weights
+from selfdistill.run import Run, load_student, read_about, save_weights
+from selfdistill.scores import Scores
 
 STUDENT = {"name": "cifar:resnet8", "options": {}, "num_classes": 3, "image_shape": (3, 16, 16)}
 ABOUT = {
@@ -404,7 +404,7 @@ def test_a_machine_without_git_or_proc_is_described_all_the_same(monkeypatch: py
     def missing(*_: Any, **__: Any) -> None:
         raise FileNotFoundError("git")
 
-    monkeypatch.setattr(run_module.subprocess, "run", missing)
+    monkeypatch.setattr("selfdistill.environment.subprocess.run", missing)
     monkeypatch.setattr(Path, "read_text", missing)
     facts = environment()
     assert facts["git"] is None and facts["cpu"]

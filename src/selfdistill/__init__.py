@@ -21,7 +21,7 @@ _HOME = {  # public name -> module; imported on first use, so that the command l
     "create_method": "methods",
     "list_methods": "methods",
     "build_student": "students",
-    "evaluate": "evaluate",
+    "evaluate": "scores",
     "fit": "train",
     "load_student": "run",
 }

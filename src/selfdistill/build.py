@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from . import mixing
-from .data import Plan, TrainSet, eval_loader, eval_transform, image_shape, open_splits, resolve, train_transform
+from .data import Plan, TrainSet, check, eval_loader, eval_transform, image_shape, open_splits, resolve, train_transform
 from .method import Batch, Method
 from .methods import create_method, find_method
 from .recipe import MixPart, Recipe
@@ -46,13 +46,20 @@ def build(recipe: Recipe) -> Job:
         raise ValueError(f"mix={recipe.mix.name} gives soft labels and method={recipe.method.name} needs hard ones")
     teacher = None if recipe.method.teacher is None else load_student(recipe.method.teacher)
     splits = open_splits(recipe.data)
+    seen = [note for rows in splits[:3] if rows is not None for note in check(rows)]
     data = resolve(recipe.data, splits)
     task = Task(recipe.task.kind, len(splits.train.classes), image_shape(data), len(splits.train))
     plan = Plan(len(splits.train), recipe.batch_size, seed=recipe.seed)
     settings, notes = suited(kind, recipe, length(recipe, plan.steps_per_epoch)[0])
-    student_options = {"num_classes": task.num_classes, "image_shape": task.image_shape, **recipe.student.options}
+    refuse_settled(recipe.student.options)
     torch.manual_seed(recipe.seed)
-    student = build_student(recipe.student.name, pretrained=recipe.student.pretrained, **student_options)
+    student = build_student(
+        recipe.student.name,
+        num_classes=task.num_classes,
+        image_shape=task.image_shape,
+        pretrained=recipe.student.pretrained,
+        **recipe.student.options,
+    )
     torch.manual_seed(recipe.seed + 1)
     method = create_method(recipe.method.name, student, task, taps=recipe.method.taps, teacher=teacher, **settings)
     every = {name: getattr(method, name) for name in kind.hyperparameters()}
@@ -84,8 +91,17 @@ def build(recipe: Recipe) -> Job:
             "method": recipe.method.name,
         },
         {name: rows.fingerprint() for name, rows in splits._asdict().items() if name != "notes" and rows is not None},
-        (*splits.notes, *notes),
+        (*splits.notes, *seen, *notes),
     )
+
+
+def refuse_settled(options: dict[str, Any]) -> None:
+    """Raises `ValueError` for options of the student that the rest of the recipe decides."""
+    for name in ("name", "num_classes", "image_shape", "pretrained"):
+        if name in options:
+            raise ValueError(
+                f"student.options.{name} is not an option: the data and the student's own settings decide it"
+            )
 
 
 def suited(kind: type[Method], recipe: Recipe, steps: int) -> tuple[dict[str, Any], list[str]]:
@@ -126,9 +142,10 @@ def mixer(part: MixPart, task: Task) -> Callable[[Batch], Batch] | None:
 
 
 def free_folder(recipe: Recipe) -> str:
-    """runs/DATA-STUDENT-METHOD-sSEED, with a number behind it where that is taken."""
-    parts = (Path(recipe.data.source).stem, recipe.student.name.partition(":")[2], recipe.method.name)
-    name = re.sub(r"[^\w.-]+", "_", "-".join((*parts, f"s{recipe.seed}")))
+    """runs/DATA-STUDENT-METHOD-MIX-sSEED, with a number behind it where that is taken."""
+    mix = [recipe.mix.name] if recipe.mix.name != "none" else []
+    parts = [Path(recipe.data.source).stem, recipe.student.name.partition(":")[2], recipe.method.name, *mix]
+    name = re.sub(r"[^\w.-]+", "_", "-".join([*parts, f"s{recipe.seed}"]))
     folder, number = Path("runs") / name, 2
     while folder.exists():
         folder, number = Path("runs") / f"{name}-{number}", number + 1

@@ -1,6 +1,5 @@
 """The one abstraction: a method trains a student, and owns whatever only training needs."""
 
-import difflib
 import inspect
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, get_origin, get_type_hints
@@ -9,6 +8,7 @@ from annotated_types import Ge, Gt, Interval
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from .foreign import nearest
 from .nets.teachers import Frozen
 from .taps import Taps
 from .task import Task
@@ -115,9 +115,7 @@ class Method(nn.Module):
 
         known = cls.hyperparameters()
         for name in hyperparameters.keys() - known.keys():
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known) or 'none'}"
-            raise ValueError(f"{cls.__name__} has no hyper-parameter {name!r}; {hint}")
+            raise ValueError(f"{cls.__name__} has no hyper-parameter {name!r}{nearest(name, known)}")
         hints = get_type_hints(cls, include_extras=True)
         values = {}
         for name, default in known.items():

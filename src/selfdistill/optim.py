@@ -45,7 +45,8 @@ def new_schedule(optimizer: torch.optim.Optimizer, optim: OptimPart, steps: int)
     if optim.schedule in ("linear", "poly"):
         power = 1.0 if optim.schedule == "linear" else 0.9
         return PolyLRScheduler(optimizer, t_initial=rest, power=power, lr_min=optim.min_lr, **common)
-    drops = [round(share * steps) for share in optim.milestones] if optim.schedule == "step" else []
+    shares = optim.milestones if optim.schedule == "step" else []
+    drops = [round(share * steps) + 1 for share in shares]  # timm drops one step before the one it is told
     return MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=optim.gamma, **common)
 
 

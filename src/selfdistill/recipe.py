@@ -33,17 +33,19 @@ class DataPart(Part):
     """Which images, which of them to hold out, and how they are presented."""
 
     main: ClassVar[str] = "source"
-    source: str = Field("digits", description="digits | folder | .csv | .jsonl | .parquet | hf:NAME | torchvision:NAME")
+    source: str = Field(
+        "digits", description="digits | a folder | .csv | .jsonl | .parquet | hf:NAME | torchvision:NAME"
+    )
     val: str | None = Field(None, description="validation source or split name; found by itself where it is called val")
     val_fraction: float | None = Field(
         None, gt=0, lt=1, description="share of each class held out; 0.2 where the source has no other split"
     )
     split_seed: int = Field(0, description="of the held-out choice; independent of the training seed")
-    limit: Natural | None = Field(None, description="use only the first rows of the training split")
+    limit: Natural | None = Field(None, description="train on so many images only, the first of every class in turn")
     image_size: Natural | tuple[Natural, Natural] | None = Field(
         None, description="pixels, or [height, width]; the images' own where all agree and are small, else 224"
     )
-    channels: Literal[1, 3, 4] | None = Field(None, description="1 grey, 3 colour, 4 with alpha; the images' own")
+    channels: Literal[1, 3, 4] | None = Field(None, description="1 if all images are grey, else 3; 4 keeps alpha")
     augment: str | list[str] = Field(
         "auto",
         description="auto | none | crop, flip, resized_crop, randaugment, trivialaugment, MODULE:FUNCTION",
@@ -139,7 +141,7 @@ class Recipe(Part):
     batch_size: Natural = Field(128, description="images per optimiser step, over all processes")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs, else fp32")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    out: str | None = Field(None, description="the run folder; runs/DATA-STUDENT-METHOD-SEED")
+    out: str | None = Field(None, description="the run folder; runs/DATA-STUDENT-METHOD-sSEED")
     machine: MachinePart = MachinePart()
 
     @model_validator(mode="after")
@@ -156,6 +158,14 @@ def read(path: str | Path | None = None, words: Iterable[str] = ()) -> Recipe:
     of the wrong type.
     """
     values = _load(Path(path)) if path is not None else {}
+    for word in words:
+        _override(values, word)
+    return parse(values)
+
+
+def changed(recipe: Recipe, words: Iterable[str]) -> Recipe:
+    """The recipe with `name=value` words applied over it; errors as `read`."""
+    values = recipe.model_dump()
     for word in words:
         _override(values, word)
     return parse(values)

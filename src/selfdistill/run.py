@@ -7,15 +7,10 @@ folder holds is data: nothing in it is unpickled with code execution.
 import difflib
 import json
 import os
-import platform
-import shlex
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -23,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from .environment import now
 from .recipe import Recipe, dump, read
 
 FORMAT = 1  # of student.json
-PACKAGES = ("torch", "torchvision", "timm", "accelerate", "selfdistill")
 Name = Literal["last", "best"]
 
 
@@ -85,7 +80,7 @@ class Run:
     def log(self, line: str) -> None:
         """Adds a line to train.log, with its time in UTC."""
         with open(self.path / "train.log", "a", encoding="utf-8") as file:
-            file.write(f"{_now()} {line}\n")
+            file.write(f"{now()} {line}\n")
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds a record to metrics.jsonl; tensors of one element become numbers, named tuples become objects."""
@@ -235,68 +230,6 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     if os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
         _sync(path.parent, os.O_RDONLY)
-
-
-def environment(**extra: Any) -> dict[str, Any]:
-    """What a number may depend on beside the recipe: versions, hardware, code, command and start; and `extra`."""
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "started": _now(),
-        "command": shlex.join(sys.argv),
-        "folder": str(Path.cwd()),
-        "git": _git(),
-        "python": platform.python_version(),
-        "versions": {package: _version(package) for package in PACKAGES},
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_mib": _memory_mib(),
-        "gpus": gpus,
-        "cuda": torch.version.cuda if gpus else None,
-        **extra,
-    }
-
-
-def _git() -> dict[str, Any] | None:
-    """Commit of the working directory and whether a tracked file differs from it; None outside a repository."""
-    try:
-        commit, changes = (
-            subprocess.run(
-                ["git", "--no-optional-locks", *words], capture_output=True, text=True, check=True, timeout=20
-            ).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit, "dirty": bool(changes)}
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _memory_mib() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _nearest(path: Path) -> str:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,23 +21,18 @@ from torch import Tensor, nn
 from .data import Plan, TrainSet, train_loader
 from .data.seeds import derive
 from .distributed import share_buffers
-from .evaluate import Scores, evaluate
 from .interrupt import Interrupted, stop_signals
 from .measure import flat, parameters, peak_memory_mib, reset_peak_memory
 from .method import Batch, Method
 from .optim import new_ema, new_optimizer, new_schedule
 from .recipe import Recipe
 from .run import Run
+from .scores import Scores, evaluate
 from .terms import Meter, warnings
 
 WINDOW = 50  # optimiser steps between two lines of the log, at most
+HeldOut = Callable[..., Iterable[Batch]]  # (*, rank, world) -> one process's share of the evaluation rows
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class HeldOut(Protocol):
-    """Gives one process's share of the evaluation rows."""
-
-    def __call__(self, *, rank: int, world: int) -> Iterable[Batch]: ...
 
 
 class Watch:
@@ -54,7 +49,7 @@ class Result(NamedTuple):
     """The end of a run."""
 
     scores: Scores | None  # of the student that ships, on the held-out rows, after the last step
-    epoch: int  # whole epochs trained
+    epoch: int  # epochs trained, one that was begun included
     step: int
     seconds_per_step: float  # median over the log's windows, input included
     peak_memory_mib: float | None
@@ -151,7 +146,7 @@ class Training:
         self.scores = self.scores or self.evaluate()
         result = Result(
             self.scores,
-            self.epoch,
+            self.epochs_begun,
             self.step,
             statistics.median(self.paces) if self.paces else math.nan,
             peak_memory_mib(self.device),
@@ -213,6 +208,10 @@ class Training:
         return bool(self.sum_over_processes(torch.tensor(len(stop), device=self.device)))
 
     @property
+    def epochs_begun(self) -> int:
+        return self.epoch + (self.step_in_epoch > 0)
+
+    @property
     def on_gpu(self) -> bool:
         return self.device.type == "cuda"
 
@@ -265,7 +264,7 @@ class Training:
             self.log(
                 {
                     "kind": "epoch",
-                    "epoch": self.epoch,
+                    "epoch": self.epochs_begun,
                     "step": self.step,
                     "split": self.split,
                     "scores": self.scores._asdict(),
@@ -276,7 +275,7 @@ class Training:
         self.save(best=better)
         if self.run is not None and self.rank == 0:
             scores = None if self.scores is None else self.scores._asdict()
-            progress = {"epoch": self.epoch, "step": self.step, "scores": scores}
+            progress = {"epoch": self.epochs_begun, "step": self.step, "scores": scores}
             weights = "student" if self.ema is None else "ema"
             self.run.save_student(self.shipped.state_dict(), {**self.about, "weights": weights, **progress})
 
@@ -379,12 +378,13 @@ def new_accelerator(recipe: Recipe) -> Any:
         precision = "bf16" if not cpu and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and cpu:
         raise ValueError("precision=fp16 needs a GPU; on a CPU use bf16 or fp32")
+    whole = recipe.optim.accumulate == 1  # a static graph allows parameters without gradient, but no accumulation
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
         cpu=cpu,
         log_with=recipe.machine.track or None,
         project_dir=Path(recipe.out or "."),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(static_graph=whole, find_unused_parameters=not whole)],
     )
 
 

@@ -12,11 +12,12 @@ from .build import Job, build
 from .data import Rows, eval_loader, eval_transform, open_rows, open_splits, read_image
 from .data.folders import EXTENSIONS
 from .display import Lines, Live, LogFile, Several
-from .evaluate import evaluate
+from .environment import environment
 from .interrupt import Interrupted
 from .methods import find_method, list_methods
-from .recipe import DataPart, Recipe, commented, read
-from .run import Run, environment, load_student, read_about
+from .recipe import DataPart, MethodPart, Recipe, changed, commented, read
+from .run import Run, load_student, read_about
+from .scores import evaluate
 from .students import build_student
 from .taps import Taps
 from .train import Result, Watch, fit
@@ -86,7 +87,10 @@ def compare_methods(arms: list[str], seeds: list[int], path: str | None, words: 
 
     base = read(path, words)
     folder = Path(base.out or f"runs/compare-{Path(base.data.source).stem}-{base.student.name.partition(':')[2]}")
-    plans = {arm: arm_recipe(arm, path, words) for arm in arms}
+    plans = {arm: arm_recipe(base, arm) for arm in arms}
+    for name in base.method.hyperparameters:
+        if all(name not in find_method(arm.split("+")[0]).hyperparameters() for arm in arms):
+            raise ValueError(f"none of the methods {', '.join(arms)} has a hyper-parameter {name!r}")
     runs: dict[str, list[Path]] = {}
     for seed in seeds:
         for arm, recipe in plans.items():
@@ -101,21 +105,17 @@ def compare_methods(arms: list[str], seeds: list[int], path: str | None, words: 
         tell(f"written: {folder / 'compare.md'}, {folder / 'compare.json'}")
 
 
-def arm_recipe(arm: str, path: str | None, words: list[str]) -> Recipe:
-    """The recipe of one arm, "METHOD+NAME=VALUE+...", without the settings that its method does not have.
+def arm_recipe(base: Recipe, arm: str) -> Recipe:
+    """The recipe of one arm, "METHOD+NAME=VALUE+...", without the base's settings that its method does not have.
 
     Settings behind the + are the method's hyper-parameters, or full names such as mix=cutmix.
     """
     name, *own = arm.split("+")
     known = find_method(name).hyperparameters()
-    fields = {"name", "taps", "teacher"}
-    common = [
-        word
-        for word in words
-        if not word.startswith("method.") or word.partition("=")[0].removeprefix("method.") in (*known, *fields)
-    ]
+    shared = {key: value for key, value in base.method.hyperparameters.items() if key in known}
+    method = {"name": name, "taps": base.method.taps, "teacher": base.method.teacher, **shared}
     own = [f"method.{word}" if word.partition("=")[0] in known else word for word in own]
-    return read(path, [*common, f"method={name}", *own])
+    return changed(base.model_copy(update={"method": MethodPart(**method)}), own)
 
 
 def train_or_take(recipe: Recipe, place: Path, title: str) -> None:

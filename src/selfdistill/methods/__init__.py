@@ -1,6 +1,5 @@
 """One file, one method, one paper; the folder is the registry: a file of this folder is a name for `create_method`."""
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ..foreign import load, nearest
 from ..method import Method
 from ..task import Task
 
@@ -22,9 +22,7 @@ def find_method(name: str) -> type[Method]:
     if ":" in name:
         return _foreign(name)
     if name not in list_methods():
-        near = difflib.get_close_matches(name, list_methods(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(list_methods())}"
-        raise ValueError(f"no method is called {name!r}; {hint}")
+        raise ValueError(f"no method is called {name!r}{nearest(name, list_methods())}")
     module = importlib.import_module(f"{__name__}.{name}")
     own = [each for each in vars(module).values() if _is_method(each) and each.__module__ == module.__name__]
     assert len(own) == 1, f"methods/{name}.py must define one Method, not {len(own)}"
@@ -49,11 +47,7 @@ def create_method(
 
 
 def _foreign(name: str) -> type[Method]:
-    place, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(place), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"method {name!r} cannot be imported: {error}") from None
+    found = load(name)
     if not _is_method(found):
         raise ValueError(f"{name!r} is not a subclass of selfdistill.Method")
     return found

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from .refusals import misfit, nearest
+from ..foreign import nearest
+from .refusals import misfit
 
 SOURCES = {"cifar": "cifar", "torchvision": "from_torchvision", "timm": "from_timm"}  # prefix -> module, loaded on use
 

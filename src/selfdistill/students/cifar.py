@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from .refusals import free_parameters, nearest, reason, refused_option
+from ..foreign import nearest, reason
+from .refusals import free_parameters, refused_option
 from .resnet import BasicBlock, Bottleneck, ResNet
 from .wrn import WideResNet
 

@@ -1,18 +1,13 @@
 """`package.module:function`: networks of the user's own."""
 
-import importlib
 import inspect
-import os
-import pkgutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from .refusals import nearest, reason, refused_option
+from ..foreign import load, nearest, reason, working_directory_importable
+from .refusals import refused_option
 
 
 def build(
@@ -28,8 +23,8 @@ def build(
     `in_channels`, `in_chans`, `image_shape` and `pretrained`. Errors as `build_student`.
     """
     student = f"{module}:{function}"
-    with _working_directory_importable():
-        constructor = _find(_import(module), function)
+    constructor = load(student, others=("cifar", "timm", "torchvision"))
+    with working_directory_importable():
         settled = {
             "num_classes": num_classes,
             "in_channels": image_shape[0],
@@ -45,47 +40,6 @@ def build(
     if not isinstance(net, nn.Module):
         raise ValueError(f"{student} must return a torch.nn.Module, not a {type(net).__name__}")
     return net
-
-
-@contextmanager
-def _working_directory_importable() -> Iterator[None]:
-    here = os.getcwd()
-    if here in sys.path or "" in sys.path:
-        yield
-        return
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
-
-
-def _import(module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise ValueError(f"importing {module} raised {reason(error)}") from error
-        parent, _, missing = error.name.rpartition(".")
-        places = getattr(sys.modules[parent], "__path__", []) if parent else [os.getcwd()]
-        siblings = [each.name for each in pkgutil.iter_modules(places)]
-        if not parent:  # or one of the other sources was meant
-            siblings += ["cifar", "timm", "torchvision"]
-        prefix = f"{parent}." if parent else ""
-        raise ValueError(
-            f"no module {error.name!r} is installed or in {os.getcwd()}{nearest(missing, siblings, prefix)}"
-        ) from None
-    except Exception as error:
-        raise ValueError(f"importing {module} raised {reason(error)}") from error
-
-
-def _find(module: ModuleType, function: str) -> Callable[..., Any]:
-    found = getattr(module, function, None)
-    if callable(found):
-        return found
-    public = [name for name, each in vars(module).items() if callable(each) and not name.startswith("_")]
-    prefix = f"{module.__name__}:"
-    raise ValueError(f"{module.__name__} has no function {function!r}{nearest(function, public, prefix)}")
 
 
 def _arguments(

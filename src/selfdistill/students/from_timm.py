@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .refusals import blamed_option, fetch_failure, free_parameters, misfit, nearest, reason, refused_option
+from ..foreign import nearest, reason
+from .refusals import blamed_option, fetch_failure, free_parameters, misfit, refused_option
 
 OURS = {  # options of create_model that would have no effect, or break what the student must be
     "in_chans": "follows from the data's channels",

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .refusals import blamed_option, fetch_failure, free_parameters, nearest, reason, refused_option
+from ..foreign import nearest, reason
+from .refusals import blamed_option, fetch_failure, free_parameters, refused_option
 
 OURS = {  # options of the builders that would have no effect, or break what the student must be
     "weights": "is not an option; set pretrained=true",

@@ -1,8 +1,6 @@
 """Why a student cannot be built, in one sentence that names the nearest legal choice."""
 
-import difflib
 import inspect
-import os
 import re
 from collections.abc import Callable, Container, Iterable
 from typing import Any
@@ -10,25 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-
-def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a sentence: the closest of `known`, whatever its case, else all of them where they are few.
-
-    >>> nearest("Resnet81", ["resnet18", "vgg11"], "cifar:")
-    "; did you mean 'cifar:resnet18'?"
-    """
-    written = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), written, n=5, cutoff=0.5)
-    if near:
-        best = max(near, key=lambda each: _likeness(name.lower(), each))
-        return f"; did you mean '{prefix}{written[best]}'?"
-    few = 0 < len(written) <= 30
-    return f"; the choice is: {', '.join(prefix + each for each in written.values())}" if few else ""
-
-
-def _likeness(name: str, other: str) -> tuple[float, int]:
-    """For ordering: resnet21 shares as many letters with resnet32 as with resnet20, but begins like the latter."""
-    return difflib.SequenceMatcher(None, name, other).ratio(), len(os.path.commonprefix([name, other]))
+from ..foreign import nearest, reason
 
 
 def refused_option(student: str, option: str, legal: Iterable[str]) -> ValueError:
@@ -51,13 +31,6 @@ def blamed_option(error: TypeError, options: dict[str, Any]) -> str | None:
     """
     found = re.search(r"(?:unexpected|multiple values for) (?:keyword )?argument\W*(?:s\W+)?(\w+)", str(error))
     return found[1] if found and found[1] in options else None
-
-
-def reason(error: BaseException) -> str:
-    """The type and the beginning of the message of an error, on one line."""
-    message = " ".join(str(error).split())
-    message = message if len(message) <= 240 else f"{message[:240]}..."
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def fetch_failure(student: str, error: Exception) -> ValueError:

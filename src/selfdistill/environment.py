@@ -1,0 +1,78 @@
+"""What a number may depend on beside the recipe: versions, hardware, code, command."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "timm", "accelerate", "selfdistill")
+
+
+def environment(**extra: Any) -> dict[str, Any]:
+    """What a number may depend on beside the recipe: versions, hardware, code, command and start; and `extra`."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "started": now(),
+        "command": shlex.join(sys.argv),
+        "folder": str(Path.cwd()),
+        "git": _git(),
+        "python": platform.python_version(),
+        "versions": {package: _version(package) for package in PACKAGES},
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_mib": _memory_mib(),
+        "gpus": gpus,
+        "cuda": torch.version.cuda if gpus else None,
+        **extra,
+    }
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the working directory and whether a tracked file differs from it; None outside a repository."""
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "--no-optional-locks", *words], capture_output=True, text=True, check=True, timeout=20
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory_mib() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,214 @@
+"""Which of a network's outputs are its stages: rules over the outputs of one forward pass, in running order."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from .layouts import Layout, Size
+
+MAX_LEVELS = 4  # found by themselves: a ResNet's layer1 to layer4, not its stem
+POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+T = TypeVar("T")
+
+
+class Output(NamedTuple):
+    """What a submodule was given, and what it returned."""
+
+    module: nn.Module
+    given: Sequence[int]  # shape
+    value: Tensor
+    version: int  # of the value's memory when it was returned
+
+    @property
+    def intact(self) -> bool:
+        """Whether no later layer has written into the value."""
+        return self.value._version == self.version
+
+    def lies_in(self, other: Tensor) -> bool:
+        """Whether the value shares its memory with another tensor."""
+        return self.value.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+    def has_weights(self) -> bool:
+        """Whether the module, or a part of it, has parameters."""
+        return any(True for _ in self.module.parameters())
+
+
+class Map(NamedTuple):
+    """An output that holds a feature map."""
+
+    name: str
+    output: Output
+    layout: Layout
+    depth: int  # how deeply the module is nested, see `nesting`
+
+    @property
+    def size(self) -> Size:
+        """Height and width."""
+        return self.layout.size(self.output.value.shape)
+
+    @property
+    def area(self) -> int:
+        """Positions of the map."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the map."""
+        return self.layout.channels(self.output.value.shape)
+
+    def value(self) -> Tensor:
+        """The map, (b, c, h, w)."""
+        return self.layout.to_map(self.output.value)
+
+
+def stages(maps: Sequence[Map], outputs: Mapping[str, Output], logits: Tensor, image_size: Size) -> list[Map]:
+    """The last of the least nested maps at each resolution, the deepest four, shallow to deep.
+
+    Of a network with one resolution it is four evenly spaced blocks. `maps` are those of `outputs` that can be used.
+    """
+    scores = _scores(outputs, logits.shape[1])
+    maps = [m for i, m in enumerate(maps) if m.output.has_weights() or not any(_same(m, n) for n in maps[:i])]
+    maps = [m for m in maps if m.name not in scores and not m.output.lies_in(logits)]
+    maps = [m for m in maps if _has_aspect_of(m.size, image_size) and m.channels > 1]
+    areas = {m.name: m.area for m in maps}
+    maps = [m for m in maps if all(areas.get(around, 0) <= m.area for around in _ancestors(m.name))]
+    maps = [m for m in maps if not isinstance(m.output.module, POOLS)]
+    points = _points(maps, outputs)
+    maps = [m for m in maps if m.area > 1 or m.name in points]
+    found = _levels(maps)
+    if len(found) == 1:
+        return evenly_spaced(_blocks([m for m in maps if m.size == found[0].size]) or found)
+    return found[-MAX_LEVELS:]
+
+
+def nesting(outputs: Mapping[str, Output], student: nn.Module) -> dict[str, int]:
+    """In how many modules each submodule lies; the network's own children in none.
+
+    Lists and plain `nn.Sequential`s are brackets that do not count, so that `stages.0` ranks with `stem`. What a
+    Sequential does before its first layer with a weight matrix stays inside: the norm before a strided convolution.
+    """
+    opened: dict[str, int] = {}  # when the first layer with a weight matrix in each module returned
+    for i, (name, output) in enumerate(outputs.items()):
+        if any(p.ndim > 1 for p in output.module.parameters(recurse=False)):
+            for ancestor in (name, *_ancestors(name)):
+                opened.setdefault(ancestor, i)
+    modules = dict(student.named_modules(remove_duplicate=False))
+    lists = {name for name, module in modules.items() if isinstance(module, nn.ModuleList | nn.ModuleDict)}
+    plain = {name for name, module in modules.items() if type(module) is nn.Sequential}
+    return {
+        name: sum(a not in lists and not (a in plain and opened.get(a, i + 1) <= i) for a in _ancestors(name))
+        for i, name in enumerate(outputs)
+    }
+
+
+def _ancestors(name: str) -> list[str]:
+    """The modules around a submodule.
+
+    >>> _ancestors("layer1.0.conv1")
+    ['layer1', 'layer1.0']
+    """
+    parts = name.split(".")
+    return [".".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def chosen(items: Sequence[T], sizes: Sequence[Size]) -> list[T]:
+    """Of stages that a network lists itself, the last at each resolution, the deepest four; like `stages`.
+
+    >>> chosen("stem a b c d e".split(), [(16, 16), (8, 8), (8, 8), (4, 4), (2, 2), (1, 1)])
+    ['b', 'c', 'd', 'e']
+    >>> chosen(range(12), [(4, 4)] * 12)
+    [2, 5, 8, 11]
+    """
+    if len(set(sizes)) == 1:
+        return evenly_spaced(items)
+    last = {size: i for i, size in enumerate(sizes)}
+    return [items[i] for i in sorted(last.values())][-MAX_LEVELS:]
+
+
+def evenly_spaced(items: Sequence[T]) -> list[T]:
+    """Four of the items, or all if there are fewer, the last included."""
+    count = min(MAX_LEVELS, len(items))
+    return [items[(i + 1) * len(items) // count - 1] for i in range(count)]
+
+
+def _levels(maps: Sequence[Map]) -> list[Map]:
+    """At each resolution the last of the least nested maps; growing maps (a decoder's) are out."""
+    best: dict[Size, Map] = {}
+    smallest: dict[int, int] = {}  # area so far, by nesting: what is small inside a block says nothing of the block
+    for m in maps:
+        if any(area < m.area for depth, area in smallest.items() if depth <= m.depth):
+            continue
+        smallest[m.depth] = min(m.area, smallest.get(m.depth, m.area))
+        if m.size not in best or m.depth <= best[m.size].depth:
+            best[m.size] = m
+    return sorted(best.values(), key=lambda m: -m.area)
+
+
+def _blocks(maps: Sequence[Map]) -> list[Map]:
+    """The siblings of one class that hold most of the weights, the smallest counted for all: a ViT's blocks."""
+    families = defaultdict(list)
+    for m in maps:
+        families[m.name.rpartition(".")[0], type(m.output.module)].append(m)
+    repeated = [family for family in families.values() if len(family) > 1]
+    return max(repeated, key=lambda family: len(family) * min(map(_num_weights, family)), default=[])
+
+
+def _num_weights(m: Map) -> int:
+    return sum(p.numel() for p in m.output.module.parameters())
+
+
+def _same(m: Map, other: Map) -> bool:
+    """Whether two maps are one: what dropout returns in eval mode, an identity, a permutation of the axes."""
+    return m.output.value.numel() == other.output.value.numel() and m.output.lies_in(other.output.value)
+
+
+def _has_aspect_of(size: Size, image_size: Size) -> bool:
+    """Whether the aspect ratio is the image's, up to a factor of two and a pixel; that of a pooled strip is not."""
+    (h, w), (height, width) = size, image_size
+    return h * width <= 2 * (w + 1) * height and w * height <= 2 * (h + 1) * width
+
+
+def _scores(outputs: Mapping[str, Output], num_classes: int) -> set[str]:
+    """Names of outputs with a channel per class, from the last layer with weights on: a convolutional classifier."""
+    layers = [i for i, o in enumerate(outputs.values()) if any(True for _ in o.module.parameters(recurse=False))]
+    last = layers[-1] if layers else 0
+    return {name for i, (name, o) in enumerate(outputs.items()) if i >= last and num_classes in o.value.shape[1:]}
+
+
+def _points(maps: Sequence[Map], outputs: Mapping[str, Output]) -> set[str]:
+    """Names of the 1x1 maps that are stages: made with weights from a larger map, or from such a one, not by pooling.
+
+    Where a larger map follows, it was a gate, as in squeeze-and-excitation.
+    """
+    points: set[str] = set()
+    depth = -1  # of what took the network to 1x1: modules inside of it do not count
+    for i, m in enumerate(maps):
+        if m.area > 1 or any(n.area > 1 and n.depth <= m.depth for n in maps[i:]):
+            continue
+        if _strides_to_point(m, outputs):
+            depth = max(depth, m.depth)
+        if m.depth <= depth and m.output.has_weights():
+            points.add(m.name)
+    return points
+
+
+def _strides_to_point(m: Map, outputs: Mapping[str, Output]) -> bool:
+    """Whether a module takes a larger map to 1x1 by other means than a global pooling."""
+    if not _shrinks_to_point(m.output, m.layout):
+        return False
+    inside = [o for name, o in outputs.items() if f"{name}.".startswith(f"{m.name}.") and not any(o.module.children())]
+    shrinking = [o for o in inside if _shrinks_to_point(o, m.layout)]
+    return not shrinking or not all(_pools_globally(o) for o in shrinking)
+
+
+def _shrinks_to_point(output: Output, layout: Layout) -> bool:
+    if len(output.given) != 4 or output.value.ndim != 4:
+        return False
+    return layout.size(output.value.shape) == (1, 1) != layout.size(output.given)
+
+
+def _pools_globally(output: Output) -> bool:
+    """Whether a layer without weights takes a whole map to one point; pooling 2x2 or 3x3 is a stride."""
+    return not output.has_weights() and (isinstance(output.module, POOLS) or max(output.given[2:]) > 3)

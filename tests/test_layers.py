@@ -1,0 +1,139 @@
+"""The dependency rule, read from the imports of every file: an arrow may only point down."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import selfdistill
+
+ROOT = Path(selfdistill.__file__).parent
+LAYERS = [  # from the top; the units of one layer may import each other
+    {"__main__", "cli", "workflow", "display", "report"},
+    {"build"},
+    {"train", "export", "run"},
+    {"methods", "data", "students"},
+    {"method", "scores", "recipe", "optim", "measure", "terms"},
+    {"nets"},
+    {
+        "task",
+        "losses",
+        "mixing",
+        "taps",
+        "distributed",
+        "layouts",
+        "stages",
+        "dryrun",
+        "interrupt",
+        "foreign",
+        "environment",
+    },
+]
+STRANGERS = [  # (who, whom): imports that the layers alone would allow
+    *((a, b) for a in LAYERS[3] for b in LAYERS[3] if a != b),
+    ("train", "methods"),  # the loop names no method
+    ("scores", "method"),  # scores are of a plain network
+]
+DEPTH = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
+
+
+def imported(source: str, file: str) -> Iterator[str]:
+    """Dotted names below `selfdistill` that the source of `file` imports, wherever in it the import stands.
+
+    Of `from a import b` it is `a.b`, whether b is a module or a name in one.
+    """
+    here = ["selfdistill", *Path(file).parent.parts]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = here[: len(here) - node.level + 1] if node.level else []
+            start += node.module.split(".") if node.module else []
+            names = [[*start, alias.name] for alias in node.names]
+        else:
+            continue
+        yield from (".".join(name[1:]) for name in names if name[0] == "selfdistill")
+
+
+def unit(name: str) -> str:
+    """The file or folder just below the package that a dotted name or a path lies in."""
+    return name.removesuffix(".py").replace("/", ".").split(".")[0]
+
+
+def objections(source: str, file: str) -> list[str]:
+    """One sentence for each import of `file` that breaks the rule."""
+    own, found = unit(file), []
+    for name in imported(source, file):
+        other = unit(name)
+        if other == own or (other.startswith("__") and other != "__main__"):  # selfdistill.__version__ and the like
+            continue
+        if other not in DEPTH:
+            found.append(f"{file} imports selfdistill.{name}, not from the module that holds it")
+        elif (own, other) in STRANGERS:
+            found.append(f"{own} must not know {other}, and {file} imports {name}")
+        elif DEPTH[other] < DEPTH[own]:
+            found.append(f"{other} lies above {own}, and {file} imports {name}")
+    return found
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_arrows_point_down(file):
+    if file != "__init__.py":
+        assert objections((ROOT / file).read_text(encoding="utf-8"), file) == []
+
+
+def test_every_file_has_a_place_in_the_layers_and_every_place_a_file():
+    assert {unit(file) for file in FILES} - {"__init__"} == DEPTH.keys()
+
+
+def test_only_the_training_loop_imports_accelerate():
+    importing = {
+        file
+        for file in FILES
+        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Import) and any(unit(alias.name) == "accelerate" for alias in node.names))
+        or (isinstance(node, ast.ImportFrom) and not node.level and unit(node.module) == "accelerate")
+    }
+    assert importing == {"train.py"}
+
+
+@pytest.mark.parametrize(
+    ("line", "file", "name"),
+    [
+        ("import selfdistill.train", "losses.py", "train"),
+        ("import os, selfdistill.data.rows as rows", "losses.py", "data.rows"),
+        ("from selfdistill.train import fit", "losses.py", "train.fit"),
+        ("from selfdistill import train", "losses.py", "train"),
+        ("from . import train", "losses.py", "train"),
+        ("from .train import fit", "losses.py", "train.fit"),
+        ("from .. import train", "nets/bifpn.py", "train"),
+        ("from ..train import fit", "nets/bifpn.py", "train.fit"),
+        ("from ..methods.frskd import FRSKD", "nets/__init__.py", "methods.frskd.FRSKD"),
+        ("def f():\n    if True:\n        from ..train import fit", "nets/bifpn.py", "train.fit"),
+        ("from ..data import rows", "methods/frskd.py", "data.rows"),
+        ("from ..students import build_student", "data/rows.py", "students.build_student"),
+        ("from .methods import create_method", "train.py", "methods.create_method"),
+        ("from .method import Method", "scores.py", "method.Method"),
+        ("from . import build_student", "train.py", "build_student"),
+    ],
+)
+def test_a_forbidden_import_is_seen_in_every_way_of_writing_it(line, file, name):
+    assert list(imported(line, file)) == [name]
+    assert len(objections(line, file)) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("import torch, timm.models", "losses.py"),
+        ("from .teachers import Frozen", "nets/bifpn.py"),
+        ("from ..method import Method", "methods/frskd.py"),
+        ("from .run import Run", "train.py"),
+        ("from . import __version__", "run.py"),
+        ("from .build import build", "workflow.py"),
+    ],
+)
+def test_an_arrow_down_or_to_the_side_is_free(line, file):
+    assert objections(line, file) == []
