@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reference.authors import self_teacher_state
 from torch import nn
 
+from reference.authors import self_teacher_state
 from selfdistill import Batch, Task, create_method, losses, mixing
 from selfdistill.nets.bifpn import BiFPN, BiFPNc
 

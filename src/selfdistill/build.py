@@ -107,7 +107,7 @@ def refuse_settled(options: dict[str, Any]) -> None:
 def suited(kind: type[Method], recipe: Recipe, steps: int) -> tuple[dict[str, Any], list[str]]:
     """The method's settings for a schedule of so many `steps`, and sentences about those chosen for the user."""
     given = recipe.method.hyperparameters
-    chosen = {name: value for name, value in kind.short_run.items() if name not in given} if steps < SHORT_RUN else {}
+    chosen = kind.for_short_run(given) if steps < SHORT_RUN else {}
     notes = [
         f"method.{name}={value}, as {steps} steps are a short schedule (the paper has {kind.hyperparameters()[name]})"
         for name, value in chosen.items()

@@ -78,7 +78,10 @@ def smoothed_cross_entropy(
     num_classes = logits.shape[1]
     if share == "others":
         epsilon = epsilon * num_classes / (num_classes - 1)
-    return F.cross_entropy(logits, target, ignore_index=void, label_smoothing=epsilon)
+    hard = F.cross_entropy(logits, target, ignore_index=void, reduction="none")
+    uniform = -F.log_softmax(logits, dim=1).mean(dim=1)
+    counts = torch.ones_like(hard) if target.is_floating_point() else (target != void).to(hard)
+    return (((1 - epsilon) * hard + epsilon * uniform) * counts).sum() / counts.sum()
 
 
 @in_float32

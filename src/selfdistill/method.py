@@ -1,10 +1,11 @@
 """The one abstraction: a method trains a student, and owns whatever only training needs."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Interval
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -13,8 +14,8 @@ from .nets.teachers import Frozen
 from .taps import Taps
 from .task import Task
 
-Weight = Annotated[float, Ge(0)]  # of a loss term
-Positive = Annotated[float, Gt(0)]
+Weight = Annotated[float, Interval(ge=0, lt=math.inf)]  # of a loss term
+Positive = Annotated[float, Interval(gt=0, lt=math.inf)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
 
@@ -62,7 +63,6 @@ class Method(nn.Module):
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
     needs_teacher: ClassVar[bool] = False
     cost: ClassVar[str] = ""  # what training costs beside plain training, in words
-    short_run: ClassVar[dict[str, Any]] = {}  # defaults measured for schedules far shorter than the paper's
     warmup: float = 0.0  # share of training before which a term may still weigh nothing
 
     def __init__(
@@ -125,6 +125,11 @@ class Method(nn.Module):
                 message = error.errors()[0]["msg"].removeprefix("Input ")
                 raise ValueError(f"{cls.__name__}: {name}={hyperparameters[name]!r} {message}") from None
         return values
+
+    @classmethod
+    def for_short_run(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Settings to add to the `given` ones on schedules far shorter than the paper's: measured, not published."""
+        return {}
 
     def refuse_idle(self, names: list[str], idle: bool, because: str) -> None:
         """Raises `ValueError` where `idle` and one of the hyper-parameters `names` is not at its default."""

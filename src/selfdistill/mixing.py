@@ -5,7 +5,7 @@ Randomness comes from torch's global generators, which the training loop seeds f
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 ROTATIONS = 4
@@ -68,7 +68,7 @@ def rotations(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "4*b c h w"]:
     return torch.stack(turned, dim=1).flatten(0, 1)
 
 
-def joint_labels(target: Int64[Tensor, " b"]) -> Int64[Tensor, "4*b"]:
+def joint_labels(target: Shaped[Tensor, " b *_"]) -> Int64[Tensor, "4*b"]:
     """The label of row `4 * b + k` of `rotations` in the joint space of class and rotation: 4 * y + k.
 
     Source: Lee, Hwang, Shin, 2020, section 2.2, https://arxiv.org/abs/1910.05872
@@ -76,6 +76,8 @@ def joint_labels(target: Int64[Tensor, " b"]) -> Int64[Tensor, "4*b"]:
     >>> joint_labels(torch.tensor([2, 0])).tolist()
     [8, 9, 10, 11, 0, 1, 2, 3]
     """
+    if target.is_floating_point():
+        raise ValueError("rotations make joint labels of class numbers, and these labels are mixed")
     return (ROTATIONS * target[:, None] + torch.arange(ROTATIONS, device=target.device)).flatten()
 
 

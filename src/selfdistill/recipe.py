@@ -7,7 +7,8 @@ main field: `data: /my/images` for `data: {source: /my/images}`.
 import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,13 +21,25 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Part(BaseModel):
     """A group of settings. Its `main` field takes the value when a plain one stands for the whole part."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, coerce_numbers_to_str=True, allow_inf_nan=False)
     main: ClassVar[str] = "name"
 
     @model_validator(mode="before")
     @classmethod
     def _from_short(cls, value: Any) -> Any:
-        return value if isinstance(value, dict | BaseModel) else {cls.main: value}
+        """A plain value is the main field's, nothing means the defaults, and one item makes a list of one."""
+        if value is None:
+            return {}
+        if isinstance(value, BaseModel):
+            return value
+        values = value if isinstance(value, dict) else {cls.main: value}
+        return {str(name): cls._listed(str(name), each) for name, each in values.items()}
+
+    @classmethod
+    def _listed(cls, name: str, value: Any) -> Any:
+        kinds = _kinds(cls, name)
+        single = value is not None and not isinstance(value, list | tuple | dict)
+        return [value] if single and list in kinds and str not in kinds else value
 
 
 class DataPart(Part):
@@ -176,7 +189,7 @@ def parse(values: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise ValueError("; ".join(_sentence(problem) for problem in error.errors())) from None
+        raise ValueError(_sentences(error.errors())) from None
 
 
 def dump(recipe: Recipe) -> str:
@@ -197,10 +210,13 @@ def _commented_lines(part: Part, indent: str) -> Iterator[str]:
             yield f"{indent}{name}:  # {(value.__doc__ or '').splitlines()[0]}"
             yield from _commented_lines(value, indent + "  ")
             continue
-        text = yaml.safe_dump(values[name], default_flow_style=True, width=1000).removesuffix("...\n").strip()
-        yield f"{indent}{name}: {text}" + (f"  # {field.description}" if field.description else "")
+        yield f"{indent}{name}: {_one_line(values[name])}" + (f"  # {field.description}" if field.description else "")
     for name, value in (part.model_extra or {}).items():
-        yield f"{indent}{name}: {value}"
+        yield f"{indent}{name}: {_one_line(value)}"
+
+
+def _one_line(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -214,7 +230,7 @@ def _load(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, not names and values")
-    return values
+    return {str(name): value for name, value in values.items()}
 
 
 def _override(values: dict[str, Any], word: str) -> None:
@@ -229,7 +245,7 @@ def _override(values: dict[str, Any], word: str) -> None:
         if not isinstance(held, dict):
             place[parent] = held = {} if held is None or part is None else {part.main: held}
         place = held
-    value = _value(text, splits=_takes_list(part, last))
+    value = _value(text, set() if part is None else _kinds(part, last))
     part = _part(part, last)
     if part is not None and not isinstance(value, dict) and isinstance(place.get(last), dict):
         place[last][part.main] = value  # a short form beside the part's other fields
@@ -239,47 +255,80 @@ def _override(values: dict[str, Any], word: str) -> None:
 
 def _part(part: type[Part] | None, name: str) -> type[Part] | None:
     """The class of the part that `name` names inside `part`, None for a plain field."""
-    field = part.model_fields.get(name) if part is not None else None
-    kind = field.annotation if field is not None else None
-    return kind if isinstance(kind, type) and issubclass(kind, Part) else None
+    kinds = _kinds(part, name) if part is not None else set()
+    return next((kind for kind in kinds if issubclass(kind, Part)), None)
 
 
-def _takes_list(part: type[Part] | None, name: str) -> bool:
-    """Whether commas in a value of the field `name` separate items; in a hyper-parameter of a method they do."""
-    field = part.model_fields.get(name) if part is not None else None
-    return field is None or any(word in str(field.annotation) for word in ("list", "tuple"))
+def _kinds(part: type[Part], name: str) -> set[type]:
+    """The types that the field `name` takes; none for a name that is no field."""
+    field = part.model_fields.get(name)
+    return set() if field is None else _types(field.annotation)
 
 
-def _value(text: str, *, splits: bool = False) -> Any:
-    """A word's value as YAML reads it, but with 1e-3 a number and, where it `splits`, commas making a list."""
-    if splits and "," in text and not text.lstrip().startswith(("[", "{", '"', "'")):
-        return [_value(item) for item in text.split(",")]
+def _types(annotation: Any) -> set[type]:
+    """The plain types in an annotation: of `list[str] | None` list and NoneType."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _types(inner[0])
+    if origin is Literal:
+        return {type(each) for each in inner}
+    if origin in (Union, UnionType):
+        return set().union(*map(_types, inner))
+    return {origin or annotation}
+
+
+def _value(text: str, kinds: set[type]) -> Any:
+    """What a word says for a field of these types: text as it was typed where text is wanted, else as YAML reads it.
+
+    1e-3 is a number, null nothing, and commas make a list where one is allowed or the field is a method's own.
+    """
+    if text in ("null", "") and (type(None) in kinds or not kinds):
+        return None
+    if "," in text and (not kinds or kinds & {list, tuple}) and not text.lstrip().startswith(("[", "{", '"', "'")):
+        return [_value(item, set()) for item in text.split(",")]
+    short = any(issubclass(kind, Part) for kind in kinds) and not text.lstrip().startswith("{")
+    if short or (str in kinds and not text.lstrip().startswith(("[", "{"))):
+        return text
     try:
-        return float(text) if _is_number(text) and not text.lstrip("+-").isdigit() else yaml.safe_load(text)
+        return float(text) if _is_decimal(text) else yaml.safe_load(text)
     except yaml.YAMLError:
         return text
 
 
-def _is_number(text: str) -> bool:
+def _is_decimal(text: str) -> bool:
+    """Whether it is a number with a point or exponent; YAML takes 1e-3 for a word."""
     try:
         float(text)
     except ValueError:
         return False
-    return any(character.isdigit() for character in text)
+    return not text.lstrip("+-").isdigit() and any(character.isdigit() for character in text)
 
 
-def _sentence(problem: Any) -> str:
-    name = ".".join(str(step) for step in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return unknown_name(name, known_names())
-    message = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{name}={problem['input']!r} {message}" if name else message
+def _sentences(problems: list[Any]) -> str:
+    """One sentence for each wrong value, whatever the number of types it might have had."""
+    known, found = known_names(), dict[str, list[Any]]()
+    for problem in problems:
+        path = [str(step) for step in problem["loc"]]
+        ends = (".".join(path[:end]) for end in range(len(path), 0, -1))
+        extra = problem["type"] == "extra_forbidden"
+        name = ".".join(path) if extra else next((end for end in ends if end in known), ".".join(path))
+        found.setdefault(name, []).append(problem)
+    return "; ".join(_sentence(name, several, known) for name, several in found.items())
+
+
+def _sentence(name: str, problems: list[Any], known: list[str]) -> str:
+    if problems[0]["type"] == "extra_forbidden":
+        return unknown_name(name, known)
+    told = [problem["msg"].removeprefix("Input ").removeprefix("Value error, ") for problem in problems]
+    message = " or ".join(dict.fromkeys(told))
+    return f"{name}={problems[0]['input']!r} {message}" if name else message
 
 
 def unknown_name(name: str, known: Iterable[str]) -> str:
     """The sentence that says so and gives the nearest legal name."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    same = [other for other in known if other.rpartition(".")[2] == name]
+    near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     siblings = [other for other in known if other.rpartition(".")[0] == name.rpartition(".")[0]]
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(siblings or known)}"
     return f"no setting is called {name!r}; {hint}"
@@ -288,8 +337,9 @@ def unknown_name(name: str, known: Iterable[str]) -> str:
 def known_names(part: type[Part] = Recipe, prefix: str = "") -> list[str]:
     """Every legal dotted name, hyper-parameters of methods aside."""
     names = []
-    for name, field in part.model_fields.items():
+    for name in part.model_fields:
         names.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Part):
-            names += known_names(field.annotation, f"{prefix}{name}.")
+        inner = _part(part, name)
+        if inner is not None:
+            names += known_names(inner, f"{prefix}{name}.")
     return names

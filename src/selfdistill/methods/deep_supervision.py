@@ -12,8 +12,6 @@ from .frskd import FRSKD
 class DeepSupervision(FRSKD):
     """FRSKD without its soft-label and feature losses: the self-teacher's cross-entropy trains the student's stages."""
 
-    short_run: ClassVar = {}
-
     alpha: ClassVar[float] = 0.0
     beta: ClassVar[float] = 0.0
     temperature: ClassVar[float] = 4.0

@@ -3,7 +3,7 @@
 Ji, Shin, Hwang, Park, Moon. CVPR 2021. https://arxiv.org/abs/2103.08273
 """
 
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,6 @@ class FRSKD(Method):
     """
 
     cost = "self-teacher: about 0.6x the student's parameters and 0.7x its multiply-adds (BiFPNc, width 2, depth 2)"
-    short_run: ClassVar = {"ramp": 1.0}
 
     alpha: Weight = 2.0  # weighs the soft-label loss, 1 to 3 in the paper
     beta: Weight = 100.0  # weighs the feature loss, 100 or 200 in the paper; 0 is FRSKD\F
@@ -50,12 +49,24 @@ class FRSKD(Method):
         channels = self.taps.channels[-(self.levels or 0) :]
         if self.levels is not None and self.levels > len(channels):
             raise ValueError(f"{self.levels} levels were asked for and the student has {len(channels)} feature maps")
+        self.refuse_idle(["depth", "repeat"], len(channels) == 1, "a single level, which needs no fusion")
         self.self_teacher = self.build_self_teacher(channels)
         if self.beta and self.feature_loss != "attention":
             rectified = self.feature_loss == "hint"
             self.connectors = nn.ModuleList(
                 connector(c, d, rectified) for c, d in zip(channels, self.self_teacher.channels, strict=True)
             )
+
+    @property
+    def softens(self) -> bool:
+        """Whether any term compares softened distributions."""
+        return self.alpha > 0
+
+    @classmethod
+    def for_short_run(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """A ramp over the whole run: at full weight from the start, an untrained self-teacher teaches noise."""
+        imitates = given.get("alpha", cls.alpha) or given.get("beta", cls.beta)
+        return {"ramp": 1.0 - given.get("warmup", 0.0)} if imitates and "ramp" not in given else {}
 
     def build_self_teacher(self, channels: list[int]) -> SelfTeacher:
         shape = {"depth": self.depth, "preactivation": self.feature_loss == "overhaul"}
@@ -69,6 +80,10 @@ class FRSKD(Method):
         self.refuse_idle(["width"], self.self_teacher_net != "BiFPNc", "self_teacher_net=BiFPN")
         self.refuse_idle(["feature_loss", "margin"], self.beta == 0, "beta=0")
         self.refuse_idle(["margin"], self.feature_loss != "overhaul", f"feature_loss={self.feature_loss}")
+        self.refuse_idle(["temperature"], not self.softens, "no soft labels (alpha=0)")
+        self.refuse_idle(["warmup", "ramp"], not (self.alpha or self.beta), "alpha=0 and beta=0")
+        if self.warmup == 1:
+            raise ValueError("warmup=1.0 leaves the two imitations no share of training; alpha=0 beta=0 turns them off")
         if self.warmup + self.ramp > 1:
             raise ValueError(f"warmup={self.warmup} and ramp={self.ramp} are shares of training, and add up to over 1")
 

@@ -40,6 +40,10 @@ class FRSKDSLA(FRSKD):
         self.joint = nn.Linear(self.taps.channels[-1], joint)
         self.teacher_joint = nn.Linear(self.self_teacher.channels[-1], joint)
 
+    @property
+    def softens(self) -> bool:
+        return self.alpha > 0 or self.gamma > 0
+
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features, teacher_logits, refined, joint, teacher_joint = self.plain_and_joint(batch.images)
         votes, teacher_votes = mixing.aggregate(joint), mixing.aggregate(teacher_joint)

@@ -41,7 +41,10 @@ class SelfTeacher(nn.Module):
 
     def norms(self) -> list[nn.BatchNorm2d]:
         """The batch norm that each refined map comes out of, shallow to deep."""
-        return self.passes[-1].norms()
+        last = self.passes[-1]
+        if not len(last.node_up):  # a single level, which is the first pass's lateral
+            return [self.passes[0].lateral_down[0][1]]
+        return [last.node_down[0][-1], *(node[-1] for node in last.node_up)]
 
 
 class BiFPNc(SelfTeacher):
@@ -126,11 +129,6 @@ class Pass(nn.Module):
             refined.append(raw)
             below = F.relu(raw)
         return refined
-
-    def norms(self) -> list[nn.BatchNorm2d]:
-        """The batch norm that each map this pass gives comes out of."""
-        shallowest = self.node_down[0][-1] if len(self.node_down) else self.lateral_down[0][1]
-        return [shallowest, *(node[-1] for node in self.node_up)]
 
 
 class Fusion(nn.Module):

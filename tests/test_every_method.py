@@ -1,0 +1,384 @@
+"""The contract: what every file of `methods/` keeps, tested for each by its existing."""
+
+import copy
+import importlib
+import io
+import weakref
+from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
+
+import annotated_types
+import pytest
+import torch
+import torch.nn.functional as F
+
+from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from selfdistill import create_method, list_methods, losses
+from selfdistill.method import Method, Step, Weight
+from selfdistill.methods import find_method
+
+METHODS = list_methods()
+CASES = [(name, kind) for name in METHODS for kind in sorted(find_method(name).tasks)]
+SETTINGS = [(name, setting) for name in METHODS for setting in find_method(name).hyperparameters()]
+every_case = pytest.mark.parametrize(("name", "kind"), CASES)
+every_method = pytest.mark.parametrize("name", METHODS)
+every_setting = pytest.mark.parametrize(("name", "setting"), SETTINGS)
+
+
+def made(name, kind="classification", **options):
+    """The method and a batch for it; both the same at every call."""
+    task = small_task(kind)
+    found = find_method(name)
+    return small_method(found, task, **options), small_batch(found, task)
+
+
+def any_case(name):
+    return made(name, sorted(find_method(name).tasks)[0])
+
+
+def train(method, batch, steps, optimizer=None):
+    """The step results of `steps`, a range; the random state of each depends on its number alone, as in `fit`."""
+    optimizer = optimizer or sgd(method)
+    done = []
+    for number in steps:
+        torch.manual_seed(number)
+        step = method(batch, torch.tensor(number / 25))
+        optimizer.zero_grad()
+        step.loss.backward()
+        optimizer.step()
+        method.after_step()
+        done.append(step)
+    return done
+
+
+def sgd(method):
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(trained, lr=0.05, momentum=0.9)
+
+
+def same_states(first, second):
+    first, second = first.state_dict(), second.state_dict()
+    assert first.keys() == second.keys()
+    return all(
+        torch.equal(first[key], second[key]) if isinstance(first[key], torch.Tensor) else first[key] == second[key]
+        for key in first
+    )
+
+
+@pytest.mark.parametrize(("side", "padding"), [(16, 1), (15, 0)], ids=["halving", "odd"])
+@every_case
+def test_one_step_is_finite_and_every_parameter_learns(name, kind, side, padding):
+    task, found = small_task(kind, side), find_method(name)
+    method = small_method(found, task, student=small_student(task, padding=padding))
+    batch = small_batch(found, task)
+    step = method(batch, torch.tensor(0.5))
+    assert isinstance(step, Step)
+    assert step.losses and all(term.shape == () and term.isfinite() for term in step.losses.values())
+    assert step.loss.shape == ()
+    assert step.logits.shape == (len(batch.images), CLASSES, *batch.target.shape[1:])
+    step.loss.backward()
+    silent = [
+        each
+        for each, p in method.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.count_nonzero())
+    ]
+    assert not silent
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
+
+
+@every_case
+def test_logits_are_the_students_for_the_images(name, kind):
+    method, batch = made(name, kind, student=small_student(small_task(kind)).eval())
+    method.student.eval()  # batch statistics would depend on what else a method runs through the student
+    torch.testing.assert_close(method(batch).logits, method.student(batch.images))
+
+
+@every_case
+def test_progress_may_be_a_number_or_a_tensor_and_has_a_default(name, kind):
+    method, batch = made(name, kind)
+    losses = []
+    for arguments in ((), (0.0,), (torch.tensor(0.0),)):
+        torch.manual_seed(0)
+        losses.append(copy.deepcopy(method)(batch, *arguments).loss.item())
+    assert losses[0] == losses[1] == losses[2]
+
+
+@every_case
+def test_student_keeps_its_keys_and_outputs(name, kind):
+    method, batch = made(name, kind)
+    twin = small_student(method.task)
+    assert same_states(method.student, twin)
+    with torch.no_grad():
+        assert torch.equal(method.student.eval()(batch.images), twin.eval()(batch.images))
+    train(method.train(), batch, range(3))
+    assert not same_states(method.student, twin)
+    twin.load_state_dict(method.student.state_dict(), strict=True)
+    with torch.no_grad():
+        assert torch.equal(method.student.eval()(batch.images), twin.eval()(batch.images))
+
+
+@every_case
+def test_inputs_are_left_as_they_were(name, kind):
+    method, batch = made(name, kind)
+    before = [None if part is None else part.clone() for part in batch]
+    train(method, batch, range(1))
+    for old, new in zip(before, batch, strict=True):
+        assert old is new is None or torch.equal(old, new)
+
+
+@every_case
+def test_same_seed_gives_the_same_losses(name, kind):
+    runs = []
+    for _ in range(2):
+        method, batch = made(name, kind)
+        runs.append([{term: value.item() for term, value in s.losses.items()} for s in train(method, batch, range(3))])
+    assert runs[0] == runs[1]
+
+
+@every_case
+def test_cross_entropy_of_one_batch_falls_by_40_percent_in_25_steps(name, kind):
+    method, batch = made(name, kind)
+    steps = train(method, batch, range(25))
+    first, last = (F.cross_entropy(step.logits, batch.target) for step in (steps[0], steps[-1]))
+    assert last < 0.6 * first
+
+
+@every_case
+def test_state_resumes_bit_for_bit(name, kind):
+    method, batch = made(name, kind)
+    optimizer = sgd(method)
+    train(method, batch, range(3), optimizer)
+    file = io.BytesIO()
+    torch.save({"method": method.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    train(method, batch, range(3, 6), optimizer)
+
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    resumed, _ = made(name, kind, seed=9, student=small_student(method.task, seed=9))
+    assert not same_states(resumed, method)
+    resumed.load_state_dict(saved["method"], strict=True)
+    optimizer = sgd(resumed)
+    optimizer.load_state_dict(saved["optimizer"])
+    train(resumed, batch, range(3, 6), optimizer)
+    assert same_states(resumed, method)
+
+
+@every_case
+def test_runs_under_bfloat16_autocast(name, kind):
+    method, batch = made(name, kind)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        step = method(batch, torch.tensor(0.5))
+    assert all(term.dtype == torch.float32 and term.isfinite() for term in step.losses.values())
+    step.loss.backward()
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
+
+
+@every_case
+def test_copy_trains_apart_from_its_original(name, kind):
+    method, batch = made(name, kind)
+    untouched = copy.deepcopy(method.state_dict())
+    twin = copy.deepcopy(method)
+    steps = train(twin, batch, range(2))
+    assert all(parameter.grad is None for parameter in method.parameters())
+    assert all(torch.equal(value, untouched[key]) for key, value in method.state_dict().items())
+    for ours, theirs in zip(train(method, batch, range(2)), steps, strict=True):
+        assert torch.equal(ours.loss, theirs.loss)
+    assert same_states(method, twin)
+
+
+@every_method
+def test_student_run_outside_the_method_keeps_no_maps(name):
+    method, batch = any_case(name)
+    method(batch)
+    emitted = []
+    method.student.stage2.register_forward_hook(lambda module, args, output: emitted.append(weakref.ref(output)))
+    with torch.no_grad():
+        method.student(batch.images)
+    assert emitted and emitted[0]() is None
+
+
+@every_method
+def test_teacher_is_frozen_and_stays_in_eval_mode(name):
+    if not find_method(name).needs_teacher:
+        task = any_case(name)[0].task
+        with pytest.raises(ValueError, match="needs no teacher"):
+            create_method(name, small_student(task), task, teacher=small_student(task))
+        return
+    method, batch = any_case(name)
+    before = copy.deepcopy(method.teacher.state_dict())
+    train(method.train(), batch, range(2))
+    assert all(torch.equal(value, before[key]) for key, value in method.teacher.state_dict().items())
+    assert not any(module.training for module in method.teacher.net.modules())
+    with pytest.raises(ValueError, match="needs a teacher"):
+        create_method(name, small_student(method.task), method.task)
+
+
+class Taught(Method):
+    """The smallest method with a teacher, until the folder has one: what it asks for is what the base promises."""
+
+    needs_teacher = True
+    soft_targets = False
+    weight: Weight = 1.0
+
+    def setup(self):
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, batch, progress=0.0):
+        logits = self.student(batch.images)
+        self.seen += len(logits)
+        kd = self.weight * losses.kd(logits, self.teacher(batch.images))
+        return Step({"task": self.task.loss(logits, batch.target), "kd": kd}, logits)
+
+
+class Firm(Taught):
+    """A method that takes a setting of its parent's away."""
+
+    weight: ClassVar[float] = 2.0
+
+
+def test_a_teacher_is_never_trained_nor_put_in_training_mode():
+    task = small_task()
+    method, batch = small_method(Taught, task), small_batch(Taught, task)
+    before = copy.deepcopy(method.teacher.state_dict())
+    train(method.train(), batch, range(3))
+    assert method.student.training and not any(module.training for module in method.teacher.net.modules())
+    assert all(torch.equal(value, before[key]) for key, value in method.teacher.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in method.teacher.parameters())
+    assert method.seen == 3 * len(batch.images)
+    assert not any(key.startswith("teacher") for key in method.student.state_dict())
+
+
+def test_a_fixed_setting_is_no_hyperparameter_any_more():
+    task = small_task()
+    assert Taught.hyperparameters() == {"weight": 1.0} and Firm.hyperparameters() == {}
+    with pytest.raises(ValueError, match="Firm has no hyper-parameter 'weight'"):
+        small_method(Firm, task, weight=3.0)
+    kd = [small_method(kind, task)(small_batch(kind, task)).losses["kd"] for kind in (Taught, Firm)]
+    torch.testing.assert_close(kd[1], 2 * kd[0])
+
+
+@every_method
+def test_tasks_are_as_declared(name):
+    tasks = find_method(name).tasks
+    assert tasks and tasks <= {"classification", "segmentation"}
+    for kind in {"classification", "segmentation"} - tasks:
+        with pytest.raises(ValueError, match=f"trains {' or '.join(sorted(tasks))}, not {kind}"):
+            small_method(find_method(name), small_task(kind))
+
+
+@every_method
+def test_mixed_labels_are_taken_as_declared(name):
+    method, batch = any_case(name)
+    hard = batch.target.clamp(min=0)
+    soft = F.one_hot(hard, CLASSES).movedim(-1, 1).float()
+    if not method.soft_targets:
+        with pytest.raises((ValueError, TypeError)):
+            method(batch._replace(target=soft))
+        return
+    steps = []
+    for target in (hard, soft):
+        torch.manual_seed(0)
+        steps.append(copy.deepcopy(method)(batch._replace(target=target)))
+    for term, value in steps[0].losses.items():
+        torch.testing.assert_close(steps[1].losses[term], value)
+    step = method(batch._replace(target=0.7 * soft + 0.3 * soft.flip(0)))
+    step.loss.backward()
+    assert step.loss.isfinite()
+
+
+@every_method
+def test_docstrings_say_what_it_is_and_cite_the_paper(name):
+    module = importlib.import_module(f"selfdistill.methods.{name}")
+    assert module.__doc__ and find_method(name).__doc__
+    assert "https://" in module.__doc__ or name == "baseline"
+
+
+@every_method
+def test_cost_is_given_in_words(name):
+    assert find_method(name).cost
+
+
+@every_method
+def test_defaults_are_plain_values_of_their_own_type(name):
+    kind = find_method(name)
+    defaults = kind.hyperparameters()
+    assert kind.checked({}) == defaults
+    assert all(isinstance(value, float | int | str | bool | None) for value in defaults.values())
+    method = any_case(name)[0]
+    assert {setting: getattr(method, setting) for setting in defaults} == defaults
+
+
+@every_method
+def test_hyperparameters_are_not_names_of_a_module(name):
+    assert not set(find_method(name).hyperparameters()) & set(dir(torch.nn.Module))
+
+
+@every_method
+def test_short_run_defaults_are_hyperparameters_and_allowed(name):
+    kind = find_method(name)
+    settings = kind.for_short_run({})
+    assert settings.keys() <= kind.hyperparameters().keys()
+    assert kind.for_short_run(kind.checked(settings)) == {}  # what is given is left alone
+    task = small_task(sorted(kind.tasks)[0])
+    assert small_method(kind, task, **settings)(small_batch(kind, task), torch.tensor(0.3)).loss.isfinite()
+
+
+@every_method
+def test_unknown_hyperparameter_is_refused(name):
+    with pytest.raises(ValueError, match="has no hyper-parameter 'zzzz'"):
+        find_method(name).checked({"zzzz": 1})
+
+
+@every_setting
+def test_misspelt_hyperparameter_is_refused_with_the_right_name(name, setting):
+    with pytest.raises(ValueError, match=f"has no hyper-parameter '{setting}x'; did you mean '{setting}'"):
+        find_method(name).checked({f"{setting}x": find_method(name).hyperparameters()[setting]})
+
+
+@every_setting
+def test_illegal_values_are_refused_by_name(name, setting):
+    kind = find_method(name)
+    hint = get_type_hints(kind, include_extras=True)[setting]
+    for value in ["nonsense", [1], *out_of_range(hint)]:
+        with pytest.raises(ValueError, match=rf"{kind.__name__}: {setting}="):
+            kind.checked({setting: value})
+
+
+def out_of_range(hint):
+    """Values of the right type that an annotation forbids; a number without any bound fails the test."""
+    numeric = [each for each in (hint, *get_args(hint)) if get_origin(each) is not Literal]
+    bounds = [bound for each in numeric for bound in getattr(each, "__metadata__", ())]
+    assert bounds or not {int, float} & {hint, *get_args(hint)}, "a number without bounds"
+    if float in {inner for each in numeric for inner in (each, *get_args(each))}:
+        yield from (float("nan"), float("inf"))
+    for bound in bounds:
+        for single in bound if isinstance(bound, annotated_types.Interval) else [bound]:
+            if isinstance(single, annotated_types.Ge):
+                yield single.ge - 1
+            elif isinstance(single, annotated_types.Gt):
+                yield single.gt
+            elif isinstance(single, annotated_types.Le):
+                yield single.le + 1
+            elif isinstance(single, annotated_types.Lt):
+                yield single.lt
+
+
+def test_no_name_but_a_methods_is_taken():
+    with pytest.raises(ValueError, match="no method is called 'frsdk'; did you mean 'frskd'"):
+        find_method("frsdk")
+    with pytest.raises(ValueError, match="no method is called 'zzzz'; .*baseline.*frskd"):
+        find_method("zzzz")
+
+
+def test_method_from_elsewhere_is_taken_by_its_place():
+    assert find_method("selfdistill.methods.frskd:FRSKD") is find_method("frskd")
+    for place, wrong in {"selfdistill.nowhere:FRSKD": "nowhere", "selfdistill.methods.frskd:FRSDK": "FRSDK"}.items():
+        with pytest.raises(ValueError, match=wrong):
+            find_method(place)
+    for place in ("selfdistill.task:Task", "selfdistill.method:Method"):
+        with pytest.raises(ValueError, match="is not a subclass of selfdistill.Method"):
+            find_method(place)
+
+
+@every_method
+def test_file_holds_one_method(name):
+    assert issubclass(find_method(name), Method)
