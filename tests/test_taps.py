@@ -202,6 +202,9 @@ def test_maps_that_no_module_emits_have_names_that_can_be_given_back():
     assert list(named) == list(taps)[-2:]
     assert torch.equal(named(plain(0, (3, 64, 64)))[1][1], taps(plain(0, (3, 64, 64)))[1][3])
 
+    with pytest.raises(ValueError, match=r"Hiera has no submodule 'forward_intermediates\[99\]'"):
+        Taps(net, (3, 64, 64), ["forward_intermediates[99]"])
+
 
 # Names
 
@@ -223,6 +226,7 @@ def test_named_maps_come_in_running_order():
         (["stem", "stem"], "must be a list of different submodule names"),
         ([], "must be a list of different submodule names"),
         ([""], "has no submodule ''"),
+        (["forward_intermediates[0]"], r"has no submodule 'forward_intermediates\[0\]'"),
     ],
 )
 def test_names_that_are_no_maps_are_refused_in_one_sentence(given, sentence):

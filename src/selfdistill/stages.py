@@ -28,11 +28,16 @@ class Output(NamedTuple):
 
     def lies_in(self, other: Tensor) -> bool:
         """Whether the value shares its memory with another tensor."""
-        return self.value.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+        return address(self.value) == address(other)
 
     def has_weights(self) -> bool:
         """Whether the module, or a part of it, has parameters."""
         return any(True for _ in self.module.parameters())
+
+
+def address(value: Tensor) -> int:
+    """Where the memory of a tensor begins; views of one tensor share it."""
+    return value.untyped_storage().data_ptr()
 
 
 class Map(NamedTuple):
@@ -69,9 +74,8 @@ def stages(maps: Sequence[Map], outputs: Mapping[str, Output], logits: Tensor, i
     Of a network with one resolution it is four evenly spaced blocks. `maps` are those of `outputs` that can be used.
     """
     scores = _scores(outputs, logits.shape[1])
-    maps = [m for i, m in enumerate(maps) if m.output.has_weights() or not any(_same(m, n) for n in maps[:i])]
-    maps = [m for m in maps if m.name not in scores and not m.output.lies_in(logits)]
-    maps = [m for m in maps if _has_aspect_of(m.size, image_size) and m.channels > 1]
+    maps = [m for m in _distinct(maps) if m.name not in scores and not m.output.lies_in(logits)]
+    maps = [m for m in maps if _shows_image(m.size, image_size) and m.channels > 1]
     areas = {m.name: m.area for m in maps}
     maps = [m for m in maps if all(areas.get(around, 0) <= m.area for around in _ancestors(m.name))]
     maps = [m for m in maps if not isinstance(m.output.module, POOLS)]
@@ -159,15 +163,29 @@ def _num_weights(m: Map) -> int:
     return sum(p.numel() for p in m.output.module.parameters())
 
 
-def _same(m: Map, other: Map) -> bool:
-    """Whether two maps are one: what dropout returns in eval mode, an identity, a permutation of the axes."""
-    return m.output.value.numel() == other.output.value.numel() and m.output.lies_in(other.output.value)
+def _distinct(maps: Sequence[Map]) -> list[Map]:
+    """Without what is an earlier map once more: what an identity, a permutation or dropout in eval mode returns."""
+    seen: set[tuple[int, int]] = set()
+    distinct = []
+    for m in maps:
+        place = address(m.output.value), m.output.value.numel()
+        if place not in seen or m.output.has_weights():
+            distinct.append(m)
+        seen.add(place)
+    return distinct
 
 
-def _has_aspect_of(size: Size, image_size: Size) -> bool:
-    """Whether the aspect ratio is the image's, up to a factor of two and a pixel; that of a pooled strip is not."""
+def _shows_image(size: Size, image_size: Size) -> bool:
+    """Whether one stride takes the image to `size`, give or take a pixel and a border, the same on both axes.
+
+    >>> _shows_image((9, 21), (24, 48)), _shows_image((16, 1), (32, 32)), _shows_image((49, 64), (224, 224))
+    (True, False, False)
+    """
     (h, w), (height, width) = size, image_size
-    return h * width <= 2 * (w + 1) * height and w * height <= 2 * (h + 1) * width
+    largest = min(height / max(h - 1, 0.5), width / max(w - 1, 0.5))
+    smallest = max(height / (h + 1), width / (w + 1)) / 2  # convolutions without padding lose half of it at most
+    low, high = sorted(((width - height) / largest, (width - height) / smallest))
+    return low - 1 <= w - h <= high + 1
 
 
 def _scores(outputs: Mapping[str, Output], num_classes: int) -> set[str]:

@@ -49,16 +49,16 @@ class Taps:
         self._layouts: list[Layout] = []
         dry = DryRun(student, image_shape)
         wanted = intermediate_indices(names or ())
-        if names is not None and not wanted:
-            self.source = "names"
-            self._hook(dry.named(names))
-        elif found := dry.intermediates(wanted):
+        if (names is None or wanted) and (found := dry.intermediates(wanted)):
             self.source = "forward_intermediates"
             self._indices = list(found)
             self._taps = [Tap(name, m.shape[1], (m.shape[2], m.shape[3])) for name, m in found.values()]
-        elif found := dry.from_feature_info():
+        elif names is not None:
+            self.source = "names"
+            self._hook(dry.named(names))
+        elif listed := dry.from_feature_info():
             self.source = "feature_info"
-            self._hook(found)
+            self._hook(listed)
         else:
             self.source = "dry run"
             self._hook(dry.found())
