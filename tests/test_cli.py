@@ -189,8 +189,52 @@ def test_compare_trains_every_arm_with_every_seed_and_prints_one_table(run, tmp_
     assert "frskd+beta=0" in json.dumps(rows)
     before = (tmp_path / "all" / "baseline-s0" / "metrics.jsonl").read_bytes()
     code, _, err = run(*words)
-    assert code == 0 and "taken as it is" in err
+    assert code == 0 and "baseline-s0 is finished" in err
     assert (tmp_path / "all" / "baseline-s0" / "metrics.jsonl").read_bytes() == before
+
+
+def test_compare_refuses_runs_of_another_recipe_and_names_the_setting(run, tmp_path):
+    words = ["compare", *TINY, "methods=baseline", "seeds=1", f"out={tmp_path / 'all'}"]
+    assert run(*words)[0] == 0
+    code, _, err = run(*words, "optim.lr=0.01")
+    assert code == 1 and "optim.lr is 0.1 and not 0.01; choose another out=" in err
+
+
+def test_compare_builds_every_arm_before_it_trains_the_first(run, tmp_path):
+    words = [*TINY, "mix=mixup", f"out={tmp_path / 'all'}"]
+    code, _, err = run("compare", *words, "methods=baseline,frskd_sla", "seeds=1")
+    assert code == 1 and "needs hard ones" in err and not (tmp_path / "all").exists()
+    code, _, err = run("compare", *words, "methods=frskd+bet=0")
+    assert code == 1 and "did you mean 'beta'" in err
+
+
+@pytest.mark.parametrize("word", ["methods=baseline,baseline", "seeds=0", "seeds=1,1", "method=frskd", "seed=4"])
+def test_compare_refuses_words_that_say_nothing(run, word):
+    assert run("compare", word)[0] == 1
+
+
+def test_a_finished_run_is_left_alone_by_resume(run, trained):
+    before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+    code, _, err = run("train", "--resume", trained)
+    assert code == 0 and "is finished" in err and "top-1" in err
+    assert before == {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("optim.name=sdg", "did you mean 'sgd'"),
+        ("machine.track=tensorbord", "did you mean 'tensorboard'"),
+        ("data.augment=test_cli:broken", "the transform test_cli:broken raised KeyError: 'oops'"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_there_is_a_folder(run, tmp_path, word, sentence):
+    code, _, err = run("train", *TINY, f"out={tmp_path / 'run'}", word)
+    assert code == 1 and sentence in err and not (tmp_path / "run").exists()
+
+
+def broken(image):
+    raise KeyError("oops")
 
 
 def test_help_answers_without_loading_torch():

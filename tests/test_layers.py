@@ -28,6 +28,7 @@ LAYERS = [  # from the top; the units of one layer may import each other
         "interrupt",
         "foreign",
         "environment",
+        "launch",
     },
 ]
 STRANGERS = [  # (who, whom): imports that the layers alone would allow

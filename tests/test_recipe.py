@@ -107,7 +107,7 @@ def test_hyperparameters_keep_their_kinds():
 )
 def test_commas_make_a_list_where_one_may_stand(word, value):
     part, field = word.partition("=")[0].split(".")[:2]
-    assert getattr(getattr(read(words=[word]), part), field) == value
+    assert getattr(getattr(read(words=[word, "optim.schedule=step"]), part), field) == value
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_commas_make_a_list_where_one_may_stand(word, value):
 )
 def test_one_item_makes_a_list_of_one(word, value):
     part, field = word.partition("=")[0].split(".")
-    assert getattr(getattr(read(words=[word]), part), field) == value
+    assert getattr(getattr(read(words=[word, "optim.schedule=step"]), part), field) == value
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_recipe_survives_being_written_and_read(tmp_path, form):
             "student": {"name": "on", "options": {"width": 2, "act": "no"}},
             "method": {"taps": ["a.0", "b"], **method},
             "mix": "mixup",
-            "optim": {"lr": 1e-7, "milestones": []},
+            "optim": {"lr": 1e-7, "schedule": "step", "milestones": []},
             "max_steps": 5,
             "out": "007",
         }

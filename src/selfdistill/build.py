@@ -46,7 +46,7 @@ def build(recipe: Recipe) -> Job:
         raise ValueError(f"mix={recipe.mix.name} gives soft labels and method={recipe.method.name} needs hard ones")
     teacher = None if recipe.method.teacher is None else load_student(recipe.method.teacher)
     splits = open_splits(recipe.data)
-    seen = [note for rows in splits[:3] if rows is not None for note in check(rows)]
+    seen = [note for rows in splits[:3] if rows is not None for note in check(rows, recipe.data.channels)]
     data = resolve(recipe.data, splits)
     task = Task(recipe.task.kind, len(splits.train.classes), image_shape(data), len(splits.train))
     plan = Plan(len(splits.train), recipe.batch_size, seed=recipe.seed)
@@ -91,7 +91,7 @@ def build(recipe: Recipe) -> Job:
             "method": recipe.method.name,
         },
         {name: rows.fingerprint() for name, rows in splits._asdict().items() if name != "notes" and rows is not None},
-        (*splits.notes, *seen, *notes),
+        tuple(dict.fromkeys((*splits.notes, *seen, *notes))),
     )
 
 
@@ -99,9 +99,7 @@ def refuse_settled(options: dict[str, Any]) -> None:
     """Raises `ValueError` for options of the student that the rest of the recipe decides."""
     for name in ("name", "num_classes", "image_shape", "pretrained"):
         if name in options:
-            raise ValueError(
-                f"student.options.{name} is not an option: the data and the student's own settings decide it"
-            )
+            raise ValueError(f"student.options.{name} is decided by the data and by the student's own settings")
 
 
 def suited(kind: type[Method], recipe: Recipe, steps: int) -> tuple[dict[str, Any], list[str]]:

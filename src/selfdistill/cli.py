@@ -51,6 +51,9 @@ def train(
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many optimiser steps.")] = None,
 ) -> None:
     """Train a network, by default with FRSKD on the built-in digits."""
+    from .launch import hand_over
+
+    hand_over()
     from .workflow import resume_run, start_run
 
     words = list(words or [])
@@ -69,13 +72,21 @@ def compare(words: Words = None) -> None:
     methods=baseline,frskd,frskd+beta=0 (settings behind a +) and seeds=3 (or a list: seeds=0,7) stand beside a
     recipe's settings. Runs that are finished are not repeated, so an interrupted comparison goes on where it stopped.
     """
+    from .launch import hand_over
+
+    hand_over()
     from .workflow import compare_methods
 
     words = list(words or [])
     methods = _take(words, "methods", "baseline,frskd").split(",")
     seeds = _take(words, "seeds", "3")
     numbers = range(int(seeds)) if seeds.isdigit() else [_number("seeds", seed) for seed in seeds.split(",")]
+    if not numbers or len(set(numbers)) < len(numbers) or len(set(methods)) < len(methods):
+        raise ValueError(f"methods={','.join(methods)} seeds={seeds} must name at least one of each, and none twice")
     path, words = _split(words)
+    for word in words:
+        if word.partition("=")[0] in ("method", "method.name", "seed"):
+            raise ValueError(f"{word} has no effect in a comparison; methods= and seeds= say what to compare")
     compare_methods(methods, list(numbers), path, words)
 
 
@@ -144,8 +155,8 @@ def methods() -> None:
 def taps(
     student: Annotated[str, typer.Argument(metavar="STUDENT", help="timm:NAME | torchvision:NAME | cifar:NAME | ...")],
     names: Annotated[list[str] | None, typer.Argument(help="Submodules to read; found by themselves.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels; 32 for cifar: networks, else 224.")] = None,
-    channels: Annotated[int, typer.Option(help="Of the images.")] = 3,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Pixels; 32 for cifar: networks, else 224.")] = None,
+    channels: Annotated[int, typer.Option(min=1, help="Of the images.")] = 3,
 ) -> None:
     """Show the feature maps that methods find in a network."""
     from .workflow import taps_table

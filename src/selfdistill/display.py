@@ -36,18 +36,21 @@ class LogFile(Watch):
 
 
 class Lines(Watch):
-    """Plain lines: each epoch's scores and, between them, the losses every few seconds."""
+    """Plain lines: every epoch's losses and scores, and between them the losses every few seconds."""
 
     def __init__(self, every_seconds: float = 5.0) -> None:
-        self.every, self.shown = every_seconds, 0.0
+        self.every, self.shown, self.waiting = every_seconds, 0.0, ""
 
     def logged(self, record: dict[str, Any]) -> None:
-        now = time.monotonic()
         if record["kind"] == "warning":
             return
-        if record["kind"] != "train" or now - self.shown >= self.every:
-            self.shown = now if record["kind"] == "train" else self.shown
-            print(line(record), flush=True)
+        if record["kind"] == "train" and time.monotonic() - self.shown < self.every:
+            self.waiting = line(record)
+            return
+        if record["kind"] == "epoch" and self.waiting:
+            print(self.waiting)
+        print(line(record), flush=True)
+        self.shown, self.waiting = time.monotonic(), ""
 
     def warned(self, sentence: str) -> None:
         print(f"warning: {sentence}", file=sys.stderr, flush=True)

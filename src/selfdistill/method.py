@@ -142,6 +142,10 @@ class Method(nn.Module):
         """The student's feature maps, found on first use, in `setup`: a method that reads none sets no hook."""
         if self._taps is None:
             self._taps = Taps(self.student, self.task.image_shape, self._tap_names)
+            if self._taps.num_classes != self.task.num_classes:
+                raise ValueError(
+                    f"the student scores {self._taps.num_classes} classes and the task has {self.task.num_classes}"
+                )
         return self._taps
 
     def setup(self) -> None:

@@ -5,18 +5,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from .foreign import nearest
 from .recipe import OptimPart
 
 
 def new_optimizer(module: nn.Module, optim: OptimPart) -> torch.optim.Optimizer:
     """An optimiser over every parameter that trains, each once."""
-    from timm.optim import create_optimizer_v2, param_groups_weight_decay
+    from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
 
     name = optim.name
+    if name not in (known := list_optimizers()):
+        raise ValueError(f"optim.name={name!r} is not an optimiser of timm{nearest(name, known)}")
     if name == "sgd" and not optim.nesterov:
         name = "momentum"  # timm's word for SGD without Nesterov's look-ahead
-    elif optim.nesterov and name != "sgd":
-        raise ValueError(f"optim.nesterov has no effect with optim.name={name}; it belongs to sgd")
     trained: Any = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if optim.decay == "weights":
         trained = param_groups_weight_decay(module, optim.weight_decay)
@@ -24,7 +25,7 @@ def new_optimizer(module: nn.Module, optim: OptimPart) -> torch.optim.Optimizer:
         return create_optimizer_v2(
             trained, opt=name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum
         )
-    except (AssertionError, ValueError, KeyError) as error:
+    except (AssertionError, ValueError, TypeError) as error:
         raise ValueError(f"optim.name={name!r} is not an optimiser of timm: {error}") from None
 
 

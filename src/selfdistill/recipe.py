@@ -42,6 +42,13 @@ class Part(BaseModel):
         return [value] if single and list in kinds and str not in kinds else value
 
 
+def _refuse_idle(part: Part, names: list[str], idle: bool, because: str) -> None:
+    """Raises `ValueError` where `idle` and one of these fields is not at its default."""
+    for name in names:
+        if idle and getattr(part, name) != type(part).model_fields[name].default:
+            raise ValueError(f"{name}={getattr(part, name)} has no effect with {because}")
+
+
 class DataPart(Part):
     """Which images, which of them to hold out, and how they are presented."""
 
@@ -106,12 +113,17 @@ class MixPart(Part):
     alpha: float = Field(1.0, gt=0, description="of the Beta(alpha, alpha) that draws the mixing weight")
     probability: Share = Field(1.0, description="share of the batches that are mixed")
 
+    @model_validator(mode="after")
+    def _no_idle_setting(self) -> "MixPart":
+        _refuse_idle(self, ["alpha", "probability"], self.name == "none", "mix=none")
+        return self
+
 
 class OptimPart(Part):
     """Optimiser, learning-rate schedule and what happens to a gradient on its way."""
 
     name: str = Field("sgd", description="sgd or any optimiser of timm")
-    lr: float = Field(0.1, gt=0)
+    lr: float | None = Field(None, gt=0, description="0.1 for sgd, 0.001 for others")
     momentum: Weight = 0.9
     nesterov: bool = Field(False, description="sgd only")
     weight_decay: Weight = 1e-4
@@ -124,6 +136,15 @@ class OptimPart(Part):
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     accumulate: Natural = Field(1, description="micro-batches that a batch is split into")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the student, which then ships")
+
+    @model_validator(mode="after")
+    def _settled(self) -> "OptimPart":
+        if self.lr is None:
+            self.lr = 0.1 if self.name == "sgd" else 0.001
+        _refuse_idle(self, ["milestones", "gamma"], self.schedule != "step", f"optim.schedule={self.schedule}")
+        _refuse_idle(self, ["min_lr"], self.schedule in ("step", "constant"), f"optim.schedule={self.schedule}")
+        _refuse_idle(self, ["nesterov"], self.name != "sgd" or self.momentum == 0, "an optimiser but sgd with momentum")
+        return self
 
 
 class MachinePart(Part):
@@ -221,7 +242,7 @@ def _one_line(value: Any) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise ValueError(f"there is no recipe {path}") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -231,6 +252,17 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, not names and values")
     return {str(name): value for name, value in values.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a name may stand once only."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.YAMLError(f"{name} stands twice")
+        return super().construct_mapping(node, deep)
 
 
 def _override(values: dict[str, Any], word: str) -> None:
@@ -321,6 +353,8 @@ def _sentence(name: str, problems: list[Any], known: list[str]) -> str:
         return unknown_name(name, known)
     told = [problem["msg"].removeprefix("Input ").removeprefix("Value error, ") for problem in problems]
     message = " or ".join(dict.fromkeys(told))
+    if problems[0]["type"] == "value_error":  # of settings that do not go together
+        return f"{name}.{message}" if name else message
     return f"{name}={problems[0]['input']!r} {message}" if name else message
 
 

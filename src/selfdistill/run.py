@@ -48,8 +48,11 @@ class Run:
         foreign = [name for name in held if not name.startswith(".")]
         if foreign:
             raise ValueError(f"{run.path} holds other files, {foreign[0]} for one; choose another `out=`")
-        run.path.mkdir(parents=True, exist_ok=True)
-        _write_text(run.path / "recipe.yaml", dump(recipe))
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            _write_text(run.path / "recipe.yaml", dump(recipe))
+        except OSError as error:
+            raise ValueError(f"{run.path} cannot be written ({error.strerror}); choose another `out=`") from error
         return run
 
     @classmethod
@@ -102,8 +105,8 @@ class Run:
         return records
 
     def rewind(self, step: int) -> None:
-        """Drops the records of later steps than `step`, which a resumed run will write again."""
-        kept = [record for record in self.metrics() if record.get("step", 0) <= step]
+        """Drops the records of later steps than `step`, which a resumed run will write again, and of its end."""
+        kept = [record for record in self.metrics() if record.get("step", 0) <= step and record.get("kind") != "end"]
         _write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept))
 
     def save_checkpoint(self, state: Mapping[str, Any], name: Name = "last") -> None:

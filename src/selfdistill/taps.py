@@ -48,6 +48,7 @@ class Taps:
         self._indices: list[int] | None = None  # of forward_intermediates, where that is what runs
         self._layouts: list[Layout] = []
         dry = DryRun(student, image_shape)
+        self.num_classes = dry.logits.shape[1]
         wanted = intermediate_indices(names or ())
         if (names is None or wanted) and (found := dry.intermediates(wanted)):
             self.source = "forward_intermediates"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .data import Plan, TrainSet, train_loader
 from .data.seeds import derive
 from .distributed import share_buffers
+from .foreign import nearest
 from .interrupt import Interrupted, stop_signals
 from .measure import flat, parameters, peak_memory_mib, reset_peak_memory
 from .method import Batch, Method
@@ -131,6 +132,7 @@ class Training:
         self.best: float | None = None
         self.scores: Scores | None = None
         self.window: list[float] = []  # seconds of the steps since the last log line
+        self.cold = True  # whether the next log line's steps include the first, slow one
         self.paces: list[float] = []  # seconds per step, one for each log line
         self.warned: set[str] = set()
 
@@ -225,8 +227,9 @@ class Training:
     def log_window(self) -> None:
         """Writes the means since the last line and warns of terms that cannot be right."""
         losses, accuracy = self.meter.flush(self.sum_over_processes)
-        self.paces.append(sum(self.window) / len(self.window))
-        self.window = []
+        warm = self.window[1:] if self.cold and len(self.window) > 1 else self.window
+        self.paces.append(sum(warm) / len(warm))
+        self.window, self.cold = [], False
         self.log(
             {
                 "kind": "train",
@@ -244,14 +247,18 @@ class Training:
                 self.warned.add(key)
                 self.log({"kind": "warning", "epoch": self.epoch + 1, "step": self.step, "text": sentence})
                 self.watch.warned(f"step {self.step}: {sentence}")
-        if not all(math.isfinite(p) for p in losses.values()) and not self.weights_finite():
-            raise ValueError(
-                f"the weights became NaN or infinite before step {self.step}; lower optim.lr={self.recipe.optim.lr}, "
-                "set optim.clip, or use precision=fp32"
-            )
+        if not all(math.isfinite(value) for value in losses.values()):
+            self.refuse_broken_student()
 
-    def weights_finite(self) -> bool:
-        return all(bool(parameter.isfinite().all()) for parameter in self.plain.parameters())
+    def refuse_broken_student(self) -> None:
+        """Raises `ValueError` where a weight or a score is NaN or infinite: no step mends that, and none may ship."""
+        values = (*self.plain.parameters(), *self.plain.buffers())
+        scored = self.scores is None or math.isfinite(self.scores.nll)
+        if not scored or not all(bool(value.isfinite().all()) for value in values):
+            raise ValueError(
+                f"the network's values became NaN or infinite before step {self.step}; lower optim.lr={self.recipe.optim.lr} or "
+                "the weights of the loss terms, set optim.clip, or use precision=fp32"
+            )
 
     def sum_over_processes(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, reduction="sum")
@@ -259,6 +266,7 @@ class Training:
     def close_epoch(self) -> None:
         """Scores the student that would ship now, and saves everything."""
         self.scores = self.evaluate()
+        self.refuse_broken_student()
         better = False
         if self.scores is not None:
             self.log(
@@ -355,6 +363,12 @@ class Training:
             self.accelerator.end_training()
 
 
+def preflight(method: Method, recipe: Recipe) -> None:
+    """Raises the `ValueError`s of `fit` for a recipe that cannot be trained here, without training."""
+    new_accelerator(recipe)
+    new_optimizer(method, recipe.optim)
+
+
 def length(recipe: Recipe, steps_per_epoch: int) -> tuple[int, int]:
     """Optimiser steps that the schedule spans, and those after which training stops."""
     if recipe.epochs is None:
@@ -373,6 +387,7 @@ def new_accelerator(recipe: Recipe) -> Any:
     cpu = recipe.machine.device == "cpu" or (recipe.machine.device == "auto" and not torch.cuda.is_available())
     if recipe.machine.device in ("cuda", "mps") and not getattr(torch, recipe.machine.device).is_available():
         raise ValueError(f"machine.device={recipe.machine.device} and this machine has none; use auto or cpu")
+    refuse_absent_trackers(recipe.machine.track)
     precision = recipe.precision
     if precision == "auto":
         precision = "bf16" if not cpu and torch.cuda.is_bf16_supported() else "fp32"
@@ -386,6 +401,17 @@ def new_accelerator(recipe: Recipe) -> Any:
         project_dir=Path(recipe.out or "."),
         kwargs_handlers=[DistributedDataParallelKwargs(static_graph=whole, find_unused_parameters=not whole)],
     )
+
+
+def refuse_absent_trackers(names: list[str]) -> None:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    available = {str(getattr(kind, "value", kind)) for kind in get_available_trackers()}
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ValueError(f"machine.track={name} is no tracker of accelerate{nearest(name, LOGGER_TYPE_TO_CLASS)}")
+        if name not in available:
+            raise ValueError(f"machine.track={name} is not installed; pip install {name}")
 
 
 def seed_generators(*parts: int) -> None:

@@ -9,37 +9,45 @@ from typing import Any
 import torch
 
 from .build import Job, build
-from .data import Rows, eval_loader, eval_transform, open_rows, open_splits, read_image
+from .data import Draw, Rows, eval_loader, eval_transform, open_rows, open_splits, read_image
 from .data.folders import EXTENSIONS
-from .display import Lines, Live, LogFile, Several
+from .display import Lines, Live, LogFile, Several, line
 from .environment import environment
+from .foreign import nearest
 from .interrupt import Interrupted
 from .methods import find_method, list_methods
-from .recipe import DataPart, MethodPart, Recipe, changed, commented, read
+from .recipe import DataPart, MethodPart, Recipe, changed, commented, known_names, read
 from .run import Run, load_student, read_about
 from .scores import evaluate
 from .students import build_student
 from .taps import Taps
-from .train import Result, Watch, fit
+from .train import Result, Watch, fit, preflight
 
 RESUMABLE = ("max_steps", "machine")  # what may change when a run goes on
 
 
 def start_run(recipe: Recipe, *, title: str | None = None, watch: Watch | None = None) -> Result:
     """Builds and trains a new run and tells where it lies."""
-    job = build(recipe)
+    job = checked(build(recipe))
     run = Run.create(job.recipe.out, job.recipe) if first_process() else Run(job.recipe.out)
     if first_process():
-        run.write_environment(environment(data=job.fingerprint))
+        run.write_environment(facts(job))
         tell(f"run folder: {run.path}")
         for note in job.notes:
             tell(f"note: {note}")
     return train_run(job, run, resume=False, title=title, watch=watch)
 
 
-def resume_run(path: Path, words: Sequence[str] = ()) -> Result:
-    """Goes on with the run in `path` from its last checkpoint; only its length and machine settings may be changed."""
+def resume_run(path: Path, words: Sequence[str] = ()) -> Result | None:
+    """Goes on with the run in `path` from its last checkpoint; only its length and machine settings may be changed.
+
+    A finished run is left alone, and gives None.
+    """
     run = Run.open(path)
+    records = run.metrics()
+    if not words and records and records[-1]["kind"] == "end":
+        tell(f"{path} is finished: {line(records[-1])}")
+        return None
     for word in words:
         if word.partition("=")[0].partition(".")[0] not in RESUMABLE:
             raise ValueError(f"{word} cannot change when a run goes on; what can: {', '.join(RESUMABLE)}")
@@ -48,8 +56,20 @@ def resume_run(path: Path, words: Sequence[str] = ()) -> Result:
         raise ValueError("max_steps laid out this run's learning-rate schedule and cannot change; start a new run")
     job = build(recipe)
     if first_process():
-        run.write_environment(environment(data=job.fingerprint))
+        run.write_environment(facts(job))
     return train_run(job, run, resume=(run.path / "last.pt").exists())
+
+
+def checked(job: Job) -> Job:
+    """The job, after what can be tried of it without training was tried."""
+    preflight(job.method, job.recipe)
+    job.train_set[Draw(0, 0)]  # an augmentation of the user's own may fail
+    return job
+
+
+def facts(job: Job) -> dict[str, Any]:
+    """What environment.json says of a run."""
+    return environment(data=job.fingerprint, processes=int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def train_run(job: Job, run: Run, *, resume: bool, title: str | None = None, watch: Watch | None = None) -> Result:
@@ -87,16 +107,16 @@ def compare_methods(arms: list[str], seeds: list[int], path: str | None, words: 
 
     base = read(path, words)
     folder = Path(base.out or f"runs/compare-{Path(base.data.source).stem}-{base.student.name.partition(':')[2]}")
-    plans = {arm: arm_recipe(base, arm) for arm in arms}
     for name in base.method.hyperparameters:
         if all(name not in find_method(arm.split("+")[0]).hyperparameters() for arm in arms):
             raise ValueError(f"none of the methods {', '.join(arms)} has a hyper-parameter {name!r}")
+    plans = {arm: checked(build(arm_recipe(base, arm))).recipe for arm in arms}  # all, before the first is trained
     runs: dict[str, list[Path]] = {}
     for seed in seeds:
-        for arm, recipe in plans.items():
+        for arm, plan in plans.items():
             place = folder / f"{arm}-s{seed}"
             runs.setdefault(arm, []).append(place)
-            train_or_take(recipe.model_copy(update={"seed": seed, "out": str(place)}), place, f"{arm}, seed {seed}")
+            train_or_take(plan.model_copy(update={"seed": seed, "out": str(place)}), f"{arm}, seed {seed}")
     if first_process():
         table = compare_table(runs, baseline=arms[0])
         Console(width=None if sys.stdout.isatty() else 160).print(table.rich())
@@ -114,20 +134,44 @@ def arm_recipe(base: Recipe, arm: str) -> Recipe:
     known = find_method(name).hyperparameters()
     shared = {key: value for key, value in base.method.hyperparameters.items() if key in known}
     method = {"name": name, "taps": base.method.taps, "teacher": base.method.teacher, **shared}
+    for word in own:
+        setting = word.partition("=")[0]
+        if setting not in known and setting not in (names := known_names()):
+            raise ValueError(f"{arm}: {name} has no setting {setting!r}{nearest(setting, [*known, *names])}")
     own = [f"method.{word}" if word.partition("=")[0] in known else word for word in own]
     return changed(base.model_copy(update={"method": MethodPart(**method)}), own)
 
 
-def train_or_take(recipe: Recipe, place: Path, title: str) -> None:
-    """Trains a run of a comparison unless it is finished; goes on with one that was interrupted."""
+def train_or_take(recipe: Recipe, title: str) -> None:
+    """Trains a run of a comparison unless it is finished; goes on with one that was interrupted.
+
+    Raises `ValueError` where the folder holds a run of another recipe.
+    """
+    place = Path(recipe.out or "")
     if not (place / "recipe.yaml").exists():
         start_run(recipe, title=title)
         return
     run = Run.open(place)
-    if any(record["kind"] == "end" for record in run.metrics()):
-        tell(f"taken as it is: {place}")
-        return
+    there, here = flattened(run.recipe()), flattened(recipe)
+    for name in here.keys() | there.keys():
+        if here.get(name) != there.get(name) and not name.startswith(("machine.", "out")):
+            raise ValueError(
+                f"{place} holds a run of another recipe, whose {name} is {there.get(name)} and not {here.get(name)}; "
+                "choose another out="
+            )
     resume_run(place)
+
+
+def flattened(recipe: Recipe) -> dict[str, Any]:
+    """Every setting under its dotted name."""
+    parts = recipe.model_dump(mode="json")
+    nested = {
+        f"{part}.{name}": value
+        for part, values in parts.items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+    }
+    return {name: value for name, value in parts.items() if not isinstance(value, dict)} | nested
 
 
 def score_run(path: Path, source: str | None) -> tuple[Any, str]:
@@ -192,7 +236,7 @@ def methods_table() -> Any:
         kind = find_method(name)
         doc = (sys.modules[kind.__module__].__doc__ or "").strip()
         paper = doc.partition("\n\n")[0].replace("\n", " ")
-        link = [word.strip(".,") for word in doc.split() if word.startswith("https://")][:1]
+        link = [word.strip(".,;") for word in doc.split() if word.startswith("https://")][:1]
         needs = [
             f"{kind.views} more views" if kind.views else "",
             f"{kind.partners} partners" if kind.partners else "",

@@ -71,6 +71,8 @@ def test_two_processes_compute_what_one_does_at_the_same_global_batch(call, tmp_
     words = [*WORDS, "method=baseline", f"optim.accumulate={accumulate}"]
     call(ALONE, *words, "out=one")
     call(LAUNCHERS[launcher], *words, "out=two")
+    environment = json.loads((tmp_path / "two" / "environment.json").read_text())
+    assert environment["processes"] == 2
     (one, scores), (two, shared_scores) = numbers(tmp_path / "one"), numbers(tmp_path / "two")
     assert two == pytest.approx(one, rel=1e-5)
     for alone, shared in zip(scores, shared_scores, strict=True):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ..foreign import load
+from ..foreign import load, reason
 from ..recipe import DataPart
 from .images import to_channels
 
@@ -100,7 +100,10 @@ class Own:
         self.name, self.function = name, load(name)
 
     def __call__(self, image: Any) -> Any:
-        shown = self.function(image)
+        try:
+            shown = self.function(image)
+        except Exception as error:
+            raise ValueError(f"the transform {self.name} raised {reason(error)}") from error
         if not isinstance(shown, Image.Image | Tensor):
             kind = type(shown).__name__
             raise ValueError(f"the transform {self.name} returned a {kind}, not a PIL image or a tensor")

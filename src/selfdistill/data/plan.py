@@ -33,8 +33,9 @@ class Plan:
     ) -> None:
         if batch_size % world or batch_size < 2 * world:
             raise ValueError(
-                f"batch_size={batch_size} cannot be dealt to {world} processes; "
-                f"choose a multiple of {world} from {2 * world} on: batch norm needs two images in each"
+                f"batch_size={batch_size} cannot be dealt to {world} process{'es' * (world > 1)}; "
+                f"choose {f'a multiple of {world} from {2 * world} on' if world > 1 else '2 or more'}: "
+                "batch norm needs two images in each"
             )
         if num_rows < 2 * world:
             raise ValueError(f"{num_rows} training images are too few for {world} processes; each needs at least two")

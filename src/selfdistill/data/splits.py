@@ -189,12 +189,12 @@ def _missing_classes(source: str, **splits: Rows | None) -> Iterator[str]:
             yield f"the {name} split of {source} has no image of the class {shortened(missing)}"
 
 
-def check(rows: Rows) -> tuple[str, ...]:
+def check(rows: Rows, channels: int | None = None) -> tuple[str, ...]:
     """Reads the images before they are needed, and gives what the user should know of them.
 
     Sets of up to 5,000 images are decoded; of larger ones 50,000 headers are read. Raises `ValueError` naming the first
     image that cannot be used. The result is kept: a second call, and `resolve`, cost nothing.
     """
-    if any(found.mode in ALPHA for found in rows.formats):
+    if any(found.mode in ALPHA for found in rows.formats) and channels != 4:
         return ("some images have an alpha channel, which is dropped unless data.channels=4",)
     return ()

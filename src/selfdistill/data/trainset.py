@@ -1,5 +1,6 @@
 """Rows -> batches: augmentation, views and partners drawn per (seed, epoch, row), and the loaders that stack them."""
 
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -111,7 +112,7 @@ class Batches(Iterable[Batch]):
             _Parts(dataset, parts),
             batch_size=None,
             collate_fn=_as_it_is,
-            num_workers=min(workers, len(parts)),
+            num_workers=min(workers, len(parts), os.cpu_count() or 1),
             pin_memory=pin_memory,
             generator=torch.Generator(),  # else every iteration takes one number from torch's own
         )
