@@ -256,8 +256,8 @@ class Training:
         scored = self.scores is None or math.isfinite(self.scores.nll)
         if not scored or not all(bool(value.isfinite().all()) for value in values):
             raise ValueError(
-                f"the network's values became NaN or infinite before step {self.step}; lower optim.lr={self.recipe.optim.lr} or "
-                "the weights of the loss terms, set optim.clip, or use precision=fp32"
+                f"the network's values became NaN or infinite before step {self.step}; lower optim.lr, now "
+                f"{self.recipe.optim.lr}, or the weights of the loss terms, set optim.clip, or use precision=fp32"
             )
 
     def sum_over_processes(self, values: Tensor) -> Tensor:
