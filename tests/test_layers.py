@@ -29,6 +29,7 @@ LAYERS = [  # from the top; the units of one layer may import each other
         "foreign",
         "environment",
         "launch",
+        "hub",
     },
 ]
 STRANGERS = [  # (who, whom): imports that the layers alone would allow

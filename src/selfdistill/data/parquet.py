@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from ..hub import quietly
 from .found import Found, split_of
 from .images import Source
 from .labels import number_labels, shortened
@@ -134,12 +135,14 @@ def _load(datasets: Any, name: str, download: bool) -> dict[str, Any]:
         if any(os.path.isfile(os.path.join(name, state)) for state in ("dataset_dict.json", "state.json")):
             loaded = datasets.load_from_disk(name)
         else:
-            with _network(datasets, download):
+            with _network(datasets, download), quietly():
                 loaded = datasets.load_dataset(name)
     except Exception as error:  # the library raises nearly any type here
         if not download and not os.path.isdir(name):
             raise ValueError(f"hf:{name} is not on this machine; data.download=true fetches it from the Hub") from None
-        raise ValueError(f"hf:{name} cannot be loaded: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            f"hf:{name} cannot be loaded: {' '.join(str(error).split())}; check its name and the network"
+        ) from None
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..foreign import nearest, reason
+from ..hub import quietly
 from .refusals import blamed_option, fetch_failure, free_parameters, misfit, refused_option
 
 OURS = {  # options of create_model that would have no effect, or break what the student must be
@@ -57,7 +58,8 @@ def _create(network: str, given: dict[str, Any], options: dict[str, Any]) -> nn.
     import timm
 
     try:
-        return timm.create_model(network, **given)
+        with quietly():
+            return timm.create_model(network, **given)
     except Exception as error:
         student = f"timm:{network}"
         blamed = blamed_option(error, options) if isinstance(error, TypeError) else None
