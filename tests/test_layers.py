@@ -14,7 +14,7 @@ LAYERS = [  # from the top; the units of one layer may import each other
     {"build"},
     {"train", "export", "run"},
     {"methods", "data", "students"},
-    {"method", "scores", "recipe", "optim", "measure", "terms"},
+    {"method", "scores", "recipe", "settings", "optim", "measure", "terms"},
     {"nets"},
     {
         "task",
@@ -29,6 +29,7 @@ LAYERS = [  # from the top; the units of one layer may import each other
         "foreign",
         "environment",
         "launch",
+        "watch",
         "hub",
     },
 ]

@@ -15,7 +15,8 @@ from selfdistill.method import Batch, Method, Step
 from selfdistill.optim import new_optimizer, new_schedule
 from selfdistill.recipe import OptimPart, parse
 from selfdistill.run import Run, load_student, read_about
-from selfdistill.train import Watch, fit
+from selfdistill.train import fit
+from selfdistill.watch import Watch
 
 QUICK = {
     "data": {"source": "digits", "limit": 80},

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .run import Run
-from .train import Watch
+from .watch import Watch
 
 
 def line(record: dict[str, Any]) -> str:

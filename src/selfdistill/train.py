@@ -30,20 +30,11 @@ from .recipe import Recipe
 from .run import Run
 from .scores import Scores, evaluate
 from .terms import Meter, warnings
+from .watch import Watch
 
 WINDOW = 50  # optimiser steps between two lines of the log, at most
 HeldOut = Callable[..., Iterable[Batch]]  # (*, rank, world) -> one process's share of the evaluation rows
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Watch:
-    """Told what happens while training; the silent one. `record`s are what metrics.jsonl receives."""
-
-    def started(self, *, first_step: int, last_step: int, steps_per_epoch: int) -> None: ...
-    def stepped(self, step: int) -> None: ...
-    def logged(self, record: dict[str, Any]) -> None: ...
-    def warned(self, sentence: str) -> None: ...
-    def ended(self) -> None: ...
 
 
 class Result(NamedTuple):

@@ -21,7 +21,8 @@ from .run import Run, load_student, read_about
 from .scores import evaluate
 from .students import build_student
 from .taps import Taps
-from .train import Result, Watch, fit, preflight
+from .train import Result, fit, preflight
+from .watch import Watch
 
 RESUMABLE = ("max_steps", "machine")  # what may change when a run goes on
 
