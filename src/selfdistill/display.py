@@ -57,35 +57,29 @@ class Lines(Watch):
 
 
 class Live(Watch):
-    """A progress bar with epoch, step, time left, every loss term and the accuracies, redrawn in place."""
+    """A progress bar with epoch, step and time left; below it every loss term and the accuracies; redrawn in place."""
 
     def __init__(self, title: str) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.live import Live as Screen
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Left
 
-        self.title, self.terms, self.scores = title, "", ""
+        self.title, self.losses, self.scores = title, "", ""
         self.steps_per_epoch = 1
-        self.progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("\n{task.fields[terms]}\n{task.fields[scores]}"),
-        )
+        text, times = TextColumn("{task.description}"), [TimeElapsedColumn(), TextColumn("left"), Left()]
+        self.progress = Progress(text, BarColumn(24), MofNCompleteColumn(), TextColumn("steps"), *times)
+        self.screen = Screen(get_renderable=self.view, refresh_per_second=4)
+
+    def view(self) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(self.progress, *(Text(line) for line in (self.losses, self.scores) if line))
 
     def started(self, *, first_step: int, last_step: int, steps_per_epoch: int) -> None:
         self.steps_per_epoch = steps_per_epoch
-        self.bar = self.progress.add_task(self.title, total=last_step, completed=first_step, terms="", scores="")
-        self.progress.start()
+        self.bar = self.progress.add_task(self.title, total=last_step, completed=first_step)
+        self.screen.start()
 
     def stepped(self, step: int) -> None:
         epoch = -(-step // self.steps_per_epoch)
@@ -93,17 +87,15 @@ class Live(Watch):
 
     def logged(self, record: dict[str, Any]) -> None:
         if record["kind"] == "train":
-            self.terms = "  ".join(f"{name} {value:.4g}" for name, value in record["losses"].items())
-            self.terms += f"  accuracy {record['accuracy']:.1%}  lr {record['lr']:.3g}"
+            self.losses = line(record)
         elif record.get("scores"):
             self.scores = line(record)
-        self.progress.update(self.bar, terms=self.terms, scores=self.scores)
 
     def warned(self, sentence: str) -> None:
-        self.progress.console.print(f"[yellow]warning:[/] {sentence}", highlight=False)
+        self.screen.console.print(f"[yellow]warning:[/] {sentence}", highlight=False)
 
     def ended(self) -> None:
-        self.progress.stop()
+        self.screen.stop()
 
 
 class Several(Watch):

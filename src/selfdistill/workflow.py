@@ -111,7 +111,11 @@ def compare_methods(arms: list[str], seeds: list[int], path: str | None, words: 
     for name in base.method.hyperparameters:
         if all(name not in find_method(arm.split("+")[0]).hyperparameters() for arm in arms):
             raise ValueError(f"none of the methods {', '.join(arms)} has a hyper-parameter {name!r}")
-    plans = {arm: checked(build(arm_recipe(base, arm))).recipe for arm in arms}  # all, before the first is trained
+    jobs = {arm: checked(build(arm_recipe(base, arm))) for arm in arms}  # all, before the first is trained
+    if first_process():
+        for note in dict.fromkeys(note for job in jobs.values() for note in job.notes):
+            tell(f"note: {note}")
+    plans = {arm: job.recipe for arm, job in jobs.items()}
     runs: dict[str, list[Path]] = {}
     for seed in seeds:
         for arm, plan in plans.items():
