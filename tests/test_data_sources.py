@@ -542,3 +542,8 @@ def test_a_subset_names_the_files_of_the_whole(tmp_path):
         for i in range(len(rows)):
             assert f"/{rows.classes[rows.labels[i]]}/" in rows.name(i) and Path(rows.name(i)).exists()
     assert torch.equal(splits.train.counts(), torch.tensor([2, 2]))
+
+
+def test_a_download_of_what_lies_here_is_refused():
+    with pytest.raises(ValueError, match="download=true has no effect on digits"):
+        open_splits(DataPart(source="digits", download=True))

@@ -41,6 +41,8 @@ def open_splits(part: DataPart) -> Splits:
     20 % of each class where the source has no test split either. `limit` keeps as many rows of every class as it can,
     the first ones. Raises `ValueError` in one sentence, naming the file, for anything that cannot be trained on.
     """
+    if part.download and not any((each or "").startswith(("hf:", "torchvision:")) for each in (part.source, part.val)):
+        raise ValueError(f"data.download=true has no effect on {part.source}, which lies on this machine")
     found = open_source(part, part.source)
     train = _trainable(part, found)
     classes = train.classes
