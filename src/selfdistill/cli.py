@@ -37,6 +37,11 @@ def main() -> None:
         _stop(f"error: {error.filename or ''}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         _stop("interrupted", 130)
+    finally:
+        if "torch" in sys.modules:
+            from .distributed import leave
+
+            leave()
 
 
 def _stop(sentence: str, code: int) -> None:

@@ -10,6 +10,12 @@ def several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def leave() -> None:
+    """Ends this process's part in the group; one that exits with its connections open may be aborted by them."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """Rows of all processes, (b, ...) -> (b * world, ...); every process must hold as many."""
     if not several():
