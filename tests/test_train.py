@@ -15,7 +15,6 @@ from selfdistill.method import Batch, Method, Step
 from selfdistill.optim import new_optimizer, new_schedule
 from selfdistill.recipe import OptimPart, parse
 from selfdistill.run import Run, load_student, read_about
-from selfdistill.train import fit
 from selfdistill.watch import Watch
 
 QUICK = {
@@ -35,18 +34,7 @@ def recipe(tmp_path, **changes):
 def train(recipe, *, resume=False, watch=None):
     job = build(recipe)
     run = Run.open(recipe.out) if resume else Run.create(recipe.out, job.recipe)
-    result = fit(
-        job.method,
-        job.train_set,
-        job.recipe,
-        held_out=job.held_out,
-        split=job.split,
-        mix=job.mix,
-        run=run,
-        resume=resume,
-        about=job.about,
-        watch=watch,
-    )
+    result = job.fit(run, resume=resume, watch=watch)
     return job.method, run, result
 
 

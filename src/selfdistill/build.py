@@ -13,10 +13,11 @@ from .data import Plan, TrainSet, check, eval_loader, eval_transform, image_shap
 from .method import Batch, Method
 from .methods import create_method, find_method
 from .recipe import MixPart, Recipe
-from .run import load_student
+from .run import Run, load_student
 from .students import build_student
 from .task import Task
-from .train import HeldOut, length
+from .train import HeldOut, Result, fit, length
+from .watch import Watch
 
 SHORT_RUN = 20_000  # optimiser steps; the papers' schedules have 50,000 and more
 
@@ -33,6 +34,21 @@ class Job(NamedTuple):
     about: dict[str, Any]  # what student.json says of the network, its classes and its images
     fingerprint: dict[str, str]  # of each split
     notes: tuple[str, ...]
+
+    def fit(self, run: Run, *, resume: bool = False, watch: Watch | None = None) -> Result:
+        """Trains the method into a run folder, see `train.fit`."""
+        return fit(
+            self.method,
+            self.train_set,
+            self.recipe,
+            held_out=self.held_out,
+            split=self.split,
+            mix=self.mix,
+            run=run,
+            resume=resume,
+            about=self.about,
+            watch=watch,
+        )
 
 
 def build(recipe: Recipe) -> Job:

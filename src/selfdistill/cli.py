@@ -151,9 +151,10 @@ def export(
 @app.command()
 def methods() -> None:
     """List the training methods: paper, needs, tasks, cost."""
+    from .display import console
     from .workflow import methods_table
 
-    _console().print(methods_table())
+    console().print(methods_table())
 
 
 @app.command()
@@ -164,10 +165,11 @@ def taps(
     channels: Annotated[int, typer.Option(min=1, help="Of the images.")] = 3,
 ) -> None:
     """Show the feature maps that methods find in a network."""
+    from .display import console
     from .workflow import taps_table
 
     size = image_size or (32 if student.startswith("cifar:") else 224)
-    _console().print(taps_table(student, (channels, size, size), names or None))
+    console().print(taps_table(student, (channels, size, size), names or None))
 
 
 @app.command()
@@ -208,9 +210,3 @@ def _number(name: str, text: str) -> int:
     if not text.strip().isdigit():
         raise ValueError(f"{name}={text!r} is not a whole number")
     return int(text)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 160)

@@ -25,6 +25,13 @@ def line(record: dict[str, Any]) -> str:
     return f"{place}  {'final ' if record['kind'] == 'end' else ''}{record['split']}: {told}"
 
 
+def console() -> Any:
+    """A rich console: as wide as the terminal, or 160 columns where there is none."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
 class LogFile(Watch):
     """Every record as a line of the run's train.log."""
 

@@ -1,7 +1,6 @@
 """What training costs: parameters and peak memory."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,14 +28,3 @@ def peak_memory_mib(device: torch.device) -> float | None:
     lines = status.read_text().splitlines() if status.exists() else []
     found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
     return int(found[0]) / 2**10 if found else None
-
-
-def flat(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Numbers of nested dicts under dotted names, as trackers want them."""
-    values: dict[str, float] = {}
-    for name, value in record.items():
-        if isinstance(value, dict):
-            values |= flat(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float):
-            values[prefix + name] = value
-    return values

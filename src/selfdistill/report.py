@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .run import Run
+from .settings import flattened
 
 SEEDLIKE = ("seed", "out", "machine")  # settings in which the runs of one row may differ
 Row = dict[str, Any]
@@ -93,18 +94,8 @@ def _finished(run: Run) -> Finished | None:
     if not ends:
         return None
     values = run.recipe().model_dump(mode="json")
-    settings = _flat({name: value for name, value in values.items() if name not in SEEDLIKE})
+    settings = flattened({name: value for name, value in values.items() if name not in SEEDLIKE})
     return Finished(run, settings, values["seed"], ends[-1])
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _by_settings(found: Iterable[Finished]) -> dict[str, list[Finished]]:

@@ -1,7 +1,7 @@
 """What settings have in common: groups with defaults and short forms, `name=value` words, YAML, and clear refusals."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
@@ -198,3 +198,14 @@ def names_in(part: type[Part], prefix: str = "") -> list[str]:
         if inner is not None:
             names += names_in(inner, f"{prefix}{name}.")
     return names
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value of nested mappings under its dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

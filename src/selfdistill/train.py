@@ -23,12 +23,13 @@ from .data.seeds import derive
 from .distributed import share_buffers
 from .foreign import nearest
 from .interrupt import Interrupted, stop_signals
-from .measure import flat, parameters, peak_memory_mib, reset_peak_memory
+from .measure import parameters, peak_memory_mib, reset_peak_memory
 from .method import Batch, Method
 from .optim import new_ema, new_optimizer, new_schedule
 from .recipe import Recipe
 from .run import Run
 from .scores import Scores, evaluate
+from .settings import flattened
 from .terms import Meter, warnings
 from .watch import Watch
 
@@ -266,15 +267,14 @@ class Training:
                     "epoch": self.epochs_begun,
                     "step": self.step,
                     "split": self.split,
-                    "scores": self.scores._asdict(),
+                    "scores": self.scores,
                 }
             )
             better = self.split == "val" and (self.best is None or self.scores.top1 > self.best)
             self.best = self.scores.top1 if better else self.best
         self.save(best=better)
         if self.run is not None and self.rank == 0:
-            scores = None if self.scores is None else self.scores._asdict()
-            progress = {"epoch": self.epochs_begun, "step": self.step, "scores": scores}
+            progress = {"epoch": self.epochs_begun, "step": self.step, "scores": self.scores}
             weights = "student" if self.ema is None else "ema"
             self.run.save_student(self.shipped.state_dict(), {**self.about, "weights": weights, **progress})
 
@@ -303,7 +303,8 @@ class Training:
         if self.run is not None:
             self.run.append(record)
         if self.recipe.machine.track:
-            self.accelerator.log(flat(record), step=self.step)
+            numbers = {name: value for name, value in flattened(record).items() if isinstance(value, int | float)}
+            self.accelerator.log(numbers, step=self.step)
         self.watch.logged(record)
 
     def save(self, *, best: bool = False) -> None:

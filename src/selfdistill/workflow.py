@@ -11,7 +11,7 @@ import torch
 from .build import Job, build
 from .data import Draw, Rows, eval_loader, eval_transform, open_rows, open_splits, read_image
 from .data.folders import EXTENSIONS
-from .display import Lines, Live, LogFile, Several, line
+from .display import Lines, Live, LogFile, Several, console, line
 from .environment import environment
 from .foreign import nearest
 from .interrupt import Interrupted
@@ -19,15 +19,16 @@ from .methods import find_method, list_methods
 from .recipe import DataPart, MethodPart, Recipe, changed, commented, known_names, read
 from .run import Run, load_student, read_about
 from .scores import evaluate
+from .settings import flattened
 from .students import build_student
 from .taps import Taps
-from .train import Result, fit, preflight
+from .train import Result, preflight
 from .watch import Watch
 
 RESUMABLE = ("max_steps", "machine")  # what may change when a run goes on
 
 
-def start_run(recipe: Recipe, *, title: str | None = None, watch: Watch | None = None) -> Result:
+def start_run(recipe: Recipe, *, title: str | None = None) -> Result:
     """Builds and trains a new run and tells where it lies."""
     job = checked(build(recipe))
     run = Run.create(job.recipe.out, job.recipe) if first_process() else Run(job.recipe.out)
@@ -36,7 +37,7 @@ def start_run(recipe: Recipe, *, title: str | None = None, watch: Watch | None =
         tell(f"run folder: {run.path}")
         for note in job.notes:
             tell(f"note: {note}")
-    return train_run(job, run, resume=False, title=title, watch=watch)
+    return train_run(job, run, resume=False, title=title)
 
 
 def resume_run(path: Path, words: Sequence[str] = ()) -> Result | None:
@@ -73,28 +74,14 @@ def facts(job: Job) -> dict[str, Any]:
     return environment(data=job.fingerprint, processes=int(os.environ.get("WORLD_SIZE", "1")))
 
 
-def train_run(job: Job, run: Run, *, resume: bool, title: str | None = None, watch: Watch | None = None) -> Result:
+def train_run(job: Job, run: Run, *, resume: bool, title: str | None = None) -> Result:
     """Trains and shows it; an interruption ends the program after saying how to go on."""
-    if not first_process():
-        shown = Watch()
-    elif watch is not None:
-        shown = Several([watch, LogFile(run)])
-    else:
+    shown = Watch()
+    if first_process():
         name = title or f"{job.recipe.method.name} on {job.recipe.student.name}"
         shown = Several([Live(name) if sys.stdout.isatty() else Lines(), LogFile(run)])
     try:
-        return fit(
-            job.method,
-            job.train_set,
-            job.recipe,
-            held_out=job.held_out,
-            split=job.split,
-            mix=job.mix,
-            run=run,
-            resume=resume,
-            about=job.about,
-            watch=shown,
-        )
+        return job.fit(run, resume=resume, watch=shown)
     except Interrupted as stop:
         tell(f"{stop}; go on with: selfdistill train --resume {run.path}")
         sys.exit(130)
@@ -102,8 +89,6 @@ def train_run(job: Job, run: Run, *, resume: bool, title: str | None = None, wat
 
 def compare_methods(arms: list[str], seeds: list[int], path: str | None, words: list[str]) -> None:
     """Trains every arm with every seed, or takes the run that is there, and prints and writes the table."""
-    from rich.console import Console
-
     from .report import compare_table
 
     base = read(path, words)
@@ -124,7 +109,7 @@ def compare_methods(arms: list[str], seeds: list[int], path: str | None, words: 
             train_or_take(plan.model_copy(update={"seed": seed, "out": str(place)}), f"{arm}, seed {seed}")
     if first_process():
         table = compare_table(runs, baseline=arms[0])
-        Console(width=None if sys.stdout.isatty() else 160).print(table.rich())
+        console().print(table.rich())
         (folder / "compare.md").write_text(table.markdown(), encoding="utf-8")
         (folder / "compare.json").write_text(table.json(), encoding="utf-8")
         tell(f"written: {folder / 'compare.md'}, {folder / 'compare.json'}")
@@ -157,7 +142,7 @@ def train_or_take(recipe: Recipe, title: str) -> None:
         start_run(recipe, title=title)
         return
     run = Run.open(place)
-    there, here = flattened(run.recipe()), flattened(recipe)
+    there, here = (flattened(each.model_dump(mode="json")) for each in (run.recipe(), recipe))
     for name in here.keys() | there.keys():
         if here.get(name) != there.get(name) and not name.startswith(("machine.", "out")):
             raise ValueError(
@@ -165,18 +150,6 @@ def train_or_take(recipe: Recipe, title: str) -> None:
                 "choose another out="
             )
     resume_run(place)
-
-
-def flattened(recipe: Recipe) -> dict[str, Any]:
-    """Every setting under its dotted name."""
-    parts = recipe.model_dump(mode="json")
-    nested = {
-        f"{part}.{name}": value
-        for part, values in parts.items()
-        if isinstance(values, dict)
-        for name, value in values.items()
-    }
-    return {name: value for name, value in parts.items() if not isinstance(value, dict)} | nested
 
 
 def score_run(path: Path, source: str | None) -> tuple[Any, str]:
