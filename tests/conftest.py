@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from selfdistill import Batch, Task
 from selfdistill.method import Method
+from selfdistill.methods import find_method
 
 CLASSES = 5
 
@@ -101,5 +102,7 @@ def small_method(kind: type[Method], task: Task, *, student: nn.Module | None = 
     """The method around a small student, in training mode, with a teacher where it needs one."""
     student = small_student(task) if student is None else student
     teacher = small_student(task, seed=4) if kind.needs_teacher else None
+    if kind.teacher_method:
+        teacher = small_method(find_method(kind.teacher_method), task, student=teacher, seed=5)
     torch.manual_seed(seed)
     return kind(student, task, teacher=teacher, **settings).train()

@@ -58,10 +58,16 @@ def sgd(method):
 def same_states(first, second):
     first, second = first.state_dict(), second.state_dict()
     assert first.keys() == second.keys()
-    return all(
-        torch.equal(first[key], second[key]) if isinstance(first[key], torch.Tensor) else first[key] == second[key]
-        for key in first
-    )
+    return all(same(first[key], second[key]) for key in first)
+
+
+def same(first, second):
+    """Whether two values of a state dict are equal, bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return first.shape == second.shape and torch.equal(first, second)
+    if isinstance(first, tuple | list):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
 
 
 @pytest.mark.parametrize(("side", "padding"), [(16, 1), (15, 0)], ids=["halving", "odd"])
@@ -206,14 +212,25 @@ def test_teacher_is_frozen_and_stays_in_eval_mode(name):
     method, batch = any_case(name)
     before = copy.deepcopy(method.teacher.state_dict())
     train(method.train(), batch, range(2))
-    assert all(torch.equal(value, before[key]) for key, value in method.teacher.state_dict().items())
+    assert all(same(value, before[key]) for key, value in method.teacher.state_dict().items())
     assert not any(module.training for module in method.teacher.net.modules())
     with pytest.raises(ValueError, match="needs a teacher"):
         create_method(name, small_student(method.task), method.task)
 
 
+@every_method
+def test_teacher_of_the_wrong_kind_is_refused_by_name(name):
+    found, task = find_method(name), small_task()
+    if not found.needs_teacher:
+        return
+    wanted = f"method={found.teacher_method}" if found.teacher_method else "a plain network"
+    wrong = small_student(task) if found.teacher_method else small_method(find_method("baseline"), task)
+    with pytest.raises(ValueError, match=f"must be .*{wanted}"):
+        create_method(name, small_student(task), task, teacher=wrong)
+
+
 class Taught(Method):
-    """The smallest method with a teacher, until the folder has one: what it asks for is what the base promises."""
+    """The smallest method with a teacher: what it asks for is what the base promises."""
 
     needs_teacher = True
     soft_targets = False

@@ -16,6 +16,7 @@ DOUBLE = torch.float64
 HALVES = [torch.float16, torch.bfloat16]
 IMITATIONS = {  # every loss with a teacher: its arguments for a draw of random numbers
     "kd": lambda draw: {"logits": draw(4, 6), "teacher_logits": draw(4, 6)},
+    "kl": lambda draw: {"logits": draw(4, 6), "teacher_probabilities": draw(4, 6).softmax(1)},
     "attention_transfer": lambda draw: {"feature": draw(4, 3, 5, 6), "teacher_feature": draw(4, 7, 5, 6)},
     "hint": lambda draw: {"feature": draw(4, 3, 5, 6), "teacher_feature": draw(4, 3, 5, 6)},
     "overhaul": lambda draw: {

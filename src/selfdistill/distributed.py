@@ -17,12 +17,30 @@ def leave() -> None:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all processes, (b, ...) -> (b * world, ...); every process must hold as many."""
+    """Rows of all processes, (b, ...) -> (b * world, ...), without gradients; every process must hold as many."""
     if not several():
-        return rows
+        return rows.detach()
+    rows = rows.detach().contiguous()
     out = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(out, rows.contiguous())
+    dist.all_gather(out, rows)
     return torch.cat(out)
+
+
+def own_rows(gathered: Tensor) -> Tensor:
+    """This process's part of what `gather_rows` gave, (b * world, ...) -> (b, ...)."""
+    return gathered.chunk(dist.get_world_size())[dist.get_rank()] if several() else gathered
+
+
+def mean_over_processes(mean: Tensor) -> Tensor:
+    """The mean over all rows from each process's mean over its own; every process must hold as many.
+
+    Gradients reach the own rows alone, at the weight that is right once the engine averages gradients over processes.
+    """
+    if not several():
+        return mean
+    total = mean.detach().clone()
+    dist.all_reduce(total)
+    return mean + (total / dist.get_world_size() - mean.detach())
 
 
 def share_buffers(module: nn.Module) -> None:

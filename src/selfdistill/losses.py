@@ -12,7 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 P = ParamSpec("P")
@@ -59,6 +59,35 @@ def kd(
     log_teacher = F.log_softmax(teacher_logits.detach() / temperature, dim=1)
     kl = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
     return temperature**2 * kl.mean()
+
+
+@in_float32
+def kl(
+    logits: Float[Tensor, "b k *pos"],
+    teacher_probabilities: Float[Tensor, "b k *pos"],
+    temperature: float = 1.0,
+) -> Float[Tensor, ""]:
+    """T^2 * KL(q || p) for a teacher q that comes as probabilities along dim 1, in nats, mean over batch and positions.
+
+    p is softmax(logits / T); q is taken as it is, so soften it first where the method does. A class of probability 0
+    counts for nothing. The teacher is detached here. Source: as `kd`.
+
+    >>> round(kl(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item(), 4)
+    0.6931
+    """
+    teacher = teacher_probabilities.detach()
+    log_student = F.log_softmax(logits / temperature, dim=1)
+    return temperature**2 * (torch.xlogy(teacher, teacher) - teacher * log_student).sum(dim=1).mean()
+
+
+def others(scores: Float[Tensor, "b k"], target: Int64[Tensor, " b"]) -> Float[Tensor, "b k-1"]:
+    """The scores of all classes but each row's own, in their order.
+
+    >>> others(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), torch.tensor([1, 0])).tolist()
+    [[1.0, 3.0], [5.0, 6.0]]
+    """
+    rest = torch.arange(scores.shape[1] - 1, device=scores.device)
+    return scores.gather(1, rest + (rest >= target[:, None]))
 
 
 @in_float32

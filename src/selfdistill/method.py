@@ -5,13 +5,14 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, get_origin, get_type_hints
 
+import torch
 from annotated_types import Ge, Interval
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .foreign import nearest
 from .nets.teachers import Frozen
-from .taps import Taps
+from .taps import Taps, stage_ends
 from .task import Task
 
 Weight = Annotated[float, Interval(ge=0, lt=math.inf)]  # of a loss term
@@ -62,6 +63,8 @@ class Method(nn.Module):
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
     needs_teacher: ClassVar[bool] = False
+    teacher_method: ClassVar[str] = ""  # what must have trained the teacher, where its training-only parts teach too
+    whole_stages: ClassVar[bool] = False  # tap what a stage hands on to the next: then the rest fits behind it
     cost: ClassVar[str] = ""  # what training costs beside plain training, in words
     warmup: float = 0.0  # share of training before which a term may still weigh nothing
 
@@ -77,8 +80,7 @@ class Method(nn.Module):
         super().__init__()
         if task.kind not in self.tasks:
             raise ValueError(f"{type(self).__name__} trains {' or '.join(sorted(self.tasks))}, not {task.kind}")
-        if (teacher is not None) != self.needs_teacher:
-            raise ValueError(f"{type(self).__name__} needs {'a' if self.needs_teacher else 'no'} teacher")
+        self.refuse_unfit(teacher)
         for name, value in self.checked(hyperparameters).items():
             setattr(self, name, value)
         self.student = student
@@ -86,6 +88,7 @@ class Method(nn.Module):
         self.teacher = None if teacher is None else Frozen(teacher)
         self._tap_names = taps
         self._taps: Taps | None = None
+        self._teacher_taps: Taps | None = None
         self.setup()
         if taps is not None and self._taps is None:
             raise ValueError(f"{type(self).__name__} reads no feature maps, so taps={list(taps)} would have no effect")
@@ -137,16 +140,40 @@ class Method(nn.Module):
             if idle and getattr(self, name) != self.hyperparameters().get(name, getattr(self, name)):
                 raise ValueError(f"{type(self).__name__}: {name}={getattr(self, name)} has no effect with {because}")
 
+    @classmethod
+    def refuse_unfit(cls, teacher: nn.Module | None) -> None:
+        """Raises `ValueError` for a teacher that is missing, is not wanted, or was trained by another method."""
+        if (teacher is not None) != cls.needs_teacher:
+            raise ValueError(f"{cls.__name__} needs {'a' if cls.needs_teacher else 'no'} teacher")
+        trained_by = type(teacher).__module__.rpartition(".")[2] if isinstance(teacher, Method) else ""
+        if trained_by != cls.teacher_method:
+            wanted = f"one that method={cls.teacher_method} trained" if cls.teacher_method else "a plain network"
+            raise ValueError(f"the teacher of {cls.__name__} must be {wanted}, and this is a {type(teacher).__name__}")
+
     @property
     def taps(self) -> Taps:
         """The student's feature maps, found on first use, in `setup`: a method that reads none sets no hook."""
         if self._taps is None:
-            self._taps = Taps(self.student, self.task.image_shape, self._tap_names)
+            names = self._tap_names or (stage_ends(self.student) if self.whole_stages else None)
+            self._taps = Taps(self.student, self.task.image_shape, names)
             if self._taps.num_classes != self.task.num_classes:
                 raise ValueError(
                     f"the student scores {self._taps.num_classes} classes and the task has {self.task.num_classes}"
                 )
         return self._taps
+
+    @property
+    def teacher_taps(self) -> Taps:
+        """The teacher's feature maps, found on first use, in `setup`; read them through `ask_teacher`."""
+        if self._teacher_taps is None:
+            assert self.teacher is not None, f"{type(self).__name__} declares no teacher"
+            self._teacher_taps = Taps(self.teacher.net, self.task.image_shape)
+        return self._teacher_taps
+
+    @torch.no_grad()
+    def ask_teacher(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], list[Tensor]]:
+        """The teacher's class scores and feature maps, shallow to deep, constants all."""
+        return self.teacher_taps(images)
 
     def setup(self) -> None:
         """Builds what only training needs. `student`, `task`, `teacher` and the hyper-parameters are set."""

@@ -43,6 +43,11 @@ def cutmix(
     return mixed, _mixed_target(target, order, weight, num_classes)
 
 
+def mixing_weight(alpha: float, device: torch.device) -> Float[Tensor, ""]:
+    """One draw from Beta(alpha, alpha), on the device: for methods that mix within `forward`, without a wait."""
+    return torch.distributions.Beta(*torch.full((2,), alpha, device=device), validate_args=False).sample()
+
+
 def _beta(alpha: float) -> float:
     return torch.distributions.Beta(alpha, alpha).sample().item()
 

@@ -16,6 +16,17 @@ from .layouts import Layout, Size
 from .stages import Map
 
 
+def stage_ends(student: nn.Module) -> list[str] | None:
+    """The submodules whose outputs go from stage to stage, where the network taps others; None where it names none.
+
+    A network says so by a key "stage" in its `feature_info`: a pre-activation network is tapped inside the next stage,
+    after the activation, but what goes from stage to stage is the bare sum.
+    """
+    info = getattr(student, "feature_info", None)
+    named = isinstance(info, list) and all(isinstance(entry, dict) and "stage" in entry for entry in info)
+    return [entry["stage"] for entry in info] if named and info else None
+
+
 class Tap(NamedTuple):
     """One feature map: the submodule that emits it, and what it is for images of the shape given to `Taps`."""
 
