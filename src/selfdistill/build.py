@@ -2,18 +2,19 @@
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from . import mixing
 from .data import Plan, TrainSet, check, eval_loader, eval_transform, image_shape, open_splits, resolve, train_transform
 from .method import Batch, Method
 from .methods import create_method, find_method
-from .recipe import MixPart, Recipe
-from .run import Run, load_student
+from .recipe import DataPart, MixPart, Recipe, StudentPart
+from .run import Run, build_plain, load_strictly, load_student, read_about
 from .students import build_student
 from .task import Task
 from .train import HeldOut, Result, fit, length
@@ -60,22 +61,17 @@ def build(recipe: Recipe) -> Job:
     kind.checked(recipe.method.hyperparameters)
     if recipe.mix.name != "none" and not kind.soft_targets:
         raise ValueError(f"mix={recipe.mix.name} gives soft labels and method={recipe.method.name} needs hard ones")
-    teacher = None if recipe.method.teacher is None else load_student(recipe.method.teacher)
+    teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, kind)
     splits = open_splits(recipe.data)
     seen = [note for rows in splits[:3] if rows is not None for note in check(rows, recipe.data.channels)]
-    data = resolve(recipe.data, splits)
+    data = resolve(as_the_teacher_saw(recipe), splits)
     task = Task(recipe.task.kind, len(splits.train.classes), image_shape(data), len(splits.train))
+    if recipe.method.teacher is not None:
+        refuse_stranger(recipe.method.teacher, splits.train.classes, task.image_shape)
     plan = Plan(len(splits.train), recipe.batch_size, seed=recipe.seed)
     settings, notes = suited(kind, recipe, length(recipe, plan.steps_per_epoch)[0])
-    refuse_settled(recipe.student.options)
     torch.manual_seed(recipe.seed)
-    student = build_student(
-        recipe.student.name,
-        num_classes=task.num_classes,
-        image_shape=task.image_shape,
-        pretrained=recipe.student.pretrained,
-        **recipe.student.options,
-    )
+    student = new_student(recipe.student, task)
     torch.manual_seed(recipe.seed + 1)
     method = create_method(recipe.method.name, student, task, taps=recipe.method.taps, teacher=teacher, **settings)
     every = {name: getattr(method, name) for name in kind.hyperparameters()}
@@ -109,6 +105,69 @@ def build(recipe: Recipe) -> Job:
         {name: rows.fingerprint() for name, rows in splits._asdict().items() if name != "notes" and rows is not None},
         tuple(dict.fromkeys((*splits.notes, *seen, *notes))),
     )
+
+
+def new_student(part: StudentPart, task: Task) -> nn.Module:
+    """The student with fresh weights, pretrained ones or those of another run."""
+    refuse_settled(part.options)
+    student = build_student(
+        part.name,
+        num_classes=task.num_classes,
+        image_shape=task.image_shape,
+        pretrained=part.pretrained,
+        **part.options,
+    )
+    if part.start is not None:
+        load_strictly(student, Run.open(part.start).path / "student.safetensors", part.name)
+    return student
+
+
+def load_teacher(folder: str, kind: type[Method]) -> nn.Module:
+    """The network that a run folder holds; with its training-only parts, as a method, where `kind` learns from these.
+
+    Raises `ValueError` where another method trained it than `kind` needs. The random state is left as it was.
+    """
+    if not kind.teacher_method:
+        return load_student(folder)
+    run, about = Run.open(folder), read_about(folder)
+    part = run.recipe().method
+    if part.name != kind.teacher_method:
+        raise ValueError(
+            f"{kind.__name__} learns from a run of method={kind.teacher_method}, and {folder} is one of {part.name}"
+        )
+    shape = tuple(about["student"]["image_shape"])
+    task = Task(about["task"], len(about["classes"]), shape)  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        method = create_method(part.name, build_plain(about), task, taps=part.taps, **part.hyperparameters)
+    method.load_state_dict(run.load_checkpoint("last")["method"])
+    return method
+
+
+def as_the_teacher_saw(recipe: Recipe) -> DataPart:
+    """The recipe's data, normalised as the teacher's were; raises `ValueError` where the recipe says otherwise."""
+    data, folder = recipe.data, recipe.method.teacher
+    if folder is None:
+        return data
+    seen = {name: read_about(folder)["data"][name] for name in ("mean", "std")}
+    for name, value in seen.items():
+        if getattr(data, name) not in (None, value):
+            raise ValueError(f"the teacher {folder} saw images with data.{name}={value}, not {getattr(data, name)}")
+    return data.model_copy(update=seen)
+
+
+def refuse_stranger(folder: str, classes: Sequence[str], image_shape: tuple[int, int, int]) -> None:
+    """Raises `ValueError` for a teacher of other classes or of images of another shape."""
+    about = read_about(folder)
+    theirs = tuple(about["student"]["image_shape"])
+    if theirs != image_shape:
+        sizes = ["x".join(map(str, shape)) for shape in (theirs, image_shape)]
+        raise ValueError(
+            f"the teacher {folder} takes images of {sizes[0]}, and these are {sizes[1]}; set data.image_size"
+        )
+    if about["classes"] != list(classes):
+        other = next((c for c in (*classes, *about["classes"]) if c not in about["classes"] or c not in classes), None)
+        why = "in another order" if other is None else f"not the same, see {other!r}"
+        raise ValueError(f"the teacher {folder} has {len(about['classes'])} classes, the data {len(classes)}, {why}")
 
 
 def refuse_settled(options: dict[str, Any]) -> None:

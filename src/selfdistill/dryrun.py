@@ -88,7 +88,7 @@ class DryRun:
                 true = self._is_true(final, {i: maps[i] for i in indices})
             with _undisturbed(self.student, training=True):
                 final, trained = forward_intermediates(self.student, self.images, indices)
-                true = true and _agree(self.student.forward_head(final), self.training_logits)
+                true = true and agree(self.student.forward_head(final), self.training_logits)
         except Exception:  # other people's code: whatever it cannot do, the hooks can
             return {}
         if not true or [maps[i].shape for i in indices] != [m.shape for m in trained]:
@@ -147,14 +147,14 @@ class DryRun:
     def _is_true(self, final: Any, maps: Mapping[int, Tensor]) -> bool:
         """Whether `forward_intermediates` led to the student's scores, by its features, and to maps that stay."""
         # Features first: a classifier that starts at zero gives equal scores for unequal ones.
-        true = _agree(final, self.student.forward_features(self.images))  # type: ignore[operator]
-        true = true and _agree(self.student.forward_head(final), self.logits)  # type: ignore[operator]
+        true = agree(final, self.student.forward_features(self.images))  # type: ignore[operator]
+        true = true and agree(self.student.forward_head(final), self.logits)  # type: ignore[operator]
         for i, value in maps.items():
             # Stopped there, nothing has run that could overwrite the map.
             (alone,) = self.student.forward_intermediates(  # type: ignore[operator]
                 self.images, indices=[i], norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
             )
-            true = true and value.ndim == 4 and len(value) == IMAGES and _agree(value, alone)
+            true = true and value.ndim == 4 and len(value) == IMAGES and agree(value, alone)
         return true
 
     def _with_names(self, maps: Mapping[int, Tensor]) -> dict[int, tuple[str, Tensor]]:
@@ -232,10 +232,10 @@ def _feature_info(student: nn.Module) -> dict[str, int]:
     return {entry["module"]: entry.get("num_chs") for entry in info}
 
 
-def _agree(ours: Any, theirs: Any) -> bool:
+def agree(ours: Any, theirs: Any) -> bool:
     """Equal up to the order of the same sums; lists by their members."""
     if not isinstance(theirs, Tensor):
-        return len(ours) == len(theirs) and all(map(_agree, ours, theirs))
+        return len(ours) == len(theirs) and all(map(agree, ours, theirs))
     if ours.shape != theirs.shape:
         return False
     tolerance = torch.finfo(theirs.dtype).eps ** 0.5

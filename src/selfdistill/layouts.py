@@ -26,6 +26,13 @@ class Layout(NamedTuple):
             output = output[:, self.prefix :].unflatten(1, self.grid)
         return output.permute(0, 3, 1, 2)
 
+    def from_map(self, feature: Shaped[Tensor, "b c h w"]) -> Shaped[Tensor, "b ..."]:
+        """The reverse of `to_map`, for an output without prefix tokens."""
+        if self.axes == "bchw":
+            return feature
+        feature = feature.permute(0, 2, 3, 1)
+        return feature.flatten(1, 2) if self.axes == "bnc" else feature
+
     def size(self, shape: Sequence[int]) -> Size:
         """Height and width of the map that an output of this shape holds."""
         if self.axes == "bnc":

@@ -37,7 +37,8 @@ class DataPart(Part):
     channels: Literal[1, 3, 4] | None = Field(None, description="1 if all images are grey, else 3; 4 keeps alpha")
     augment: str | list[str] = Field(
         "auto",
-        description="auto | none | crop, flip, resized_crop, randaugment, trivialaugment, MODULE:FUNCTION",
+        description="auto | none | crop, flip, resized_crop, randaugment, trivialaugment, cutout, erasing,"
+        " MODULE:FUNCTION",
     )
     mean: list[float] | None = Field(None, description="per channel, pixels in [0, 1]; computed from the training set")
     std: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="as mean")
@@ -59,7 +60,13 @@ class StudentPart(Part):
 
     name: str = Field("cifar:resnet20", description="timm:NAME | torchvision:NAME | cifar:NAME | MODULE:FUNCTION")
     pretrained: bool = Field(False, description="start from the source's weights")
+    start: str | None = Field(None, description="a run folder, whose student's weights to start from")
     options: dict[str, Any] = Field({}, description="passed on to the network's constructor")
+
+    @model_validator(mode="after")
+    def _no_idle_setting(self) -> "StudentPart":
+        refuse_idle(self, ["pretrained"], self.start is not None, "student.start")
+        return self
 
 
 class MethodPart(Part):

@@ -19,12 +19,12 @@ from .stages import Map
 def stage_ends(student: nn.Module) -> list[str] | None:
     """The submodules whose outputs go from stage to stage, where the network taps others; None where it names none.
 
-    A network says so by a key "stage" in its `feature_info`: a pre-activation network is tapped inside the next stage,
-    after the activation, but what goes from stage to stage is the bare sum.
+    A network says so by a key "stage_end" in its `feature_info`: a pre-activation network is tapped inside the next
+    stage, after the activation, but what goes from stage to stage is the bare sum.
     """
     info = getattr(student, "feature_info", None)
-    named = isinstance(info, list) and all(isinstance(entry, dict) and "stage" in entry for entry in info)
-    return [entry["stage"] for entry in info] if named and info else None
+    named = isinstance(info, list) and all(isinstance(entry, dict) and "stage_end" in entry for entry in info)
+    return [entry["stage_end"] for entry in info] if named and info else None
 
 
 class Tap(NamedTuple):
@@ -54,7 +54,7 @@ class Taps:
     def __init__(
         self, student: nn.Module, image_shape: tuple[int, int, int], names: Sequence[str] | None = None
     ) -> None:
-        self.student = student
+        self.student, self.image_shape = student, image_shape
         self._caught: dict[int, Tensor] | None = None  # a dict while a call is under way
         self._indices: list[int] | None = None  # of forward_intermediates, where that is what runs
         self._layouts: list[Layout] = []

@@ -45,7 +45,7 @@ class WideResNet(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
         self.num_features = channels
         self.feature_info = [
-            {"module": module, "stage": f"layer{i + 1}", "num_chs": 16 * width * 2**i, "reduction": 2**i}
+            {"module": module, "stage_end": f"layer{i + 1}", "num_chs": 16 * width * 2**i, "reduction": 2**i}
             for i, module in enumerate(("layer2.0.act1", "layer3.0.act1", "act"))
         ]
         initialise(self)

@@ -1,0 +1,38 @@
+"""The parameters that recipes tell are those of the networks that they build."""
+
+import re
+
+import pytest
+import torch
+
+from selfdistill.methods import create_method, find_method
+from selfdistill.students import build_student
+from selfdistill.task import Task
+from test_recipes import CLASSES, PAPER, header, name_of, recipe_of
+
+pytestmark = pytest.mark.slow
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("path", PAPER, ids=name_of)
+def test_the_parameters_it_tells_are_those_of_its_networks(path):
+    recipe, kind = recipe_of(path), find_method(recipe_of(path).method.name)
+    side = 224 if path.parent.name == "imagenet" and kind.whole_stages else 32  # branches may depend on it
+    task = Task("classification", CLASSES[path.parent.name], (3, side, side), num_examples=2)
+
+    def student():
+        options = recipe.student.options
+        return build_student(recipe.student.name, num_classes=task.num_classes, image_shape=task.image_shape, **options)
+
+    teacher = student() if kind.needs_teacher else None
+    if kind.teacher_method:
+        teacher = create_method(kind.teacher_method, teacher, task)
+    method = create_method(recipe.method.name, student(), task, teacher=teacher, **recipe.method.hyperparameters)
+    plain = count(method.student)
+    extra = count(method) - plain - (0 if teacher is None else count(method.teacher))
+    told = [int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d{3})+", header(path)["Cost"])]
+    assert told[-1] == plain
+    assert sum(told[:-1]) == extra
