@@ -124,7 +124,7 @@ def redrawn(module: nn.Module) -> nn.Module:
 def without_strides(
     rest: nn.Module, stage: dict[str, Output], tap: Tap, channels: int, layout: Layout
 ) -> tuple[nn.Module, nn.Module]:
-    """An entry, and `rest` with its `stage` (outputs of submodules) keeping the size of the map at `tap` that it now takes.
+    """An entry, and `rest` with its `stage` (outputs of submodules) keeping the size of `tap`, its new input.
 
     A first block that changes the shape gives way to a copy of the second, which does not. Else convolutions lose
     their strides and take the channels that come, inverted residuals as many times more as before, and projections of
