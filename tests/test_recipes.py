@@ -29,6 +29,7 @@ PUBLISHED = {  # the only accuracies with a source, % top-1; a recipe may also q
     "cifar100/resnet18_frskd": {"77.71"},
     "cifar100/resnet18_frskd_cutmix": {"80.49", "79.23"},
     "cifar100/resnet18_baseline_cutmix": {"79.23"},
+    "cifar100/resnet18_mixskd": {"80.32"},
     "imagenet/resnet18_frskd": {"70.17", "69.76"},
     "imagenet/resnet18_baseline": {"69.76"},
     "imagenet/resnet34_frskd": {"73.75", "73.31"},

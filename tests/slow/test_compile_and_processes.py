@@ -115,7 +115,7 @@ def steps_of(name, kind, *, live, rank=0, world=1):
 
 
 def batch_norms(method):
-    return [module for module in method.modules() if isinstance(module, nn.BatchNorm2d)]
+    return [module for module in method.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def share(rank, folder):

@@ -1,0 +1,60 @@
+"""Deeply-supervised Knowledge Synergy (DKS).
+
+Sun, Yao, Zhou, Zhao. CVPR 2019. https://arxiv.org/abs/1906.00675
+"""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from .. import losses
+from ..method import Batch, Method, Positive, Step, Weight
+from ..nets.copies import remaining_stages
+from ..nets.exits import shallow_levels
+
+
+class DKS(Method):
+    """Every classifier teaches every other: the student's own and one behind each of its shallow feature maps.
+
+    An auxiliary classifier is a copy, with weights of its own, of what the student runs after that map. All learn from
+    the labels and, for each ordered pair, the one from the other's distribution, which is a constant there.
+
+    Departs from the paper: it designs the auxiliary branches for each network by hand, with fewer or wider blocks; here
+    they are the student's own stages once more. Its code adds 1e-8 to every probability in the divergence; here that
+    is computed from log-probabilities.
+    """
+
+    whole_stages: ClassVar[bool] = True
+    cost = (
+        "a copy of the remaining stages behind every shallow map: for a ResNet-18, 2.7x its parameters and 1.4x its "
+        "multiply-adds"
+    )
+
+    weight: Weight = 1.0  # of the divergences between classifiers
+    temperature: Positive = 1.0  # softens both distributions; the divergence is then multiplied by T^2
+
+    def setup(self) -> None:
+        self.refuse_idle(["temperature"], self.weight == 0, "weight=0")
+        self.heads = nn.ModuleList(
+            remaining_stages(self.taps, level, self.task.num_classes) for level in shallow_levels(self.taps)
+        )
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits, features = self.taps(batch.images)
+        heads = [head(feature) for head, feature in zip(self.heads, features[:-1], strict=True)]
+        terms = {
+            "task": self.task.loss(logits, batch.target),
+            "heads": sum(self.task.loss(scores, batch.target) for scores in heads),
+        }
+        if self.weight:
+            terms["synergy"] = self.weight * self.synergy([*heads, logits])
+        return Step(terms, logits)
+
+    def synergy(self, classifiers: list[Tensor]) -> Tensor:
+        """The sum over all ordered pairs of KL(teacher || learner), each teacher a constant."""
+        return sum(
+            losses.kd(learner, teacher, self.temperature)
+            for i, learner in enumerate(classifiers)
+            for j, teacher in enumerate(classifiers)
+            if i != j
+        )

@@ -1,0 +1,72 @@
+"""Knowledge Distillation by On-the-Fly Native Ensemble (ONE).
+
+Lan, Zhu, Gong. NeurIPS 2018. https://arxiv.org/abs/1806.04606
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .. import losses
+from ..method import Batch, Count, Method, Positive, Share, Step, Weight
+from ..nets.copies import remaining_stages
+from ..nets.exits import shallow_levels
+
+
+class ONE(Method):
+    """A gated ensemble of branches, the student's last stage and copies of it, teaches each branch.
+
+    Branches and ensemble learn from the labels too; the gate reads the map that all branches start from, and learns
+    from the ensemble's cross-entropy alone. The first branch is the student, which ships.
+
+    Departs from the paper: nothing known but two details of its code that change no number to speak of: 1e-7 added to
+    every probability of the teacher, and a bias in the gate's linear layer, which the batch norm behind it cancels.
+    """
+
+    whole_stages: ClassVar[bool] = True
+    cost = (
+        "copies of the last stage and the classifier: for a ResNet-18 and 2 copies, 1.5x its parameters and 0.5x its "
+        "multiply-adds"
+    )
+
+    weight: Weight = 1.0  # of the ensemble's lessons
+    temperature: Positive = 3.0  # softens both distributions
+    ramp: Share = 80 / 300  # share of training over which the lessons' weight grows from 0; 0: constant
+    copies: Count = 2  # branches beside the student's own
+
+    def setup(self) -> None:
+        self.refuse_idle(["temperature", "ramp"], self.weight == 0, "weight=0")
+        level = shallow_levels(self.taps)[-1]
+        self.branches = nn.ModuleList(
+            remaining_stages(self.taps, level, self.task.num_classes) for _ in range(self.copies)
+        )
+        self.gate = Gate(self.taps.channels[level], 1 + self.copies)
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits, features = self.taps(batch.images)
+        copies = [branch(features[-2]) for branch in self.branches]
+        ensemble = torch.einsum("bm,mbk->bk", self.gate(features[-2]), torch.stack([logits, *copies]))
+        terms = {
+            "task": self.task.loss(logits, batch.target),
+            "branches": sum(self.task.loss(scores, batch.target) for scores in copies),
+            "ensemble": self.task.loss(ensemble, batch.target),
+        }
+        if self.weight:
+            lessons = sum(losses.kd(scores, ensemble, self.temperature) for scores in [logits, *copies])
+            terms["kd"] = losses.ramp_up(progress, 0.0, self.ramp) * self.weight * lessons
+        return Step(terms, logits)
+
+
+class Gate(nn.Module):
+    """How much each branch counts for each image, summing to 1: a linear layer, batch norm, ReLU and softmax."""
+
+    def __init__(self, channels: int, branches: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(channels, branches, bias=False), nn.BatchNorm1d(branches), nn.ReLU(), nn.Softmax(dim=1)
+        )
+
+    def forward(self, feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b m"]:
+        return self.layers(feature.mean(dim=(2, 3)))
