@@ -1,0 +1,43 @@
+"""Regularizing Class-wise Predictions via Self-knowledge Distillation (CS-KD).
+
+Yun, Park, Lee, Shin. CVPR 2020. https://arxiv.org/abs/2003.13964
+"""
+
+import torch
+from torch import Tensor
+
+from .. import losses
+from ..method import Batch, Method, Positive, Step, Weight
+
+
+class CSKD(Method):
+    """Images of the same class teach each other: what the student says of one is the soft label of another.
+
+    Each image has a partner of its class; the partner's scores are constants, and only the image is trained on the
+    label. Mixed labels are refused: a partner shares one class.
+
+    Departs from the paper: the authors' draw of a partner may hit the image itself; ours does only where the image is
+    alone in its class. As in their code, the partners' pass is in training mode without gradients, so batch norms see
+    images and partners apart and move their running statistics twice in each step.
+    """
+
+    partners = 1
+    soft_targets = False
+    cost = "a second forward, of a partner for each image, without gradients"
+
+    weight: Weight = 1.0  # lambda in the paper: weighs the partner's soft label; 3 for fine-grained data
+    temperature: Positive = 4.0  # softens both distributions
+
+    def setup(self) -> None:
+        self.refuse_idle(["temperature"], self.weight == 0, "weight=0")
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        if batch.target.is_floating_point():
+            raise ValueError("CSKD pairs images of the same class, and these labels are mixed; use mix=none")
+        logits = self.student(batch.images)
+        terms = {"task": self.task.loss(logits, batch.target)}
+        if self.weight:
+            with torch.no_grad():
+                teacher_logits = self.student(batch.partners[:, 0])
+            terms["kd"] = self.weight * losses.kd(logits, teacher_logits, self.temperature)
+        return Step(terms, logits)

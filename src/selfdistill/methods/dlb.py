@@ -1,0 +1,62 @@
+"""Self-Distillation from the Last Mini-Batch for Consistency Regularization (DLB).
+
+Shen, Xu, Yang, Li, Guo. CVPR 2022. https://arxiv.org/abs/2203.16172
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import losses
+from ..distributed import gather_rows, own_rows
+from ..method import Batch, Method, Positive, Step, Weight
+
+
+class DLB(Method):
+    """The student of one step ago teaches the student: each image comes twice and must be told the same both times.
+
+    A further view of each image waits for the next step, with its label and what the student said of the first view.
+    There it is trained on its label, like the new images, and on those scores, which are constants. The first step of
+    training has nothing to look back on. Mixed labels are refused: the waiting views are unmixed.
+
+    Departs from the paper: as in the authors' code, and unlike the paper's one batch of old and new halves, the two are
+    separate passes, the new images first, so batch norms see them apart and move their statistics twice. A batch counts
+    new images only, so an epoch here trains on every image twice.
+    """
+
+    views = 1
+    soft_targets = False
+    cost = (
+        "2x the rows, in two passes; state: the last mini-batch (images, labels, scores), "
+        "which several processes exchange at every step"
+    )
+
+    weight: Weight = 1.0  # alpha in the paper: weighs the scores of the step before
+    temperature: Positive = 3.0  # softens both distributions
+
+    def setup(self) -> None:
+        self.refuse_idle(["temperature"], self.weight == 0, "weight=0")
+        self.last: tuple[Tensor, Tensor, Tensor] | None = None  # views, labels and scores of all processes' rows
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        if batch.target.is_floating_point():
+            raise ValueError("DLB trains on further views of single images, and these labels are mixed; use mix=none")
+        logits = self.student(batch.images)
+        terms = {}
+        if self.last is None:
+            terms["task"] = self.task.loss(logits, batch.target)
+        else:
+            images, target, teacher_logits = [own_rows(each).to(logits.device) for each in self.last]
+            again = self.student(images)
+            terms["task"] = self.task.loss(torch.cat([again, logits]), torch.cat([target, batch.target]))
+            if self.weight:
+                terms["kd"] = self.weight * losses.kd(again, teacher_logits, self.temperature)
+        self.last = gather_rows(batch.views[:, 0]), gather_rows(batch.target), gather_rows(logits)
+        return Step(terms, logits)
+
+    def get_extra_state(self) -> Any:
+        return self.last
+
+    def set_extra_state(self, state: Any) -> None:
+        self.last = state

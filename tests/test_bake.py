@@ -1,0 +1,127 @@
+"""BAKE: its soft labels against the slow reference, and over which rows they spread."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from conftest import CLASSES, small_batch, small_method, small_task
+from reference import consistency as slow
+from reference.frskd import cross_entropy
+from selfdistill.methods import bake
+from selfdistill.methods.bake import BAKE, ensembled
+
+
+class OnePartner(BAKE):
+    """What TinyImageNet and others were trained with."""
+
+    partners = 1
+
+
+def made(kind=BAKE, **settings):
+    """The method in float64 and a batch."""
+    task = small_task(side=8)
+    batch = small_batch(kind, task, rows=3)
+    batch = batch._replace(images=batch.images.double(), partners=batch.partners.double())
+    return small_method(kind, task, **settings).double(), batch
+
+
+def everything(batch):
+    """Images and labels of all rows: first the images, then the partners of each in turn."""
+    partners = [partner for row in batch.partners for partner in row]
+    labels = [label for label, row in zip(batch.target.tolist(), batch.partners, strict=True) for _ in row]
+    return torch.stack([*batch.images, *partners]), batch.target.tolist() + labels
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(BAKE, {}), (BAKE, {"omega": 0.2, "temperature": 1.5, "weight": 0.3}), (OnePartner, {"omega": 0.9})],
+    ids=str,
+)
+def test_it_agrees_with_the_reference(kind, settings):
+    method, batch = made(kind, **settings)
+    images, labels = everything(batch)
+    with torch.no_grad():
+        logits, features = method.taps(images)
+    pooled = features[-1].numpy().mean(axis=(2, 3))
+    targets = slow.bake_targets(pooled, logits.tolist(), omega=method.omega, temperature=method.temperature)
+    expected = {
+        "task": cross_entropy(logits.tolist(), labels),
+        "kd": method.weight * slow.divergence(logits.tolist(), targets, method.temperature),
+    }
+    step = method(batch)
+    assert {term: value.item() for term, value in step.losses.items()} == pytest.approx(expected, rel=1e-9)
+    torch.testing.assert_close(step.logits, logits[: len(batch.images)])
+
+
+def drawn(rows=7):
+    return torch.randn(rows, 4).double().abs(), torch.randn(rows, CLASSES).double()
+
+
+@pytest.mark.parametrize("omega", [0.01, 0.5, 0.99])
+def test_soft_labels_are_probabilities_and_do_not_depend_on_the_order_of_the_rows(omega):
+    features, logits = drawn()
+    labels = ensembled(features, logits, omega=omega, temperature=4.0)
+    torch.testing.assert_close(labels.sum(dim=1), torch.ones(7).double())
+    assert labels.min() > 0
+    order = torch.randperm(7)
+    torch.testing.assert_close(ensembled(features[order], logits[order], omega=omega, temperature=4.0), labels[order])
+
+
+def test_rows_that_all_agree_keep_what_they_say():
+    features, logits = drawn()
+    logits = logits[:1].expand(7, -1)
+    labels = ensembled(features, logits, omega=0.5, temperature=2.0)
+    torch.testing.assert_close(labels, (logits / 2).softmax(dim=1))
+
+
+def test_soft_labels_are_constants():
+    method, batch = made()
+    logits, maps = method.taps(everything(batch)[0])
+    targets = ensembled(maps[-1].mean(dim=(2, 3)), logits, omega=0.5, temperature=4.0)
+    (gradient,) = torch.autograd.grad(method(batch).losses["kd"], method.student.fc.bias)
+    torch.testing.assert_close(gradient, 4 * ((logits / 4).softmax(dim=1) - targets).mean(dim=0))
+    features, logits = (each.requires_grad_() for each in drawn())
+    assert not ensembled(features, logits, omega=0.5, temperature=4.0).requires_grad
+
+
+def test_soft_labels_spread_over_the_rows_of_all_processes(monkeypatch):
+    method, batch = made()
+    elsewhere = {width: torch.rand(4, width, dtype=torch.float64) for width in (CLASSES, 16)}
+    monkeypatch.setattr(bake, "gather_rows", lambda rows: torch.cat([elsewhere[rows.shape[1]], rows.detach()]))
+    monkeypatch.setattr(bake, "own_rows", lambda rows: rows[4:])
+    logits, features = method.taps(everything(batch)[0])
+    pooled = torch.cat([elsewhere[16], features[-1].mean(dim=(2, 3))])
+    targets = ensembled(pooled, torch.cat([elsewhere[CLASSES], logits]), omega=0.5, temperature=4.0)[4:]
+    expected = slow.divergence(logits.tolist(), targets.tolist(), 4.0)
+    assert method(batch).losses["kd"].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_half_precision_spreads_in_single():
+    features, logits = (each.to(torch.bfloat16) for each in drawn())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        labels = ensembled(features, logits, omega=0.9, temperature=4.0)
+    assert labels.dtype == torch.float32
+    torch.testing.assert_close(labels.sum(dim=1), torch.ones(7), rtol=0, atol=1e-5)
+
+
+def test_one_forward_moves_running_statistics_once():
+    method, batch = made()
+    method(batch)
+    assert method.student.stem[1].num_batches_tracked == 1
+
+
+def test_without_weight_partners_are_trained_on_their_label_alone():
+    method, batch = made(weight=0.0)
+    step = method(batch)
+    images, labels = everything(batch)
+    assert step.losses.keys() == {"task"}
+    assert step.loss.item() == pytest.approx(cross_entropy(method.student(images).tolist(), labels), rel=1e-9)
+    for settings in ({"omega": 0.9}, {"temperature": 2.0}):
+        with pytest.raises(ValueError, match=f"BAKE: {next(iter(settings))}=.* has no effect with weight=0"):
+            made(weight=0.0, **settings)
+
+
+def test_mixed_labels_are_refused():
+    method, batch = made()
+    with pytest.raises(ValueError, match="these labels are mixed; use mix=none"):
+        method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
