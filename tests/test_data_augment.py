@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from selfdistill.data import Splits, eval_transform, image_shape, open_splits, resolve, train_transform
+from selfdistill.data.augment import Cutout
 from selfdistill.recipe import DataPart
 from test_data_sources import opened, write_classes, write_image
 
@@ -104,6 +105,9 @@ def test_a_constant_channel_is_only_centred(tmp_path):
         ({"augment": "no_such_module:f"}, "no module .no_such_module. is installed"),
         ({"augment": "json:dmups"}, "json has no function .dmups.; did you mean .json:dumps."),
         ({"augment": "sys:path"}, "sys has no function .path."),
+        ({"augment": "cutouts"}, "no augmentation is called 'cutouts'; did you mean 'cutout'"),
+        ({"augment": ["erasing", "crop"]}, "augment=erasing works on the finished image.* not before crop"),
+        ({"augment": ["crop", "cutout", "no:f"]}, "augment=cutout .* so it comes last, not before no:f"),
         ({"augment": "randaugment", "channels": 4}, "randaugment works on 1 or 3 channels, not on 4"),
     ],
 )
@@ -165,6 +169,69 @@ def test_flip_mirrors_half_of_the_images():
     mirrored = sum(torch.equal(transform(image), values(image).flip(2)) for _ in range(200))
     assert 70 < mirrored < 130
     assert sum(torch.equal(transform(image), values(image)) for _ in range(50)) > 10
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 48), (9, 12)])
+def test_cutout_sets_one_square_of_half_the_side_to_the_mean(size):
+    transform = train_transform(plain(list(size), "cutout", mean=[0.3, 0.4, 0.5], std=[0.2, 0.3, 0.4]))
+    torch.manual_seed(0)
+    whole = Image.new("RGB", size[::-1], "white")
+    holes = torch.stack([transform(whole) for _ in range(400)]) == 0
+    assert torch.equal(holes.any(dim=1), holes.all(dim=1))
+    holes, side = holes[:, 0], min(size) // 2
+    rows, columns = holes.any(dim=2), holes.any(dim=1)
+    assert torch.equal(holes, rows[:, :, None] & columns[:, None, :])
+    for hit in (rows, columns):
+        heights = hit.sum(dim=1)
+        assert heights.max() == side and heights.min() == side - side // 2  # clipped at the border
+        places = hit.float().argmax(dim=1)
+        assert all(one[place : place + extent].all() for one, place, extent in zip(hit, places, heights, strict=True))
+        assert hit.any(dim=0).all()
+
+
+def test_cutout_puts_the_middle_of_its_hole_anywhere_alike():
+    torch.manual_seed(0)
+    image = torch.ones(1, 8, 8)
+    holes = torch.stack([Cutout((8, 8))(image) for _ in range(4000)])[:, 0] == 0
+    middles = holes[:, 2:6, 2:6].float().mean(dim=0)  # four of eight middles reach these rows, and so these columns
+    assert torch.allclose(middles, torch.full((4, 4), 0.25), atol=0.03)
+    assert holes[:, 0, 0].float().mean().item() == pytest.approx((3 / 8) ** 2, abs=0.02) and image.min() == 1
+
+
+def test_erasing_replaces_a_rectangle_of_half_of_the_images_by_noise():
+    transform = train_transform(plain(32, "erasing", mean=[0.3, 0.4, 0.5], std=[0.2, 0.3, 0.4]))
+    torch.manual_seed(0)
+    whole = Image.new("RGB", (32, 32), "white")
+    white = eval_transform(plain(32, mean=[0.3, 0.4, 0.5], std=[0.2, 0.3, 0.4]))(whole)
+    shown = torch.stack([transform(whole) for _ in range(800)])
+    erased = (shown != white).all(dim=1)
+    hit = erased.any(dim=(1, 2))
+    assert hit.float().mean().item() == pytest.approx(0.5, abs=0.06)
+    assert torch.equal(erased, erased.any(dim=2)[:, :, None] & erased.any(dim=1)[:, None, :])
+    heights, widths = erased.any(dim=2).sum(dim=1)[hit], erased.any(dim=1).sum(dim=1)[hit]
+    shares = heights * widths / 32**2
+    assert 0.015 < shares.min() < 0.03 and 0.36 < shares.max() < 0.42
+    assert shares.mean().item() == pytest.approx(0.2, abs=0.02)
+    shapes = heights / widths
+    assert 0.25 < shapes.min() < 0.4 and 2.5 < shapes.max() < 4
+    noise = shown.permute(0, 2, 3, 1)[erased]
+    assert torch.allclose(noise.mean(dim=0), torch.zeros(3), atol=0.02)
+    assert torch.allclose(noise.std(dim=0), torch.ones(3), atol=0.02)
+
+
+def test_erasers_follow_in_their_order():
+    transform = train_transform(plain(16, ["flip", "erasing", "cutout"]))
+    torch.manual_seed(0)
+    shown = [transform(Image.new("RGB", (16, 16), "white")) for _ in range(20)]
+    assert all((one == 0).any() for one in shown) and any(one.min() < 0 for one in shown)
+
+
+@pytest.mark.parametrize("name", ["cutout", "erasing"])
+def test_erasers_draw_from_torchs_generator(name):
+    transform, image = train_transform(plain(16, ["crop", name])), image_of(16, 16)
+    states = [torch.manual_seed(3) and [transform(image) for _ in range(4)] for _ in range(2)]
+    assert all(torch.equal(one, two) for one, two in zip(*states, strict=True))
+    assert not torch.equal(states[0][0], states[0][1])
 
 
 @pytest.mark.parametrize("name", ["crop", "resized_crop", "randaugment", "trivialaugment"])

@@ -10,7 +10,7 @@ import selfdistill
 
 ROOT = Path(selfdistill.__file__).parent
 LAYERS = [  # from the top; the units of one layer may import each other
-    {"__main__", "cli", "workflow", "display", "report"},
+    {"__main__", "cli", "workflow", "display", "report", "cards"},
     {"build"},
     {"train", "export", "run"},
     {"methods", "data", "students"},

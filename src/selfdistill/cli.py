@@ -149,8 +149,15 @@ def export(
 
 
 @app.command()
-def methods() -> None:
-    """List the training methods: paper, needs, tasks, cost."""
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this method's card.")] = None,
+) -> None:
+    """List the training methods: paper, needs, tasks, cost; or tell all about one."""
+    if name is not None:
+        from .cards import card
+
+        print(card(name))
+        return
     from .display import console
     from .workflow import methods_table
 

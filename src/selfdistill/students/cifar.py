@@ -1,8 +1,8 @@
 """`cifar:NAME`: networks for small images, which work on any image size and number of channels.
 
-All have a 3x3 stem, no pooling before the head, and nothing that works in place. Each runs its children one after
-another, a stage in one `layerN`, and says in `feature_info` (timm's vocabulary) which submodules hand out the rectified
-map of each stage.
+None reduces the image in its stem, and nothing works in place. Each runs its children one after another, a stage in one
+`layerN` (of a VGG `blockN`), and says in `feature_info` (timm's vocabulary) which submodules hand out the stages' maps,
+rectified in all but MobileNetV2, whose stages end without an activation.
 """
 
 import re
@@ -11,8 +11,11 @@ from typing import Any
 from torch import nn
 
 from ..foreign import nearest, reason
+from .mobilenetv2 import MobileNetV2
 from .refusals import free_parameters, refused_option
 from .resnet import BasicBlock, Bottleneck, ResNet
+from .shufflenet import ShuffleNetV1, ShuffleNetV2
+from .vgg import VGG
 from .wrn import WideResNet
 
 RESNETS = {  # block, blocks of each stage, channels of the stem and of each stage
@@ -29,17 +32,25 @@ RESNETS = {  # block, blocks of each stage, channels of the stem and of each sta
     "resnet34": (BasicBlock, (3, 4, 6, 3), (64, 64, 128, 256, 512)),
     "resnet50": (Bottleneck, (3, 4, 6, 3), (64, 64, 128, 256, 512)),
 }
+VGGS = {  # convolutions of each block
+    "vgg8": (1, 1, 1, 1, 1),
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+MOBILE = {"mobilenetv2": MobileNetV2, "shufflenetv1": ShuffleNetV1, "shufflenetv2": ShuffleNetV2}
 USUAL_WIDE = ("16-1", "16-2", "16-4", "28-2", "28-4", "28-10", "40-1", "40-2", "40-4")
 
 
 def names() -> list[str]:
     """Networks to choose from; of the wide ones, whose depth and width are free, only the usual."""
-    return [*RESNETS, *(f"wrn-{size}" for size in USUAL_WIDE), "frskd-wrn-16-2"]
+    return [*RESNETS, *(f"wrn-{size}" for size in USUAL_WIDE), "frskd-wrn-16-2", *VGGS, *MOBILE]
 
 
 def knows(network: str) -> bool:
     """Whether `build` takes `network`."""
-    return network in RESNETS or _wide(network) is not None
+    return network in names() or _wide(network) is not None
 
 
 def build(
@@ -64,6 +75,10 @@ def _constructor(network: str) -> tuple[type[nn.Module], dict[str, Any]]:
     """The class of a network, and the arguments that its name stands for."""
     if network in RESNETS:
         return ResNet, dict(zip(("block", "depths", "widths"), RESNETS[network], strict=True))
+    if network in VGGS:
+        return VGG, {"depths": VGGS[network]}
+    if network in MOBILE:
+        return MOBILE[network], {}
     wide = _wide(network)
     if wide is None:
         raise ValueError(f"no network is called 'cifar:{network}'{nearest(network, names(), 'cifar:')}")

@@ -1,0 +1,56 @@
+"""Lightweight Self-Knowledge Distillation with Multi-source Information Fusion: reverse guidance (DRG).
+
+Wang, Han, Guo. Preprint 2023. https://arxiv.org/abs/2305.09183
+"""
+
+from torch import Tensor
+
+from .. import losses
+from ..method import Batch, Count, Method, Positive, Step, Weight
+from ..nets.exits import SeparableExit, halvings, shallow_levels
+
+
+class DRG(Method):
+    """A light classifier on an early feature map teaches the student, so that what that map knows is not lost later.
+
+    It reads the map through an attention gate and learns from its own cross-entropy, which reaches the student's early
+    stages; its scores are a constant teacher.
+
+    Departs from the paper: the released script cannot run as it stands and its classifier has the width of another
+    network's, so this is the paper's description. The classifier's width grows evenly from that of its map to that of
+    the deepest, halving down to the deepest map's size.
+    """
+
+    cost = "a light classifier of separable convolutions: 0.03x the parameters of a ResNet-18"
+
+    alpha: Weight = 0.2  # weighs the soft-label loss
+    temperature: Positive = 4.0  # softens both distributions
+    level: Count = 2  # feature map that the classifier reads, 1 being the shallowest
+
+    def setup(self) -> None:
+        self.refuse_idle(["temperature"], self.alpha == 0, "alpha=0")
+        levels = len(shallow_levels(self.taps))
+        if self.level > levels:
+            raise ValueError(
+                f"level={self.level} is not before the student's deepest of {levels + 1} feature maps; "
+                f"choose level={levels} or less"
+            )
+        early, deepest = list(self.taps)[self.level - 1], list(self.taps)[-1]
+        self.early_exit = SeparableExit(
+            early.channels,
+            deepest.channels,
+            halvings(early.size, deepest.size),
+            self.task.num_classes,
+            attention=True,
+        )
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits, features = self.taps(batch.images)
+        early_logits, _ = self.early_exit(features[self.level - 1])
+        terms = {
+            "task": self.task.loss(logits, batch.target),
+            "exit": self.task.loss(early_logits, batch.target),
+        }
+        if self.alpha:
+            terms["kd"] = self.alpha * losses.kd(logits, early_logits, self.temperature)
+        return Step(terms, logits)

@@ -1,0 +1,120 @@
+"""Dual Teachers for Self-Knowledge Distillation (DTSKD).
+
+Li, Li, Yang, Song, Yang, Pan. Pattern Recognition 2024. https://www.sciencedirect.com/science/article/pii/S0031320324001730
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .. import distributed, losses
+from ..method import Batch, Count, Method, Positive, Share, Step, Weight
+from ..nets.exits import shallow_levels
+from ..nets.topdown import TopDown
+
+
+class DTSKD(Method):
+    """The student and each of its light branches learn from their own past, and the branches from the student too.
+
+    The past: what the same head said of the same image an epoch ago, mixed with the label; the label's share falls
+    from `label_share` to `last_label_share` along a cosine. The present: the student's scores, which every branch
+    imitates. Branches stand on pooled maps, joined from deep to shallow.
+
+    Departs from the paper: this is the authors' code, of which they say that it may reproduce a little less than they
+    published. In it the imitation's gradient reaches the student's scores as well; `stop_gradient` makes them a
+    constant. It writes the history only where several processes train; here it is always written. The label's share
+    moves with every step, not every epoch, and the targets' entropy, which the code subtracts and which has no
+    gradient, is left in. An image not seen yet has its label for a past. Mixed images have none and are refused.
+    """
+
+    soft_targets = False
+    cost = (
+        "light branches on pooled maps: 0.25x the parameters of a ResNet-18; state: class probabilities of each "
+        "training image, for the student and each branch (80 MB for CIFAR-100, 20 GB for ImageNet, with four heads)"
+    )
+
+    ce_weight: Weight = 0.2  # weighs the cross-entropies against label and past
+    kd_weight: Weight = 0.8  # weighs the branches' imitation of the student
+    backbone_weight: Weight = 3.0  # of the student's cross-entropy among all
+    branch_weight: Weight = 1.0  # of each branch's
+    label_share: Share = 0.9  # of the label in the targets, at the start of training
+    last_label_share: Share = 0.0  # at its end
+    temperature: Positive = 4.0  # softens both distributions of the imitation
+    stop_gradient: bool = False  # True: the imitation's gradient does not reach the student's scores
+    width: Count = 512  # channels of the branches
+
+    def setup(self) -> None:
+        self.refuse_idle(["temperature", "stop_gradient"], self.kd_weight == 0, "kd_weight=0")
+        if self.task.num_examples < 1:
+            raise ValueError(
+                f"DTSKD remembers each training image, and task.num_examples={self.task.num_examples}; "
+                f"give how many there are"
+            )
+        num_branches, num_classes = len(shallow_levels(self.taps)), self.task.num_classes
+        self.top_down = TopDown(self.taps.channels, self.width, top_lateral=False)
+        self.classifiers = nn.ModuleList(nn.Linear(self.width, num_classes) for _ in range(num_branches))
+        self.register_buffer("history", torch.zeros(self.task.num_examples, 1 + num_branches, num_classes))
+        # Every process writes all rows: DDP need not send the table around at every step.
+        self._ddp_params_and_buffers_to_ignore = ["history"]
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits, features = self.taps(batch.images)
+        branches = self.branch_scores(features)
+        targets = self.targets(batch, progress)
+        self.remember(batch.row, [logits, *branches])
+        own = [self.task.loss(scores, target) for scores, target in zip([logits, *branches], targets, strict=True)]
+        terms = {
+            "task": self.ce_weight * self.backbone_weight * own[0],
+            "branches": self.ce_weight * self.branch_weight * sum(own[1:]),
+        }
+        if self.kd_weight:
+            example = logits.detach() if self.stop_gradient else logits
+            terms["kd"] = self.kd_weight * sum(imitation(scores, example, self.temperature) for scores in branches)
+        return Step(terms, logits)
+
+    def branch_scores(self, features: list[Tensor]) -> list[Float[Tensor, "b k"]]:
+        pooled = [feature.mean(dim=(2, 3), keepdim=True) for feature in features]
+        joined = self.top_down(pooled)
+        return [fc(each.flatten(1)) for fc, each in zip(self.classifiers, joined, strict=True)]
+
+    def targets(self, batch: Batch, progress: Tensor | float) -> list[Float[Tensor, "b k"]]:
+        """Label and past of every image, mixed, for each head: the student, then the branches."""
+        if batch.row is None:
+            raise ValueError("DTSKD knows an image by its row in the training set, and batch.row=None; give the rows")
+        if batch.target.is_floating_point():
+            raise ValueError("DTSKD remembers what was said of single images, and these labels are mixed; use mix=none")
+        label = F.one_hot(batch.target, self.task.num_classes).to(self.history.dtype)[:, None]
+        past = self.history[batch.row]
+        seen = past.sum(dim=2, keepdim=True) > 0
+        share = cosine(progress, self.label_share, self.last_label_share)
+        return list((share * label + (1 - share) * torch.where(seen, past, label)).unbind(dim=1))
+
+    def remember(self, row: Tensor, scores: list[Tensor]) -> None:
+        said = torch.stack(scores, dim=1).detach().to(self.history.dtype).softmax(dim=2)
+        self.history[distributed.gather_rows(row)] = distributed.gather_rows(said)
+
+
+@losses.in_float32
+def imitation(
+    logits: Float[Tensor, "b k"], example: Float[Tensor, "b k"], temperature: float = 4.0
+) -> Float[Tensor, ""]:
+    """T^2 * KL(example || logits) of the softened distributions, in nats, mean over batch; gradients reach both.
+
+    >>> imitation(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0]])).item()
+    0.0
+    """
+    log_own = F.log_softmax(logits / temperature, dim=1)
+    log_example = F.log_softmax(example / temperature, dim=1)
+    return temperature**2 * (log_example.exp() * (log_example - log_own)).sum(dim=1).mean()
+
+
+def cosine(progress: Tensor | float, first: float, last: float) -> Tensor:
+    """From `first` at progress 0 to `last` at 1 along half a cosine.
+
+    >>> [round(float(cosine(p, 0.9, 0.1)), 3) for p in (0.0, 0.5, 1.0)]
+    [0.9, 0.5, 0.1]
+    """
+    return last + (first - last) * (1 + torch.cos(math.pi * torch.as_tensor(progress))) / 2

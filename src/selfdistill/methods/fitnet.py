@@ -1,0 +1,83 @@
+"""FitNets: Hints for Thin Deep Nets.
+
+Romero, Ballas, Kahou, Chassang, Gatta, Bengio. ICLR 2015. https://arxiv.org/abs/1412.6550
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .. import losses
+from ..method import Batch, Count, Method, Positive, Step
+from ..nets.bifpn import enlarge
+from ..nets.teachers import teaching_levels
+from ..taps import Tap
+
+
+class FitNet(Method):
+    """One feature map of a frozen teacher is a hint: the student's map of the same depth learns to predict it.
+
+    A regressor that only training has brings the student's map to the teacher's channels and size. Levels are matched
+    from the deepest upwards. The labels teach by plain cross-entropy; there is no soft-label loss.
+
+    Departs from the paper: it first trains the layers up to the hint alone, and then the whole student by soft labels.
+    Here hint and labels teach together, the distance is a mean of squares and its weight 100, as in later comparisons
+    on CIFAR-100. From these comes the regressor too: a strided 3x3 convolution where the student's map is twice as
+    large as the teacher's, a transposed one where it is half as large, else a convolution whose kernel takes the
+    surplus off. They leave open maps smaller by another ratio, which are resampled to nearest neighbours here.
+    """
+
+    needs_teacher = True
+    cost = "one forward of the teacher per step, without gradients, and one convolution with batch norm"
+
+    weight: Positive = 100.0  # of the hint
+    level: Count | None = None  # the student's map that learns, 1 being the shallowest; None: the middle (of 4, 2)
+    rectified: bool = True  # a ReLU ends the regressor; False for a teacher whose maps have negative values
+
+    def setup(self) -> None:
+        levels = len(self.taps)
+        if self.level is not None and self.level > levels:
+            raise ValueError(f"level={self.level} was asked for and the student has {levels} feature maps")
+        self.own = (levels + 1) // 2 - 1 if self.level is None else self.level - 1
+        self.taught_by = teaching_levels(levels, len(self.teacher_taps))[self.own]
+        tap, teacher_tap = list(self.taps)[self.own], list(self.teacher_taps)[self.taught_by]
+        self.regressor = Regressor(tap, teacher_tap, rectified=self.rectified)
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits, features = self.taps(batch.images)
+        _, teacher_features = self.ask_teacher(batch.images)
+        hint = teacher_features[self.taught_by]
+        terms = {
+            "task": self.task.loss(logits, batch.target),
+            "hint": self.weight * losses.hint(self.regressor(features[self.own], hint), hint),
+        }
+        return Step(terms, logits)
+
+
+class Regressor(nn.Module):
+    """From a map of the student to the channels and the size of one of the teacher: convolution, batch norm, ReLU."""
+
+    def __init__(self, tap: Tap, teacher_tap: Tap, *, rectified: bool) -> None:
+        super().__init__()
+        self.conv = resizing_convolution(tap, teacher_tap)
+        self.norm = nn.BatchNorm2d(teacher_tap.channels)
+        self.end = nn.ReLU() if rectified else nn.Identity()
+
+    def forward(self, feature: Float[Tensor, "b c _h _w"], hint: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
+        """`hint` gives the size alone."""
+        return self.end(self.norm(enlarge(self.conv(feature), hint)))
+
+
+def resizing_convolution(tap: Tap, teacher_tap: Tap) -> nn.Module:
+    """Brings the student's map to the teacher's size as well as its channels; to the channels alone where it cannot.
+
+    The batch norm behind it has the bias.
+    """
+    channels = tap.channels, teacher_tap.channels
+    sides = list(zip(tap.size, teacher_tap.size, strict=True))
+    if all(own == 2 * aim for own, aim in sides):
+        return nn.Conv2d(*channels, 3, stride=2, padding=1, bias=False)
+    if all(2 * own == aim for own, aim in sides):
+        return nn.ConvTranspose2d(*channels, 4, stride=2, padding=1, bias=False)
+    if all(own >= aim for own, aim in sides):
+        return nn.Conv2d(*channels, tuple(1 + own - aim for own, aim in sides), bias=False)
+    return nn.Conv2d(*channels, 1, bias=False)

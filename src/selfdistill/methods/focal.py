@@ -1,0 +1,43 @@
+"""Focal Loss for Dense Object Detection (focal loss).
+
+Lin, Goyal, Girshick, He, Dollar. ICCV 2017. https://arxiv.org/abs/1708.02002
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import losses
+from ..method import Batch, Method, Step, Weight
+
+
+class Focal(Method):
+    """Cross-entropy that attends to what the student does not know yet: nobody teaches, sure rows count for little.
+
+    A row whose class has the probability p weighs (1 - p)^gamma, and the weight is differentiated too. Against mixed
+    labels the sum over the classes is weighed by the label: sum_k y_k (1 - p_k)^gamma (-log p_k).
+
+    Departs from the paper: there, for detection, every class has a sigmoid of its own and a balancing weight alpha.
+    This is the form that is common in classification: one softmax, no alpha, the mean over the batch.
+    """
+
+    cost = "none"
+
+    gamma: Weight = 2.0  # how fast the weight falls with the probability; 0 is cross-entropy
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits = self.student(batch.images)
+        return Step({"task": focal_loss(logits, batch.target, self.gamma)}, logits)
+
+
+@losses.in_float32
+def focal_loss(logits: Float[Tensor, "b k"], target: Tensor, gamma: float) -> Float[Tensor, ""]:
+    """Mean over the batch of (1 - p)^gamma (-log p), in nats; `target` (b,) class numbers or (b, k) probabilities."""
+    log_p = F.log_softmax(logits, dim=1)
+    # Rounded, 1 - p may be 0, where a power below 1 has no finite slope.
+    unsure = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
+    weighed = unsure**gamma * log_p
+    if target.is_floating_point():
+        return -(target * weighed).sum(dim=1).mean()
+    return F.nll_loss(weighed, target)

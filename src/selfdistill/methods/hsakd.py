@@ -1,0 +1,62 @@
+"""Hierarchical Self-supervised Augmented Knowledge Distillation (HSAKD).
+
+Yang, An, Cai, Xu. IJCAI 2021. https://arxiv.org/abs/2107.13715
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import losses, mixing
+from ..method import Batch, Method, Positive, Step
+from ..nets.teachers import teaching_levels
+from .hsakd_teacher import joint_branches
+
+
+class HSAKD(Method):
+    """A frozen teacher's branches teach the student's, stage by stage, what class and rotation each image shows.
+
+    The teacher is a run of `hsakd_teacher`. The student gets branches of the same kind, which learn from the teacher
+    alone, never from labels; their gradients reach the student's stages. Its own scores learn from the labels of the
+    upright images and from the teacher's scores on all four rotations, which its batch norms see too. Where the two
+    have different numbers of branches, the deepest teaches the deepest and so on upwards, and the teacher's shallowest
+    serves all that are left.
+
+    Departs from the paper: pairs of different depth are not in it, so their mapping is ours. The authors report the
+    epoch with the highest test accuracy; here the last one counts.
+    """
+
+    whole_stages = True
+    needs_teacher = True
+    teacher_method = "hsakd_teacher"
+    cost = "4x the rows, through the teacher and its branches too; branches of 2.5x to 6x the student's parameters"
+
+    temperature: Positive = 3.0  # softens scores and joint scores of both networks
+
+    def setup(self) -> None:
+        taught = self.teacher.net.task.num_classes
+        if taught != self.task.num_classes:
+            raise ValueError(f"the teacher scores {taught} classes and the task has {self.task.num_classes}")
+        self.branches = joint_branches(self.taps, self.task)
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        rotated = mixing.rotations(batch.images)
+        logits, features = self.taps(rotated)
+        joint_logits = [branch(feature) for branch, feature in zip(self.branches, features, strict=True)]
+        teacher_logits, teacher_joint_logits = self.ask_branches(rotated)
+        upright = logits[:: mixing.ROTATIONS]
+        terms = {
+            "task": self.task.loss(upright, batch.target),
+            "kd": losses.kd(logits, teacher_logits, self.temperature),
+            "joint": sum(
+                losses.kd(own, taught, self.temperature)
+                for own, taught in zip(joint_logits, teacher_joint_logits, strict=True)
+            ),
+        }
+        return Step(terms, upright)
+
+    @torch.no_grad()
+    def ask_branches(self, images: Float[Tensor, "b c h w"]) -> tuple[Tensor, list[Tensor]]:
+        """The teacher's scores, and the joint scores that teach each of the student's branches."""
+        logits, joint_logits = self.teacher.net.scores(images)
+        return logits, [joint_logits[level] for level in teaching_levels(len(self.branches), len(joint_logits))]

@@ -1,0 +1,38 @@
+"""A teacher's soft labels together with Teacher-free Feature Distillation (KD + Tf-FD).
+
+Li. ECCV 2022. https://www.ecva.net/papers/eccv_2022/papers_ECCV/papers/136860337.pdf with
+Hinton, Vinyals, Dean. 2015. Distilling the Knowledge in a Neural Network. https://arxiv.org/abs/1503.02531
+"""
+
+from torch import Tensor
+
+from .. import losses
+from ..method import Batch, Positive, Step, Weight
+from .kd import refuse_other_classes
+from .tf_fd import TfFD
+
+
+class KDTfFD(TfFD):
+    """A frozen teacher's soft labels teach the student, whose deeper maps and salient channels teach it too.
+
+    The objective is KD's, its weighted cross-entropy and soft-label loss, plus the two terms of Tf-FD.
+
+    Departs from the paper: it reports this combination without its weights, and the authors' code refuses the mode; the
+    weights here are those of `kd` and of `tf_fd`. What `tf_fd` says of its two terms holds here.
+    """
+
+    needs_teacher = True
+    cost = "one forward of the teacher per step, without gradients"
+
+    alpha: Weight = 0.1  # weighs the cross-entropy
+    beta: Positive = 0.9  # weighs the soft-label loss
+    temperature: Positive = 4.0  # softens both distributions
+
+    def setup(self) -> None:
+        super().setup()
+        refuse_other_classes(self)
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        terms, logits = super().forward(batch, progress)
+        kd = losses.kd(logits, self.teacher(batch.images), self.temperature)
+        return Step(terms | {"task": self.alpha * terms["task"], "kd": self.beta * kd}, logits)

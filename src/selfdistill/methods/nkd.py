@@ -1,0 +1,81 @@
+"""From Knowledge Distillation to Self-Knowledge Distillation: normalized knowledge distillation (NKD).
+
+Yang, Zeng, Li, Zhang, Yuan, Li. ICCV 2023. https://arxiv.org/abs/2303.13005
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from .. import losses
+from ..method import Batch, Method, Positive, Step, Weight
+from .kd import refuse_other_classes
+
+
+class NKD(Method):
+    """A frozen teacher's soft labels teach the student in two parts: the true class, and the others among themselves.
+
+    The true class learns with the teacher's probability of it as its weight. The other classes of both networks are
+    normalised to sum to 1 before they are compared, whatever the true class leaves them: plain distillation compares
+    them as they are. Mixed labels are refused: an image has one true class.
+
+    Departs from the paper: nothing known. Only the other classes are softened; both parts are cross-entropies, so they
+    do not reach 0 where the student equals its teacher.
+    """
+
+    needs_teacher = True
+    soft_targets = False
+    cost = "one forward of the teacher per step, without gradients"
+
+    gamma: Weight = 1.5  # weighs the classes other than the true one
+    temperature: Positive = 1.0  # softens these, in both networks
+
+    def setup(self) -> None:
+        self.refuse_idle(["temperature"], self.gamma == 0, "gamma=0")
+        refuse_other_classes(self)
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        if batch.target.is_floating_point():
+            raise ValueError("NKD tells the true class from the others, and these labels are mixed; use mix=none")
+        logits, teacher_logits = self.student(batch.images), self.teacher(batch.images)
+        terms = {
+            "task": self.task.loss(logits, batch.target),
+            "target": true_class(logits, teacher_logits, batch.target),
+        }
+        if self.gamma:
+            rest = other_classes(logits, teacher_logits, batch.target, temperature=self.temperature)
+            terms["others"] = self.gamma * rest
+        return Step(terms, logits)
+
+
+@losses.in_float32
+def true_class(
+    logits: Float[Tensor, "b k"], teacher_logits: Float[Tensor, "b k"], target: Int64[Tensor, " b"]
+) -> Float[Tensor, ""]:
+    """-t_y log s_y, y the true class, in nats, mean over the batch; the teacher's t is a constant.
+
+    >>> round(true_class(torch.zeros(1, 4), torch.zeros(1, 4), torch.tensor([2])).item(), 4)  # 1/4 log 4
+    0.3466
+    """
+    trust = teacher_logits.detach().softmax(dim=1).gather(1, target[:, None])[:, 0]
+    return (trust * F.cross_entropy(logits, target, reduction="none")).mean()
+
+
+@losses.in_float32
+def other_classes(
+    logits: Float[Tensor, "b k"],
+    teacher_logits: Float[Tensor, "b k"],
+    target: Int64[Tensor, " b"],
+    *,
+    temperature: float = 1.0,
+) -> Float[Tensor, ""]:
+    """T^2 times the sum over i != y of -N(t_i) log N(s_i), N softened and summing to 1 without y, mean over the batch.
+
+    The teacher's N(t) is a constant.
+
+    >>> round(other_classes(torch.zeros(1, 4), torch.zeros(1, 4), torch.tensor([2])).item(), 4)  # log 3
+    1.0986
+    """
+    aims = torch.softmax(losses.others(teacher_logits.detach(), target) / temperature, dim=1)
+    return temperature**2 * F.cross_entropy(losses.others(logits, target) / temperature, aims)

@@ -1,0 +1,129 @@
+"""A Comprehensive Overhaul of Feature Distillation (OFD).
+
+Heo, Kim, Yun, Park, Kwak, Choi. ICCV 2019. https://arxiv.org/abs/1904.01866
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .. import losses
+from ..dryrun import DryRun
+from ..method import Batch, Method, Positive, Step
+from ..nets.bifpn import enlarge
+from ..nets.copies import PROJECTIONS
+from ..nets.teachers import teaching_levels
+from ..stages import Output
+from ..taps import Tap, Taps
+from .frskd import connector
+
+
+class OFD(Method):
+    """A frozen teacher's feature maps, as they are before their ReLU, teach the student's at every level.
+
+    Behind a 1x1 convolution with batch norm the student's map imitates the teacher's, but what the teacher's ReLU would
+    cut counts little: below a margin all values are alike, and a student below a negative one is left in peace. The
+    margin of a channel is what its negative values are on average, told from the weight and bias of the teacher's
+    trained batch norm, in a residual block that of the residual branch. Every level weighs half of the next deeper;
+    levels are matched from the deepest upwards, and where sizes differ the student's map is resampled to the nearest.
+
+    A map counts as it is before the `nn.ReLU` that it ends in. One that ends otherwise (the bare sum of a linear
+    bottleneck, another activation, a ReLU that is no module) is taken as it is. A teacher is refused where no batch
+    norm of a map's width runs before it, as in vision transformers.
+
+    Departs from the paper: nothing known in the objective. The authors' code leaves the teacher in training mode, where
+    its batch norms take the batch's statistics and go on moving; here it is in eval mode.
+    """
+
+    needs_teacher = True
+    cost = "one forward of the teacher per step, without gradients, and a 1x1 convolution with batch norm per level"
+
+    weight: Positive = 0.001  # of the whole feature loss, which is a sum over channels and positions
+
+    def setup(self) -> None:
+        outputs, teacher_outputs = (DryRun(t.student, t.image_shape).outputs for t in (self.taps, self.teacher_taps))
+        self.maps = BeforeReLU(self.taps, outputs)
+        self.teacher_maps = BeforeReLU(self.teacher_taps, teacher_outputs)
+        self.taught_by = teaching_levels(len(self.taps), len(self.teacher_taps))
+        teachers = [list(self.teacher_taps)[level] for level in self.taught_by]
+        norms = [last_norm(teacher_outputs, tap) for tap in teachers]
+        self.register_buffer("margins", torch.cat([losses.negative_margin(n.weight, n.bias) for n in norms]))
+        self.widths = [tap.channels for tap in teachers]
+        pairs = zip(self.taps.channels, self.widths, strict=True)
+        self.connectors = nn.ModuleList(connector(channels, width, rectified=False) for channels, width in pairs)
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits, features = self.maps(batch.images)
+        with torch.no_grad():
+            _, teacher_features = self.teacher_maps(batch.images)
+        teachers = [teacher_features[level] for level in self.taught_by]
+        own = [
+            enlarge(connected(feature), teacher)
+            for connected, feature, teacher in zip(self.connectors, features, teachers, strict=True)
+        ]
+        halved = [0.5**above for above in reversed(range(len(own)))]  # each level half the weight of the next deeper
+        distances = map(losses.overhaul, own, teachers, self.margins.split(self.widths))
+        terms = {
+            "task": self.task.loss(logits, batch.target),
+            "feature": self.weight * sum(w * d for w, d in zip(halved, distances, strict=True)),
+        }
+        return Step(terms, logits)
+
+
+class BeforeReLU:
+    """What `Taps` gives, but each map that an `nn.ReLU` ends as it is before it.
+
+    `outputs` are those of a dry run of the same network.
+    """
+
+    def __init__(self, taps: Taps, outputs: Mapping[str, Output]) -> None:
+        self.taps = taps
+        self._caught: dict[int, Tensor] | None = None  # a dict while a call is under way
+        relus = [last_relu(outputs, tap.name) for tap in taps]
+        self._rectified = [relu is not None for relu in relus]
+        for i, relu in enumerate(relus):
+            if relu is not None:  # hooked once, and asleep outside calls, as in `Taps`
+                relu.register_forward_pre_hook(functools.partial(self._catch, i))
+
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], list[Float[Tensor, "b _ _ _"]]]:
+        self._caught = caught = {}
+        try:
+            logits, features = self.taps(images)
+        finally:
+            self._caught = None
+        return logits, [caught[i] if self._rectified[i] else feature for i, feature in enumerate(features)]
+
+    def _catch(self, i: int, relu: nn.ReLU, args: tuple[Any, ...]) -> None:
+        if self._caught is not None:  # of several calls the last one counts, as in the dry run
+            self._caught[i] = args[0].clone() if relu.inplace else args[0]
+
+
+def last_relu(outputs: Mapping[str, Output], name: str) -> nn.ReLU | None:
+    """The ReLU whose output is the very tensor that the submodule `name` returns; None where there is none."""
+    if name not in outputs:
+        return None
+    map_ = outputs[name].value
+    found = [o for o in outputs.values() if isinstance(o.module, nn.ReLU) and o.value.shape == map_.shape]
+    return next((o.module for o in reversed(found) if o.lies_in(map_)), None)
+
+
+def last_norm(outputs: Mapping[str, Output], tap: Tap) -> nn.BatchNorm2d:
+    """The batch norm of as many channels as the map that ran last before it; a projection shortcut's only if alone."""
+    names = list(outputs)
+    before = names[: names.index(tap.name) + 1] if tap.name in outputs else []
+    fits = [n for n in before if is_affine_norm(outputs[n].module, tap.channels)]
+    if not fits:
+        raise ValueError(
+            f"OFD tells a margin from the batch norm before each of the teacher's maps, and none of {tap.channels} "
+            f"channels runs before {tap.name!r}; give it a teacher whose stages end in one, as a ResNet's do"
+        )
+    residual = [n for n in fits if not set(PROJECTIONS) & set(n.split("."))]
+    return outputs[(residual or fits)[-1]].module
+
+
+def is_affine_norm(module: nn.Module, channels: int) -> bool:
+    return isinstance(module, nn.BatchNorm2d) and module.affine and module.num_features == channels

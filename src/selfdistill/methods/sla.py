@@ -1,0 +1,49 @@
+"""Self-supervised Label Augmentation via Input Transformations (SLA).
+
+Lee, Hwang, Shin. ICML 2020. https://arxiv.org/abs/1910.05872
+"""
+
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .. import mixing
+from ..method import Batch, Method, Positive, Step
+
+
+class SLA(Method):
+    """The student learns class and rotation jointly: nobody teaches, the labels themselves are augmented.
+
+    Each image is seen in its four rotations, all in one forward pass. A linear head on the student's deepest map,
+    pooled, tells which of 4 K pairs of class and rotation a row is; the student's own classifier learns from the
+    upright rows.
+
+    Departs from the paper: there the joint classifier is what ships, and a test image's scores are those of its four
+    rotations, aggregated. Here the plain student ships, so the joint head is dropped and the student's own
+    cross-entropy is added: this is SLA-SD without its distillation, the control that shows what that adds.
+    """
+
+    soft_targets: ClassVar[bool] = False
+    cost = "4x the rows, a linear head"
+
+    weight: Positive = 1.0  # weighs the joint loss; 4, a sum over rotations, is the authors' variant for large data
+
+    def setup(self) -> None:
+        _, height, width = self.task.image_shape
+        if height != width:
+            raise ValueError(f"rotations need square images, and these are {height} x {width}")
+        self.joint = nn.Linear(self.taps.channels[-1], mixing.ROTATIONS * self.task.num_classes)
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits, joint = self.plain_and_joint(batch.images)
+        terms = {
+            "task": self.task.loss(logits, batch.target),
+            "joint": self.weight * self.task.loss(joint, mixing.joint_labels(batch.target)),
+        }
+        return Step(terms, logits)
+
+    def plain_and_joint(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], Float[Tensor, "4*b j"]]:
+        """The student's scores of the upright images, and the joint scores of all their rotations."""
+        logits, features = self.taps(mixing.rotations(images))
+        return logits[:: mixing.ROTATIONS], self.joint(features[-1].mean(dim=(2, 3)))

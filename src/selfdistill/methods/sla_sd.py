@@ -1,0 +1,31 @@
+"""Self-supervised Label Augmentation via Input Transformations, with self-distillation (SLA-SD).
+
+Lee, Hwang, Shin. ICML 2020. https://arxiv.org/abs/1910.05872
+"""
+
+from torch import Tensor
+
+from .. import losses, mixing
+from ..method import Batch, Positive, Step
+from .sla import SLA
+
+
+class SLASD(SLA):
+    """What the student knows of an image from all four of its rotations teaches it to know as much from one.
+
+    The joint scores of class and rotation, aggregated over an image's rotations, are the teacher, a constant; the
+    student's plain scores of the upright image follow them, and the labels. One forward pass over all 4 b rows.
+
+    Departs from the paper: nothing known; the objective is the authors' code's, with their temperature.
+    """
+
+    temperature: Positive = 1.0  # softens both distributions
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits, joint = self.plain_and_joint(batch.images)
+        terms = {
+            "task": self.task.loss(logits, batch.target),
+            "joint": self.weight * self.task.loss(joint, mixing.joint_labels(batch.target)),
+            "kd": losses.kd(logits, mixing.aggregate(joint), self.temperature),
+        }
+        return Step(terms, logits)

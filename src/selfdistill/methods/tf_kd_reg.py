@@ -1,0 +1,56 @@
+"""Revisiting Knowledge Distillation via Label Smoothing Regularization: manually designed regularization (Tf-KD reg).
+
+Yuan, Tay, Li, Wang, Feng. CVPR 2020. https://arxiv.org/abs/1909.11723
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import losses
+from ..method import Batch, Method, Positive, Share, Step, Weight
+
+
+class TfKDReg(Method):
+    """A virtual teacher that is always right and knows no similarities teaches the student: no network, only a formula.
+
+    It gives the true class the probability `correct`, shares the rest among the others, and is softened. The loss is
+    a mean over batch and classes, not a sum over classes: that is why its `multiplier` is large.
+
+    Departs from the paper: this is the authors' code, which gave the published numbers. Its temperature divides the
+    virtual teacher's probabilities, and a softmax follows, which leaves them nearly uniform; `softens` logits is what a
+    temperature does to a network's scores. The student's scores are not softened, nor is there a factor T^2.
+    """
+
+    cost = "none"
+
+    alpha: Share = 0.1  # of the virtual teacher's loss; the cross-entropy has the rest
+    temperature: Positive = 20.0  # softens the virtual teacher alone
+    multiplier: Weight = 100.0  # of the virtual teacher's loss, for its mean over classes
+    correct: Share = 0.99  # the virtual teacher's probability of the true class, a in the paper
+    softens: Literal["probabilities", "logits"] = "probabilities"  # what the temperature divides
+
+    def setup(self) -> None:
+        rest = ["temperature", "multiplier", "correct", "softens"]
+        self.refuse_idle(rest, self.alpha == 0, "alpha=0")
+        self.refuse_idle([name for name in rest if name != "multiplier"], self.multiplier == 0, "multiplier=0")
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits = self.student(batch.images)
+        reg = losses.kl(logits, self.virtual_teacher(batch.target, logits.dtype)) / self.task.num_classes
+        terms = {
+            "task": (1 - self.alpha) * self.task.loss(logits, batch.target),
+            "reg": self.alpha * self.multiplier * reg,
+        }
+        return Step(terms, logits)
+
+    def virtual_teacher(self, target: Tensor, dtype: torch.dtype) -> Float[Tensor, "b k"]:
+        """Its softened probabilities for labels (b,) or, mixed, (b, k), in float32 at least."""
+        label = target if target.is_floating_point() else F.one_hot(target, self.task.num_classes)
+        other = (1 - self.correct) / (self.task.num_classes - 1)
+        probabilities = other + (self.correct - other) * label.to(torch.promote_types(dtype, torch.float32))
+        scores = probabilities if self.softens == "probabilities" else probabilities.log()
+        return torch.softmax(scores / self.temperature, dim=1)

@@ -1,0 +1,43 @@
+"""Revisiting Knowledge Distillation via Label Smoothing Regularization: self-training (Tf-KD self).
+
+Yuan, Tay, Li, Wang, Feng. CVPR 2020. https://arxiv.org/abs/1909.11723
+"""
+
+from torch import Tensor
+
+from .. import losses
+from ..method import Batch, Method, Positive, Share, Step, Weight
+from .kd import refuse_other_classes
+
+
+class TfKDSelf(Method):
+    """The same network, trained before without a teacher and now frozen, teaches the student its soft labels.
+
+    The soft-label loss is a mean over batch and classes, not a sum over classes: that is why its `multiplier` is large.
+    Divided by 100 classes, 50 is a half; with fewer classes the same multiplier weighs more. It, the share and the
+    temperature are those of the authors' ResNet-18; other networks have others.
+
+    Departs from the paper: the mean over classes and the multiplier are the authors' code, which gave the published
+    numbers. Any trained network of the task may teach; the paper's method is the student's own architecture.
+    """
+
+    needs_teacher = True
+    cost = "one forward of the teacher per step, without gradients"
+
+    alpha: Share = 0.95  # of the soft-label loss; the cross-entropy has the rest
+    temperature: Positive = 6.0  # softens both distributions
+    multiplier: Weight = 50.0  # of the soft-label loss, for its mean over classes; 1 to 50 in the authors' code
+
+    def setup(self) -> None:
+        refuse_other_classes(self)
+        self.refuse_idle(["temperature", "multiplier"], self.alpha == 0, "alpha=0")
+        self.refuse_idle(["temperature"], self.multiplier == 0, "multiplier=0")
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits = self.student(batch.images)
+        kd = losses.kd(logits, self.teacher(batch.images), self.temperature) / self.task.num_classes
+        terms = {
+            "task": (1 - self.alpha) * self.task.loss(logits, batch.target),
+            "kd": self.alpha * self.multiplier * kd,
+        }
+        return Step(terms, logits)

@@ -1,0 +1,71 @@
+"""Teacher-free Distillation via Regularizing Intermediate Representation (TFD).
+
+Li, Liang, Yang, Jin. IJCNN 2022. https://doi.org/10.1109/IJCNN55064.2022.9892575
+"""
+
+import itertools
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import losses
+from ..method import Batch, Method, Share, Step, Weight
+
+
+class TFD(Method):
+    """Every feature map imitates every deeper one of the same network; the deeper is a constant.
+
+    Of two maps the larger is average-pooled to the size of the smaller, and of the wider the first channels count, as
+    many as the other has. The distance is averaged over all pairs. The paper's TFD-dagger is `epsilon` 0.1.
+
+    Departs from the paper: nothing known. It writes the squared l2 distance without saying whether it is a sum or a
+    mean; it is a mean over all elements here, as in the published code of Tf-FD, this method's successor, where the
+    same 0.005 is a default. The width-wise term, which is drawn and weighed (0.0004) but not part of the published
+    objective, is left out: `tf_fd` has one.
+    """
+
+    cost = "none beside plain training: no further rows, parameters or state"
+
+    alpha: Weight = 0.005  # weighs the imitation of deeper maps
+    epsilon: Share = 0.0  # label smoothing: mass that the true class shares with all classes; 0.1 is TFD-dagger
+
+    def setup(self) -> None:
+        refuse_single_level(self)
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        logits, features = self.taps(batch.images)
+        pairs = list(itertools.combinations(features, 2))
+        inter = sum(imitation(shallow, deep) for shallow, deep in pairs) / len(pairs)
+        task = losses.smoothed_cross_entropy(logits, batch.target, self.epsilon)
+        return Step({"task": task, "inter": self.alpha * inter}, logits)
+
+
+@losses.in_float32
+def imitation(
+    feature: Float[Tensor, "b c h w"],
+    teacher_feature: Float[Tensor, "b d y x"],
+) -> Float[Tensor, ""]:
+    """Mean squared difference of two maps at the smaller of their sizes and in the channels that both have, the first.
+
+    The teacher is detached here.
+    """
+    channels = min(feature.shape[1], teacher_feature.shape[1])
+    return F.mse_loss(*at_one_size(feature[:, :channels], teacher_feature.detach()[:, :channels]))
+
+
+def at_one_size(
+    one: Float[Tensor, "b c h w"], other: Float[Tensor, "b d y x"]
+) -> tuple[Float[Tensor, "b c p q"], Float[Tensor, "b d p q"]]:
+    """Both maps average-pooled to the smaller height and the smaller width of the two; equal sizes stay as they are."""
+    size = [min(sides) for sides in zip(one.shape[2:], other.shape[2:], strict=True)]
+    return F.adaptive_avg_pool2d(one, size), F.adaptive_avg_pool2d(other, size)
+
+
+def refuse_single_level(method: Method) -> None:
+    """Raises `ValueError` for a student without a deeper map to learn from."""
+    if len(method.taps) < 2:
+        raise ValueError(
+            f"{type(method).__name__} lets maps learn from deeper ones and needs at least 2 of them, and the student "
+            f"has 1 ({method.taps.channels[0]} channels); name more submodules in taps=[...]"
+        )

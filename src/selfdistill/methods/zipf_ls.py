@@ -1,0 +1,103 @@
+"""Efficient One Pass Self-distillation with Zipf's Label Smoothing (Zipf's LS).
+
+Liang, Li, Bing, Zhao, Tang, Lin, Fan. ECCV 2022. https://arxiv.org/abs/2207.12980
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from .. import losses
+from ..method import Batch, Method, Positive, Step, Weight
+
+
+class ZipfLS(Method):
+    """The positions of the student's last feature map vote for classes, and the ranks in the vote are its soft labels.
+
+    A dense head classifies every position. Classes but the true one get soft labels proportional to 1 / rank; those
+    with equally many votes share the best rank among them, so all without a vote are alike. The true class is left to
+    the plain cross-entropy. Mixed labels are refused: an image has one true class.
+
+    Departs from the paper: the dense head is a 1x1 convolution that only training has, and learns by the cross-entropy
+    of its mean over positions, which reaches the student's stages too. The paper's settings for large data sets, which
+    give that cross-entropy no weight, are therefore not to be had. Whether the true class takes part in the ranking is
+    a choice, `ranked`: with "all" the runner-up of a vote that the true class wins is second, and its soft label 1 / 2
+    before the soft labels are scaled to sum to 1.
+    """
+
+    soft_targets = False
+    cost = "a linear head on the last map, at every position; with previous_stage one more on the map before it"
+
+    weight: Weight = 0.1  # lambda in the paper: weighs the votes' soft labels; 1 for Tiny ImageNet
+    head_weight: Positive = 0.1  # weighs the dense head's cross-entropy; 0.5 for Tiny ImageNet
+    ranked: Literal["all", "others"] = "all"  # which classes are ranked: all, or all but the true one
+    previous_stage: bool = False  # the map before the last votes too, enlarged twice
+
+    def setup(self) -> None:
+        self.refuse_idle(["ranked"], self.weight == 0, "weight=0")
+        self.voting = 1 + self.previous_stage  # so many of the deepest maps
+        if self.voting > len(self.taps):
+            raise ValueError(
+                "previous_stage=True needs two feature maps, and this student has one; name two in taps=[...]"
+            )
+        channels = self.taps.channels[-self.voting :]
+        self.heads = nn.ModuleList(nn.Conv2d(c, self.task.num_classes, 1) for c in channels)
+
+    def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
+        if batch.target.is_floating_point():
+            raise ValueError("ZipfLS tells the true class from the others, and these labels are mixed; use mix=none")
+        logits, features = self.taps(batch.images)
+        dense = [head(feature) for head, feature in zip(self.heads, features[-self.voting :], strict=True)]
+        pooled = [scores.mean(dim=(2, 3)) for scores in dense]
+        terms = {"task": self.task.loss(logits, batch.target)}
+        if self.weight:
+            counts = votes(dense[-1])
+            if self.previous_stage:
+                counts = counts + votes(enlarged_twice(dense[0]))
+            soft_labels = zipf(counts, batch.target, self.ranked)
+            terms["zipf"] = self.weight * losses.kl(losses.others(logits, batch.target), soft_labels)
+        terms["heads"] = self.head_weight * sum(self.task.loss(scores, batch.target) for scores in pooled)
+        return Step(terms, logits)
+
+
+def enlarged_twice(scores: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k 2*h 2*w"]:
+    """Bilinear interpolation; of a linear head's scores it equals that of its map."""
+    return F.interpolate(scores, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def votes(scores: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k"]:
+    """At how many positions each class has the largest score; in float32 at least, where counts are exact.
+
+    >>> votes(torch.tensor([[[[3.0, 0.0, 1.0]], [[0.0, 1.0, 0.0]]]])).tolist()
+    [[2.0, 1.0]]
+    """
+    chosen = scores.argmax(dim=1).flatten(1)
+    wide = {"dtype": torch.promote_types(scores.dtype, torch.float32), "device": scores.device}
+    return torch.zeros(scores.shape[:2], **wide).scatter_add(1, chosen, torch.ones(chosen.shape, **wide))
+
+
+def zipf(
+    counts: Float[Tensor, "b k"], target: Int64[Tensor, " b"], among: Literal["all", "others"]
+) -> Float[Tensor, "b k-1"]:
+    """Soft labels of all classes but the true one, in their order: proportional to 1 / rank, they sum to 1.
+
+    A class's rank is 1 plus the number of classes with more votes, `among` all classes or among all but the true one.
+
+    >>> zipf(torch.tensor([[9.0, 2.0, 0.0, 0.0]]), torch.tensor([0]), "others").tolist()
+    [[0.5, 0.25, 0.25]]
+    """
+    ranked = losses.others(ranks(counts), target) if among == "all" else ranks(losses.others(counts, target))
+    return F.normalize(1 / ranked, p=1, dim=1)
+
+
+def ranks(counts: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """1 for the largest of a row; equal ones share the best rank among them.
+
+    >>> ranks(torch.tensor([[3.0, 5.0, 3.0, 1.0]])).tolist()
+    [[2.0, 1.0, 2.0, 4.0]]
+    """
+    not_more = torch.searchsorted(counts.sort(dim=1).values, counts, right=True)
+    return (1 + counts.shape[1] - not_more).to(counts.dtype)
