@@ -1,5 +1,8 @@
 """Small networks and batches that the tests share."""
 
+import copy
+import functools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -101,8 +104,20 @@ def small_batch(kind: type[Method], task: Task, rows: int = 8) -> Batch:
 def small_method(kind: type[Method], task: Task, *, student: nn.Module | None = None, seed: int = 3, **settings):
     """The method around a small student, in training mode, with a teacher where it needs one."""
     student = small_student(task) if student is None else student
-    teacher = small_student(task, seed=4) if kind.needs_teacher else None
-    if kind.teacher_method:
-        teacher = small_method(find_method(kind.teacher_method), task, student=teacher, seed=5)
+    teacher = copy.deepcopy(small_teacher(kind.teacher_method, task)) if kind.needs_teacher else None
     torch.manual_seed(seed)
     return kind(student, task, teacher=teacher, **settings).train()
+
+
+@functools.cache
+def small_teacher(method: str, task: Task) -> nn.Module:
+    """A small network, or the method that trained it where one is named, after 25 steps on one batch."""
+    found = find_method(method or "baseline")
+    trained, batch = small_method(found, task, student=small_student(task, seed=4), seed=5), small_batch(found, task)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(25):
+        optimizer.zero_grad()
+        trained(batch).loss.backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return (trained if method else trained.student).eval()

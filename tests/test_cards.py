@@ -151,7 +151,7 @@ def test_needs_tell_whose_run_the_teacher_must_be():
 
 def test_recipes_are_listed_where_they_lie_here_and_left_out_elsewhere(tmp_path, monkeypatch):
     assert "resnet18_label_smoothing.yaml" in cards.recipes("label_smoothing")["cifar100"]
-    assert "digits_sla.yaml" in cards.recipes("frskd_sla")["quick"]
+    assert "digits_frskd_sla.yaml" in cards.recipes("frskd_sla")["quick"]
     monkeypatch.setattr(cards, "ROOT", tmp_path)
     assert cards.recipes("frskd") == {} and "Recipes" not in cards.card("frskd")
 
@@ -160,7 +160,7 @@ def test_step_times_are_told_where_they_were_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(cards, "ROOT", tmp_path)
     assert cards.step_time("frskd") == "not measured"
     (tmp_path / "docs").mkdir()
-    ratios = {"cifar:resnet18": {"frskd": 1.456}, "cifar:resnet8": {"frskd": 2, "kd": 1.2}}
+    ratios = {"cifar:resnet18": {"ratios": {"frskd": 1.456}}, "cifar:resnet8": {"ratios": {"frskd": 2, "kd": 1.2}}}
     measured = {"machine": "a fast one", "batch": 128, "students": ratios}
     (tmp_path / "docs/step-times.json").write_text(json.dumps(measured))
     told = "1.46x plain training's for `cifar:resnet18`, 2.00x plain training's for `cifar:resnet8`"

@@ -142,10 +142,11 @@ def test_same_seed_gives_the_same_losses(name, kind):
 
 @every_case
 def test_cross_entropy_of_one_batch_falls_by_40_percent_in_25_steps(name, kind):
+    """With a teacher it may be the whole loss: some give the labels a twentieth of the weight, or none at first."""
     method, batch = made(name, kind)
     steps = train(method, batch, range(25))
     first, last = (F.cross_entropy(step.logits, batch.target) for step in (steps[0], steps[-1]))
-    assert last < 0.6 * first
+    assert last < 0.6 * first or (method.needs_teacher and steps[-1].loss < 0.6 * steps[0].loss)
 
 
 @every_case
@@ -382,7 +383,7 @@ def out_of_range(hint):
 def test_no_name_but_a_methods_is_taken():
     with pytest.raises(ValueError, match="no method is called 'frsdk'; did you mean 'frskd'"):
         find_method("frsdk")
-    with pytest.raises(ValueError, match="no method is called 'zzzz'; .*baseline.*frskd"):
+    with pytest.raises(ValueError, match="no method is called 'zzzz'; `selfdistill methods` lists them"):
         find_method("zzzz")
 
 

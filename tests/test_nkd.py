@@ -68,7 +68,7 @@ def test_without_gamma_there_is_no_part_for_the_others():
 
 def test_mixed_labels_are_refused():
     method, batch = made()
-    with pytest.raises(ValueError, match="NKD tells the true class from the others, and these labels are mixed"):
+    with pytest.raises(ValueError, match="NKD needs one class for each image, and these labels are mixed"):
         method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import yaml
 
-from selfdistill.recipe import DataPart, MethodPart, Recipe, commented, dump, known_names, parse, read
+from selfdistill.recipe import DataPart, MethodPart, Recipe, changed, commented, dump, known_names, parse, read
 
 
 def written(tmp_path, text):
@@ -68,9 +68,19 @@ def test_words_go_over_a_file_field_by_field(tmp_path):
 
 def test_a_short_word_keeps_the_rest_of_the_part_in_a_file(tmp_path):
     path = written(tmp_path, "method: {name: frskd, levels: 2}\ndata: {source: /a, limit: 5}\n")
-    recipe = read(path, ["method=frskd_sla", "data=/b"])
-    assert recipe.method.name == "frskd_sla" and recipe.method.hyperparameters == {"levels": 2}
+    recipe = read(path, ["method=frskd", "data=/b"])
+    assert recipe.method.name == "frskd" and recipe.method.hyperparameters == {"levels": 2}
     assert (recipe.data.source, recipe.data.limit) == ("/b", 5)
+
+
+@pytest.mark.parametrize("words", [["method=kd", "method.alpha=0.3"], ["method.alpha=0.3", "method=kd"]])
+def test_another_method_drops_the_files_settings_and_keeps_the_words(tmp_path, words):
+    path = written(tmp_path, "method: {name: frskd, levels: 2, teacher: runs/a, taps: [b]}\n")
+    method = read(path, words).method
+    assert (method.name, method.hyperparameters, method.teacher, method.taps) == ("kd", {"alpha": 0.3}, None, None)
+    again = changed(read(path, words), ["method=baseline"]).method
+    assert (again.name, again.hyperparameters) == ("baseline", {})
+    assert read(words=["method.levels=2", "method=frskd"]).method.hyperparameters == {"levels": 2}
 
 
 @pytest.mark.parametrize(

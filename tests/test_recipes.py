@@ -33,6 +33,31 @@ PUBLISHED = {  # the only accuracies with a source, % top-1; a recipe may also q
     "cifar100/resnet18_cs_kd": {"78.01"},
     "cifar100/resnet18_mixskd": {"80.32"},
     "cifar100/resnet18_ps_kd": {"79.18"},
+    "cifar100/mobilenetv2_hsakd_resnet50": {"73.51", "78.79", "79.43"},
+    "cifar100/mobilenetv2_hsakd_vgg13": {"73.51", "77.45", "79.27"},
+    "cifar100/resnet18_teskd": {"79.15"},
+    "cifar100/resnet18_tf_kd_reg": {"75.87"},
+    "cifar100/resnet18_tf_kd_self": {"75.87"},
+    "cifar100/resnet18_zipf_ls": {"77.38", "75.51"},
+    "cifar100/resnet20_hsakd_resnet56": {"69.62", "72.58", "73.73"},
+    "cifar100/resnet20_kd_tf_fd": {"71.56", "70.62"},
+    "cifar100/resnet20_tf_fd": {"70.62", "69.06"},
+    "cifar100/resnet20_tfd": {"70.56", "69.06"},
+    "cifar100/resnet32x4_hsakd_teacher": {"79.63", "83.73"},
+    "cifar100/resnet50_hsakd_teacher": {"79.34", "83.85"},
+    "cifar100/resnet56_hsakd_teacher": {"73.44", "77.20"},
+    "cifar100/resnet8x4_hsakd_resnet32x4": {"72.95", "77.26", "77.69"},
+    "cifar100/shufflenetv1_hsakd_wrn-40-2": {"71.74", "78.51", "80.11"},
+    "cifar100/shufflenetv2_hsakd_resnet32x4": {"72.96", "79.93", "80.86"},
+    "cifar100/vgg13_hsakd_teacher": {"74.64", "78.48"},
+    "cifar100/wrn-16-2_hsakd_wrn-40-2": {"73.57", "77.20", "78.67"},
+    "cifar100/wrn-16-2_sskd_wrn-40-2": {"73.57", "76.16"},
+    "cifar100/wrn-16-4_ofd": {"79.11", "77.28"},
+    "cifar100/wrn-40-1_hsakd_wrn-40-2": {"71.95", "77.00", "78.12"},
+    "cifar100/wrn-40-2_hsakd_online": {"76.44", "82.58"},
+    "cifar100/wrn-40-2_hsakd_teacher": {"76.45", "80.70"},
+    "imagenet/resnet18_hsakd_resnet34": {"69.75", "72.16", "72.39"},
+    "imagenet/resnet34_hsakd_teacher": {"73.31", "75.48"},
     "imagenet/resnet18_frskd": {"70.17", "69.76"},
     "imagenet/resnet18_baseline": {"69.76"},
     "imagenet/resnet34_frskd": {"73.75", "73.31"},
@@ -95,7 +120,8 @@ def test_its_file_is_named_after_its_student_and_method(path):
     recipe, (_, student, variant) = recipe_of(path), parts_of(path)
     assert recipe.student.name.partition(":")[2] == student
     assert recipe.method.name == method_of(variant)
-    assert recipe.mix.name == (variant.rpartition("_")[2] if variant.endswith(("_mixup", "_cutmix")) else "none")
+    mixing = variant.removeprefix(recipe.method.name).lstrip("_")
+    assert recipe.mix.name == (mixing if mixing in ("mixup", "cutmix") else "none")
     assert (variant == "frskd_f") == (recipe.method.hyperparameters.get("beta") == 0)
 
 
@@ -130,7 +156,8 @@ def test_a_method_differs_from_its_baseline_in_method_and_mixing_alone(path):
     if told := header(path).get("Baseline"):
         words = told.split()
         assert words[:3] == ["selfdistill", "train", path.relative_to(ROOT).as_posix()] and "method=baseline" in words
-        assert read(path, words[3:]).method.name == "baseline"
+        method = read(path, words[3:]).method
+        assert (method.name, method.hyperparameters, method.teacher) == ("baseline", {}, None)
     else:
         baseline = recipe_of(file)
         assert own.model_copy(update={"method": baseline.method, "mix": baseline.mix}) == baseline
@@ -173,7 +200,7 @@ def test_the_page_on_recipes_quotes_no_accuracy():
 
 def test_the_commands_on_the_page_are_recipes_with_settings_that_exist():
     commands = re.findall(r"^selfdistill (?:train|compare) (\S+) (.*)$", readme(), re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for path, words in commands:
         read(ROOT / path, [word for word in words.split() if not word.startswith(("methods=", "seeds="))])
 

@@ -135,7 +135,7 @@ def test_oblong_images_are_refused(name):
 @BOTH
 def test_mixed_labels_are_refused(name):
     method, batch = made(name)
-    with pytest.raises(ValueError, match="joint labels of class numbers, and these labels are mixed"):
+    with pytest.raises(ValueError, match="SLA(SD)? needs one class for each image, and these labels are mixed"):
         method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
 
 

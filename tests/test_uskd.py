@@ -94,7 +94,7 @@ def test_terms_that_weigh_nothing_are_not_there():
 
 def test_mixed_labels_are_refused():
     method, batch = made()
-    with pytest.raises(ValueError, match="USKD tells the true class from the others, and these labels are mixed"):
+    with pytest.raises(ValueError, match="USKD needs one class for each image, and these labels are mixed"):
         method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
 
 

@@ -106,7 +106,7 @@ def test_without_weight_nobody_votes():
 
 def test_mixed_labels_are_refused():
     method, batch = made(side=8)
-    with pytest.raises(ValueError, match="ZipfLS tells the true class from the others, and these labels are mixed"):
+    with pytest.raises(ValueError, match="ZipfLS needs one class for each image, and these labels are mixed"):
         method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
 
 

@@ -95,16 +95,10 @@ def needs(kind: type[Method]) -> list[str]:
             (f"{kind.partners} other image{'s' * (kind.partners > 1)} of each image's class", kind.partners),
             (f"a teacher (`method.teacher`, a run folder) {teacher}", kind.needs_teacher),
             ("hard labels (`mix: none`)", not kind.soft_targets),
-            ("square images", rotates(kind)),
+            ("square images", kind.square_images),
         )
         if wanted
     ]
-
-
-def rotates(kind: type[Method]) -> bool:
-    """Whether the method, or one that it builds on, rotates images, which then must be square."""
-    modules = [sys.modules[base.__module__] for base in _bases(kind)]
-    return any(re.search(r"\brotations\(", inspect.getsource(module)) for module in modules)
 
 
 class Setting(NamedTuple):
@@ -188,7 +182,7 @@ def step_time(name: str) -> str:
     """How long a step takes over one of plain training, as docs/step-times.json has it for each student."""
     file = ROOT / "docs/step-times.json"
     measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"students": {}}
-    ratios = [(student, each[name]) for student, each in measured["students"].items() if name in each]
+    ratios = [(s, each["ratios"][name]) for s, each in measured["students"].items() if name in each["ratios"]]
     if not ratios:
         return "not measured"
     told = ", ".join(f"{ratio:.2f}x plain training's for `{student}`" for student, ratio in ratios)

@@ -10,6 +10,7 @@ from annotated_types import Ge, Interval
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from .dryrun import DryRun
 from .foreign import nearest
 from .nets.teachers import Frozen
 from .taps import Taps, stage_ends
@@ -35,7 +36,7 @@ class Step(NamedTuple):
     """What a method returns. The trainer minimises the sum of `losses` and logs each by name."""
 
     losses: dict[str, Tensor]  # weighted terms, each ()
-    logits: Tensor  # the student's scores for `batch.images`
+    logits: Tensor  # the student's scores for `batch.images`, as they were trained on
 
     @property
     def loss(self) -> Tensor:
@@ -62,6 +63,7 @@ class Method(nn.Module):
     partners: ClassVar[int] = 0  # other images of the same label
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
+    square_images: ClassVar[bool] = False  # needed where images are rotated
     needs_teacher: ClassVar[bool] = False
     teacher_method: ClassVar[str] = ""  # what must have trained the teacher, where its training-only parts teach too
     whole_stages: ClassVar[bool] = False  # tap what a stage hands on to the next: then the rest fits behind it
@@ -80,6 +82,9 @@ class Method(nn.Module):
         super().__init__()
         if task.kind not in self.tasks:
             raise ValueError(f"{type(self).__name__} trains {' or '.join(sorted(self.tasks))}, not {task.kind}")
+        height, width = task.image_shape[1:]
+        if self.square_images and height != width:
+            raise ValueError(f"rotations need square images, and these are {height} x {width}")
         self.refuse_unfit(teacher)
         for name, value in self.checked(hyperparameters).items():
             setattr(self, name, value)
@@ -90,6 +95,7 @@ class Method(nn.Module):
         self._taps: Taps | None = None
         self._teacher_taps: Taps | None = None
         self.setup()
+        self.register_forward_pre_hook(_refuse_batch)
         if taps is not None and self._taps is None:
             raise ValueError(f"{type(self).__name__} reads no feature maps, so taps={list(taps)} would have no effect")
 
@@ -150,6 +156,18 @@ class Method(nn.Module):
             wanted = f"one that method={cls.teacher_method} trained" if cls.teacher_method else "a plain network"
             raise ValueError(f"the teacher of {cls.__name__} must be {wanted}, and this is a {type(teacher).__name__}")
 
+    def refuse_other_classes(self) -> None:
+        """Raises `ValueError` for a teacher that scores another number of classes than the task has; for `setup`."""
+        assert self.teacher is not None, f"{type(self).__name__} declares no teacher"
+        teacher = self.teacher.net
+        network = teacher.student if isinstance(teacher, Method) else teacher
+        taught = DryRun(network, self.task.image_shape).logits.shape[1]
+        if taught != self.task.num_classes:
+            raise ValueError(
+                f"the teacher scores {taught} classes and the task has {self.task.num_classes}; give "
+                f"{type(self).__name__} a teacher that was trained on the same classes"
+            )
+
     @property
     def taps(self) -> Taps:
         """The student's feature maps, found on first use, in `setup`: a method that reads none sets no hook."""
@@ -184,3 +202,14 @@ class Method(nn.Module):
 
     def after_step(self) -> None:
         """Called after each optimiser step; for teachers that trail the student."""
+
+
+def _refuse_batch(method: Method, args: tuple[Any, ...]) -> None:
+    """Raises `ValueError` for a batch that lacks what the method declares to need."""
+    batch, name = args[0], type(method).__name__
+    if not method.soft_targets and batch.target.is_floating_point():
+        raise ValueError(f"{name} needs one class for each image, and these labels are mixed; use mix=none")
+    for part, count in (("views", method.views), ("partners", method.partners)):
+        given = getattr(batch, part)
+        if count and (given is None or given.shape[1] < count):
+            raise ValueError(f"{name} needs batch.{part} with {count} for each image, (b, {count}, c, h, w)")

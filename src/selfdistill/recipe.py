@@ -1,7 +1,8 @@
 """A recipe: everything that decides a training run, as plain values. Unknown names are errors.
 
 `read` merges, in this order, the defaults, a YAML file and `name=value` words. A plain string is short for a part's
-main field: `data: /my/images` for `data: {source: /my/images}`.
+main field: `data: /my/images` for `data: {source: /my/images}`. A word that names another method than the file drops
+the file's settings of that method: `method=baseline` makes the baseline of any recipe.
 """
 
 from collections.abc import Iterable
@@ -73,6 +74,7 @@ class MethodPart(Part):
     """How the student is trained; hyper-parameters of the method stand beside its name."""
 
     model_config = ConfigDict(extra="allow")
+    anew: ClassVar[bool] = True
     name: str = Field("frskd", description="a name that `selfdistill methods` lists, or package.module:Class")
     taps: list[str] | None = Field(None, description="submodules that give the feature maps; found by themselves")
     teacher: str | None = Field(None, description="a run folder, for methods that need a trained teacher")
@@ -168,15 +170,17 @@ def read(path: str | Path | None = None, words: Iterable[str] = ()) -> Recipe:
     of the wrong type.
     """
     values = load_yaml(Path(path)) if path is not None else {}
-    for word in words:
-        override(values, word, Recipe)
-    return parse(values)
+    return _overridden(values, words)
 
 
 def changed(recipe: Recipe, words: Iterable[str]) -> Recipe:
     """The recipe with `name=value` words applied over it; errors as `read`."""
-    values = recipe.model_dump()
-    for word in words:
+    return _overridden(recipe.model_dump(), words)
+
+
+def _overridden(values: dict[str, Any], words: Iterable[str]) -> Recipe:
+    """The recipe of nested `values` and words; those that name a whole part come first, wherever they stand."""
+    for word in sorted(words, key=lambda word: "." in word.partition("=")[0]):
         override(values, word, Recipe)
     return parse(values)
 

@@ -15,6 +15,7 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_default=True, coerce_numbers_to_str=True, allow_inf_nan=False)
     main: ClassVar[str] = "name"
+    anew: ClassVar[bool] = False  # whether a word that names another main value drops the part's other settings
 
     @model_validator(mode="before")
     @classmethod
@@ -100,8 +101,10 @@ def override(values: dict[str, Any], word: str, root: type[Part]) -> None:
         place = held
     value = _value(text, set() if part is None else _kinds(part, last))
     part = _part(part, last)
-    if part is not None and not isinstance(value, dict) and isinstance(place.get(last), dict):
-        place[last][part.main] = value  # a short form beside the part's other fields
+    held = place.get(last)
+    if part is not None and not isinstance(value, dict) and isinstance(held, dict):
+        other = part.anew and held.get(part.main, value) != value
+        place[last] = {**({} if other else held), part.main: value}  # a short form beside the part's other fields
     else:
         place[last] = value
 

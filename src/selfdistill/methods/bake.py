@@ -42,8 +42,6 @@ class BAKE(Method):
         assert len(self.taps)  # found here, not amid training
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        if batch.target.is_floating_point():
-            raise ValueError("BAKE pairs images of the same class, and these labels are mixed; use mix=none")
         images = torch.cat([batch.images, batch.partners.flatten(0, 1)])
         target = torch.cat([batch.target, batch.target.repeat_interleave(batch.partners.shape[1])])
         logits, features = self.taps(images)

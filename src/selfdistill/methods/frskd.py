@@ -37,7 +37,7 @@ class FRSKD(Method):
     stop_gradient: bool = False  # True: the self-teacher's cross-entropy does not reach the student
     warmup: Share = 0.0  # share of training before the two imitations begin
     ramp: Share = 0.0  # share of training over which their weights then grow from 0; 0: constant, as in the paper
-    self_teacher_net: Literal["BiFPNc", "BiFPN"] = "BiFPNc"
+    self_teacher_net: Literal["BiFPNc", "BiFPN"] = "BiFPNc"  # levels as wide as the student's times `width`, or equal
     depth: Count = 2  # convolutions per node of the self-teacher
     width: Count = 2  # BiFPNc: channels of a level over those of the student's map
     num_channels: Count = 256  # BiFPN: channels of every level
@@ -95,9 +95,9 @@ class FRSKD(Method):
             "teacher": self.task.loss(teacher_logits, batch.target),
         }
         if self.alpha:
-            terms["kd"] = ramp * self.alpha * losses.kd(logits, teacher_logits, self.temperature)
+            terms["kd"] = self.alpha * losses.kd(logits, teacher_logits, self.temperature) * ramp
         if self.beta:
-            terms["feature"] = ramp * self.beta * self.feature_distance(features, refined)
+            terms["feature"] = self.beta * self.feature_distance(features, refined) * ramp
         return Step(terms, logits)
 
     def both(self, images: Float[Tensor, "b c h w"]) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:

@@ -26,15 +26,13 @@ class FRSKDSLA(FRSKD):
     """
 
     soft_targets: ClassVar[bool] = False
+    square_images: ClassVar[bool] = True
     cost = "5x the rows (4x with reuse_upright), the self-teacher, two linear heads"
 
     gamma: Weight = 1.0  # weighs the aggregated scores' lessons for the plain ones
     reuse_upright: bool = False  # one forward of 4 b rows, its 0-degree rows for the plain ones: other batch statistics
 
     def setup(self) -> None:
-        _, height, width = self.task.image_shape
-        if height != width:
-            raise ValueError(f"rotations need square images, and these are {height} x {width}")
         super().setup()
         joint = mixing.ROTATIONS * self.task.num_classes
         self.joint = nn.Linear(self.taps.channels[-1], joint)
@@ -59,9 +57,9 @@ class FRSKDSLA(FRSKD):
             terms["teacher_votes"] = self.gamma * losses.kd(teacher_logits, teacher_votes, self.temperature)
         if self.alpha:
             own, taught = torch.cat([logits, votes]), torch.cat([teacher_logits, teacher_votes])
-            terms["kd"] = ramp * self.alpha * losses.kd(own, taught, self.temperature)
+            terms["kd"] = self.alpha * losses.kd(own, taught, self.temperature) * ramp
         if self.beta:
-            terms["feature"] = ramp * self.beta * self.feature_distance(features, refined)
+            terms["feature"] = self.beta * self.feature_distance(features, refined) * ramp
         return Step(terms, logits)
 
     def plain_and_joint(self, images: Tensor) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor], Tensor, Tensor]:

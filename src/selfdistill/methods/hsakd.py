@@ -26,6 +26,7 @@ class HSAKD(Method):
     epoch with the highest test accuracy; here the last one counts.
     """
 
+    square_images = True
     whole_stages = True
     needs_teacher = True
     teacher_method = "hsakd_teacher"
@@ -34,9 +35,7 @@ class HSAKD(Method):
     temperature: Positive = 3.0  # softens scores and joint scores of both networks
 
     def setup(self) -> None:
-        taught = self.teacher.net.task.num_classes
-        if taught != self.task.num_classes:
-            raise ValueError(f"the teacher scores {taught} classes and the task has {self.task.num_classes}")
+        self.refuse_other_classes()
         self.branches = joint_branches(self.taps, self.task)
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:

@@ -26,6 +26,7 @@ class HSAKDOnline(Method):
     before anything is measured.
     """
 
+    square_images = True
     whole_stages = True
     soft_targets = False
     cost = "4x the rows through two networks; a second student, and twice its branches of 2.5x to 6x its parameters"

@@ -26,6 +26,7 @@ class HSAKDTeacher(Method):
     authors keep the epoch in which the branches' test accuracy is highest; here the last epoch counts.
     """
 
+    square_images = True
     whole_stages = True
     soft_targets = False
     cost = "4x the rows; branches of 2.5x to 6x the student's parameters, each as dear as the stages it copies"
@@ -60,8 +61,5 @@ class HSAKDTeacher(Method):
 
 def joint_branches(taps: Taps, task: Task) -> nn.ModuleList:
     """A branch for each feature map: a fresh copy of the stages behind it, with scores for each class and rotation."""
-    _, height, width = task.image_shape
-    if height != width:
-        raise ValueError(f"rotations need square images, and these are {height} x {width}")
     joint = mixing.ROTATIONS * task.num_classes
     return nn.ModuleList(remaining_stages(taps, level, joint) for level in range(len(taps)))

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from .. import losses
 from ..method import Batch, Positive, Step, Weight
-from .kd import refuse_other_classes
 from .tf_fd import TfFD
 
 
@@ -30,7 +29,7 @@ class KDTfFD(TfFD):
 
     def setup(self) -> None:
         super().setup()
-        refuse_other_classes(self)
+        self.refuse_other_classes()
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         terms, logits = super().forward(batch, progress)

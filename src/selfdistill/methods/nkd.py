@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .. import losses
 from ..method import Batch, Method, Positive, Step, Weight
-from .kd import refuse_other_classes
 
 
 class NKD(Method):
@@ -33,11 +32,9 @@ class NKD(Method):
 
     def setup(self) -> None:
         self.refuse_idle(["temperature"], self.gamma == 0, "gamma=0")
-        refuse_other_classes(self)
+        self.refuse_other_classes()
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        if batch.target.is_floating_point():
-            raise ValueError("NKD tells the true class from the others, and these labels are mixed; use mix=none")
         logits, teacher_logits = self.student(batch.images), self.teacher(batch.images)
         terms = {
             "task": self.task.loss(logits, batch.target),

@@ -25,14 +25,12 @@ class SLA(Method):
     """
 
     soft_targets: ClassVar[bool] = False
+    square_images: ClassVar[bool] = True
     cost = "4x the rows, a linear head"
 
     weight: Positive = 1.0  # weighs the joint loss; 4, a sum over rotations, is the authors' variant for large data
 
     def setup(self) -> None:
-        _, height, width = self.task.image_shape
-        if height != width:
-            raise ValueError(f"rotations need square images, and these are {height} x {width}")
         self.joint = nn.Linear(self.taps.channels[-1], mixing.ROTATIONS * self.task.num_classes)
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:

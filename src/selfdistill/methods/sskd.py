@@ -25,6 +25,7 @@ class SSKD(Method):
     term, the head's width and the choice of rotations among the paper's transformations are our reading.
     """
 
+    square_images = True
     needs_teacher = True
     teacher_method = "sskd_teacher"
     soft_targets = False
@@ -43,14 +44,10 @@ class SSKD(Method):
         self.refuse_idle(["transformation_share"], not self.transformation_weight, "transformation_weight=0")
         softens = self.kd_weight or self.transformation_weight
         self.refuse_idle(["temperature"], not softens, "kd_weight=0 and transformation_weight=0")
-        taught = self.teacher.net.task.num_classes
-        if taught != self.task.num_classes:
-            raise ValueError(f"the teacher scores {taught} classes and the task has {self.task.num_classes}")
-        self.head = projection(self.taps.channels[-1], self.task.image_shape)
+        self.refuse_other_classes()
+        self.head = projection(self.taps.channels[-1])
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        if batch.target.is_floating_point():
-            raise ValueError("the teacher's errors are ranked by class numbers, and these labels are mixed")
         rotated = mixing.rotations(batch.images)
         logits, features = self.taps(rotated)
         embeddings = self.head(features[-1].mean(dim=(2, 3)))

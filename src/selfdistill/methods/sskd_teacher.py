@@ -25,13 +25,14 @@ class SSKDTeacher(Method):
     transformations are our reading.
     """
 
+    square_images = True
     cost = "4x the rows; a head of about 2 c^2 parameters behind a deepest map of c channels"
 
     joint: bool = True  # True: network and head in one run; False: the head of a frozen network, the paper's order
     temperature: Positive = 0.5  # divides the cosines
 
     def setup(self) -> None:
-        self.head = projection(self.taps.channels[-1], self.task.image_shape)
+        self.head = projection(self.taps.channels[-1])
         if not self.joint:
             self.student.requires_grad_(False).eval()
 
@@ -56,11 +57,8 @@ class SSKDTeacher(Method):
         return logits, self.head(features[-1].detach().mean(dim=(2, 3)))
 
 
-def projection(channels: int, image_shape: tuple[int, int, int]) -> nn.Sequential:
+def projection(channels: int) -> nn.Sequential:
     """The head that embeds pooled maps: two linear layers with a ReLU between, as wide as the map."""
-    _, height, width = image_shape
-    if height != width:
-        raise ValueError(f"rotations need square images, and these are {height} x {width}")
     return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels))
 
 

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from .. import losses
 from ..method import Batch, Method, Positive, Share, Step, Weight
-from .kd import refuse_other_classes
 
 
 class TfKDSelf(Method):
@@ -29,7 +28,7 @@ class TfKDSelf(Method):
     multiplier: Weight = 50.0  # of the soft-label loss, for its mean over classes; 1 to 50 in the authors' code
 
     def setup(self) -> None:
-        refuse_other_classes(self)
+        self.refuse_other_classes()
         self.refuse_idle(["temperature", "multiplier"], self.alpha == 0, "alpha=0")
         self.refuse_idle(["temperature"], self.multiplier == 0, "multiplier=0")
 
