@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from conftest import channel_norm, small_batch, small_method, small_student, small_task
+from conftest import channel_norm, small_batch, small_method, small_student, small_task, small_teacher
 from selfdistill import list_methods, losses
 from selfdistill.methods import find_method
 
@@ -121,6 +121,9 @@ def batch_norms(method):
 def share(rank, folder):
     """What one of the processes does: every method, one after another."""
     torch.set_num_threads(1)
+    for name, kind in CASES:  # teachers are trained before there are others to share their batch with
+        if find_method(name).needs_teacher:
+            small_teacher(find_method(name).teacher_method, small_task(kind))
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD)
     results = {
         (*case, live): steps_of(*case, live=live, rank=rank, world=WORLD) for case in CASES for live in (False, True)
