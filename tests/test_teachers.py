@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from selfdistill.build import build
+from selfdistill.build import build, refuse_stranger
 from selfdistill.methods.hsakd_teacher import HSAKDTeacher
 from selfdistill.nets.teachers import Trailing, teaching_levels
 from selfdistill.recipe import read
@@ -81,6 +81,19 @@ def test_the_student_sees_images_as_its_teacher_did(runs):
 def test_what_does_not_fit_is_refused_in_one_sentence(runs, words, sentence):
     with pytest.raises(ValueError, match=sentence):
         job(*(word.format(**runs) for word in words))
+
+
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [
+        (list("0123456789")[::-1], "has 10 classes, the data 10, in another order"),
+        (list("012345678x"), "has 10 classes, the data 10, not the same, see 'x'"),
+        (["0"], "has 10 classes, the data 1, not the same, see '1'"),
+    ],
+)
+def test_a_teacher_of_other_classes_is_refused(runs, classes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        refuse_stranger(str(runs["plain"]), classes, (1, 8, 8))
 
 
 def test_a_student_starts_from_the_weights_of_a_run(runs):
