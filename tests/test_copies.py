@@ -110,8 +110,50 @@ class Skipping(SmallResNet):
 
 def test_a_network_with_a_path_around_the_map_is_refused_by_name():
     taps = taps_of(Skipping())
-    with pytest.raises(ValueError, match=r"Skipping cannot be run from 'stage2' on, .*one after another"):
+    with pytest.raises(ValueError, match=r"Skipping cannot be run from 'stage2' on, .*take a CNN, or other taps"):
         remaining_stages(taps, 1, CLASSES)
+
+
+@pytest.mark.parametrize("silent", ["fc", "stage3"])
+def test_a_path_around_the_map_shows_though_a_layer_starts_at_zero(silent):
+    student = Skipping()
+    for parameter in student.get_submodule(silent).parameters():
+        nn.init.zeros_(parameter)
+    with pytest.raises(ValueError, match="cannot be run from 'stage2' on"):
+        remaining_stages(taps_of(student), 1, CLASSES)
+
+
+def test_branches_of_a_frozen_student_learn():
+    branch = remaining_stages(taps_of(small_student(small_task()).requires_grad_(False)), 0, CLASSES)
+    assert all(parameter.requires_grad for parameter in branch.parameters())
+
+
+def test_branches_of_a_double_student_are_double():
+    student = small_student(small_task()).double()
+    taps, made = branches(student)
+    assert {parameter.dtype for branch in made for parameter in branch.parameters()} == {torch.float64}
+
+
+def test_scales_and_other_layers_keep_their_values():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain, self.act = nn.Parameter(torch.ones(4, 1, 1, 1)), nn.PReLU()
+            self.norm, self.point = nn.Parameter(torch.full((4, 2, 2), 0.5)), nn.Conv2d(1, 1, 1)
+
+    before = Scaled()
+    after = redrawn(copy.deepcopy(before))
+    for name in ("gain", "norm", "act.weight"):
+        assert torch.equal(after.get_parameter(name), before.get_parameter(name))
+    assert after.point.weight.isfinite().all()
+
+
+def test_a_zero_classifier_is_not_copied_as_zero():
+    student = small_student(small_task())
+    nn.init.zeros_(student.fc.weight)
+    branch = remaining_stages(taps_of(student), 0, 4 * CLASSES)
+    assert branch.rest.fc.weight.std().item() == pytest.approx(16**-0.5, rel=0.3)
+    assert branch.rest.fc.out_features == 4 * CLASSES and not branch.rest.fc.bias.any()
 
 
 def test_a_single_map_is_refused():
@@ -126,13 +168,3 @@ def test_what_a_copy_never_runs_does_not_train():
     branch = remaining_stages(taps_of(student), 0, CLASSES)
     trained = {name for name, parameter in branch.named_parameters() if parameter.requires_grad}
     assert trained and not any("unused" in name for name in trained)
-
-
-@pytest.mark.parametrize("name", ["convnext_atto", "ghostnet_100", "repvgg_a0", "mobilenetv3_small_050"])
-def test_other_networks_are_copied_without_a_change(name):
-    student = build_student(f"timm:{name}", num_classes=CLASSES, image_shape=(3, 64, 64))
-    taps, made = branches(student, shape=(3, 64, 64))
-    _, features = taps(torch.randn(2, 3, 64, 64))
-    for branch, feature in zip(made, features, strict=True):
-        scores, deepest = branch.with_map(feature)
-        assert scores.shape == (2, 4 * CLASSES) and deepest.shape == features[-1].shape

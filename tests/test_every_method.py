@@ -230,6 +230,34 @@ def test_teacher_of_the_wrong_kind_is_refused_by_name(name):
         create_method(name, small_student(task), task, teacher=wrong)
 
 
+@every_method
+def test_double_students_and_unfit_students_and_teachers(name):
+    found, task = find_method(name), small_task(sorted(find_method(name).tasks)[0])
+    method, batch = small_method(found, task, student=small_student(task).double()), small_batch(found, task)
+    wide = [part.double() if part is not None and part.is_floating_point() else part for part in batch]
+    if not found.needs_teacher:
+        assert method(type(batch)(*wide)).loss.isfinite()
+        return
+    with pytest.raises(ValueError, match="shares weights"):
+        teacher = method.teacher.net
+        create_method(name, getattr(teacher, "student", teacher), task, teacher=teacher)
+
+
+def test_a_student_of_other_classes_is_refused_at_its_first_step():
+    method = find_method("baseline")(small_student(small_task()), small_task()._replace(num_classes=7))
+    with pytest.raises(ValueError, match=f"the student scores {CLASSES} classes and the task has 7"):
+        method(small_batch(type(method), small_task()))
+
+
+@every_method
+def test_a_batch_without_what_the_method_needs_is_refused_in_one_sentence(name):
+    method, batch = any_case(name)
+    for part, count in (("views", method.views), ("partners", method.partners)):
+        if count:
+            with pytest.raises(ValueError, match=rf"needs batch\.{part} with {count} for each image"):
+                method(batch._replace(**{part: None}))
+
+
 class Taught(Method):
     """The smallest method with a teacher: what it asks for is what the base promises."""
 

@@ -71,9 +71,10 @@ def build(recipe: Recipe) -> Job:
     plan = Plan(len(splits.train), recipe.batch_size, seed=recipe.seed)
     settings, notes = suited(kind, recipe, length(recipe, plan.steps_per_epoch)[0])
     torch.manual_seed(recipe.seed)
-    student = new_student(recipe.student, task)
+    student = new_student(recipe.student, task, splits.train.classes)
     torch.manual_seed(recipe.seed + 1)
     method = create_method(recipe.method.name, student, task, taps=recipe.method.taps, teacher=teacher, **settings)
+    refuse_random(method, recipe.student)
     every = {name: getattr(method, name) for name in kind.hyperparameters()}
     resolved = recipe.model_copy(
         update={
@@ -107,8 +108,8 @@ def build(recipe: Recipe) -> Job:
     )
 
 
-def new_student(part: StudentPart, task: Task) -> nn.Module:
-    """The student with fresh weights, pretrained ones or those of another run."""
+def new_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Module:
+    """The student with fresh weights, pretrained ones or those of another run with the same classes."""
     refuse_settled(part.options)
     student = build_student(
         part.name,
@@ -118,8 +119,17 @@ def new_student(part: StudentPart, task: Task) -> nn.Module:
         **part.options,
     )
     if part.start is not None:
+        refuse_stranger(part.start, classes, task.image_shape)
         load_strictly(student, Run.open(part.start).path / "student.safetensors", part.name)
     return student
+
+
+def refuse_random(method: Method, part: StudentPart) -> None:
+    """Raises `ValueError` where a method has frozen a student that nobody trained."""
+    trains = any(parameter.requires_grad for parameter in method.student.parameters())
+    if not (trains or part.start or part.pretrained):
+        kind = type(method).__name__
+        raise ValueError(f"{kind} with these settings leaves the student's weights random; set student.start=RUN")
 
 
 def load_teacher(folder: str, kind: type[Method]) -> nn.Module:
@@ -156,18 +166,20 @@ def as_the_teacher_saw(recipe: Recipe) -> DataPart:
 
 
 def refuse_stranger(folder: str, classes: Sequence[str], image_shape: tuple[int, int, int]) -> None:
-    """Raises `ValueError` for a teacher of other classes or of images of another shape."""
+    """Raises `ValueError` for a run of other classes or of images of another shape."""
     about = read_about(folder)
     theirs = tuple(about["student"]["image_shape"])
     if theirs != image_shape:
         sizes = ["x".join(map(str, shape)) for shape in (theirs, image_shape)]
         raise ValueError(
-            f"the teacher {folder} takes images of {sizes[0]}, and these are {sizes[1]}; set data.image_size"
+            f"the student of {folder} takes images of {sizes[0]}, and these are {sizes[1]}; set "
+            f"data.image_size={list(theirs[1:])}"
         )
     if about["classes"] != list(classes):
         other = next((c for c in (*classes, *about["classes"]) if c not in about["classes"] or c not in classes), None)
-        why = "in another order" if other is None else f"not the same, see {other!r}"
-        raise ValueError(f"the teacher {folder} has {len(about['classes'])} classes, the data {len(classes)}, {why}")
+        whom = folder if other in classes else "the data"
+        why = "in another order" if other is None else f"and {other!r} is unknown to {whom}"
+        raise ValueError(f"the student of {folder} has {len(about['classes'])} classes, the data {len(classes)}, {why}")
 
 
 def refuse_settled(options: dict[str, Any]) -> None:

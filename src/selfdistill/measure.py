@@ -3,14 +3,20 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from .method import Method
 
 
 def parameters(method: Method) -> dict[str, int]:
-    """How many values the student ships and how many exist only for training."""
-    student = sum(parameter.numel() for parameter in method.student.parameters())
-    return {"student": student, "training_only": sum(p.numel() for p in method.parameters()) - student}
+    """How many values the student ships and how many exist only for training, a frozen teacher's aside."""
+    every, student = count(method), count(method.student)
+    teacher = 0 if method.teacher is None else count(method.teacher)
+    return {"student": student, "training_only": every - student - teacher}
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def reset_peak_memory(device: torch.device) -> None:

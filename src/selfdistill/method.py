@@ -84,8 +84,12 @@ class Method(nn.Module):
             raise ValueError(f"{type(self).__name__} trains {' or '.join(sorted(self.tasks))}, not {task.kind}")
         height, width = task.image_shape[1:]
         if self.square_images and height != width:
-            raise ValueError(f"rotations need square images, and these are {height} x {width}")
+            raise ValueError(
+                f"rotations need square images, and these are {height} x {width}; set data.image_size to one number"
+            )
         self.refuse_unfit(teacher)
+        if teacher is not None and {*map(id, teacher.parameters())} & {*map(id, student.parameters())}:
+            raise ValueError("the teacher shares weights with the student, and would freeze them; give it a copy")
         for name, value in self.checked(hyperparameters).items():
             setattr(self, name, value)
         self.student = student
@@ -95,7 +99,9 @@ class Method(nn.Module):
         self._taps: Taps | None = None
         self._teacher_taps: Taps | None = None
         self.setup()
+        self._join_student()
         self.register_forward_pre_hook(_refuse_batch)
+        self.register_forward_hook(_refuse_scores)
         if taps is not None and self._taps is None:
             raise ValueError(f"{type(self).__name__} reads no feature maps, so taps={list(taps)} would have no effect")
 
@@ -150,7 +156,10 @@ class Method(nn.Module):
     def refuse_unfit(cls, teacher: nn.Module | None) -> None:
         """Raises `ValueError` for a teacher that is missing, is not wanted, or was trained by another method."""
         if (teacher is not None) != cls.needs_teacher:
-            raise ValueError(f"{cls.__name__} needs {'a' if cls.needs_teacher else 'no'} teacher")
+            if not cls.needs_teacher:
+                raise ValueError(f"{cls.__name__} needs no teacher; leave method.teacher out")
+            trained = f"a run of method={cls.teacher_method}" if cls.teacher_method else "the run of a trained network"
+            raise ValueError(f"{cls.__name__} needs a teacher: set method.teacher to {trained}")
         trained_by = type(teacher).__module__.rpartition(".")[2] if isinstance(teacher, Method) else ""
         if trained_by != cls.teacher_method:
             wanted = f"one that method={cls.teacher_method} trained" if cls.teacher_method else "a plain network"
@@ -193,6 +202,16 @@ class Method(nn.Module):
         """The teacher's class scores and feature maps, shallow to deep, constants all."""
         return self.teacher_taps(images)
 
+    def _join_student(self) -> None:
+        """Takes what `setup` built to the student's device, and to double precision where the student has it."""
+        like = next(self.student.parameters(), None)
+        for name, child in self.named_children():
+            if like is not None and name != "student":
+                child.to(like.device, torch.float64 if like.dtype == torch.float64 else None)
+        for name, buffer in self._buffers.items():
+            if like is not None and buffer is not None:
+                self._buffers[name] = buffer.to(like.device)
+
     def setup(self) -> None:
         """Builds what only training needs. `student`, `task`, `teacher` and the hyper-parameters are set."""
 
@@ -213,3 +232,11 @@ def _refuse_batch(method: Method, args: tuple[Any, ...]) -> None:
         given = getattr(batch, part)
         if count and (given is None or given.shape[1] < count):
             raise ValueError(f"{name} needs batch.{part} with {count} for each image, (b, {count}, c, h, w)")
+
+
+def _refuse_scores(method: Method, args: tuple[Any, ...], step: Step) -> None:
+    """Raises `ValueError` for a student that scores another number of classes than the task has."""
+    if step.logits.shape[1] != method.task.num_classes:
+        raise ValueError(
+            f"the student scores {step.logits.shape[1]} classes and the task has {method.task.num_classes}"
+        )

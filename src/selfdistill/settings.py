@@ -100,6 +100,8 @@ def override(values: dict[str, Any], word: str, root: type[Part]) -> None:
             place[parent] = held = {} if held is None or part is None else {part.main: held}
         place = held
     value = _value(text, set() if part is None else _kinds(part, last))
+    if isinstance(value, dict) and any(":" in str(key) and each is None for key, each in value.items()):
+        raise ValueError(f"{word!r} needs a space behind each colon, and quotes around all: '{name}={{depth: 3}}'")
     part = _part(part, last)
     held = place.get(last)
     if part is not None and not isinstance(value, dict) and isinstance(held, dict):

@@ -118,12 +118,17 @@ def compare_methods(arms: list[str], seeds: list[int], path: str | None, words: 
 def arm_recipe(base: Recipe, arm: str) -> Recipe:
     """The recipe of one arm, "METHOD+NAME=VALUE+...", without the base's settings that its method does not have.
 
-    Settings behind the + are the method's hyper-parameters, or full names such as mix=cutmix.
+    Settings behind the + are the method's hyper-parameters, its teacher, or full names such as mix=cutmix. Of another
+    method's hyper-parameters it takes those of a method that it builds on, or that builds on it.
     """
     name, *own = arm.split("+")
-    known = find_method(name).hyperparameters()
-    shared = {key: value for key, value in base.method.hyperparameters.items() if key in known}
-    method = {"name": name, "taps": base.method.taps, "teacher": base.method.teacher, **shared}
+    kind, other = find_method(name), find_method(base.method.name)
+    known = kind.hyperparameters()
+    akin = issubclass(kind, other) or issubclass(other, kind)
+    shared = {key: value for key, value in base.method.hyperparameters.items() if akin and key in known}
+    teacher = base.method.teacher if kind.needs_teacher else None
+    method = {"name": name, "taps": base.method.taps, "teacher": teacher, **shared}
+    known = {**known, "teacher": None}
     for word in own:
         setting = word.partition("=")[0]
         if setting not in known and setting not in (names := known_names()):

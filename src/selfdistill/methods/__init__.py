@@ -22,7 +22,7 @@ def find_method(name: str) -> type[Method]:
     if ":" in name:
         return _foreign(name)
     if name not in list_methods():
-        hint = nearest(name, list_methods()) or "; `selfdistill methods` lists them"
+        hint = nearest(name.replace("-", "_"), list_methods()) or "; `selfdistill methods` lists them"
         raise ValueError(f"no method is called {name!r}{hint}")
     module = importlib.import_module(f"{__name__}.{name}")
     own = [each for each in vars(module).values() if _is_method(each) and each.__module__ == module.__name__]

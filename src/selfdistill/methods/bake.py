@@ -39,7 +39,7 @@ class BAKE(Method):
 
     def setup(self) -> None:
         self.refuse_idle(["omega", "temperature"], self.weight == 0, "weight=0")
-        assert len(self.taps)  # found here, not amid training
+        _ = self.taps  # found here, not amid training
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         images = torch.cat([batch.images, batch.partners.flatten(0, 1)])
@@ -64,7 +64,8 @@ def ensembled(
     """Soft labels Q = (1 - omega) (I - omega A)^-1 softmax(logits / T), constants; each row sums to 1.
 
     They are the limit of Q <- omega A Q + (1 - omega) softmax(logits / T). Row i of the affinity A is the softmax of
-    the cosine similarities of row i to all others, 0 to itself. Source: Ge et al., 2021, https://arxiv.org/abs/2104.13298
+    the cosine similarities of row i to all others, 0 to itself. Source: Ge et al., 2021,
+    https://arxiv.org/abs/2104.13298
     """
     normed = F.normalize(teacher_features.detach(), dim=1)
     itself = torch.eye(len(normed), dtype=normed.dtype, device=normed.device)

@@ -28,11 +28,11 @@ class Focal(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        return Step({"task": focal_loss(logits, batch.target, self.gamma)}, logits)
+        return Step({"task": focal_loss(logits, batch.target, self.gamma, self.task.void)}, logits)
 
 
 @losses.in_float32
-def focal_loss(logits: Float[Tensor, "b k"], target: Tensor, gamma: float) -> Float[Tensor, ""]:
+def focal_loss(logits: Float[Tensor, "b k"], target: Tensor, gamma: float, void: int = -100) -> Float[Tensor, ""]:
     """Mean over the batch of (1 - p)^gamma (-log p), in nats; `target` (b,) class numbers or (b, k) probabilities."""
     log_p = F.log_softmax(logits, dim=1)
     # Rounded, 1 - p may be 0, where a power below 1 has no finite slope.
@@ -40,4 +40,4 @@ def focal_loss(logits: Float[Tensor, "b k"], target: Tensor, gamma: float) -> Fl
     weighed = unsure**gamma * log_p
     if target.is_floating_point():
         return -(target * weighed).sum(dim=1).mean()
-    return F.nll_loss(weighed, target)
+    return F.nll_loss(weighed, target, ignore_index=void)

@@ -19,8 +19,8 @@ class HSAKD(Method):
     The teacher is a run of `hsakd_teacher`. The student gets branches of the same kind, which learn from the teacher
     alone, never from labels; their gradients reach the student's stages. Its own scores learn from the labels of the
     upright images and from the teacher's scores on all four rotations, which its batch norms see too. Where the two
-    have different numbers of branches, the deepest teaches the deepest and so on upwards, and the teacher's shallowest
-    serves all that are left.
+    have different numbers of branches, the deepest teaches the deepest and so on upwards, and the teacher's
+    shallowest serves all that are left. Mixed labels are taken: only the task's cross-entropy reads them.
 
     Departs from the paper: pairs of different depth are not in it, so their mapping is ours. The authors report the
     epoch with the highest test accuracy; here the last one counts.

@@ -18,9 +18,10 @@ class HSAKDTeacher(Method):
 
     What comes out can teach `hsakd`. Each branch is a fresh copy of the stages that remain, and reads the four
     rotations of every image, as the network does. With `joint` all learns together from scratch, the paper's HSAKD*,
-    and the branches' gradients reach the stages: a strong way to train a network by itself, too. Without it the
-    network stays as it came, in eval mode, and only the branches learn, the paper's HSAKD: start such a run from a
-    trained network, as all other weights stay random. Batch norms that train see all rotations, as the authors' do.
+    and the branches' gradients reach the stages: a strong way to train a network by itself, too. Without it the network
+    stays as it came, in eval mode, and only the branches learn, the paper's HSAKD: start such a run from a trained
+    network, `student.start=RUN` in a recipe, as its own weights stay as they are. Batch norms that train see all
+    rotations, as the authors' do.
 
     Departs from the paper: without `joint` the network's own cross-entropy, a constant there, is not reported. The
     authors keep the epoch in which the branches' test accuracy is highest; here the last epoch counts.

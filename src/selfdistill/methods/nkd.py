@@ -19,8 +19,8 @@ class NKD(Method):
     normalised to sum to 1 before they are compared, whatever the true class leaves them: plain distillation compares
     them as they are. Mixed labels are refused: an image has one true class.
 
-    Departs from the paper: nothing known. Only the other classes are softened; both parts are cross-entropies, so they
-    do not reach 0 where the student equals its teacher.
+    Departs from the paper: the authors' code takes the larger class of a mixed label for the true one. Only the other
+    classes are softened; both parts are cross-entropies, so they do not reach 0 where the student equals its teacher.
     """
 
     needs_teacher = True

@@ -15,7 +15,7 @@ from .. import losses
 from ..dryrun import DryRun
 from ..method import Batch, Method, Positive, Step
 from ..nets.bifpn import enlarge
-from ..nets.copies import PROJECTIONS
+from ..nets.strides import PROJECTIONS
 from ..nets.teachers import teaching_levels
 from ..stages import Output
 from ..taps import Tap, Taps
@@ -32,8 +32,8 @@ class OFD(Method):
     levels are matched from the deepest upwards, and where sizes differ the student's map is resampled to the nearest.
 
     A map counts as it is before the `nn.ReLU` that it ends in. One that ends otherwise (the bare sum of a linear
-    bottleneck, another activation, a ReLU that is no module) is taken as it is. A teacher is refused where no batch
-    norm of a map's width runs before it, as in vision transformers.
+    bottleneck, another activation, a ReLU that is no module or one module for several stages) is taken as it is. A
+    teacher is refused where no batch norm of a map's width runs before it, as in vision transformers.
 
     Departs from the paper: nothing known in the objective. The authors' code leaves the teacher in training mode, where
     its batch norms take the batch's statistics and go on moving; here it is in eval mode.

@@ -28,7 +28,7 @@ class TfFD(Method):
     is, neither half is a constant (`detach_salient` makes the salient one so). The weights are those of the command in
     the authors' README; the defaults of their argument parser are 0.005 and 0.0004. The authors' weight in epoch e, the
     first being 1, is min(1, e / 20) in 240 epochs; it is min(1, progress / warmup) here, which reaches the same value
-    at the end of that epoch.
+    at the end of that epoch and is 0 at the first step.
     """
 
     cost = "none beside plain training: no further rows, parameters or state"

@@ -17,7 +17,8 @@ class TFD(Method):
     """Every feature map imitates every deeper one of the same network; the deeper is a constant.
 
     Of two maps the larger is average-pooled to the size of the smaller, and of the wider the first channels count, as
-    many as the other has. The distance is averaged over all pairs. The paper's TFD-dagger is `epsilon` 0.1.
+    many as the other has. The distance is averaged over all pairs. The paper's TFD-dagger
+    adds label smoothing, `epsilon`; we take 0.1 for it.
 
     Departs from the paper: nothing known. It writes the squared l2 distance without saying whether it is a sum or a
     mean; it is a mean over all elements here, as in the published code of Tf-FD, this method's successor, where the
@@ -28,7 +29,7 @@ class TFD(Method):
     cost = "none beside plain training: no further rows, parameters or state"
 
     alpha: Weight = 0.005  # weighs the imitation of deeper maps
-    epsilon: Share = 0.0  # label smoothing: mass that the true class shares with all classes; 0.1 is TFD-dagger
+    epsilon: Share = 0.0  # label smoothing: mass that the true class shares with all classes; above 0: TFD-dagger
 
     def setup(self) -> None:
         refuse_single_level(self)

@@ -19,13 +19,15 @@ class USKD(Method):
 
     What it is sure of, beside the rest of the batch, weighs the true class. The other classes learn from their ranks
     alone: where student and weak head together put them r-th, their soft label is proportional to 1 / r (Zipf's law).
-    The weak head is a linear classifier on the pooled map and learns from smoothed labels. Mixed labels are refused:
-    an image has one true class.
+    The weak head is a linear classifier on the pooled map and learns from smoothed labels.
 
     On ImageNet the paper takes alpha 1, beta 0.1 and mu 0.005 instead of the defaults, which are for CIFAR-100.
 
-    Departs from the paper: nothing known. What it leaves open is settled so: the weak head's cross-entropy reaches the
-    student's stages, its smoothed labels give 0.1 to all classes evenly, and equal scores share the better rank.
+    Departs from the paper: the ranks are those among the other classes, by probabilities; the authors' code ranks all
+    classes, the true one too, and adds log-probabilities of the student to the weak head's probabilities. Mixed labels,
+    which the paper's label values would allow, are refused. What the paper leaves open is settled so: the weak head's
+    cross-entropy reaches the student's stages, its smoothed labels give 0.1 to all classes evenly, and equal scores
+    share the better rank.
     """
 
     soft_targets = False

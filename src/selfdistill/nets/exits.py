@@ -28,7 +28,7 @@ class SeparableExit(nn.Module):
         super().__init__()
         count = max(halvings, 1)
         widths = [round(channels * (out_channels / channels) ** (i / count)) for i in range(count + 1)]
-        stride = 2 if halvings else 1
+        stride = 2 if halvings > 0 else 1
         self.gate = Gate(channels) if attention else nn.Identity()
         self.blocks = nn.Sequential(
             *(nn.Sequential(separable(c, d, stride), nn.ReLU()) for c, d in zip(widths, widths[1:], strict=False))
