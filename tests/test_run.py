@@ -211,41 +211,6 @@ def test_a_failed_save_leaves_the_last_checkpoint(
     assert sorted(entry.name for entry in run.path.iterdir()) == ["last.pt", "recipe.yaml"]
 
 
-KILLER = """
-import os, random, signal, sys, time, torch
-from selfdistill.run import Run
-
-run = Run.open(sys.argv[1])
-random.seed(0)
-for start in range(0, 160, 10):
-    told, tell = os.pipe()
-    child = os.fork()
-    if child == 0:
-        for step in range(start, 10**6):
-            run.save_checkpoint({"step": step, "weights": torch.full((300_000,), float(step))})
-            os.write(tell, b".")
-    began = time.monotonic()
-    saved = len(os.read(told, 1)) + len(os.read(told, 1))
-    time.sleep(random.random() * (time.monotonic() - began) / 2)  # any moment of the third save
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    state = run.load_checkpoint()
-    assert saved == 2 and state["step"] > start, (saved, start, state["step"])
-    assert torch.equal(state["weights"], torch.full((300_000,), float(state["step"]))), state["step"]
-    print(state["step"])
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_a_run_killed_while_saving_leaves_a_whole_checkpoint(run: Run) -> None:
-    words = [sys.executable, "-c", KILLER, str(run.path)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == 16
-    run.save_checkpoint({"step": 0})  # what a kill left half-written goes with the next one
-    assert sorted(entry.name for entry in run.path.iterdir()) == ["last.pt", "recipe.yaml"]
-
-
 def test_the_student_comes_back_as_the_plain_network(run: Run) -> None:
     student = plain().to(memory_format=torch.channels_last).train()
     student(torch.randn(4, 3, 16, 16))  # batch-norm statistics away from their start

@@ -10,10 +10,12 @@ import torch
 from selfdistill import list_methods
 from selfdistill.methods import find_method
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def step_times():
-    path = Path(__file__).parents[1] / "benchmarks/step_times.py"
+    path = Path(__file__).parents[2] / "benchmarks/step_times.py"
     spec = importlib.util.spec_from_file_location("step_times", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,0 +1,62 @@
+"""Runs with all that has a state, stopped and resumed; and killed while they save."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from selfdistill.recipe import Recipe
+from selfdistill.run import Run
+from test_train import stop_and_resume
+
+pytestmark = pytest.mark.slow
+FEATURES = {"name": "frskd", "feature_loss": "hint"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "step"),
+    [
+        ({"method": FEATURES, "mix": "cutmix", "optim": {"lr": 0.05, "ema": 0.9}}, 7),
+        ({"optim": {"name": "adamw", "lr": 1e-3, "accumulate": 2, "clip": 1.0}, "mix": "mixup"}, 5),
+        ({"method": "frskd_sla", "precision": "bf16", "max_steps": 6}, 5),
+    ],
+)
+def test_a_run_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path, changes, step):
+    stop_and_resume(tmp_path, changes, step)
+
+
+KILLER = """
+import os, random, signal, sys, time, torch
+from selfdistill.run import Run
+
+run = Run.open(sys.argv[1])
+random.seed(0)
+for start in range(0, 160, 10):
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        for step in range(start, 10**6):
+            run.save_checkpoint({"step": step, "weights": torch.full((300_000,), float(step))})
+            os.write(tell, b".")
+    began = time.monotonic()
+    saved = len(os.read(told, 1)) + len(os.read(told, 1))
+    time.sleep(random.random() * (time.monotonic() - began) / 2)  # any moment of the third save
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    state = run.load_checkpoint()
+    assert saved == 2 and state["step"] > start, (saved, start, state["step"])
+    assert torch.equal(state["weights"], torch.full((300_000,), float(state["step"]))), state["step"]
+    print(state["step"])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_a_run_killed_while_saving_leaves_a_whole_checkpoint(tmp_path):
+    run = Run.create(tmp_path / "run", Recipe())
+    words = [sys.executable, "-c", KILLER, str(run.path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 16
+    run.save_checkpoint({"step": 0})  # what a kill left half-written goes with the next one
+    assert sorted(entry.name for entry in run.path.iterdir()) == ["last.pt", "recipe.yaml"]
