@@ -38,7 +38,8 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else environment()["cpu"]
-    told = f"{given.threads} threads, torch {torch.__version__}, {given.precision}, {given.size}x{given.size} images"
+    threads = f"{given.threads} thread{'s' * (given.threads > 1)}"
+    told = f"{threads}, torch {torch.__version__}, {given.precision}, {given.size}x{given.size} images"
     report = opened(given.out, {"machine": f"{chip}, {told}", "batch": given.batch, "classes": CLASSES})
     found = report["students"].setdefault(given.student, {"baseline_seconds": 0.0, "ratios": {}, "spread": {}})
     plain, plain_seconds = stepper("baseline", given), []

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]  # of the source tree; an installed package has
 PAGE = """# Methods
 
 Written by `python -m selfdistill.cards` from the files of `src/selfdistill/methods`; change those, not this page.
+Step times, ratios to plain training, are `docs/step-times.json`, written by `benchmarks/step_times.py`.
 
 """
 
@@ -183,6 +184,8 @@ def step_time(name: str) -> str:
     file = ROOT / "docs/step-times.json"
     measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"students": {}}
     ratios = [(s, each["ratios"][name]) for s, each in measured["students"].items() if name in each["ratios"]]
+    if name == "baseline":
+        return "what the others' are measured against"
     if not ratios:
         return "not measured"
     told = ", ".join(f"{ratio:.2f}x plain training's for `{student}`" for student, ratio in ratios)

@@ -104,7 +104,7 @@ def compare_methods(arms: list[str], seeds: list[int], path: str | None, words: 
     runs: dict[str, list[Path]] = {}
     for seed in seeds:
         for arm, plan in plans.items():
-            place = folder / f"{arm}-s{seed}"
+            place = folder / f"{arm}-s{seed}".replace("/", "_")
             runs.setdefault(arm, []).append(place)
             train_or_take(plan.model_copy(update={"seed": seed, "out": str(place)}), f"{arm}, seed {seed}")
     if first_process():

@@ -39,7 +39,8 @@ def test_it_measures_what_plain_training_and_a_method_take(measure, capsys):
     report = measure("label_smoothing,sla")
     found = report["students"]["cifar:resnet8"]
     assert (report["batch"], report["classes"], found["ratios"].keys()) == (4, 100, {"label_smoothing", "sla"})
-    assert report["machine"].endswith(f"{torch.get_num_threads()} threads, torch {torch.__version__}, fp32, 8x8 images")
+    assert report["machine"].endswith(f"torch {torch.__version__}, fp32, 8x8 images")
+    assert f"{torch.get_num_threads()} thread" in report["machine"]
     assert 0 < found["baseline_seconds"] < 10
     for method, ratio in found["ratios"].items():
         low, high = found["spread"][method]
