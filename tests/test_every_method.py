@@ -3,7 +3,6 @@
 import copy
 import functools
 import importlib
-import io
 import weakref
 from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -146,35 +145,6 @@ def test_inputs_are_left_as_they_were(name, kind):
 
 
 @every_case
-def test_same_seed_gives_the_same_losses(name, kind):
-    runs = []
-    for _ in range(2):
-        method, batch = made(name, kind)
-        runs.append([{term: value.item() for term, value in s.losses.items()} for s in train(method, batch, range(3))])
-    assert runs[0] == runs[1]
-
-
-@every_case
-def test_state_resumes_bit_for_bit(name, kind):
-    method, batch = made(name, kind)
-    optimizer = sgd(method)
-    train(method, batch, range(3), optimizer)
-    file = io.BytesIO()
-    torch.save({"method": method.state_dict(), "optimizer": optimizer.state_dict()}, file)
-    train(method, batch, range(3, 6), optimizer)
-
-    file.seek(0)
-    saved = torch.load(file, weights_only=True)
-    resumed, _ = made(name, kind, seed=9, student=small_student(method.task, seed=9))
-    assert not same_states(resumed, method)
-    resumed.load_state_dict(saved["method"], strict=True)
-    optimizer = sgd(resumed)
-    optimizer.load_state_dict(saved["optimizer"])
-    train(resumed, batch, range(3, 6), optimizer)
-    assert same_states(resumed, method)
-
-
-@every_case
 def test_runs_under_bfloat16_autocast(name, kind):
     method, batch = made(name, kind)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -182,19 +152,6 @@ def test_runs_under_bfloat16_autocast(name, kind):
     assert all(term.dtype == torch.float32 and term.isfinite() for term in step.losses.values())
     step.loss.backward()
     assert all(p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
-
-
-@every_case
-def test_copy_trains_apart_from_its_original(name, kind):
-    method, batch = made(name, kind)
-    untouched = copy.deepcopy(method.state_dict())
-    twin = copy.deepcopy(method)
-    steps = train(twin, batch, range(2))
-    assert all(parameter.grad is None for parameter in method.parameters())
-    assert all(same(value, untouched[key]) for key, value in method.state_dict().items())
-    for ours, theirs in zip(train(method, batch, range(2)), steps, strict=True):
-        assert torch.equal(ours.loss, theirs.loss)
-    assert same_states(method, twin)
 
 
 @every_method

@@ -1,6 +1,6 @@
 """Every method's numbers on one small problem, in float64. They may change only with a reason in the commit.
 
-`python tests/test_golden_family.py` writes them anew.
+`PYTHONPATH=tests python tests/slow/test_golden_family.py` writes them anew.
 """
 
 import json
@@ -13,7 +13,8 @@ from conftest import small_batch, small_method, small_student, small_task
 from selfdistill import list_methods
 from selfdistill.methods import find_method
 
-FILE = Path(__file__).parent / "golden" / "family.json"
+pytestmark = pytest.mark.slow
+FILE = Path(__file__).parents[1] / "golden" / "family.json"
 STEPS = 3
 
 
