@@ -158,7 +158,8 @@ def as_the_teacher_saw(recipe: Recipe) -> DataPart:
     data, folder = recipe.data, recipe.method.teacher
     if folder is None:
         return data
-    seen = {name: read_about(folder)["data"][name] for name in ("mean", "std")}
+    theirs = read_about(folder)["data"]
+    seen = {name: theirs[name] for name in ("mean", "std")}
     for name, value in seen.items():
         if getattr(data, name) not in (None, value):
             raise ValueError(f"the teacher {folder} saw images with data.{name}={value}, not {getattr(data, name)}")

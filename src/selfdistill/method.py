@@ -50,7 +50,7 @@ class Method(nn.Module):
     `self.student` is the plain network that ships. Every other submodule, parameter and buffer is
     training-only and is dropped on export. A subclass
 
-    * names what it needs in `views`, `partners`, `tasks`, `soft_targets` (of the data) and `needs_teacher`;
+    * names what it needs in `views`, `partners`, `rows`, `tasks`, `soft_targets` (of the data) and `needs_teacher`;
     * lists its hyper-parameters as annotated class attributes with plain default values;
     * builds its training-only parts in `setup`;
     * computes one step's losses in `forward`;
@@ -61,6 +61,7 @@ class Method(nn.Module):
 
     views: ClassVar[int] = 0  # further augmentations of each image
     partners: ClassVar[int] = 0  # other images of the same label
+    rows: ClassVar[bool] = False  # remembers each training image: needs batch.row and task.num_examples
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
     square_images: ClassVar[bool] = False  # needed where images are rotated
@@ -87,6 +88,11 @@ class Method(nn.Module):
             raise ValueError(
                 f"rotations need square images, and these are {height} x {width}; set data.image_size to one number"
             )
+        if self.rows and task.num_examples < 1:
+            raise ValueError(
+                f"{type(self).__name__} remembers each training image, and task.num_examples={task.num_examples}; "
+                f"give how many there are"
+            )
         self.refuse_unfit(teacher)
         if teacher is not None and {*map(id, teacher.parameters())} & {*map(id, student.parameters())}:
             raise ValueError("the teacher shares weights with the student, and would freeze them; give it a copy")
@@ -96,6 +102,7 @@ class Method(nn.Module):
         self.task = task
         self.teacher = None if teacher is None else Frozen(teacher)
         self._tap_names = taps
+        self._student_is_frozen = False
         self._taps: Taps | None = None
         self._teacher_taps: Taps | None = None
         self.setup()
@@ -151,6 +158,18 @@ class Method(nn.Module):
         for name in names:
             if idle and getattr(self, name) != self.hyperparameters().get(name, getattr(self, name)):
                 raise ValueError(f"{type(self).__name__}: {name}={getattr(self, name)} has no effect with {because}")
+
+    def freeze_student(self) -> None:
+        """For `setup`: the student stays as it came, without gradients and in eval mode whatever the method's mode."""
+        self._student_is_frozen = True
+        self.student.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Method":
+        """As for any module, but a frozen student stays in eval mode."""
+        super().train(mode)
+        if self._student_is_frozen:
+            self.student.eval()
+        return self
 
     @classmethod
     def refuse_unfit(cls, teacher: nn.Module | None) -> None:
@@ -228,6 +247,8 @@ def _refuse_batch(method: Method, args: tuple[Any, ...]) -> None:
     batch, name = args[0], type(method).__name__
     if not method.soft_targets and batch.target.is_floating_point():
         raise ValueError(f"{name} needs one class for each image, and these labels are mixed; use mix=none")
+    if method.rows and batch.row is None:
+        raise ValueError(f"{name} knows an image by its row in the training set, and batch.row=None; give the rows")
     for part, count in (("views", method.views), ("partners", method.partners)):
         given = getattr(batch, part)
         if count and (given is None or given.shape[1] < count):

@@ -30,6 +30,7 @@ class DTSKD(Method):
     gradient, is left in. An image not seen yet has its label for a past. Mixed images have none and are refused.
     """
 
+    rows = True
     soft_targets = False
     cost = (
         "light branches on pooled maps: 0.25x the parameters of a ResNet-18; state: class probabilities of each "
@@ -48,11 +49,6 @@ class DTSKD(Method):
 
     def setup(self) -> None:
         self.refuse_idle(["temperature", "stop_gradient"], self.kd_weight == 0, "kd_weight=0")
-        if self.task.num_examples < 1:
-            raise ValueError(
-                f"DTSKD remembers each training image, and task.num_examples={self.task.num_examples}; "
-                f"give how many there are"
-            )
         num_branches, num_classes = len(shallow_levels(self.taps)), self.task.num_classes
         self.top_down = TopDown(self.taps.channels, self.width, top_lateral=False)
         self.classifiers = nn.ModuleList(nn.Linear(self.width, num_classes) for _ in range(num_branches))
@@ -82,8 +78,6 @@ class DTSKD(Method):
 
     def targets(self, batch: Batch, progress: Tensor | float) -> list[Float[Tensor, "b k"]]:
         """Label and past of every image, mixed, for each head: the student, then the branches."""
-        if batch.row is None:
-            raise ValueError("DTSKD knows an image by its row in the training set, and batch.row=None; give the rows")
         label = F.one_hot(batch.target, self.task.num_classes).to(self.history.dtype)[:, None]
         past = self.history[batch.row]
         seen = past.sum(dim=2, keepdim=True) > 0

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import losses, mixing
 from ..method import Batch, Method, Positive, Step
 from ..nets.teachers import teaching_levels
-from .hsakd_teacher import joint_branches
+from .hsakd_teacher import branched, joint_branches
 
 
 class HSAKD(Method):
@@ -40,17 +40,13 @@ class HSAKD(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         rotated = mixing.rotations(batch.images)
-        logits, features = self.taps(rotated)
-        joint_logits = [branch(feature) for branch, feature in zip(self.branches, features, strict=True)]
+        logits, joint_logits = branched(self.taps, self.branches, rotated)
         teacher_logits, teacher_joint_logits = self.ask_branches(rotated)
         upright = logits[:: mixing.ROTATIONS]
         terms = {
             "task": self.task.loss(upright, batch.target),
             "kd": losses.kd(logits, teacher_logits, self.temperature),
-            "joint": sum(
-                losses.kd(own, taught, self.temperature)
-                for own, taught in zip(joint_logits, teacher_joint_logits, strict=True)
-            ),
+            "joint": imitation(joint_logits, teacher_joint_logits, self.temperature),
         }
         return Step(terms, upright)
 
@@ -59,3 +55,9 @@ class HSAKD(Method):
         """The teacher's scores, and the joint scores that teach each of the student's branches."""
         logits, joint_logits = self.teacher.net.scores(images)
         return logits, [joint_logits[level] for level in teaching_levels(len(self.branches), len(joint_logits))]
+
+
+def imitation(joint_logits: list[Tensor], teacher_joint_logits: list[Tensor], temperature: float) -> Float[Tensor, ""]:
+    """`losses.kd` of each branch from its teacher, which is a constant, summed over branches."""
+    pairs = zip(joint_logits, teacher_joint_logits, strict=True)
+    return sum(losses.kd(own, taught, temperature) for own, taught in pairs)

@@ -5,14 +5,13 @@ Yang, An, Cai, Xu. TNNLS 2022. https://arxiv.org/abs/2109.03075
 
 import copy
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import losses, mixing
 from ..method import Batch, Method, Positive, Step
 from ..nets.copies import redrawn
-from ..taps import Taps
-from .hsakd_teacher import joint_branches
+from .hsakd import imitation
+from .hsakd_teacher import branched, joint_branches
 
 
 class HSAKDOnline(Method):
@@ -41,8 +40,8 @@ class HSAKDOnline(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         rotated, joint_target = mixing.rotations(batch.images), mixing.joint_labels(batch.target)
-        logits, joint = scores(self.taps, self.branches, rotated)
-        peer_logits, peer_joint = scores(self._peer_taps, self.peer_branches, rotated)
+        logits, joint = branched(self.taps, self.branches, rotated)
+        peer_logits, peer_joint = branched(self._peer_taps, self.peer_branches, rotated)
         upright, peer_upright = logits[:: mixing.ROTATIONS], peer_logits[:: mixing.ROTATIONS]
         terms = {
             "task": self.task.loss(upright, batch.target),
@@ -51,19 +50,7 @@ class HSAKDOnline(Method):
             "peer_joint": sum(self.task.loss(each, joint_target) for each in peer_joint),
             "kd": losses.kd(logits, peer_logits, self.temperature),
             "peer_kd": losses.kd(peer_logits, logits, self.temperature),
-            "joint_kd": self.imitation(joint, peer_joint),
-            "peer_joint_kd": self.imitation(peer_joint, joint),
+            "joint_kd": imitation(joint, peer_joint, self.temperature),
+            "peer_joint_kd": imitation(peer_joint, joint, self.temperature),
         }
         return Step(terms, upright)
-
-    def imitation(self, joint: list[Tensor], teacher_joint: list[Tensor]) -> Float[Tensor, ""]:
-        """How far the branches of one network are from the other's, which are constants, summed over levels."""
-        return sum(losses.kd(own, other, self.temperature) for own, other in zip(joint, teacher_joint, strict=True))
-
-
-def scores(
-    taps: Taps, branches: nn.ModuleList, images: Float[Tensor, "b c h w"]
-) -> tuple[Float[Tensor, "b k"], list[Float[Tensor, "b joint"]]]:
-    """One network's class scores and its branches' joint scores."""
-    logits, features = taps(images)
-    return logits, [branch(feature) for branch, feature in zip(branches, features, strict=True)]

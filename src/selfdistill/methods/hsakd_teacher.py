@@ -37,14 +37,7 @@ class HSAKDTeacher(Method):
     def setup(self) -> None:
         self.branches = joint_branches(self.taps, self.task)
         if not self.joint:
-            self.student.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> "HSAKDTeacher":
-        """As for any module, but a frozen network stays in eval mode."""
-        super().train(mode)
-        if not self.joint:
-            self.student.eval()
-        return self
+            self.freeze_student()
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, joint_logits = self.scores(mixing.rotations(batch.images))
@@ -56,8 +49,15 @@ class HSAKDTeacher(Method):
 
     def scores(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], list[Float[Tensor, "b joint"]]]:
         """Class scores, and the joint scores of class and rotation of every branch, shallow to deep."""
-        logits, features = self.taps(images)
-        return logits, [branch(feature) for branch, feature in zip(self.branches, features, strict=True)]
+        return branched(self.taps, self.branches, images)
+
+
+def branched(
+    taps: Taps, branches: nn.ModuleList, images: Float[Tensor, "b c h w"]
+) -> tuple[Float[Tensor, "b k"], list[Float[Tensor, "b joint"]]]:
+    """A network's class scores, and the joint scores of its branches, shallow to deep."""
+    logits, features = taps(images)
+    return logits, [branch(feature) for branch, feature in zip(branches, features, strict=True)]
 
 
 def joint_branches(taps: Taps, task: Task) -> nn.ModuleList:

@@ -23,6 +23,7 @@ class PSKD(Method):
     average.
     """
 
+    rows = True
     soft_targets = False
     cost = "state: a row of class probabilities for each training image (20 MB for CIFAR-100, 5 GB for ImageNet)"
 
@@ -31,15 +32,11 @@ class PSKD(Method):
     past: Tensor  # (num_examples, num_classes), the last class probabilities of each image; 0 where not seen yet
 
     def setup(self) -> None:
-        if not self.task.num_examples:
-            raise ValueError("PSKD remembers each training image, and task.num_examples=0; give how many there are")
         self.register_buffer("past", torch.zeros(self.task.num_examples, self.task.num_classes))
         # Every process writes all rows: DDP need not send the table around at every step.
         self._ddp_params_and_buffers_to_ignore = ["past"]
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        if batch.row is None:
-            raise ValueError("PSKD knows an image by its row in the training set, and batch.row=None; give the rows")
         logits = self.student(batch.images)
         label = F.one_hot(batch.target, self.task.num_classes).to(self.past.dtype)
         past = self.past[batch.row]

@@ -34,14 +34,7 @@ class SSKDTeacher(Method):
     def setup(self) -> None:
         self.head = projection(self.taps.channels[-1])
         if not self.joint:
-            self.student.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> "SSKDTeacher":
-        """As for any module, but a frozen network stays in eval mode."""
-        super().train(mode)
-        if not self.joint:
-            self.student.eval()
-        return self
+            self.freeze_student()
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, embeddings = self.scores(mixing.rotations(batch.images))

@@ -135,7 +135,7 @@ def _are_twins(first: Output, second: Output) -> bool:
 
 
 def has(net: nn.Module, name: str) -> bool:
-    return name in dict(net.named_modules(remove_duplicate=False))
+    return runs(functools.partial(net.get_submodule, name)) is not False
 
 
 def runs(call: Callable[[], Any]) -> Any:

@@ -43,10 +43,7 @@ class MobileNetV2(Chain):
         self.conv2 = nn.Conv2d(channels, head, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(head)
         self.act2 = nn.ReLU()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.fc = nn.Linear(head, num_classes)
-        self.num_features = head
+        self.add_head(head, num_classes)
         initialise(self)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)

@@ -5,8 +5,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from .chain import Chain
 
-class ResNet(nn.Module):
+
+class ResNet(Chain):
     """A residual network with stages of `depths` blocks; `widths` are the stem's and then each stage's channels.
 
     The first stage keeps the resolution, each further one halves it. A shortcut that changes the shape is a 1x1
@@ -40,22 +42,13 @@ class ResNet(nn.Module):
             stage += [block(channels, width) for _ in range(depth - 1)]
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
             self.feature_info.append({"module": f"layer{i + 1}", "num_chs": channels, "reduction": 2**i})
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.fc = nn.Linear(channels, num_classes)
-        self.num_features = channels
+        self.add_head(channels, num_classes)
         if init == "fan_out":
             initialise(self)
         if zero_init_last:
             for stage in self.feature_info:
                 for each in self.get_submodule(stage["module"]):
                     nn.init.zeros_(each.last_norm.weight)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = images
-        for child in self.children():
-            x = child(x)
-        return x
 
 
 class BasicBlock(nn.Module):

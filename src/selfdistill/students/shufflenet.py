@@ -29,10 +29,7 @@ class ShuffleNetV1(Chain):
             channels = width
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
             self.feature_info.append({"module": f"layer{i + 1}", "num_chs": channels, "reduction": 2 ** (i + 1)})
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.fc = nn.Linear(channels, num_classes)
-        self.num_features = channels
+        self.add_head(channels, num_classes)
 
 
 class UnitV1(nn.Module):
@@ -89,10 +86,7 @@ class ShuffleNetV2(Chain):
         self.conv2 = nn.Conv2d(channels, head, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(head)
         self.act2 = nn.ReLU()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.fc = nn.Linear(head, num_classes)
-        self.num_features = head
+        self.add_head(head, num_classes)
 
 
 class UnitV2(nn.Module):

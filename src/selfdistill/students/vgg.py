@@ -29,10 +29,7 @@ class VGG(Chain):
             if i < 4:
                 self.feature_info.append({"module": f"block{i + 1}", "num_chs": width, "reduction": 2**i})
             channels = width
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.fc = nn.Linear(channels, num_classes)
-        self.num_features = channels
+        self.add_head(channels, num_classes)
         initialise(self)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)

@@ -4,10 +4,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from .chain import Chain
 from .resnet import initialise
 
 
-class WideResNet(nn.Module):
+class WideResNet(Chain):
     """The pre-activation network of three groups with 16, 32, 64 times `width` channels and `depth` = 6n + 4 layers.
 
     `norm` "entry": batch norm before each block and at the end. "group": none at a block's entry, but one after each
@@ -40,22 +41,13 @@ class WideResNet(nn.Module):
             channels = wide
         self.bn = nn.BatchNorm2d(channels) if norm == "entry" else Unused(nn.BatchNorm2d(channels))
         self.act = nn.ReLU()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.fc = nn.Linear(channels, num_classes)
-        self.num_features = channels
+        self.add_head(channels, num_classes)
         self.feature_info = [
             {"module": module, "stage_end": f"layer{i + 1}", "num_chs": 16 * width * 2**i, "reduction": 2**i}
             for i, module in enumerate(("layer2.0.act1", "layer3.0.act1", "act"))
         ]
         initialise(self)
         nn.init.zeros_(self.fc.bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = images
-        for child in self.children():
-            x = child(x)
-        return x
 
 
 class WideBlock(nn.Module):
