@@ -121,3 +121,20 @@ def small_teacher(method: str, task: Task) -> nn.Module:
         optimizer.step()
     optimizer.zero_grad()
     return (trained if method else trained.student).eval()
+
+
+def settled_in_double(method: Method) -> Method:
+    """The method in float64, its norms and other vectors away from where they start."""
+    method = method.double()
+    with torch.no_grad():
+        for parameter in method.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return method
+
+
+def names_reached(method: Method, term: Tensor) -> list[str]:
+    """The parameters of the method to which a loss term sends a gradient."""
+    method.zero_grad(set_to_none=True)
+    term.backward(retain_graph=True)
+    return [name for name, p in method.named_parameters() if p.grad is not None and p.grad.count_nonzero()]

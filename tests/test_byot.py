@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import small_batch, small_method, small_student, small_task
+from conftest import names_reached, settled_in_double, small_batch, small_method, small_student, small_task
 from reference import branches as slow
 from selfdistill import create_method
 from selfdistill.methods.byot import BYOT
@@ -16,11 +16,7 @@ STUDENT = SHALLOW | {"student.stage3", "student.fc"}
 def made(**settings):
     """The method in float64, its norms away from where they start, and a batch."""
     task = small_task()
-    method = small_method(BYOT, task, **settings).double()
-    with torch.no_grad():
-        for parameter in method.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
+    method = settled_in_double(small_method(BYOT, task, **settings))
     batch = small_batch(BYOT, task, rows=5)
     return method, batch._replace(images=batch.images.double())
 
@@ -64,12 +60,9 @@ def test_it_agrees_with_the_reference(settings, gone):
 
 def reached(method, term):
     """The parts of the method to which a loss term sends a gradient: exits, their classifiers, the student's parts."""
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
     return {
         "exits.fc" if name.startswith("exits") and ".fc." in name else name.rpartition("exits")[1] or stage(name)
-        for name, parameter in method.named_parameters()
-        if parameter.grad is not None and parameter.grad.count_nonzero()
+        for name in names_reached(method, term)
     }
 
 

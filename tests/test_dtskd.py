@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from conftest import CLASSES, settled_in_double, small_batch, small_method, small_student, small_task
 from reference import topdown as slow
 from reference.frskd import Weights
 from selfdistill import create_method
@@ -28,11 +28,7 @@ NAMES = {
 def made(**settings):
     """The method in float64, its norms away from where they start, and a batch."""
     kind, task = find_method("dtskd"), small_task(side=8)
-    method = small_method(kind, task, **({"width": 6} | settings)).double()
-    with torch.no_grad():
-        for parameter in method.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
+    method = settled_in_double(small_method(kind, task, **({"width": 6} | settings)))
     batch = small_batch(kind, task, rows=6)
     return method, batch._replace(images=batch.images.double())
 

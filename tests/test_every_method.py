@@ -78,6 +78,8 @@ def same(first, second):
     """Whether two values of a state dict are equal, bit for bit."""
     if isinstance(first, torch.Tensor):
         return first.shape == second.shape and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(value, second[key]) for key, value in first.items())
     if isinstance(first, tuple | list):
         return len(first) == len(second) and all(map(same, first, second))
     return first == second

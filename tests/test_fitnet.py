@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conftest import small_batch, small_method, small_student, small_task
+from conftest import names_reached, settled_in_double, small_batch, small_method, small_student, small_task
 from reference import fitnet as slow
 from reference import frskd as plain
 from selfdistill import create_method
@@ -14,11 +14,7 @@ from selfdistill.taps import Tap, Taps
 def made(**settings):
     """The method in float64, its batch norms away from where they start, and a batch."""
     task = small_task(side=8)
-    method = small_method(FitNet, task, **settings).double()
-    with torch.no_grad():
-        for parameter in method.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
+    method = settled_in_double(small_method(FitNet, task, **settings))
     batch = small_batch(FitNet, task, rows=5)
     return method, batch._replace(images=batch.images.double())
 
@@ -83,9 +79,7 @@ def test_kernels_follow_the_two_sizes():
 
 def reached(method, term):
     """The parts of the method to which a loss term sends a gradient."""
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    named = {n: p.grad for n, p in method.named_parameters() if p.grad is not None and p.grad.count_nonzero()}
+    named = names_reached(method, term)
     return {".".join(name.split(".")[: 2 if name.startswith("student") else 1]) for name in named}
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from conftest import CLASSES, names_reached, settled_in_double, small_batch, small_method, small_student, small_task
 from reference import frskd as slow
 from selfdistill import Batch, Task, create_method
 from selfdistill.methods import find_method
@@ -17,11 +17,7 @@ STAGES = ["stage1", "stage2", "stage3"]
 def made(name="frskd", **settings):
     """The method in float64, its norms and fusion weights away from where they start, and a batch."""
     kind, task = find_method(name), small_task(side=8)
-    method = small_method(kind, task, **settings).double()
-    with torch.no_grad():
-        for parameter in method.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
+    method = settled_in_double(small_method(kind, task, **settings))
     batch = small_batch(kind, task, rows=5)
     return method, batch._replace(images=batch.images.double())
 
@@ -154,13 +150,7 @@ def test_mixed_labels_mix_both_cross_entropies_and_leave_the_imitations_alone():
 
 def reached(method, term):
     """The kinds of parameters to which a loss term sends a gradient."""
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    return {
-        kind(name)
-        for name, parameter in method.named_parameters()
-        if parameter.grad is not None and parameter.grad.count_nonzero()
-    }
+    return {kind(name) for name in names_reached(method, term)}
 
 
 def kind(name):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import SmallResNet, small_batch, small_method, small_student, small_task
+from conftest import SmallResNet, names_reached, small_batch, small_method, small_student, small_task
 from reference import hsakd as slow
 from reference.frskd import turned
 from selfdistill import Task, create_method
@@ -129,13 +129,7 @@ def close(ours, published):
 
 def reached(method, term):
     """The submodules of the method to which a loss term sends a gradient."""
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    return {
-        name.split(".")[0]
-        for name, parameter in method.named_parameters()
-        if parameter.grad is not None and parameter.grad.count_nonzero()
-    }
+    return {name.split(".")[0] for name in names_reached(method, term)}
 
 
 ROUTES = {

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from conftest import CLASSES, names_reached, settled_in_double, small_batch, small_method, small_student, small_task
 from reference import branches as slow
 from reference.frskd import Weights
 from selfdistill import create_method
@@ -30,11 +30,7 @@ def mix_by(monkeypatch, share):
 def made(**settings):
     """The method in float64, its norms away from where they start, and a batch."""
     task = small_task()
-    method = small_method(MixSKD, task, **settings).double()
-    with torch.no_grad():
-        for parameter in method.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
+    method = settled_in_double(small_method(MixSKD, task, **settings))
     batch = small_batch(MixSKD, task, rows=5)
     return method, batch._replace(images=batch.images.double())
 
@@ -108,13 +104,7 @@ def test_a_mixture_of_one_image_alone_has_nothing_to_teach(monkeypatch):
 
 def reached(method, term):
     """The parts of the method to which a loss term sends a gradient; classifiers apart."""
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    return {
-        name.split(".")[0] + ".fc" * (".fc." in name)
-        for name, parameter in method.named_parameters()
-        if parameter.grad is not None and parameter.grad.count_nonzero()
-    }
+    return {name.split(".")[0] + ".fc" * (".fc." in name) for name in names_reached(method, term)}
 
 
 STAGES, CLASSIFIERS = {"student", "branches"}, {"student.fc", "branches.fc"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import small_batch, small_method, small_student, small_task
+from conftest import names_reached, settled_in_double, small_batch, small_method, small_student, small_task
 from reference import branches as slow
 from reference.frskd import Weights, growing_weight
 from selfdistill import create_method
@@ -14,11 +14,7 @@ from selfdistill.methods.one import ONE, Gate
 def made(**settings):
     """The method in float64, its norms away from where they start, and a batch."""
     task = small_task()
-    method = small_method(ONE, task, **settings).double()
-    with torch.no_grad():
-        for parameter in method.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
+    method = settled_in_double(small_method(ONE, task, **settings))
     batch = small_batch(ONE, task, rows=5)
     return method, batch._replace(images=batch.images.double())
 
@@ -65,13 +61,7 @@ def test_shares_of_the_branches_add_up_to_one():
 
 def reached(method, term):
     """The submodules of the method, the student's by name, to which a loss term sends a gradient."""
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    return {
-        ".".join(name.split(".")[: 2 if name.startswith("student") else 1])
-        for name, parameter in method.named_parameters()
-        if parameter.grad is not None and parameter.grad.count_nonzero()
-    }
+    return {".".join(name.split(".")[: 2 if name.startswith("student") else 1]) for name in names_reached(method, term)}
 
 
 SHARED = {"student.stem", "student.stage1", "student.stage2"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from conftest import CLASSES, names_reached, settled_in_double, small_batch, small_method, small_student, small_task
 from reference import sla as slow
 from reference.frskd import turned
 from selfdistill import Batch, Task, create_method
@@ -20,11 +20,7 @@ BOTH = pytest.mark.parametrize("name", ["sla", "sla_sd"])
 def made(name, **settings):
     """The method in float64, its norms away from where they start, and a batch."""
     kind, task = find_method(name), small_task(side=8)
-    method = small_method(kind, task, **settings).double()
-    with torch.no_grad():
-        for parameter in method.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
+    method = settled_in_double(small_method(kind, task, **settings))
     batch = small_batch(kind, task, rows=5)
     return method, batch._replace(images=batch.images.double())
 
@@ -77,9 +73,7 @@ def test_sla_sd_has_the_authors_losses_and_gradients(monkeypatch):
 
 def reached(method, term):
     """The networks to whose parameters a term sends a gradient, the student's classifier apart from its body."""
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    named = [name for name, p in method.named_parameters() if p.grad is not None and p.grad.count_nonzero()]
+    named = names_reached(method, term)
     return {"classifier" if name.startswith("student.fc") else name.split(".")[0] for name in named}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import SmallResNet, small_batch, small_method, small_student, small_task
+from conftest import SmallResNet, names_reached, small_batch, small_method, small_student, small_task
 from reference import sskd as slow
 from reference.frskd import turned
 from selfdistill import create_method, distributed
@@ -98,13 +98,7 @@ def test_rows_that_do_not_teach_get_no_gradient():
 
 def reached(method, term):
     """The submodules of the method to which a loss term sends a gradient."""
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    return {
-        name.split(".")[0]
-        for name, parameter in method.named_parameters()
-        if parameter.grad is not None and parameter.grad.count_nonzero()
-    }
+    return {name.split(".")[0] for name in names_reached(method, term)}
 
 
 @pytest.mark.parametrize(

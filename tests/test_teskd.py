@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import small_batch, small_method, small_student, small_task
+from conftest import settled_in_double, small_batch, small_method, small_student, small_task
 from reference import topdown as slow
 from reference.frskd import Weights
 from selfdistill import create_method
@@ -18,11 +18,7 @@ WEIGHTS = ("ce_weight", "kd_weight", "feature_weight", "temperature")
 def made(side=8, padding=1, **settings):
     """The method in float64, its norms away from where they start, and a batch."""
     kind, task = find_method("teskd"), small_task(side=side)
-    method = small_method(kind, task, student=small_student(task, padding=padding), **settings).double()
-    with torch.no_grad():
-        for parameter in method.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
+    method = settled_in_double(small_method(kind, task, student=small_student(task, padding=padding), **settings))
     batch = small_batch(kind, task, rows=5)
     return method, batch._replace(images=batch.images.double())
 

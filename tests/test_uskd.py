@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from conftest import CLASSES, names_reached, small_batch, small_method, small_student, small_task
 from reference import frskd as plain
 from reference import nkd as slow
 from selfdistill import create_method
@@ -38,9 +38,7 @@ def test_uskd_agrees_with_the_reference(settings, rows):
 
 def reached(method, term):
     """The parts of the method to which a loss term sends a gradient."""
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    named = {n: p.grad for n, p in method.named_parameters() if p.grad is not None and p.grad.count_nonzero()}
+    named = names_reached(method, term)
     return {".".join(name.split(".")[: 2 if name.startswith("student") else 1]) for name in named}
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from conftest import CLASSES, names_reached, small_batch, small_method, small_student, small_task
 from reference import frskd as plain
 from reference import zipf as slow
 from selfdistill import create_method
@@ -82,9 +82,7 @@ def test_enlarging_the_scores_equals_enlarging_the_map():
 
 def reached(method, term):
     """The parts of the method to which a loss term sends a gradient, of the student its stages and classifier."""
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    named = {n: p.grad for n, p in method.named_parameters() if p.grad is not None and p.grad.count_nonzero()}
+    named = names_reached(method, term)
     return {".".join(name.split(".")[:2]) for name in named}
 
 

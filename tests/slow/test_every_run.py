@@ -1,10 +1,6 @@
 """Every method through the training loop: a run that was stopped ends like one that was not, and its student ships."""
 
-import os
-import signal
-
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from selfdistill import list_methods
@@ -13,24 +9,14 @@ from selfdistill.interrupt import Interrupted
 from selfdistill.methods import find_method
 from selfdistill.recipe import read
 from selfdistill.run import Run, load_student
-from selfdistill.watch import Watch
+from test_every_method import same
+from test_train import StopAt
 
 pytestmark = pytest.mark.slow
 
 WORDS = ["data.limit=52", "student=cifar:resnet8", "batch_size=16", "epochs=2", "precision=fp32", "optim.lr=0.02"]
 METHODS = list_methods()
 STEPS = 8  # 52 digits less the held-out ones are 3 batches and an incomplete one
-
-
-class StopAt(Watch):
-    """Sends this process SIGTERM after one step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def stepped(self, step):
-        if step == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +39,6 @@ def words(method, out, trained):
     kind = find_method(method)
     teacher = [f"method.teacher={trained(kind.teacher_method or 'baseline')}"] if kind.needs_teacher else []
     return [*WORDS, f"method={method}", f"out={out}", *teacher]
-
-
-def same(first, second):
-    if isinstance(first, torch.Tensor):
-        return first.shape == second.shape and torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(value, second[key]) for key, value in first.items())
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 @pytest.mark.parametrize("method", METHODS)
