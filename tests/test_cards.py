@@ -40,6 +40,7 @@ class Own(LabelSmoothing):
     partners = 1
     soft_targets = False
     share: ClassVar[str] = "all"
+    dense: ClassVar[dict] = {"epsilon": 0.7, "level": 3}
     label: str = "some text"  # of another class below
 
     epsilon: Weight = 0.3  # said anew
@@ -112,9 +113,9 @@ def test_a_card_of_ones_own_method(own):
 
 def test_settings_are_told_with_the_comments_beside_them_those_of_a_subclass_first(own):
     assert settings(cards.card(own)) == {
-        "epsilon": ["`0.3`", "number from 0", "said anew"],
+        "epsilon": ["`0.3`; segmentation: `0.7`", "number from 0", "said anew"],
         "label": ["`some text`", "text", "of another class below"],
-        "level": ["`null`", "whole number from 1 or `null`", r"this one \| or none"],
+        "level": ["`null`; segmentation: `3`", "whole number from 1 or `null`", r"this one \| or none"],
         "mode": ["`a`", "`a` or `b`", "a comment further down"],
         "silent": ["`false`", "`true` or `false`", ""],
     }

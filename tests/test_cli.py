@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -139,6 +141,151 @@ def test_predict_names_a_file_that_is_no_image(run, trained, tmp_path):
     assert code == 1 and "bad.png" in err and err.count("\n") == 1
 
 
+def test_a_classifier_writes_no_masks(run, trained, tmp_path):
+    code, _, err = run("predict", trained, tmp_path, "--out", tmp_path)
+    assert code == 1 and "--out" in err and "classifier" in err
+
+
+class Pixelwise(torch.nn.Module):
+    """A segmenter that looks at single pixels."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, num_classes, 1)
+
+    def forward(self, images):
+        return self.conv(images)
+
+
+class Bound(Pixelwise):
+    """The same for images of 16x16 alone."""
+
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.places = torch.nn.Parameter(torch.zeros(num_classes, 16, 16))
+
+    def forward(self, images):
+        return super().forward(images) + self.places
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    """Ten images of 18x24, dark at the left and light at the right, with masks that store 0 and 2, and 1 for void."""
+    folder = tmp_path_factory.mktemp("street")
+    (folder / "palette.csv").write_text("name,r,g,b\nroad,10,20,30\nvoid,0,0,0\nsky,200,210,255\n")
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for i in range(10):
+        edge = 6 + i
+        pixels, mask = np.full((18, 24, 3), 30 + i, dtype=np.uint8), np.zeros((18, 24), dtype=np.uint8)
+        pixels[:, edge:], mask[:, edge:], mask[:2] = 220 - i, 2, 1
+        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{i}.png")
+    return folder
+
+
+DENSE = ["task=segmentation", "method=baseline", "data.image_size=16", "batch_size=2", "precision=fp32", "optim.lr=0.5"]
+
+
+@pytest.fixture(scope="module")
+def segmenter(street, tmp_path_factory):
+    from selfdistill.recipe import read
+    from selfdistill.workflow import start_run
+
+    folder = tmp_path_factory.mktemp("runs") / "segmenter"
+    start_run(read(None, [*DENSE, f"data={street}", "student=test_cli:Pixelwise", "epochs=3", f"out={folder}"]))
+    return folder
+
+
+def test_eval_of_a_segmenter_tells_the_iou_of_every_class(run, segmenter, street):
+    code, out, err = run("eval", segmenter)
+    assert code == 0, err
+    assert re.search(r"mIoU \d.*\(2 images\)\nroad\tIoU \d+\.\d+%\nsky\tIoU", out)
+    numbers, last = json.loads(run("eval", segmenter, "--json")[1]), Run.open(segmenter).metrics()[-1]["scores"]
+    assert list(numbers["iou"].values()) == pytest.approx(last["iou"]) and list(numbers["iou"]) == ["road", "sky"]
+    assert numbers["miou"] == pytest.approx(last["miou"]) and numbers["miou"] > 0.9
+    assert json.loads(run("eval", segmenter, "--data", street, "--json")[1])["count"] == 10
+
+
+def test_a_class_that_is_nowhere_has_no_iou(run, segmenter, tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (24, 18), (35, 35, 35)).save(tmp_path / "images/a.png")
+    Image.new("L", (24, 18), 0).save(tmp_path / "masks/a.png")
+    code, out, err = run("eval", segmenter, "--data", tmp_path, "--json")
+    assert code == 0, err
+    found = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert found["iou"] == {"road": 1.0, "sky": None} and found["boundary_f"] is None
+    assert "sky\tIoU -" in run("eval", segmenter, "--data", tmp_path)[1]
+
+
+def test_predict_of_a_segmenter_writes_masks_that_its_data_could_hold(run, segmenter, street, tmp_path):
+    code, out, err = run("predict", segmenter, street / "images", "--out", tmp_path, "--top", 2)
+    assert code == 0, err
+    assert re.search(r"7\.png\t(road|sky) \d+\.\d%\t(road|sky) \d+\.\d%\n", out)
+    (tmp_path / "masks").mkdir()
+    for path in tmp_path.glob("?.png"):
+        assert path.with_name(f"{path.stem}_overlay.png").exists()
+        with Image.open(path) as mask, Image.open(street / "masks" / path.name) as true:
+            assert mask.size == (24, 18) and mask.getpalette()[:9] == [10, 20, 30, 0, 0, 0, 200, 210, 255]
+            agree = np.asarray(mask)[2:] == np.asarray(true)[2:]
+        assert agree.mean() > 0.9
+        path.rename(tmp_path / "masks" / path.name)
+    shutil.copytree(street / "images", tmp_path / "images")
+    shutil.copy(street / "palette.csv", tmp_path)
+    assert json.loads(run("eval", segmenter, "--data", tmp_path, "--json")[1])["miou"] == 1
+
+
+def test_predict_reads_images_of_every_kind_at_their_own_size(run, segmenter, tmp_path):
+    dark = Image.new("RGB", (30, 20), (30, 30, 30))
+    dark.convert("RGBA").save(tmp_path / "alpha.png")
+    dark.convert("L").save(tmp_path / "grey.png")
+    Image.new("I;16", (30, 20), 30 * 257).save(tmp_path / "deep.png")
+    exif = dark.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    dark.save(tmp_path / "turned.jpg", exif=exif)
+    code, out, err = run("predict", segmenter, tmp_path, "--json")
+    assert code == 0, err
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["classes"] for line in lines] == [{"road": 1.0}] * 4
+    sizes = {}
+    for line in lines:
+        assert line["mask"].startswith(str(segmenter / "predictions"))
+        with Image.open(line["mask"]) as mask, Image.open(line["overlay"]) as overlay:
+            assert mask.size == overlay.size
+            sizes[line["image"].rpartition("/")[2]] = mask.size
+    assert sizes.pop("turned.jpg") == (20, 30) and set(sizes.values()) == {(30, 20)}
+
+
+def test_predict_writes_no_file_twice_and_none_over_an_image(run, segmenter, tmp_path):
+    for name in ("a/x.png", "b/x.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    code, _, err = run("predict", segmenter, tmp_path / "a/x.png", tmp_path / "b/x.png", "--out", tmp_path / "out")
+    assert code == 1 and "a/x.png and " in err and "would both be written" in err and not (tmp_path / "out").exists()
+    assert run("predict", segmenter, tmp_path, "--out", tmp_path / "out")[0] == 0
+    assert (tmp_path / "out/a/x.png").exists() and (tmp_path / "out/b/x.png").exists()
+    code, _, err = run("predict", segmenter, tmp_path / "a", "--out", tmp_path / "a")
+    assert code == 1 and "x.png would be written over" in err
+
+
+def test_a_network_that_cannot_take_whole_images_is_refused_before_it_is_trained(run, street, tmp_path):
+    words = [*DENSE, f"data={street}", "student=test_cli:Bound", "epochs=1", f"out={tmp_path / 'run'}"]
+    code, _, err = run("train", *words)
+    assert code == 1 and "test_cli:Bound cannot score images of 18x24" in err and "data.window=true" in err
+    assert not (tmp_path / "run").exists() and err.count("\n") == 1
+    code, _, err = run("train", *words, "data.window=true")
+    assert code == 0, err
+    code, out, _ = run("predict", tmp_path / "run", street / "images/0.png")
+    assert code == 0 and (tmp_path / "run/predictions/0.png").exists()
+
+
+def test_init_counts_the_images_and_classes_of_masks(run, street, tmp_path):
+    code, _, err = run("init", "task=segmentation", f"data={street}", "--file", tmp_path / "r.yaml")
+    assert code == 0, err
+    assert "2 classes; images: 8 train, 2 val" in (tmp_path / "r.yaml").read_text()
+
+
 def test_export_writes_weights_that_load_strictly(run, trained, tmp_path):
     from safetensors.torch import load_file
 
@@ -154,7 +301,18 @@ def test_methods_lists_every_method_with_its_paper(run):
     assert code == 0
     for name in ("baseline", "frskd", "frskd_sla", "deep_supervision", "label_smoothing"):
         assert re.search(rf"\b{name}\b", out)
-    assert "2103.08273" in out and "hard labels" in out
+    assert "2103.08273" in out and "hard labels" in out and "segmentation" in out
+    assert "`" not in out and "…" not in out
+
+
+def test_taps_are_of_the_task_that_a_network_is_for(run):
+    code, out, err = run("taps", "smp:Unet/resnet18", "--image-size", 64)
+    assert code == 0, err
+    assert re.search(r"layer4\D+512\D+2 x 2", out)
+    code, _, err = run("taps", "timm:resnet18", "--task", "segmentation")
+    assert code == 1 and "is for task=classification" in err
+    code, _, err = run("taps", "timm:resnet18", "--task", "segmentaton")
+    assert code == 1 and "did you mean 'segmentation'" in err
 
 
 def test_taps_shows_the_stages_it_found(run):

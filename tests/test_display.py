@@ -26,6 +26,13 @@ def test_a_line_names_every_loss_term_and_the_accuracy():
     assert "nothing held out" in line({**EPOCH, "scores": None})
 
 
+def test_a_line_of_a_segmenter_names_its_scores():
+    dense = {"miou": 0.5, "pixel_accuracy": 0.75, "boundary_f": 0.25, "nll": 1.0, "ece": 0.125}
+    record = {**EPOCH, "kind": "end", "scores": {**dense, "iou": [0.5, float("nan")], "count": 3}}
+    scores = "mIoU 50.00%  pixels 75.00%  boundary F 25.00%  nll 1.0000  ece 0.1250"
+    assert line(record) == f"epoch 2  step 8  final val: {scores}"
+
+
 def test_the_live_view_shows_epoch_steps_losses_and_scores():
     live = Live("frskd on net")
     live.screen.console = Console(file=io.StringIO())

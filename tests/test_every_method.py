@@ -213,6 +213,13 @@ def test_a_student_of_other_classes_is_refused_at_its_first_step():
         method(small_batch(type(method), small_task()))
 
 
+@pytest.mark.parametrize(("scored", "asked"), [("classification", "segmentation"), ("segmentation", "classification")])
+def test_a_student_of_another_task_is_refused_by_the_shape_of_its_scores(scored, asked):
+    shapes = {"classification": r"\(b, k\)", "segmentation": r"\(b, k, 16, 16\)"}
+    with pytest.raises(ValueError, match=f"16x16 images as {shapes[scored]}, and {asked} needs {shapes[asked]}"):
+        small_method(find_method("tfd"), small_task(asked), student=small_student(small_task(scored)))
+
+
 @every_method
 def test_a_batch_without_what_the_method_needs_is_refused_in_one_sentence(name):
     method, batch = any_case(name)

@@ -1,4 +1,4 @@
-"""What is exported gives the network's logits for any batch size, and says what its inputs and outputs mean."""
+"""What is exported gives the network's logits for any batch size, and a segmenter's for any image size."""
 
 import json
 from pathlib import Path
@@ -29,6 +29,39 @@ def trained(tmp_path: Path) -> Path:
     run = Run.create(tmp_path / "run", Recipe())
     run.save_student(student.state_dict(), ABOUT)
     return run.path
+
+
+class Filled(nn.Module):
+    """Fills images up to a multiple of 4, as students do for their strides, and cuts the scores back."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, num_classes, 4, stride=4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        scores = self.conv(nn.functional.pad(images, (0, -width % 4, 0, -height % 4)))
+        return nn.functional.interpolate(scores, scale_factor=4, mode="bilinear")[..., :height, :width]
+
+
+class Bound(nn.Module):
+    """Has learned something for each place, and so takes images of 32x48 alone."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.randn(num_classes, 32, 48))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=1, keepdim=True) * self.places
+
+
+def saved_segmenter(folder: Path, network: type[nn.Module]) -> Path:
+    """A run folder with a segmenter of masks that store 0, 2 and 3."""
+    student = {**STUDENT, "name": f"test_export:{network.__name__}", "image_shape": [3, 32, 48]}
+    data = {**DATA, "source": "/nowhere", "classes": ["Möwe", "void", "b, c", "d"], "void": [1], "short_side": 40}
+    about = {**ABOUT, "task": "segmentation", "student": student, "data": data}
+    Run.create(folder, Recipe()).save_student(network(3).state_dict(), about)
+    return folder
 
 
 def assert_meaning(facts: dict[str, str]) -> None:
@@ -64,12 +97,55 @@ def test_torch_export_takes_any_batch_size(trained: Path, tmp_path: Path) -> Non
     assert_meaning(facts)
 
 
+def test_a_segmenters_file_takes_images_of_any_size_and_says_what_its_classes_are(tmp_path: Path) -> None:
+    run = saved_segmenter(tmp_path / "run", Filled)
+    facts = dict.fromkeys(("classes", "mask_values", "colours", "short_side"), "")
+    network = torch.export.load(export(run, "torch-export").path, extra_files=facts).module()
+    for shape in ((1, 3, 32, 48), (2, 3, 93, 121), (1, 3, 64, 33), (5, 3, 4, 200)):
+        images = torch.randn(shape)
+        torch.testing.assert_close(network(images), load_student(run)(images))
+    assert (json.loads(facts["mask_values"]), json.loads(facts["short_side"])) == ([0, 2, 3], 40)
+    assert json.loads(facts["classes"]) == CLASSES and len(json.loads(facts["colours"])) == 3
+
+
+def test_a_segmenter_that_is_bound_to_a_size_asks_for_that(tmp_path: Path) -> None:
+    run = saved_segmenter(tmp_path / "run", Bound)
+    sentence = "as torch-export for images of any size: .*; --fixed-size exports it for images of 32x48 alone$"
+    with pytest.raises(ValueError, match=sentence):
+        export(run, "torch-export")
+    network = torch.export.load(export(run, "torch-export", fixed_size=True).path).module()
+    images = torch.randn(2, 3, 32, 48)
+    torch.testing.assert_close(network(images), load_student(run)(images))
+    with pytest.raises(AssertionError, match="Guard failed"):
+        network(torch.randn(2, 3, 33, 48))
+    assert export(run, "safetensors").max_difference == 0
+
+
+def test_scores_that_differ_at_another_size_alone_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Any:
+        path.write_text("written")
+        return lambda images: network(images) + (images.shape[2] > 32)
+
+    monkeypatch.setattr(export_module, "_torch_export", write)
+    run = saved_segmenter(tmp_path / "run", Filled)
+    with pytest.raises(ValueError, match="gives other logits .* not written; --fixed-size exports it"):
+        export(run, "torch-export")
+    assert export(run, "torch-export", fixed_size=True).max_difference == 0
+
+
+def test_a_fixed_size_is_refused_where_it_would_change_nothing(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--fixed-size has no effect on task=classification"):
+        export(trained, "torch-export", fixed_size=True)
+    with pytest.raises(ValueError, match="--fixed-size has no effect on the format safetensors"):
+        export(saved_segmenter(tmp_path / "other", Filled), "safetensors", fixed_size=True)
+
+
 @pytest.fixture
 def writes(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the format safetensors read back the network that a function makes of the true one."""
 
     def use(spoil: Any) -> None:
-        def write(network: nn.Module, about: dict[str, Any], path: Path) -> Any:
+        def write(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Any:
             path.write_text("written")
             return spoil(network)
 
@@ -104,7 +180,8 @@ def test_a_network_that_cannot_be_exported_is_named(trained: Path, writes: Any) 
         return run
 
     writes(fixed_batch)
-    with pytest.raises(ValueError, match="^cifar:resnet8 cannot be exported as safetensors: batch is 1$"):
+    sentence = "^cifar:resnet8 cannot be exported as safetensors: on images of 16x16 it raises RuntimeError: batch is 1"
+    with pytest.raises(ValueError, match=sentence):
         export(trained, "safetensors")
     writes(lambda network: lambda images: network(images)[:1])
     with pytest.raises(ValueError, match=r"its logits have shape \(1, 3\) instead of \(3, 3\)"):

@@ -12,9 +12,9 @@ ROOT = Path(selfdistill.__file__).parent
 LAYERS = [  # from the top; the units of one layer may import each other
     {"__main__", "cli", "workflow", "display", "report", "cards"},
     {"build"},
-    {"train", "export", "run"},
+    {"train", "export", "run", "predict", "pictures"},
     {"methods", "data", "students"},
-    {"method", "scores", "recipe", "settings", "optim", "measure", "terms"},
+    {"method", "scores", "dense_scores", "recipe", "settings", "optim", "measure", "terms"},
     {"nets"},
     {
         "task",
@@ -31,12 +31,14 @@ LAYERS = [  # from the top; the units of one layer may import each other
         "launch",
         "watch",
         "hub",
+        "windows",
     },
 ]
 STRANGERS = [  # (who, whom): imports that the layers alone would allow
     *((a, b) for a in LAYERS[3] for b in LAYERS[3] if a != b),
     ("train", "methods"),  # the loop names no method
     ("scores", "method"),  # scores are of a plain network
+    ("dense_scores", "method"),
 ]
 DEPTH = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))

@@ -132,6 +132,36 @@ def test_cutmix_box_is_clipped_at_the_border():
     assert touching > 5  # an unclipped box has the image's own proportions
 
 
+def labelled(rows=6, height=12, width=10):
+    """Images that hold the labels of their pixels, void among them, and these labels."""
+    target = torch.randint(5, (rows, height, width))
+    target[:, 4] = -100
+    return target[:, None].double().expand(rows, 3, height, width).clone(), target
+
+
+def test_cutmix_of_masks_keeps_each_label_at_its_pixel():
+    moved = 0
+    for _ in range(20):
+        images, target = labelled()
+        before = images.clone(), target.clone()
+        mixed, labels = mixing.cutmix_masks(images, target, 1.0)
+        assert labels.dtype == torch.int64 and torch.equal(mixed, labels[:, None].double().expand_as(mixed))
+        assert torch.equal(images, before[0]) and torch.equal(target, before[1])
+        moved += not torch.equal(labels, target)
+        mixed.zero_(), labels.zero_()
+        assert torch.equal(images, before[0]) and torch.equal(target, before[1])
+    assert moved > 10
+
+
+def test_cutmix_of_masks_pastes_what_cutmix_pastes():
+    images, target = labelled()
+    for seed in range(10):
+        torch.manual_seed(seed)
+        mixed, _ = mixing.cutmix_masks(images, target, 0.7)
+        torch.manual_seed(seed)
+        assert torch.equal(mixed, mixing.cutmix(images, TARGET, 6, 0.7)[0])
+
+
 def test_four_rotations_are_the_identity():
     start = torch.randn(2, 3, 5, 5)
     turned = start

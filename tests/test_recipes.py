@@ -24,8 +24,13 @@ CLASSES = {
     "stanford-dogs": 120,
     "stanford-40": 40,
     "imagenet": 1000,
+    "voc": 21,
+    "camvid": 11,
+    "cityscapes": 19,
+    "ade20k": 150,
 }
-PUBLISHED = {  # the only accuracies with a source, % top-1; a recipe may also quote its control's
+DENSE = {"voc", "camvid", "cityscapes", "ade20k"}
+PUBLISHED = {  # the only accuracies with a source, % top-1 or % mean IoU; a recipe may also quote its control's
     "cifar100/resnet18_frskd": {"77.71"},
     "cifar100/resnet18_frskd_cutmix": {"80.49", "79.23"},
     "cifar100/resnet18_baseline_cutmix": {"79.23"},
@@ -62,6 +67,16 @@ PUBLISHED = {  # the only accuracies with a source, % top-1; a recipe may also q
     "imagenet/resnet18_baseline": {"69.76"},
     "imagenet/resnet34_frskd": {"73.75", "73.31"},
     "imagenet/resnet34_baseline": {"73.31"},
+    "voc/d0_baseline": {"79.07"},
+    "voc/d0_frskd": {"80.55", "79.07"},
+    "voc/d1_baseline": {"81.95"},
+    "voc/d1_frskd": {"83.88", "81.95"},
+    "camvid/DeepLabV3-resnet18_baseline": {"65.90"},
+    "camvid/DeepLabV3-resnet18_tf_fd": {"67.01", "65.90"},
+    "camvid/DeepLabV3-resnet18_sad": {"66.50", "65.90"},
+    "cityscapes/DeepLabV3-resnet18_baseline": {"69.19"},
+    "cityscapes/DeepLabV3-resnet18_tf_fd": {"70.83", "69.19"},
+    "cityscapes/DeepLabV3-resnet18_sad": {"70.10", "69.19"},
 }
 FRSKDS = {"frskd", "frskd_sla", "deep_supervision"}
 ACCURACY = r"\b[1-9]\d\.\d|%|±"  # what looks like one
@@ -99,7 +114,8 @@ every_paper_recipe = pytest.mark.parametrize("path", PAPER, ids=name_of)
 def test_each_data_set_of_the_paper_has_its_baseline_and_frskd():
     for data in CLASSES:
         variants = {parts_of(path)[2] for path in PAPER if path.parent.name == data}
-        assert {"baseline", "frskd_f", "frskd"} <= variants, data
+        wanted = {"baseline", "frskd"} if data in DENSE else {"baseline", "frskd_f", "frskd"}
+        assert wanted <= variants, data
     assert {path.parent.name for path in PAPER} == CLASSES.keys()
 
 
@@ -107,6 +123,14 @@ def test_each_data_set_of_the_paper_has_its_baseline_and_frskd():
 def test_it_parses_and_its_method_takes_its_settings(path):
     method = recipe_of(path).method
     find_method(method.name).checked(method.hyperparameters)
+
+
+@every_recipe
+def test_it_is_for_the_task_of_its_data_and_its_method_is_for_that_task(path):
+    recipe = recipe_of(path)
+    dense = path.parent.name in DENSE or path.stem.startswith("scenes")
+    assert recipe.task.kind == ("segmentation" if dense else "classification")
+    assert recipe.task.kind in find_method(recipe.method.name).tasks
 
 
 @every_recipe
@@ -118,7 +142,7 @@ def test_it_mixes_only_for_methods_that_take_soft_labels(path):
 @every_paper_recipe
 def test_its_file_is_named_after_its_student_and_method(path):
     recipe, (_, student, variant) = recipe_of(path), parts_of(path)
-    assert recipe.student.name.partition(":")[2] == student
+    assert re.sub("[/_]", "-", recipe.student.name.partition(":")[2]) == student
     assert recipe.method.name == method_of(variant)
     mixing = variant.removeprefix(recipe.method.name).lstrip("_")
     assert recipe.mix.name == (mixing if mixing in ("mixup", "cutmix") else "none")
@@ -131,13 +155,17 @@ def test_its_hyperparameters_are_spelled_out(path):
     own = find_method(recipe_of(path).method.name).hyperparameters().keys()
     if method_of(parts_of(path)[2]) in FRSKDS:
         own = {"alpha", "beta", "temperature", "stop_gradient", "warmup", "ramp"} & own
+    if path.parent.name in DENSE and "alpha" in own:
+        own |= {"distil_void", "self_teacher_net"}
     assert own <= given.keys()
 
 
 @pytest.mark.parametrize("path", [path for path in PAPER if method_of(parts_of(path)[2]) in FRSKDS], ids=name_of)
-def test_the_weights_of_frskd_are_constant_as_in_the_paper(path):
+def test_the_weights_of_frskd_are_constant_or_for_masks_ramped_as_in_the_paper(path):
     given = recipe_of(path).method.hyperparameters
-    assert given.get("ramp", 0) == given.get("warmup", 0) == 0
+    dense = find_method("frskd").dense if path.parent.name in DENSE and given else {}
+    for name in ("warmup", "ramp"):
+        assert given.get(name, 0) == pytest.approx(dense.get(name, 0), abs=1e-6)
     assert not given.get("stop_gradient")
 
 
@@ -146,7 +174,9 @@ def test_its_schedule_and_presentation_are_spelled_out(path):
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert {"epochs", "batch_size", "precision", "seed", "mix"} <= given.keys()
     assert {"image_size", "channels", "augment", "mean", "std"} <= given["data"].keys()
-    assert {"lr", "momentum", "nesterov", "weight_decay", "decay", "schedule", "milestones"} <= given["optim"].keys()
+    of_sgd = {"momentum", "nesterov"} if recipe_of(path).optim.name == "sgd" else set()
+    of_steps = {"milestones"} if recipe_of(path).optim.schedule == "step" else set()
+    assert {"lr", "weight_decay", "decay", "schedule", *of_sgd, *of_steps} <= given["optim"].keys()
 
 
 @every_paper_recipe

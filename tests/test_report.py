@@ -161,6 +161,39 @@ def test_a_run_given_twice_counts_once(made: Any) -> None:
     assert compare_table([path, path]).rows[0]["seeds"] == 1 and compare_table([path, path]).notes == []
 
 
+def dense(miou: float, boundary_f: float = 0.25) -> dict[str, Any]:
+    rest = {"nll": 1.0, "ece": 0.1, "iou": [miou, None], "count": 3}
+    return {"miou": miou, "pixel_accuracy": 0.9, "boundary_f": boundary_f, **rest}
+
+
+def test_segmenters_are_compared_by_their_own_scores(made: Any) -> None:
+    runs = [
+        made("baseline", scores=dense(0.5)),
+        *(made("frskd", seed, scores=dense(miou, 0.75)) for seed, miou in enumerate((0.61, 0.63))),
+    ]
+    table = compare_table(runs)
+    baseline, frskd = table.rows
+    assert frskd["miou"] == pytest.approx(0.62) and frskd["miou_std"] == pytest.approx(0.02 / 2**0.5)
+    assert frskd["points"] == pytest.approx(12) and (frskd["boundary_f"], frskd["ece"]) == (0.75, 0.1)
+    assert not {"top1", "top1_std", "nll"} & baseline.keys()
+    head, _, first, second, *_ = table.markdown().splitlines()
+    assert head.startswith("| method | seeds | mIoU, % | points | boundary F, % | ECE, % | s / step |")
+    assert first.startswith("| baseline | 1 | 50.00 ± - | +0.00 | 25.00 | 10.00 | 0.5 |")
+    assert second.startswith("| frskd | 2 | 62.00 ± 1.41 | +12.00 | 75.00 | 10.00 | 0.5 |")
+
+
+def test_rows_of_both_kinds_show_what_they_have_and_no_difference(made: Any) -> None:
+    table = compare_table([made("baseline", top1=0.5), made("frskd", scores=dense(0.6))])
+    head, _, first, second, *_ = table.markdown().splitlines()
+    assert "| top-1, % | mIoU, % | points | boundary F, % | NLL, nats | ECE, % |" in head
+    assert "| 50.00 ± - | - ± - | +0.00 | - | 1.500 | 5.00 |" in first
+    assert "| - ± - | 60.00 ± - | - | 25.00 | 1.000 | 10.00 |" in second
+
+
+def test_a_table_without_a_finished_run_keeps_its_titles(made: Any) -> None:
+    assert "| top-1, % | points | NLL, nats | ECE, % |" in compare_table([made("frskd", top1=None)]).markdown()
+
+
 @pytest.fixture
 def table(made: Any) -> Comparison:
     extra = {"student": 1000, "training_only": 411885}

@@ -444,9 +444,9 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("student", "sentence"),
     [
-        (Returns(lambda s: (s, s)), r"Returns returns a tuple for 2 images, but .* one \(b, k\) tensor"),
+        (Returns(lambda s: (s, s)), r"returns a tuple for 2 images, but .* one \(b, k\) or \(b, k, h, w\) tensor"),
         (Returns(lambda s: {"logits": s}, training=True), "returns a dict for 2 images in training mode"),
-        (Returns(lambda s: s[:, :, None, None]), r"returns a tensor \(2, 5, 1, 1\) for 2 images"),
+        (Returns(lambda s: s[:, :, None]), r"returns a tensor \(2, 5, 1\) for 2 images"),
         (nn.Sequential(nn.Flatten(), nn.Linear(3072, 5)), "no feature map was found in Sequential .* taps="),
         (vit(64, 1), "does not run on 3x32x32 images .* image size"),
         (nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(5)), "parameters without values"),

@@ -35,7 +35,7 @@ def test_flush_starts_over():
 def test_flush_adds_up_over_processes():
     meter = Meter()
     meter.add(step(4, task=1.0), torch.tensor([0, 1, 2, 0]))
-    elsewhere = torch.tensor([12.0, 0.0, 2.0])  # the sums of another process: term, right answers and rows
+    elsewhere = torch.tensor([12.0, 0.0, 2.0, 2.0])  # of another process: term, right answers, labels, rows
     losses, accuracy = meter.flush(lambda sums: sums + elsewhere)
     assert losses == {"task": pytest.approx(16 / 6)} and accuracy == pytest.approx(4 / 6)
 
@@ -67,6 +67,27 @@ def test_right_of_mixed_labels_is_the_share_of_the_class_that_was_named():
     soft = torch.tensor([[0.3, 0.7, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
     assert right(LOGITS, torch.tensor([0, 1, 0, 0])).item() == 3
     assert right(LOGITS, soft).item() == pytest.approx(0.3 + 1.0 + 0.0 + 1.0)
+
+
+def test_accuracy_of_masks_is_the_share_of_the_labelled_pixels():
+    """The terms are means over images all the same, as they are what is minimised."""
+    maps = LOGITS.T[None, :, None]  # one image of a single row of pixels, named 0, 1, 2, 0
+    meter = Meter()
+    meter.add(Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 1, -100]]]))
+    meter.add(Step({"task": torch.tensor(4.0)}, maps.repeat(2, 1, 1, 1)), torch.tensor([[[1, 1, -100, -100]]] * 2))
+    assert meter.flush() == ({"task": pytest.approx(3.0)}, pytest.approx((2 + 2 * 1) / (3 + 2 * 2)))
+    meter.add(Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 255, 255]]]), 255)
+    assert meter.flush()[1] == 1
+    soft = torch.full((1, 3, 1, 4), 1 / 3)
+    meter.add(Step({"task": torch.tensor(1.0)}, maps), soft)
+    assert meter.flush()[1] == pytest.approx(1 / 3)
+
+
+def test_where_no_pixel_is_labelled_accuracy_is_no_number():
+    meter = Meter()
+    meter.add(Step({"task": torch.tensor(0.0)}, LOGITS.T[None, :, None]), torch.full((1, 1, 4), -100))
+    losses, accuracy = meter.flush()
+    assert losses == {"task": 0.0} and math.isnan(accuracy)
 
 
 def said(losses, **options):

@@ -256,3 +256,31 @@ def test_an_unknown_optimiser_and_an_idle_nesterov_are_refused():
         new_optimizer(nn.Linear(1, 1), OptimPart(name="sgdd"))
     with pytest.raises(ValueError, match="nesterov=True has no effect"):
         OptimPart(name="adamw", nesterov=True)
+
+
+class Pixels(nn.Module):
+    """A segmenter that looks at 3x3 pixels, and remembers what sizes of images it was scored on."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(1, num_classes, 3, padding=1)
+        self.scored = set()
+
+    def forward(self, images):
+        if not self.training:
+            self.scored.add(tuple(images.shape[2:]))
+        return self.conv(images)
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_a_segmenter_is_scored_by_its_masks_whole_or_window_by_window(tmp_path, window):
+    data = {"source": "scenes", "limit": 6, "image_size": [24, 32], "channels": 1, "window": window}
+    changes = {"task": "segmentation", "student": "test_train:Pixels", "method": "baseline", "batch_size": 3}
+    method, run, result = train(recipe(tmp_path / "run", **changes, data=data, epochs=2))
+    assert (method.student.scored == {(24, 32)}) == window
+    records = run.metrics()
+    assert all(0 <= record["accuracy"] <= 1 for record in records if record["kind"] == "train")
+    scores = [record["scores"] for record in records if record["kind"] == "epoch"]
+    assert scores[-1]["iou"] == pytest.approx(result.scores.iou, nan_ok=True)
+    assert run.load_checkpoint()["best"] == max(each["miou"] for each in scores)
+    assert read_about(run.path)["scores"]["miou"] == result.scores.main

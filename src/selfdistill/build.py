@@ -20,6 +20,12 @@ from .task import Task
 from .train import HeldOut, Result, fit, length
 from .watch import Watch
 
+MIXERS: dict[str, dict[str, Callable[..., Any]]] = {
+    "classification": {"mixup": mixing.mixup, "cutmix": mixing.cutmix},
+    "segmentation": {"cutmix": lambda images, target, num_classes, alpha: mixing.cutmix_masks(images, target, alpha)},
+}
+SOFT = (mixing.mixup, mixing.cutmix)  # those that make class probabilities of labels
+SCORED = {"classification": 64, "segmentation": 1}  # images at a time; with masks they differ in size
 SHORT_RUN = 20_000  # optimiser steps; the papers' schedules have 50,000 and more
 
 
@@ -59,12 +65,11 @@ def build(recipe: Recipe) -> Job:
     """
     kind = find_method(recipe.method.name)
     kind.checked(recipe.method.hyperparameters)
-    if recipe.mix.name != "none" and not kind.soft_targets:
-        raise ValueError(f"mix={recipe.mix.name} gives soft labels and method={recipe.method.name} needs hard ones")
+    refuse_unmixable(recipe, kind)
     teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, kind)
-    splits = open_splits(recipe.data)
+    splits = open_splits(recipe.data, recipe.task.kind)
     seen = [note for rows in splits[:3] if rows is not None for note in check(rows, recipe.data.channels)]
-    data = resolve(as_the_teacher_saw(recipe), splits)
+    data = resolve(as_the_teacher_saw(recipe), splits, recipe.task.kind)
     task = Task(recipe.task.kind, len(splits.train.classes), image_shape(data), len(splits.train))
     if recipe.method.teacher is not None:
         refuse_stranger(recipe.method.teacher, splits.train.classes, task.image_shape)
@@ -87,7 +92,9 @@ def build(recipe: Recipe) -> Job:
     return Job(
         resolved,
         method,
-        TrainSet(splits.train, train_transform(data), seed=recipe.seed, views=kind.views, partners=kind.partners),
+        TrainSet(
+            splits.train, train_transform(data, task.kind), seed=recipe.seed, views=kind.views, partners=kind.partners
+        ),
         None if held_out is None else loader_of(held_out, resolved),
         split,
         mixer(recipe.mix, task),
@@ -115,6 +122,7 @@ def new_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Mod
         part.name,
         num_classes=task.num_classes,
         image_shape=task.image_shape,
+        kind=task.kind,
         pretrained=part.pretrained,
         **part.options,
     )
@@ -122,6 +130,15 @@ def new_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Mod
         refuse_stranger(part.start, classes, task.image_shape)
         load_strictly(student, Run.open(part.start).path / "student.safetensors", part.name)
     return student
+
+
+def refuse_unmixable(recipe: Recipe, kind: type[Method]) -> None:
+    """Raises `ValueError` for a mixing that the task does not have, or the method does not take."""
+    name, task = recipe.mix.name, recipe.task.kind
+    if name != "none" and name not in MIXERS[task]:
+        raise ValueError(f"mix={name} mixes the labels of whole images; for {task} take {' or '.join(MIXERS[task])}")
+    if MIXERS[task].get(name) in SOFT and not kind.soft_targets:
+        raise ValueError(f"mix={name} gives soft labels and method={recipe.method.name} needs hard ones")
 
 
 def refuse_random(method: Method, part: StudentPart) -> None:
@@ -185,7 +202,7 @@ def refuse_stranger(folder: str, classes: Sequence[str], image_shape: tuple[int,
 
 def refuse_settled(options: dict[str, Any]) -> None:
     """Raises `ValueError` for options of the student that the rest of the recipe decides."""
-    for name in ("name", "num_classes", "image_shape", "pretrained"):
+    for name in ("name", "num_classes", "image_shape", "kind", "pretrained"):
         if name in options:
             raise ValueError(f"student.options.{name} is decided by the data and by the student's own settings")
 
@@ -193,9 +210,11 @@ def refuse_settled(options: dict[str, Any]) -> None:
 def suited(kind: type[Method], recipe: Recipe, steps: int) -> tuple[dict[str, Any], list[str]]:
     """The method's settings for a schedule of so many `steps`, and sentences about those chosen for the user."""
     given = recipe.method.hyperparameters
-    chosen = kind.for_short_run(given) if steps < SHORT_RUN else {}
+    defaults, usual = kind.hyperparameters(recipe.task.kind), kind.hyperparameters()
+    own = {name: value for name, value in defaults.items() if value != usual[name]}
+    chosen = kind.for_short_run({**own, **given}) if steps < SHORT_RUN else {}
     notes = [
-        f"method.{name}={value}, as {steps} steps are a short schedule (the paper has {kind.hyperparameters()[name]})"
+        f"method.{name}={value}, as {steps} steps are a short schedule (the paper has {defaults[name]})"
         for name, value in chosen.items()
     ]
     return {**chosen, **given}, notes
@@ -206,8 +225,8 @@ def loader_of(rows: Any, recipe: Recipe) -> HeldOut:
     return functools.partial(
         eval_loader,
         rows,
-        eval_transform(recipe.data),
-        batch_size=max(recipe.batch_size, 64),
+        eval_transform(recipe.data, recipe.task.kind),
+        batch_size=SCORED[recipe.task.kind],
         workers=recipe.machine.workers,
     )
 
@@ -216,12 +235,12 @@ def mixer(part: MixPart, task: Task) -> Callable[[Batch], Batch] | None:
     """What turns a batch into a mixed one, drawing from torch's global generator."""
     if part.name == "none":
         return None
-    mix = {"mixup": mixing.mixup, "cutmix": mixing.cutmix}[part.name]
+    mix = MIXERS[task.kind][part.name]
 
     def mixed(batch: Batch) -> Batch:
         if part.probability < 1 and torch.rand(()).item() >= part.probability:
             return batch
-        images, target = mix(batch.images, batch.target, task.num_classes, part.alpha)
+        images, target = mix(batch.images, batch.target, num_classes=task.num_classes, alpha=part.alpha)
         return batch._replace(images=images, target=target)
 
     return mixed

@@ -72,9 +72,7 @@ def card(name: str) -> str:
     }
     told = "\n".join(f"- {fact}: {text}" for fact, text in facts.items() if text)
     paragraphs = [f"## {name}", f"**{_prose(paper.title)}.**", _prose(paper.reference), *_docstring(kind), told]
-    settings = [
-        [f"`{each.name}`", f"`{_plain(each.default)}`", each.allowed, each.meaning] for each in settings_of(kind)
-    ]
+    settings = [[f"`{each.name}`", _default(each), each.allowed, each.meaning] for each in settings_of(kind)]
     if settings:
         paragraphs.append(_table(["hyper-parameter", "default", "allowed", "meaning"], settings))
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
@@ -109,16 +107,18 @@ class Setting(NamedTuple):
     default: Any
     allowed: str
     meaning: str  # the comment beside it
+    dense: Any  # the default for segmentation
 
 
 def settings_of(kind: type[Method]) -> list[Setting]:
     """The hyper-parameters of a method, in order."""
     hints = get_type_hints(kind, include_extras=True)
+    dense = kind.hyperparameters("segmentation")
     comments: dict[str, str] = {}
     for base in reversed(_bases(kind)):
         comments |= comments_in(inspect.getsource(sys.modules[base.__module__]), base.__name__)
     return [
-        Setting(name, default, allowed(hints[name]), comments.get(name, ""))
+        Setting(name, default, allowed(hints[name]), comments.get(name, ""), dense[name])
         for name, default in kind.hyperparameters().items()
     ]
 
@@ -211,6 +211,11 @@ def _docstring(kind: type[Method]) -> list[str]:
 def _prose(text: str) -> str:
     """Text in which Markdown takes no star for emphasis."""
     return text.replace("*", "\\*")
+
+
+def _default(each: Setting) -> str:
+    other = f"; segmentation: `{_plain(each.dense)}`" if each.dense != each.default else ""
+    return f"`{_plain(each.default)}`{other}"
 
 
 def _plain(value: Any) -> str:

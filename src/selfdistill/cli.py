@@ -101,19 +101,18 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Other labelled images, as data= of a recipe.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Score a run's student: top-1, top-5, negative log-likelihood (nats) and expected calibration error."""
+    """Score a run's student: top-1 and top-5, or a segmenter's mean IoU and every class's; nll (nats) and ece."""
     import json
 
     from .workflow import score_run
 
-    scores, rows = score_run(run, data)
+    scores, numbers, rows = score_run(run, data)
     if as_json:
-        print(json.dumps({"data": rows, **scores._asdict()}))
-    else:
-        print(
-            f"{rows}: top-1 {scores.top1:.2%}  top-5 {scores.top5:.2%}  nll {scores.nll:.4f}  ece {scores.ece:.4f}"
-            f"  ({scores.count} images)"
-        )
+        print(json.dumps({"data": rows, **numbers}))
+        return
+    print(f"{rows}: {scores.sentence()}  ({scores.count} images)")
+    for name, iou in numbers.get("iou", {}).items():
+        print(f"{name}\tIoU " + ("- (neither labelled nor predicted)" if iou is None else f"{iou:.2%}"))
 
 
 @app.command()
@@ -121,18 +120,22 @@ def predict(
     run: RunFolder,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where a segmenter's masks go; RUN/predictions by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
-    """Name the most probable classes of images."""
+    """Name the most probable classes of images; of a segmenter their shares, with masks and overlays as files."""
     import json
 
-    from .workflow import predictions
+    from .predict import predictions
 
-    for path, classes in predictions(run, images, top):
+    for found in predictions(run, images, top=top, out=out):
         if as_json:
-            print(json.dumps({"image": str(path), "classes": dict(classes)}))
+            files = {name: str(path) for name, path in found.files.items()}
+            print(json.dumps({"image": str(found.image), "classes": dict(found.classes), **files}))
         else:
-            print(f"{path}\t" + "\t".join(f"{name} {probability:.1%}" for name, probability in classes))
+            print(f"{found.image}\t" + "\t".join(f"{name} {share:.1%}" for name, share in found.classes))
 
 
 @app.command()
@@ -140,11 +143,14 @@ def export(
     run: RunFolder,
     format: Annotated[str, typer.Option(help="safetensors | onnx | torch-export")] = "safetensors",
     out: Annotated[Path | None, typer.Option(help="The file to write; beside the run's others by default.")] = None,
+    fixed_size: Annotated[
+        bool, typer.Option("--fixed-size", help="Bind a segmenter's file to the height and width of training.")
+    ] = False,
 ) -> None:
     """Write the student as a file that other programs read, and check that the file computes the same."""
     from .export import export as write
 
-    written = write(run, format, out=out)
+    written = write(run, format, out=out, fixed_size=fixed_size)
     print(f"{written.path}: the scores differ from the student's by {written.max_difference:.2g} at most")
 
 
@@ -170,13 +176,16 @@ def taps(
     names: Annotated[list[str] | None, typer.Argument(help="Submodules to read; found by themselves.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Pixels; 32 for cifar: networks, else 224.")] = None,
     channels: Annotated[int, typer.Option(min=1, help="Of the images.")] = 3,
+    task: Annotated[
+        str | None, typer.Option(help="classification | segmentation; found by the network's name.")
+    ] = None,
 ) -> None:
     """Show the feature maps that methods find in a network."""
     from .display import console
     from .workflow import taps_table
 
     size = image_size or (32 if student.startswith("cifar:") else 224)
-    console().print(taps_table(student, (channels, size, size), names or None))
+    console().print(taps_table(student, (channels, size, size), names or None, kind=task))
 
 
 @app.command()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .run import Run
+from .scores import restored
 from .watch import Watch
 
 
@@ -21,8 +22,7 @@ def line(record: dict[str, Any]) -> str:
     scores = record.get("scores")
     if scores is None:
         return f"{place}  {record['kind']}: nothing held out to score"
-    told = f"top-1 {scores['top1']:.2%}  top-5 {scores['top5']:.2%}  nll {scores['nll']:.4f}  ece {scores['ece']:.4f}"
-    return f"{place}  {'final ' if record['kind'] == 'end' else ''}{record['split']}: {told}"
+    return f"{place}  {'final ' if record['kind'] == 'end' else ''}{record['split']}: {restored(scores).sentence()}"
 
 
 def console() -> Any:

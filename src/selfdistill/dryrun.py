@@ -48,6 +48,7 @@ class DryRun:
         self.shape = "x".join(map(str, image_shape))
         self.size = (image_shape[1], image_shape[2])
         self.images = _random_images(student, image_shape)
+        self.handed: list[Tensor] = []  # what a submodule `encoder` returns in eval mode
         self.outputs, self.logits = self._run(training=False)
         trained, self.training_logits = self._run(training=True)
         usable = {n for n, o in trained.items() if o.intact and n in self.outputs and self.outputs[n].intact}
@@ -79,7 +80,7 @@ class DryRun:
         Empty where the student has no such method, or one that gives other scores than its `forward`, in eval or in
         training mode, or maps that a later layer overwrites.
         """
-        if not hasattr(self.student, "forward_intermediates"):
+        if not hasattr(self.student, "forward_intermediates") or self.logits.ndim > 2:
             return {}
         try:
             with _undisturbed(self.student, training=False):
@@ -102,9 +103,23 @@ class DryRun:
         true = len(maps) == len(channels) and all(channels[m.name] == m.channels for m in maps)
         return chosen(maps, [m.size for m in maps]) if true and maps else []
 
+    def from_encoder(self) -> list[Map]:
+        """What a segmenter's `encoder` hands to its decoder, the last map at each resolution; none where it has none.
+
+        Only maps that a submodule returns, which leaves out the image itself and empty place-holders.
+        """
+        if self.logits.ndim == 2:
+            return []
+        features = [f for f in self.handed if f.ndim == 4 and f.shape[1] > 1]
+        emitters = {self._emitter(feature) for feature in features}
+        maps = [m for m in self.maps if m.name in emitters]
+        return chosen(maps, [m.size for m in maps]) if maps else []
+
     def found(self) -> list[Map]:
-        """The stages among all outputs, see `stages`."""
-        if found := stages(self.maps, self.outputs, self.logits, self.size):
+        """The stages among all outputs, see `stages`; of a segmenter with a `backbone`, among those inside of it."""
+        inside = "backbone." if self.logits.ndim > 2 and hasattr(self.student, "backbone") else ""
+        maps = [m for m in self.maps if m.name.startswith(inside)]
+        if found := stages(maps, self.outputs, self.logits, self.size):
             return found
         raise ValueError(
             f"no feature map was found in {self.kind} on {self.shape} images; name submodules that return one, "
@@ -120,6 +135,8 @@ class DryRun:
             if isinstance(value, Tensor):
                 given = args[0].shape if args and isinstance(args[0], Tensor) else ()
                 outputs[name] = Output(module, given, value, value._version)
+            elif name == "encoder" and not training:
+                self.handed = list(_tensors(value))
 
         modules = self.student.named_modules(remove_duplicate=False)
         handles = [m.register_forward_hook(functools.partial(note, name)) for name, m in modules if name]
@@ -136,11 +153,11 @@ class DryRun:
         finally:
             for handle in handles:
                 handle.remove()
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != IMAGES:
+        if not isinstance(logits, Tensor) or logits.ndim not in (2, 4) or len(logits) != IMAGES:
             given = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise ValueError(
                 f"{self.kind} returns {given} for {IMAGES} images{mode}, but a student returns class scores, one "
-                f"(b, k) tensor; build it without auxiliary outputs, or wrap it"
+                f"(b, k) or (b, k, h, w) tensor; build it without auxiliary outputs, or wrap it"
             )
         return outputs, logits
 
@@ -204,6 +221,15 @@ def _undisturbed(student: nn.Module, training: bool) -> Iterator[None]:
                     buffer.copy_(value)
             for module, mode in modes:
                 module.training = mode
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists and tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _tensors(each)
 
 
 def _refuse_what_cannot_run(student: nn.Module) -> None:

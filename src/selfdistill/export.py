@@ -4,8 +4,8 @@ import difflib
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as tracing
 
+from .foreign import reason
+from .pictures import key
 from .run import build_plain, load_strictly, load_student, read_about, replacing, save_weights
 
 FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}  # and what their files end in
 TOLERANCE = 1e-4  # of the logits, relative to 1 + the largest
 ONNX_LIMIT = 2**31 - 2**24  # bytes of weights: an ONNX file holds 2 GiB, and the graph needs some of them
 Network = Callable[[Tensor], Tensor]
+Form = tuple[int, int, int]  # of images: how many, height, width
 
 
 class Exported(NamedTuple):
@@ -29,36 +33,70 @@ class Exported(NamedTuple):
     max_difference: float
 
 
-def export(run: str | Path, format: str, *, out: str | Path | None = None) -> Exported:
+class Freedom(NamedTuple):
+    """What an exported network leaves open of its images (b, c, h, w)."""
+
+    axes: dict[int, str]  # names of the free ones
+    tried: Callable[[int, int], Sequence[Form]]  # forms of images that it is tried on, from those that it learned from
+
+
+FIXED = Freedom({0: "batch"}, lambda height, width: [(1, height, width), (3, height, width)])
+FREEDOM = {  # by the kind of task
+    "classification": FIXED,
+    "segmentation": Freedom(
+        {0: "batch", 2: "height", 3: "width"},
+        lambda height, width: [*FIXED.tried(height, width), (2, 93, 121), (1, height * 3 // 2, width * 5 // 4)],
+    ),
+}
+
+
+def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed_size: bool = False) -> Exported:
     """Writes the student of a run folder as one file; `format` is safetensors, onnx or torch-export.
 
-    It takes any batch size and carries student, classes, image size and normalisation as text. The file appears at
-    `out`, or RUN/export/student.SUFFIX, after it was read back and gave the network's logits on random images, to 1e-4
-    of 1 + the largest; `ValueError` and no new file otherwise.
+    It takes any batch size, a segmenter's also images of any height and width unless `fixed_size`, and carries student,
+    classes, image size and normalisation as text. The file appears at `out`, or RUN/export/student.SUFFIX, after it was
+    read back and gave the network's logits on random images of several forms, to 1e-4 of 1 + the largest; `ValueError`
+    and no new file otherwise.
     """
     write = _writer(format)
     about = read_about(run)
+    freedom = _freedom(about, format, fixed_size)
     path = _target(out if out is not None else Path(run) / "export" / f"student{FORMATS[format]}", format)
     network, name = load_student(run), about["student"]["name"]
+    _refuse_large(network, name, format)
+    channels, *size = about["student"]["image_shape"]
+    way = f"; --fixed-size exports it for images of {size[0]}x{size[1]} alone" if freedom is not FIXED else ""
+    what = f"{format} for images of any size" if way else format
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         try:
-            difference, allowed = _difference(network, write(network, about, temporary), about)
+            again = write(network, about, temporary, axes=freedom.axes)
+            difference, allowed = _difference(network, again, channels, freedom.tried(*size))
         except (OSError, MemoryError):
             raise
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise ValueError(f"{name} cannot be exported as {format}: {reason}") from error
+            why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise ValueError(f"{name} cannot be exported as {what}: {why}{way}") from error
         if not difference <= allowed:
             raise ValueError(
-                f"{name} as {format} gives other logits than the network, by up to {difference:.2g} where "
-                f"{allowed:.2g} is allowed; {path} was not written"
+                f"{name} as {what} gives other logits than the network, by up to {difference:.2g} where "
+                f"{allowed:.2g} is allowed; {path} was not written{way}"
             )
     return Exported(path, difference)
 
 
-def _writer(format: str) -> Callable[[nn.Module, dict[str, Any], Path], Network]:
-    """What writes `format` and gives the network that it reads back from the file."""
+def _freedom(about: Mapping[str, Any], format: str, fixed_size: bool) -> Freedom:
+    """What a file of this format leaves open; `ValueError` where `fixed_size` would change nothing."""
+    task = about.get("task", "classification")
+    traced = format != "safetensors"  # which holds weights alone
+    if fixed_size and not (traced and FREEDOM[task] is not FIXED):
+        whom = f"task={task}" if traced else f"the format {format}"
+        raise ValueError(f"--fixed-size has no effect on {whom}; it binds a segmenter's onnx or torch-export to a size")
+    return FREEDOM[task] if traced and not fixed_size else FIXED
+
+
+def _writer(format: str) -> Callable[..., Network]:
+    """What writes `format`, with some axes free, and gives the network that it reads back from the file."""
     writers = {"safetensors": _safetensors, "onnx": _onnx, "torch-export": _torch_export}
     if format not in writers:
         near = difflib.get_close_matches(format, writers, n=1)
@@ -77,29 +115,37 @@ def _target(out: str | Path, format: str) -> Path:
     return path
 
 
-def _safetensors(network: nn.Module, about: dict[str, Any], path: Path) -> Network:
+def _refuse_large(network: nn.Module, name: str, format: str) -> None:
+    size = sum(value.nbytes for value in network.state_dict().values())
+    if format == "onnx" and size > ONNX_LIMIT:
+        raise ValueError(
+            f"{name} cannot be exported as onnx: its weights take {size / 2**30:.1f} GiB and one ONNX file holds 2; "
+            "use torch-export"
+        )
+
+
+def _safetensors(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Network:
     save_weights(path, network.state_dict(), facts(about))
     again = build_plain(about)
     load_strictly(again, path, about["student"]["name"])
     return again.eval()
 
 
-def _onnx(network: nn.Module, about: dict[str, Any], path: Path) -> Network:
-    size = sum(value.nbytes for value in network.state_dict().values())
-    if size > ONNX_LIMIT:
-        raise ValueError(f"its weights take {size / 2**30:.1f} GiB and one ONNX file holds 2; use torch-export")
-    images, batch = _example(about)
-    with _silent():
+def _onnx(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Network:
+    with _traceable(axes):
         program = torch.onnx.export(
             network,
-            (images,),
+            (_example(about),),
             dynamo=True,
-            dynamic_shapes=({0: batch},),
+            dynamic_shapes=(axes,),
             input_names=["images"],
             output_names=["logits"],
             verbose=False,
         )
         assert program is not None
+        graph = program.model.graph
+        for axis in axes:  # the exporter writes a formula in the place of a size that was filled up and cut back
+            graph.outputs[0].shape[axis] = graph.inputs[0].shape[axis]
         program.model.metadata_props.update(facts(about))
         program.save(path, external_data=False)
     return _read_onnx(path)
@@ -108,14 +154,17 @@ def _onnx(network: nn.Module, about: dict[str, Any], path: Path) -> Network:
 def _read_onnx(path: Path) -> Network:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised as well
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
-def _torch_export(network: nn.Module, about: dict[str, Any], path: Path) -> Network:
-    images, batch = _example(about)
-    with _silent():
-        program = torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
+def _torch_export(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Network:
+    free = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)  # named ones must be proven to fit, and formulas are not
+    asserts = {"prefer_deferred_runtime_asserts_over_guards": True} if _sizes_are_free(axes) else {}
+    with _traceable(axes):
+        program = torch.export.export(network, (_example(about),), dynamic_shapes=(free,), **asserts)
         torch.export.save(program, path, extra_files=facts(about))
         return torch.export.load(path).module()
 
@@ -131,22 +180,38 @@ def facts(about: Mapping[str, Any]) -> dict[str, str]:
         "image_shape": json.dumps(student["image_shape"]),
         "mean": json.dumps(data["mean"]),
         "std": json.dumps(data["std"]),
+        **FACTS[about.get("task", "classification")](about),
     }
 
 
-def _example(about: Mapping[str, Any]) -> tuple[Tensor, Any]:
-    """Images to trace the network with, and the name of their free dimension; one image would fix the batch size."""
-    return torch.zeros(2, *about["student"]["image_shape"]), torch.export.Dim("batch", min=1)
+def _facts_of_masks(about: Mapping[str, Any]) -> dict[str, str]:
+    """What the classes are in masks, and the short side that images are resized to beforehand, null for none."""
+    return {
+        "mask_values": json.dumps(key(about).values),
+        "colours": json.dumps(key(about).colours),
+        "short_side": json.dumps(about["data"].get("short_side")),
+    }
 
 
-def _difference(network: nn.Module, again: Network, about: Mapping[str, Any]) -> tuple[float, float]:
-    """The largest difference of the two networks' logits, on one image and on three, and the allowed one."""
+FACTS = {"classification": lambda about: {}, "segmentation": _facts_of_masks}
+
+
+def _example(about: Mapping[str, Any]) -> Tensor:
+    """Images to trace the network with; a single one would fix the batch size."""
+    return torch.zeros(2, *about["student"]["image_shape"])
+
+
+def _difference(network: nn.Module, again: Network, channels: int, forms: Sequence[Form]) -> tuple[float, float]:
+    """The largest difference of the two networks' logits on images of these forms, and the allowed one."""
     random = torch.Generator().manual_seed(0)
     differences, sizes = [], []
     with torch.no_grad():
-        for count in (1, 3):
-            images = torch.randn(count, *about["student"]["image_shape"], generator=random)
-            logits, others = network(images), again(images)
+        for count, *size in forms:
+            images = torch.randn(count, channels, *size, generator=random)
+            try:
+                logits, others = network(images), again(images)
+            except Exception as error:
+                raise ValueError(f"on images of {size[0]}x{size[1]} it raises {reason(error)}") from error
             if logits.shape != others.shape:
                 raise ValueError(f"its logits have shape {tuple(others.shape)} instead of {tuple(logits.shape)}")
             differences.append((logits - others).abs().max())
@@ -155,9 +220,18 @@ def _difference(network: nn.Module, again: Network, about: Mapping[str, Any]) ->
     return largest.item(), TOLERANCE * (1 + size.item())
 
 
+def _sizes_are_free(axes: dict[int, str]) -> bool:
+    return axes.keys() > FIXED.axes.keys()
+
+
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Without the exporters' advice to people who write exporters."""
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+def _traceable(axes: dict[int, str]) -> Iterator[None]:
+    """Tracing that keeps its advice to itself, and binds free sizes to nothing that is true of the example alone.
+
+    Without the setting, whether an example is filled up to the stride is written into the file as a condition. With it,
+    a few networks bind the batch size instead, so it stays off where the sizes are fixed.
+    """
+    oblivious = tracing.patch(backed_size_oblivious=True) if _sizes_are_free(axes) else nullcontext()
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), oblivious:
         warnings.simplefilter("ignore")
         yield

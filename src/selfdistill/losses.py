@@ -12,7 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 P = ParamSpec("P")
@@ -38,15 +38,25 @@ def _widened(value: Any) -> Any:
     return value.float() if half else value
 
 
+def refuse_misfit(logits: Tensor, target: Tensor) -> None:
+    """Raises `ValueError` for scores that have other positions than the labels, class numbers or probabilities."""
+    positions = tuple(target.shape[2 if target.is_floating_point() else 1 :])
+    if tuple(logits.shape[2:]) != positions:
+        given, wanted = (", ".join(map(str, ("b", "k", *each))) for each in (logits.shape[2:], positions))
+        raise ValueError(f"the network scores images as ({given}), and labels {tuple(target.shape)} need ({wanted})")
+
+
 @in_float32
 def kd(
     logits: Float[Tensor, "b k *pos"],
     teacher_logits: Float[Tensor, "b k *pos"],
     temperature: float = 4.0,
+    counted: Bool[Tensor, "b *pos"] | None = None,
 ) -> Float[Tensor, ""]:
     """T^2 * KL(teacher || student) of the softened distributions, in nats, mean over batch and positions.
 
-    The teacher is a constant: it is detached here. `temperature` > 0; 1 leaves both as they are.
+    The teacher is a constant: it is detached here. `temperature` > 0; 1 leaves both as they are. `counted` are the
+    positions that the mean is over, None: all.
     Source: Hinton, Vinyals, Dean, 2015, section 2, https://arxiv.org/abs/1503.02531
 
     >>> x = torch.tensor([[2.0, 0.0, -1.0]])
@@ -58,7 +68,7 @@ def kd(
     log_student = F.log_softmax(logits / temperature, dim=1)
     log_teacher = F.log_softmax(teacher_logits.detach() / temperature, dim=1)
     kl = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
-    return temperature**2 * kl.mean()
+    return temperature**2 * mean(kl, counted)
 
 
 @in_float32
@@ -66,18 +76,29 @@ def kl(
     logits: Float[Tensor, "b k *pos"],
     teacher_probabilities: Float[Tensor, "b k *pos"],
     temperature: float = 1.0,
+    counted: Bool[Tensor, "b *pos"] | None = None,
 ) -> Float[Tensor, ""]:
     """T^2 * KL(q || p) for a teacher q that comes as probabilities along dim 1, in nats, mean over batch and positions.
 
     p is softmax(logits / T); q is taken as it is, so soften it first where the method does. A class of probability 0
-    counts for nothing. The teacher is detached here. Source: as `kd`.
+    counts for nothing. `counted` as in `kd`. The teacher is detached here. Source: as `kd`.
 
     >>> round(kl(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item(), 4)
     0.6931
     """
     teacher = teacher_probabilities.detach()
     log_student = F.log_softmax(logits / temperature, dim=1)
-    return temperature**2 * (torch.xlogy(teacher, teacher) - teacher * log_student).sum(dim=1).mean()
+    kl = (torch.xlogy(teacher, teacher) - teacher * log_student).sum(dim=1)
+    return temperature**2 * mean(kl, counted)
+
+
+def mean(values: Float[Tensor, "b *pos"], counted: Bool[Tensor, "b *pos"] | None = None) -> Float[Tensor, ""]:
+    """The mean over the `counted` positions, or over all; 0 where none counts.
+
+    >>> mean(torch.tensor([[1.0, 5.0]]), torch.tensor([[True, False]])).item()
+    1.0
+    """
+    return values.mean() if counted is None else (values * counted).sum() / counted.sum().clamp(min=1)
 
 
 def others(scores: Float[Tensor, "b k"], target: Int64[Tensor, " b"]) -> Float[Tensor, "b k-1"]:
@@ -104,13 +125,14 @@ def smoothed_cross_entropy(
     `label_smoothing`). "others": the K - 1 other classes share epsilon and the true one keeps 1 - epsilon.
     `target` as in `Task.loss`. Source: Szegedy et al., 2016, section 7, https://arxiv.org/abs/1512.00567
     """
+    refuse_misfit(logits, target)
     num_classes = logits.shape[1]
     if share == "others":
         epsilon = epsilon * num_classes / (num_classes - 1)
     hard = F.cross_entropy(logits, target, ignore_index=void, reduction="none")
     uniform = -F.log_softmax(logits, dim=1).mean(dim=1)
-    counts = torch.ones_like(hard) if target.is_floating_point() else (target != void).to(hard)
-    return (((1 - epsilon) * hard + epsilon * uniform) * counts).sum() / counts.sum()
+    counted = None if target.is_floating_point() else target != void
+    return mean((1 - epsilon) * hard + epsilon * uniform, counted)
 
 
 @in_float32

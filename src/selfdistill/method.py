@@ -51,7 +51,8 @@ class Method(nn.Module):
     training-only and is dropped on export. A subclass
 
     * names what it needs in `views`, `partners`, `rows`, `tasks`, `soft_targets` (of the data) and `needs_teacher`;
-    * lists its hyper-parameters as annotated class attributes with plain default values;
+    * lists its hyper-parameters as annotated class attributes with plain default values, and in `dense` those that are
+      others for segmentation;
     * builds its training-only parts in `setup`;
     * computes one step's losses in `forward`;
     * keeps what outlives a step in buffers or `get_extra_state`.
@@ -63,6 +64,7 @@ class Method(nn.Module):
     partners: ClassVar[int] = 0  # other images of the same label
     rows: ClassVar[bool] = False  # remembers each training image: needs batch.row and task.num_examples
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    dense: ClassVar[dict[str, Any]] = {}  # defaults of hyper-parameters for segmentation, where they are others
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
     square_images: ClassVar[bool] = False  # needed where images are rotated
     needs_teacher: ClassVar[bool] = False
@@ -96,7 +98,8 @@ class Method(nn.Module):
         self.refuse_unfit(teacher)
         if teacher is not None and {*map(id, teacher.parameters())} & {*map(id, student.parameters())}:
             raise ValueError("the teacher shares weights with the student, and would freeze them; give it a copy")
-        for name, value in self.checked(hyperparameters).items():
+        self.defaults = self.hyperparameters(task.kind)
+        for name, value in self.checked({**self.defaults, **hyperparameters}).items():
             setattr(self, name, value)
         self.student = student
         self.task = task
@@ -113,8 +116,8 @@ class Method(nn.Module):
             raise ValueError(f"{type(self).__name__} reads no feature maps, so taps={list(taps)} would have no effect")
 
     @classmethod
-    def hyperparameters(cls) -> dict[str, Any]:
-        """Names and defaults, in the order they are written."""
+    def hyperparameters(cls, kind: str = "classification") -> dict[str, Any]:
+        """Names and defaults for tasks of a kind, in the order they are written."""
         found: dict[str, Any] = {}
         for base in reversed(cls.__mro__):
             if not issubclass(base, Method) or base is Method:
@@ -124,7 +127,8 @@ class Method(nn.Module):
                     found.pop(name, None)
                 elif name in vars(base):
                     found[name] = vars(base)[name]
-        return found
+        others = cls.dense if kind == "segmentation" else {}
+        return {name: others.get(name, default) for name, default in found.items()}
 
     @classmethod
     def checked(cls, hyperparameters: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +160,7 @@ class Method(nn.Module):
     def refuse_idle(self, names: list[str], idle: bool, because: str) -> None:
         """Raises `ValueError` where `idle` and one of the hyper-parameters `names` is not at its default."""
         for name in names:
-            if idle and getattr(self, name) != self.hyperparameters().get(name, getattr(self, name)):
+            if idle and getattr(self, name) != self.defaults.get(name, getattr(self, name)):
                 raise ValueError(f"{type(self).__name__}: {name}={getattr(self, name)} has no effect with {because}")
 
     def freeze_student(self) -> None:
@@ -189,7 +193,8 @@ class Method(nn.Module):
         assert self.teacher is not None, f"{type(self).__name__} declares no teacher"
         teacher = self.teacher.net
         network = teacher.student if isinstance(teacher, Method) else teacher
-        taught = DryRun(network, self.task.image_shape).logits.shape[1]
+        taught, *positions = DryRun(network, self.task.image_shape).logits.shape[1:]
+        self.task.refuse_positions(tuple(positions))
         if taught != self.task.num_classes:
             raise ValueError(
                 f"the teacher scores {taught} classes and the task has {self.task.num_classes}; give "
@@ -206,6 +211,7 @@ class Method(nn.Module):
                 raise ValueError(
                     f"the student scores {self._taps.num_classes} classes and the task has {self.task.num_classes}"
                 )
+            self.task.refuse_positions(self._taps.positions)
         return self._taps
 
     @property
@@ -217,7 +223,7 @@ class Method(nn.Module):
         return self._teacher_taps
 
     @torch.no_grad()
-    def ask_teacher(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], list[Tensor]]:
+    def ask_teacher(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k *pos"], list[Tensor]]:
         """The teacher's class scores and feature maps, shallow to deep, constants all."""
         return self.teacher_taps(images)
 

@@ -3,6 +3,8 @@
 Randomness comes from torch's global generators, which the training loop seeds for every step.
 """
 
+from types import EllipsisType
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
@@ -32,15 +34,23 @@ def cutmix(
     One box per batch, its area 1 - Beta(alpha, alpha) before clipping; `images` is left as it was.
     Source: Yun et al., 2019, eq. 1 and 2, https://arxiv.org/abs/1905.04899
     """
-    height, width = images.shape[2:]
-    side = (1 - _beta(alpha)) ** 0.5
-    top, bottom = _cut(height, side)
-    left, right = _cut(width, side)
+    box = _box(images, alpha)
     order = torch.randperm(len(images), device=images.device)
-    mixed = images.clone()
-    mixed[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
-    weight = 1 - (bottom - top) * (right - left) / (height * width)
-    return mixed, _mixed_target(target, order, weight, num_classes)
+    weight = 1 - images[0, 0][box[1:]].numel() / images[0, 0].numel()
+    return _pasted(images, order, box), _mixed_target(target, order, weight, num_classes)
+
+
+def cutmix_masks(
+    images: Float[Tensor, "b c h w"], target: Int64[Tensor, "b h w"], alpha: float
+) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b h w"]]:
+    """CutMix for labels of pixels, which stay class numbers: each goes where its pixel goes.
+
+    One box per batch, drawn as that of `cutmix`; `images` and `target` are left as they were.
+    Source: French et al., 2020, https://arxiv.org/abs/1906.01916, who mix images and the masks predicted for them.
+    """
+    box = _box(images, alpha)
+    order = torch.randperm(len(images), device=images.device)
+    return _pasted(images, order, box), _pasted(target, order, box)
 
 
 def mixing_weight(alpha: float, device: torch.device) -> Float[Tensor, ""]:
@@ -50,6 +60,21 @@ def mixing_weight(alpha: float, device: torch.device) -> Float[Tensor, ""]:
 
 def _beta(alpha: float) -> float:
     return torch.distributions.Beta(alpha, alpha).sample().item()
+
+
+def _box(images: Float[Tensor, "b c h w"], alpha: float) -> tuple[EllipsisType, slice, slice]:
+    """A random box in the image's proportions, as an index of its rows and columns in any tensor (..., h, w)."""
+    side = (1 - _beta(alpha)) ** 0.5
+    return (..., slice(*_cut(images.shape[2], side)), slice(*_cut(images.shape[3], side)))
+
+
+def _pasted(
+    tensor: Shaped[Tensor, "b *c h w"], order: Int64[Tensor, " b"], box: tuple[EllipsisType, slice, slice]
+) -> Shaped[Tensor, "b *c h w"]:
+    """A copy of the tensor with the box of row `order[i]` in row i."""
+    mixed = tensor.clone()
+    mixed[box] = tensor[box][order]
+    return mixed
 
 
 def _cut(length: int, side: float) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from .settings import Part, commented_lines, load_yaml, names_in, override, refu
 Natural = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+USUAL = {"classification": (0.1, 128), "segmentation": (0.01, 16)}  # learning rate of SGD, images per step
 
 
 class DataPart(Part):
@@ -24,7 +25,7 @@ class DataPart(Part):
 
     main: ClassVar[str] = "source"
     source: str = Field(
-        "digits", description="digits | a folder | .csv | .jsonl | .parquet | hf:NAME | torchvision:NAME"
+        "digits", description="digits | scenes | a folder | .csv | .jsonl | .parquet | hf:NAME | torchvision:NAME"
     )
     val: str | None = Field(None, description="validation source or split name; found by itself where it is called val")
     val_fraction: float | None = Field(
@@ -33,18 +34,36 @@ class DataPart(Part):
     split_seed: int = Field(0, description="of the held-out choice; independent of the training seed")
     limit: Natural | None = Field(None, description="train on so many images only, the first of every class in turn")
     image_size: Natural | tuple[Natural, Natural] | None = Field(
-        None, description="pixels, or [height, width]; the images' own where all agree and are small, else 224"
+        None,
+        description="pixels, or [height, width]; the images' own where all agree and are small, else 224;"
+        " segmentation: of the training crops, the images' own up to 512",
     )
     channels: Literal[1, 3, 4] | None = Field(None, description="1 if all images are grey, else 3; 4 keeps alpha")
     augment: str | list[str] = Field(
         "auto",
         description="auto | none | crop, flip, resized_crop, randaugment, trivialaugment, cutout, erasing,"
-        " MODULE:FUNCTION",
+        " MODULE:FUNCTION; segmentation: scale, short_side, crop, flip, colour, blur, MODULE:FUNCTION",
     )
     mean: list[float] | None = Field(None, description="per channel, pixels in [0, 1]; computed from the training set")
     std: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="as mean")
     image_column: str | None = Field(None, description="of tables; found by its type or name")
-    label_column: str | None = Field(None, description="of tables; found by its type or name")
+    label_column: str | None = Field(None, description="of tables; found by its type or name; of masks too")
+    classes: list[str] | None = Field(
+        None, description="segmentation: names of the mask values 0, 1, ..., void ones included; found beside the masks"
+    )
+    void: list[int | str] | None = Field(
+        None, description="segmentation: mask values, or their names, that count for nothing; 255 where not named"
+    )
+    palette: str | None = Field(
+        None,
+        description="segmentation: a CSV of name, r, g, b for masks whose colours are the classes; found by itself",
+    )
+    short_side: Natural | None = Field(
+        None, description="segmentation: pixels that images are first resized to; none: as they are"
+    )
+    window: bool = Field(
+        False, description="segmentation: score windows of image_size that overlap by a third, not whole images"
+    )
     download: bool = Field(False, description="allow torchvision: and hf: sources to fetch what is not there")
     root: str = Field("data", description="where torchvision: sources lie or are downloaded to")
 
@@ -53,13 +72,18 @@ class TaskPart(Part):
     """What is to be learned."""
 
     main: ClassVar[str] = "kind"
-    kind: Literal["classification"] = "classification"
+    kind: Literal["classification", "segmentation"] = Field(
+        "classification", description="one class for each image, or one for each pixel"
+    )
 
 
 class StudentPart(Part):
     """The network that ships."""
 
-    name: str = Field("cifar:resnet20", description="timm:NAME | torchvision:NAME | cifar:NAME | MODULE:FUNCTION")
+    name: str = Field(
+        "cifar:resnet20",
+        description="timm:NAME | torchvision:NAME | cifar:NAME | smp:ARCH/ENCODER | efficientdet:d0 | MODULE:FUNCTION",
+    )
     pretrained: bool = Field(False, description="start from the source's weights")
     start: str | None = Field(None, description="a run folder, whose student's weights to start from")
     options: dict[str, Any] = Field({}, description="passed on to the network's constructor")
@@ -101,7 +125,7 @@ class OptimPart(Part):
     """Optimiser, learning-rate schedule and what happens to a gradient on its way."""
 
     name: str = Field("sgd", description="sgd or any optimiser of timm")
-    lr: float | None = Field(None, gt=0, description="0.1 for sgd, 0.001 for others")
+    lr: float | None = Field(None, gt=0, description="0.1 for sgd (segmentation: 0.01), 0.001 for others")
     momentum: Weight = 0.9
     nesterov: bool = Field(False, description="sgd only")
     weight_decay: Weight = 1e-4
@@ -112,13 +136,12 @@ class OptimPart(Part):
     min_lr: Weight = Field(0.0, description="cosine, linear, poly: the end")
     warmup: Share = Field(0.0, description="share of training over which lr rises linearly from a hundredth")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    clip_value: float | None = Field(None, gt=0, description="largest size of each of the gradient's values")
     accumulate: Natural = Field(1, description="micro-batches that a batch is split into")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the student, which then ships")
 
     @model_validator(mode="after")
     def _settled(self) -> "OptimPart":
-        if self.lr is None:
-            self.lr = 0.1 if self.name == "sgd" else 0.001
         refuse_idle(self, ["milestones", "gamma"], self.schedule != "step", f"optim.schedule={self.schedule}")
         refuse_idle(self, ["min_lr"], self.schedule in ("step", "constant"), f"optim.schedule={self.schedule}")
         refuse_idle(self, ["nesterov"], self.name != "sgd" or self.momentum == 0, "an optimiser but sgd with momentum")
@@ -150,16 +173,23 @@ class Recipe(Part):
     max_steps: Natural | None = Field(
         None, description="alone: the length of the schedule in optimiser steps; beside epochs: stops early"
     )
-    batch_size: Natural = Field(128, description="images per optimiser step, over all processes")
+    batch_size: Natural | None = Field(
+        None, description="images per optimiser step, over all processes; 128, or 16 for segmentation"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs, else fp32")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     out: str | None = Field(None, description="the run folder; runs/DATA-STUDENT-METHOD-sSEED")
     machine: MachinePart = MachinePart()
 
     @model_validator(mode="after")
-    def _length(self) -> "Recipe":
+    def _settled(self) -> "Recipe":
+        """Fills in the defaults that depend on other settings."""
         if self.epochs is None and self.max_steps is None:
             self.epochs = 30
+        lr, batch_size = USUAL[self.task.kind]
+        self.batch_size = self.batch_size or batch_size
+        if self.optim.lr is None:
+            self.optim = self.optim.model_copy(update={"lr": lr if self.optim.name == "sgd" else 0.001})
         return self
 
 

@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .dense_scores import DenseScores
 from .run import Run
+from .scores import Scores, restored
 from .settings import flattened
 
 SEEDLIKE = ("seed", "out", "machine")  # settings in which the runs of one row may differ
+SHOWN = {Scores: ("top1", "nll", "ece"), DenseScores: ("miou", "boundary_f", "ece")}  # averaged; the main one first
+MAIN = tuple(names[0] for names in SHOWN.values())
 Row = dict[str, Any]
 
 
@@ -27,7 +31,8 @@ class Comparison(NamedTuple):
         return json.dumps(self._asdict(), indent=2, ensure_ascii=False) + "\n"
 
     def markdown(self) -> str:
-        lines = [list(COLUMNS), ["---", *["---:"] * (len(COLUMNS) - 1)], *map(_cells, self.rows)]
+        titles = list(self.columns())
+        lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *self.cells()]
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         return "\n\n".join([table, *self.sentences()]) + "\n"
 
@@ -37,11 +42,20 @@ class Comparison(NamedTuple):
         from rich.text import Text
 
         table = Table(caption=Text("\n".join(self.sentences())), caption_justify="left")
-        for number, title in enumerate(COLUMNS):
+        for number, title in enumerate(self.columns()):
             table.add_column(title, justify="right" if number else "left", no_wrap=bool(number))
-        for row in self.rows:
-            table.add_row(*map(Text, _cells(row)))
+        for cells in self.cells():
+            table.add_row(*map(Text, cells))
         return table
+
+    def columns(self) -> dict[str, Callable[[Row], str]]:
+        """What each column shows of a row, under its title: all but the scores that the rows do not hold."""
+        held = self.rows[0].keys() if self.rows else SHOWN[Scores]
+        hidden = {name for names in SHOWN.values() for name in names}.difference(held)
+        return {title: cell for title, (name, cell) in COLUMNS.items() if name not in hidden}
+
+    def cells(self) -> list[list[str]]:
+        return [[cell(row) for cell in self.columns().values()] for row in self.rows]
 
     def sentences(self) -> list[str]:
         """What the scores were taken on, which runs are missing, and the notes."""
@@ -57,6 +71,7 @@ class Finished(NamedTuple):
     settings: dict[str, Any]  # of the recipe, under dotted names, without those in `SEEDLIKE`
     seed: int
     end: dict[str, Any]
+    scores: Scores | DenseScores | None
 
 
 def compare_table(
@@ -77,10 +92,13 @@ def compare_table(
     groups = {name: [found for _, found in held if found is not None] for name, held in read.items()}
     if not isinstance(runs, Mapping):
         groups = _by_settings(groups[""])
-    rows = [_row(name, held) for name, held in groups.items() if held]
-    reference = _baseline(rows, baseline, names=groups)
     every = [found for held in groups.values() for found in held]
-    splits = sorted({found.end["split"] for found in every if found.end.get("scores")})
+    scored = [found for found in every if found.scores is not None]
+    kinds = [kind for kind in SHOWN if any(isinstance(found.scores, kind) for found in scored)] or [Scores]
+    shown = list(dict.fromkeys(name for kind in kinds for name in SHOWN[kind]))
+    rows = [_row(name, held, shown) for name, held in groups.items() if held]
+    reference = _baseline(rows, baseline, names=groups)
+    splits = sorted({found.end["split"] for found in scored})
     return Comparison(
         [row | _against(row, reference) for row in rows], " and ".join(splits) or None, unfinished, _notes(groups)
     )
@@ -95,7 +113,8 @@ def _finished(run: Run) -> Finished | None:
         return None
     values = run.recipe().model_dump(mode="json")
     settings = flattened({name: value for name, value in values.items() if name not in SEEDLIKE})
-    return Finished(run, settings, values["seed"], ends[-1])
+    scores = ends[-1].get("scores")
+    return Finished(run, settings, values["seed"], ends[-1], restored(scores) if scores else None)
 
 
 def _by_settings(found: Iterable[Finished]) -> dict[str, list[Finished]]:
@@ -119,23 +138,29 @@ def _differing(several: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if any(values.get(name) != several[0].get(name) for values in several)]
 
 
-def _row(name: str, held: Sequence[Finished]) -> Row:
+def _row(name: str, held: Sequence[Finished], shown: Sequence[str]) -> Row:
     ends = [found.end for found in held]
-    scores = [end["scores"] for end in ends if end.get("scores")]
-    top1 = [score["top1"] for score in scores]
     return {
         "method": name,
         "seeds": len({found.seed for found in held}),
         "runs": [str(found.run.path) for found in held],
-        "top1": _of(statistics.fmean, top1),
-        "top1_std": statistics.stdev(top1) if len(top1) > 1 else None,
-        "nll": _of(statistics.fmean, [score["nll"] for score in scores]),
-        "ece": _of(statistics.fmean, [score["ece"] for score in scores]),
+        **_means([found.scores for found in held], shown),
         "seconds_per_step": _of(statistics.median, _known(end.get("seconds_per_step") for end in ends)),
         "peak_memory_mib": _of(max, _known(end.get("peak_memory_mib") for end in ends)),
         "student_parameters": ends[0]["parameters"]["student"],
         "training_only_parameters": ends[0]["parameters"]["training_only"],
     }
+
+
+def _means(scores: Sequence[Scores | DenseScores | None], shown: Sequence[str]) -> Row:
+    """The mean of each score over the seeds, and the spread of a main one."""
+    found: Row = {}
+    for name in shown:
+        values = [getattr(each, name) for each in scores if hasattr(each, name)]
+        found[name] = _of(statistics.fmean, values)
+        if name in MAIN:
+            found[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+    return found
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
@@ -156,12 +181,12 @@ def _baseline(rows: Sequence[Row], name: str | None, names: Iterable[str]) -> Ro
 
 
 def _against(row: Row, baseline: Row | None) -> Row:
-    """Difference in percentage points of accuracy, and how many times the baseline's time a step takes."""
+    """Difference in percentage points of the main score, and how many times the baseline's time a step takes."""
     other: Row = baseline or {}
-    scored = row["top1"] is not None and other.get("top1") is not None
+    both = [name for name in MAIN if row.get(name) is not None and other.get(name) is not None]
     timed = row["seconds_per_step"] is not None and bool(other.get("seconds_per_step"))
     return {
-        "points": 100 * (row["top1"] - other["top1"]) if scored else None,
+        "points": 100 * (row[both[0]] - other[both[0]]) if both else None,
         "tax": row["seconds_per_step"] / other["seconds_per_step"] if timed else None,
     }
 
@@ -188,27 +213,26 @@ def _notes(groups: Mapping[str, Sequence[Finished]]) -> list[str]:
     return notes
 
 
-def _cells(row: Row) -> list[str]:
-    return [cell(row) for cell in COLUMNS.values()]
-
-
 def _number(key: str, spec: str, scale: int = 1) -> Callable[[Row], str]:
     return lambda row: "-" if row[key] is None else format(scale * row[key], spec)
 
 
-def _accuracy(row: Row) -> str:
-    return f"{_number('top1', '.2f', 100)(row)} ± {_number('top1_std', '.2f', 100)(row)}"
+def _spread(key: str) -> Callable[[Row], str]:
+    mean, deviation = _number(key, ".2f", 100), _number(f"{key}_std", ".2f", 100)
+    return lambda row: f"{mean(row)} ± {deviation(row)}"
 
 
-COLUMNS: dict[str, Callable[[Row], str]] = {
-    "method": lambda row: row["method"],
-    "seeds": _number("seeds", "d"),
-    "top-1, %": _accuracy,
-    "points": _number("points", "+.2f"),
-    "NLL, nats": _number("nll", ".3f"),
-    "ECE, %": _number("ece", ".2f", 100),
-    "s / step": _number("seconds_per_step", ".4g"),
-    "tax": _number("tax", ".2f"),
-    "peak MiB": _number("peak_memory_mib", ",.0f"),
-    "extra parameters": _number("training_only_parameters", ",d"),
+COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {  # title -> key of the row, and how it is shown
+    "method": ("method", lambda row: row["method"]),
+    "seeds": ("seeds", _number("seeds", "d")),
+    "top-1, %": ("top1", _spread("top1")),
+    "mIoU, %": ("miou", _spread("miou")),
+    "points": ("points", _number("points", "+.2f")),
+    "boundary F, %": ("boundary_f", _number("boundary_f", ".2f", 100)),
+    "NLL, nats": ("nll", _number("nll", ".3f")),
+    "ECE, %": ("ece", _number("ece", ".2f", 100)),
+    "s / step": ("seconds_per_step", _number("seconds_per_step", ".4g")),
+    "tax": ("tax", _number("tax", ".2f")),
+    "peak MiB": ("peak_memory_mib", _number("peak_memory_mib", ",.0f")),
+    "extra parameters": ("training_only_parameters", _number("training_only_parameters", ",d")),
 }

@@ -164,7 +164,7 @@ def build_plain(about: Mapping[str, Any]) -> nn.Module:
     student = dict(about["student"])
     name, shape, options = student.pop("name"), tuple(student.pop("image_shape")), student.pop("options")
     with torch.random.fork_rng(devices=[]):
-        return build_student(name, image_shape=shape, **student, **options)
+        return build_student(name, image_shape=shape, kind=about.get("task", "classification"), **student, **options)
 
 
 def read_about(run: str | Path) -> dict[str, Any]:

@@ -38,18 +38,20 @@ class Tap(NamedTuple):
 class Taps:
     """Runs a student and hands back its feature maps: `logits, features = taps(images)`, shallow to deep.
 
-    `names` are submodules of the student. Without them the stages are looked for, in this order: by timm's
-    `forward_intermediates`, by the modules named in the student's `feature_info`, by a dry run. Of these, the last
-    map of each resolution is taken, the deepest four at most; of a network with one resolution (a ViT), four evenly
-    spaced blocks. Tokens (b, n, c) and (b, h, w, c) become (b, c, h, w). Iterating gives each map's `Tap`, and
-    `source` says which of the ways found them.
+    `names` are submodules of the student; where not given, those in its `tap_names`. Without either, the stages are
+    looked for, in this order: by timm's `forward_intermediates`, by the modules named in the student's `feature_info`,
+    by what a segmenter's `encoder` hands to its decoder, by a dry run. Of these, the last map of each resolution is
+    taken, the deepest four at most; of a network with one resolution (a ViT), four evenly spaced blocks. Tokens
+    (b, n, c) and (b, h, w, c) become (b, c, h, w). Iterating gives each map's `Tap`, and `source` says which of the
+    ways found them.
 
     The dry run takes two random images through the student, in eval and in training mode, and leaves its modes, its
     buffers and the random state as they were. Raises `ValueError` for a student that does not run on `image_shape` or
-    does not return (b, k) class scores, and for maps that do not exist or that a later layer overwrites in place.
+    does not return class scores, (b, k) or (b, k, h, w), and for maps that do not exist or that a later layer
+    overwrites in place.
     """
 
-    source: Literal["names", "forward_intermediates", "feature_info", "dry run"]
+    source: Literal["names", "forward_intermediates", "feature_info", "encoder", "dry run"]
 
     def __init__(
         self, student: nn.Module, image_shape: tuple[int, int, int], names: Sequence[str] | None = None
@@ -59,7 +61,9 @@ class Taps:
         self._indices: list[int] | None = None  # of forward_intermediates, where that is what runs
         self._layouts: list[Layout] = []
         dry = DryRun(student, image_shape)
-        self.num_classes = dry.logits.shape[1]
+        self.num_classes, *positions = dry.logits.shape[1:]
+        self.positions = tuple(positions)  # what follows (b, k) in the shape of the scores
+        names = getattr(student, "tap_names", None) if names is None else names
         wanted = intermediate_indices(names or ())
         if (names is None or wanted) and (found := dry.intermediates(wanted)):
             self.source = "forward_intermediates"
@@ -71,11 +75,16 @@ class Taps:
         elif listed := dry.from_feature_info():
             self.source = "feature_info"
             self._hook(listed)
+        elif handed := dry.from_encoder():
+            self.source = "encoder"
+            self._hook(handed)
         else:
             self.source = "dry run"
             self._hook(dry.found())
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], list[Float[Tensor, "b _ _ _"]]]:
+    def __call__(
+        self, images: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b k *pos"], list[Float[Tensor, "b _ _ _"]]]:
         """The student's class scores and one map per tap, shallow to deep; all carry gradients."""
         if self._indices is not None:
             final, features = forward_intermediates(self.student, images, self._indices)

@@ -3,10 +3,10 @@
 from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .losses import in_float32
+from .losses import in_float32, refuse_misfit
 
 
 class Task(NamedTuple):
@@ -21,10 +21,30 @@ class Task(NamedTuple):
     num_examples: int = 0  # rows of the training set; 0 where unknown
     void: int = -100  # label that counts for nothing
 
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """What follows (b, k) in the shape of the scores for one batch of training images: (), or (H, W)."""
+        return () if self.kind == "classification" else self.image_shape[1:]
+
+    def refuse_positions(self, positions: tuple[int, ...]) -> None:
+        """Raises `ValueError` for a network whose scores for training images have other `positions` behind (b, k)."""
+        if positions != self.positions:
+            given, wanted = (", ".join(map(str, ("b", "k", *each))) for each in (positions, self.positions))
+            size = "x".join(map(str, self.image_shape[1:]))
+            raise ValueError(f"the network scores {size} images as ({given}), and {self.kind} needs ({wanted})")
+
     @in_float32
     def loss(self, logits: Float[Tensor, "b k *pos"], target: Tensor) -> Float[Tensor, ""]:
-        """Cross-entropy in nats, mean over the labelled positions.
+        """Cross-entropy in nats, mean over the labelled positions; 0 where there is none.
 
         `target` holds class numbers (b, *pos), int64, or class probabilities (b, k, *pos).
         """
-        return F.cross_entropy(logits, target, ignore_index=self.void)
+        refuse_misfit(logits, target)
+        if target.is_floating_point():
+            return F.cross_entropy(logits, target)
+        total = F.cross_entropy(logits, target, ignore_index=self.void, reduction="sum")
+        return total / (target != self.void).sum().clamp(min=1)
+
+    def labelled(self, target: Tensor) -> Bool[Tensor, "b h w"] | None:
+        """Which positions count where a method compares scores; None: all, since a label belongs to a whole image."""
+        return None if self.kind == "classification" or target.is_floating_point() else target != self.void

@@ -17,12 +17,13 @@ class Meter:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, step: Step, target: Tensor) -> None:
-        """Counts one micro-batch in: every term and the accuracy, weighed by its rows."""
+    def add(self, step: Step, target: Tensor, void: int = -100) -> None:
+        """Counts one micro-batch in: every term, weighed by its rows, and the accuracy of whatever is not `void`."""
         rows = len(step.logits)
         with torch.no_grad():
             found = {f"loss.{name}": value.detach().double() * rows for name, value in step.losses.items()}
             found["right"] = right(step.logits, target).double()
+            found["labelled"] = labelled(target, void).double()
             found["rows"] = torch.full_like(found["right"], rows)
         for name, value in found.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
@@ -34,22 +35,33 @@ class Meter:
         self.sums = {name: value.to(device) for name, value in state.items()}
 
     def flush(self, reduce: Callable[[Tensor], Tensor] | None = None) -> tuple[dict[str, float], float]:
-        """Mean of each term and share of right answers; then starts over. `reduce` adds up over processes."""
+        """Mean of each term over the rows, and the share of the labelled positions that are right; then starts over.
+
+        A position is a row, or a pixel of it where every pixel has a label. The share is nan where none is labelled.
+        `reduce` adds up over processes.
+        """
         names = list(self.sums)
         total = torch.stack([self.sums[name] for name in names])
         values = dict(zip(names, (reduce(total) if reduce else total).tolist(), strict=True))
         self.sums = {}
-        rows = values.pop("rows")
-        accuracy = values.pop("right") / rows
+        rows, positions, hits = (values.pop(name) for name in ("rows", "labelled", "right"))
+        accuracy = hits / positions if positions else math.nan
         return {name.removeprefix("loss."): value / rows for name, value in values.items()}, accuracy
 
 
 def right(logits: Tensor, target: Tensor) -> Tensor:
-    """How many rows are classified rightly, (); against mixed labels, the share of the label that was named."""
+    """How many positions are classified rightly, (); against mixed labels, the share of the label that was named."""
     named = logits.argmax(dim=1)
     if target.is_floating_point():
         return target.gather(1, named[:, None]).sum()
     return (named == target).sum()
+
+
+def labelled(target: Tensor, void: int) -> Tensor:
+    """How many positions have a label, (); class probabilities, along dim 1, are one of each position."""
+    if target.is_floating_point():
+        return torch.ones_like(target[:, 0]).sum()
+    return (target != void).sum()
 
 
 def warnings(losses: dict[str, float], *, asleep: bool = False) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .data import Plan, TrainSet, train_loader
 from .data.seeds import derive
+from .dense_scores import DenseScores
 from .distributed import share_buffers
 from .foreign import nearest
 from .interrupt import Interrupted, stop_signals
@@ -41,7 +42,7 @@ AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Result(NamedTuple):
     """The end of a run."""
 
-    scores: Scores | None  # of the student that ships, on the held-out rows, after the last step
+    scores: Scores | DenseScores | None  # of the student that ships, on the held-out rows, after the last step
     epoch: int  # epochs trained, one that was begun included
     step: int
     seconds_per_step: float  # median over the log's windows, input included
@@ -122,7 +123,7 @@ class Training:
         self.meter = Meter()
         self.epoch = self.step = self.step_in_epoch = 0
         self.best: float | None = None
-        self.scores: Scores | None = None
+        self.scores: Scores | DenseScores | None = None
         self.window: list[float] = []  # seconds of the steps since the last log line
         self.cold = True  # whether the next log line's steps include the first, slow one
         self.paces: list[float] = []  # seconds per step, one for each log line
@@ -183,15 +184,22 @@ class Training:
             with nullcontext() if last else self.accelerator.no_sync(self.method):
                 step = self.method(batch, progress)
                 self.accelerator.backward(step.loss * (count / sum(rows)))
-            self.meter.add(step, batch.target)
-        if self.recipe.optim.clip is not None:
-            self.accelerator.clip_grad_norm_(self.method.parameters(), self.recipe.optim.clip)
+            self.meter.add(step, batch.target, self.plain.task.void)
+        self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step, self.step_in_epoch = self.step + 1, self.step_in_epoch + 1
         self.plain.after_step()
         if self.ema is not None:
             self.ema.update(self.plain.student, step=self.step)
+
+    def clip(self) -> None:
+        """Holds the gradient within the recipe's bounds, its values first and then its norm."""
+        optim, parameters = self.recipe.optim, list(self.method.parameters())
+        if optim.clip_value is not None:
+            self.accelerator.clip_grad_value_(parameters, optim.clip_value)
+        if optim.clip is not None:
+            self.accelerator.clip_grad_norm_(parameters, optim.clip)
 
     def asked_to_stop(self, stop: list[str]) -> bool:
         """Whether a signal came; several processes agree on it every tenth step, so that none waits for another."""
@@ -245,7 +253,7 @@ class Training:
     def refuse_broken_student(self) -> None:
         """Raises `ValueError` where a weight or a score is NaN or infinite: no step mends that, and none may ship."""
         values = (*self.plain.parameters(), *self.plain.buffers())
-        scored = self.scores is None or math.isfinite(self.scores.nll)
+        scored = self.scores is None or self.scores.finite
         if not scored or not all(bool(value.isfinite().all()) for value in values):
             raise ValueError(
                 f"the network's values became NaN or infinite before step {self.step}; lower optim.lr, now "
@@ -270,8 +278,8 @@ class Training:
                     "scores": self.scores,
                 }
             )
-            better = self.split == "val" and (self.best is None or self.scores.top1 > self.best)
-            self.best = self.scores.top1 if better else self.best
+            better = self.split == "val" and (self.best is None or self.scores.main > self.best)
+            self.best = self.scores.main if better else self.best
         self.save(best=better)
         if self.run is not None and self.rank == 0:
             progress = {"epoch": self.epochs_begun, "step": self.step, "scores": self.scores}
@@ -283,14 +291,18 @@ class Training:
         """The network that the user gets: the student, or its moving average."""
         return self.plain.student if self.ema is None else self.ema.module
 
-    def evaluate(self) -> Scores | None:
+    def evaluate(self) -> Scores | DenseScores | None:
         if self.held_out is None:
             return None
         share_buffers(self.shipped)
+        task = self.plain.task
         return evaluate(
             self.shipped,
             self.held_out(rank=self.rank, world=self.world),
-            num_classes=self.plain.task.num_classes,
+            num_classes=task.num_classes,
+            kind=task.kind,
+            void=task.void,
+            window=task.image_shape[1:] if self.recipe.data.window else None,
             device=self.device,
             precision=AUTOCAST[self.accelerator.mixed_precision],
         )
@@ -298,7 +310,7 @@ class Training:
     def log(self, record: dict[str, Any]) -> None:
         if self.rank != 0:
             return
-        if isinstance(record.get("scores"), Scores):
+        if isinstance(record.get("scores"), Scores | DenseScores):
             record = {**record, "scores": record["scores"]._asdict()}
         if self.run is not None:
             self.run.append(record)

@@ -1,29 +1,33 @@
 """What the commands do: the steps of the library put together for a user at a keyboard."""
 
+import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .build import Job, build
-from .data import Draw, Rows, eval_loader, eval_transform, open_rows, open_splits, read_image
-from .data.folders import EXTENSIONS
+from .build import SCORED, Job, build
+from .data import Draw, Rows, eval_loader, eval_transform, image_shape, open_rows, open_splits
+from .dense_scores import DenseScores
 from .display import Lines, Live, LogFile, Several, console, line
 from .environment import environment
-from .foreign import nearest
+from .foreign import nearest, reason
 from .interrupt import Interrupted
 from .methods import find_method, list_methods
+from .predict import device
 from .recipe import DataPart, MethodPart, Recipe, changed, commented, known_names, read
 from .run import Run, load_student, read_about
-from .scores import evaluate
+from .scores import Scores, evaluate, evaluating
 from .settings import flattened
-from .students import build_student
+from .students import SOURCES, build_student
 from .taps import Taps
 from .train import Result, preflight
 from .watch import Watch
+from .windows import score_map
 
 RESUMABLE = ("max_steps", "machine")  # what may change when a run goes on
 
@@ -66,7 +70,22 @@ def checked(job: Job) -> Job:
     """The job, after what can be tried of it without training was tried."""
     preflight(job.method, job.recipe)
     job.train_set[Draw(0, 0)]  # an augmentation of the user's own may fail
+    refuse_whole_images(job)
     return job
+
+
+def refuse_whole_images(job: Job) -> None:
+    """Raises `ValueError` for a student that cannot score held-out images at the size at which they are shown."""
+    if job.held_out is None or not job.method.task.positions:  # then every image is shown at the student's own size
+        return
+    batch, window = next(iter(job.held_out(workers=0))), job.recipe.data.window
+    shape, name = tuple(batch.images.shape[2:]), job.recipe.student.name
+    try:
+        with evaluating(job.method.student), torch.no_grad():
+            score_map(job.method.student, batch.images, shape, window=job.method.task.positions if window else None)
+    except Exception as error:  # of anyone's network
+        way = "" if window else "; set data.window=true, which shows it windows of data.image_size"
+        raise ValueError(f"{name} cannot score images of {shape[0]}x{shape[1]} ({reason(error)}){way}") from error
 
 
 def facts(job: Job) -> dict[str, Any]:
@@ -157,21 +176,38 @@ def train_or_take(recipe: Recipe, title: str) -> None:
     resume_run(place)
 
 
-def score_run(path: Path, source: str | None) -> tuple[Any, str]:
-    """Scores of a run's student on its own held-out rows or on all labelled images of `source`, and what was scored."""
+def score_run(path: Path, source: str | None) -> tuple[Scores | DenseScores, dict[str, Any], str]:
+    """Scores of a run's student on its own held-out rows or on all labelled images of `source`.
+
+    Also the same as plain values, of a segmenter the IoU of every class by its name and None for what is not defined,
+    and what was scored, in words.
+    """
     about = read_about(path)
-    part = DataPart.model_validate(about["data"])
-    classes = tuple(about["classes"])
-    rows = held_out_rows(part) if source is None else open_rows(fresh(part), source, classes)
-    batches = eval_loader(rows, eval_transform(part), batch_size=128)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    scores = evaluate(load_student(path).to(device), batches, num_classes=len(classes), device=device)
-    return scores, source or f"held-out images of {part.source}"
+    part, kind, classes = DataPart.model_validate(about["data"]), about["task"], about["classes"]
+    rows = held_out_rows(part, kind) if source is None else open_rows(fresh(part), source, classes, kind)
+    scores = evaluate(
+        load_student(path).to(device()),
+        eval_loader(rows, eval_transform(part, kind), batch_size=SCORED[kind]),
+        num_classes=len(classes),
+        kind=kind,
+        window=image_shape(part)[1:] if part.window else None,
+        device=device(),
+    )
+    return scores, plain(scores, classes), source or f"held-out images of {part.source}"
 
 
-def held_out_rows(part: DataPart) -> Rows:
+def plain(scores: Scores | DenseScores, classes: Sequence[str]) -> dict[str, Any]:
+    """Scores by their names, and those of single classes by the classes' names."""
+    values = {
+        name: dict(zip(classes, value, strict=True)) if isinstance(value, tuple) else value
+        for name, value in scores._asdict().items()
+    }
+    return json.loads(json.dumps(values), parse_constant=lambda name: None)  # JSON has no word for nan
+
+
+def held_out_rows(part: DataPart, kind: str) -> Rows:
     """The rows that training was scored on."""
-    splits = open_splits(part)
+    splits = open_splits(part, kind)
     rows = splits.val if splits.val is not None else splits.test
     if rows is None:
         raise ValueError(f"{part.source} held nothing out to score on; name labelled images with --data")
@@ -183,71 +219,51 @@ def fresh(part: DataPart) -> DataPart:
     return part.model_copy(update={"image_column": None, "label_column": None})
 
 
-def predictions(path: Path, images: Sequence[Path], top: int) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
-    """Each image file with its most probable classes and their probabilities."""
-    about, student = read_about(path), load_student(path)
-    part = DataPart.model_validate(about["data"])
-    transform = eval_transform(part)
-    for image in image_files(images):
-        with torch.inference_mode():
-            scores = student(transform(read_image(str(image)))[None])[0]
-        best = scores.float().softmax(0).topk(min(top, len(scores)))
-        yield (
-            image,
-            [(about["classes"][i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
-        )
-
-
-def image_files(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files among `paths`, and the images in its folders."""
-    for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
-        if not found:
-            raise ValueError(f"the folder {path} holds no images")
-        yield from found
-
-
 def methods_table() -> Any:
-    """Every method: its name, what it needs beside images and labels, its tasks, its cost and its paper."""
-    from rich.table import Table
+    """Every method: its name, its paper, what it needs beside images and labels, its tasks and its cost."""
+    from rich.table import Column, Table
 
-    table = Table("method", "paper", "needs", "tasks", "cost beside plain training", title="selfdistill methods")
+    from .cards import needs, paper_of
+
+    paper = Column("paper", overflow="fold")  # a link is broken rather than cut short
+    table = Table("method", paper, "needs", "tasks", "cost beside plain training", title="selfdistill methods")
     for name in list_methods():
         kind = find_method(name)
-        doc = (sys.modules[kind.__module__].__doc__ or "").strip()
-        paper = doc.partition("\n\n")[0].replace("\n", " ")
-        link = [word.strip(".,;") for word in doc.split() if word.startswith("https://")][:1]
-        needs = [
-            f"{kind.views} more views" if kind.views else "",
-            f"{kind.partners} partners" if kind.partners else "",
-            "a teacher" if kind.needs_teacher else "",
-            "" if kind.soft_targets else "hard labels",
-        ]
-        told = ", ".join(need for need in needs if need) or "nothing"
-        table.add_row(name, "\n".join([paper, *link]), told, ", ".join(sorted(kind.tasks)), kind.cost)
+        source, wanted = paper_of(kind), "; ".join(needs(kind)) or "nothing"
+        cells = [f"{source.title}\n{source.link}".strip(), wanted, ", ".join(sorted(kind.tasks)), kind.cost]
+        table.add_row(name, *(cell.replace("`", "") for cell in cells))  # Markdown's quotes
     return table
 
 
-def taps_table(student: str, image_shape: tuple[int, int, int], names: list[str] | None) -> Any:
-    """The feature maps found in a network built without weights."""
+def taps_table(student: str, shape: tuple[int, int, int], names: list[str] | None, *, kind: str | None = None) -> Any:
+    """The feature maps found in a network built without weights, for a kind of task: its own unless given."""
     from rich.table import Table
 
-    taps = Taps(build_student(student, num_classes=10, image_shape=image_shape), image_shape, names)
-    size = "x".join(map(str, image_shape))
+    if kind is not None and kind not in SCORED:
+        raise ValueError(f"--task={kind} is no task{nearest(kind, SCORED)}")
+    network = build_student(student, num_classes=10, image_shape=shape, kind=kind or task_of(student))
+    taps = Taps(network, shape, names)
+    size = "x".join(map(str, shape))
     table = Table("tap", "channels", "height x width", title=f"{student} on {size}: {len(taps)} maps, by {taps.source}")
     for tap in taps:
         table.add_row(tap.name, str(tap.channels), f"{tap.size[0]} x {tap.size[1]}")
     return table
 
 
+def task_of(student: str) -> str:
+    """The task that a network is for by its name; classification for one of the user's own."""
+    prefix, _, network = student.partition(":")
+    if prefix not in SOURCES:
+        return "classification"
+    source = import_module(f".students.{SOURCES[prefix]}", __package__)
+    return source.kind(network) if source.knows(network) else "classification"
+
+
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """A recipe with every setting, commented, after a look at the data it names; an existing file is kept."""
     if path.exists():
         raise ValueError(f"{path} exists already; choose another --file")
-    splits = open_splits(recipe.data)
+    splits = open_splits(recipe.data, recipe.task.kind)
     held = {name: len(rows) for name, rows in splits._asdict().items() if name != "notes" and rows is not None}
     found = ", ".join(f"{count:,} {name}" for name, count in held.items())
     classes = splits.train.classes

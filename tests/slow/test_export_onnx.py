@@ -1,4 +1,4 @@
-"""The ONNX file of a student: one file, any batch size, and it says what it is."""
+"""The ONNX file of a student: one file, any batch size, a segmenter's any image size, and it says what it is."""
 
 import json
 from pathlib import Path
@@ -12,18 +12,24 @@ from selfdistill.run import Run, load_student
 from selfdistill.students import build_student
 
 pytestmark = pytest.mark.slow
+DATA = {"mean": [0.5, 0.25, 0.125], "std": [0.3, 0.2, 0.1], "source": "/nowhere"}
 onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def saved(folder: Path, name: str, task: str, shape: tuple[int, int, int]) -> Path:
+    """A run folder with a student of three classes."""
+    student = {"name": name, "options": {}, "num_classes": 3, "image_shape": list(shape)}
+    about = {"task": task, "classes": ["Möwe", "b", "c"], "student": student, "data": DATA, "method": "frskd"}
+    run = Run.create(folder, Recipe())
+    run.save_student(build_student(name, num_classes=3, image_shape=shape, kind=task).state_dict(), about)
+    return run.path
 
 
 @pytest.mark.parametrize("name", ["cifar:resnet8", "timm:vit_tiny_patch16_224"])
 def test_onnx_is_one_file_for_any_batch_size(tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str) -> None:
-    student = {"name": name, "options": {}, "num_classes": 3, "image_shape": [3, 32, 32]}
-    data = {"mean": [0.5, 0.25, 0.125], "std": [0.3, 0.2, 0.1]}
-    about = {"classes": ["Möwe", "b", "c"], "student": student, "data": data, "method": "frskd"}
-    run = Run.create(tmp_path / "run", Recipe())
-    run.save_student(build_student(name, num_classes=3, image_shape=(3, 32, 32)).state_dict(), about)
+    run = saved(tmp_path / "run", name, "classification", (3, 32, 32))
 
-    path, difference = export(run.path, "onnx")
+    path, difference = export(run, "onnx")
 
     assert capfd.readouterr().out == ""
     assert [entry.name for entry in path.parent.iterdir()] == ["student.onnx"] and difference < 1e-4
@@ -31,7 +37,36 @@ def test_onnx_is_one_file_for_any_batch_size(tmp_path: Path, capfd: pytest.Captu
     session = onnxruntime.InferenceSession(moved, providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == ["batch", 3, 32, 32] and session.get_outputs()[0].shape == ["batch", 3]
     facts = session.get_modelmeta().custom_metadata_map
-    assert json.loads(facts["classes"]) == ["Möwe", "b", "c"] and json.loads(facts["std"]) == data["std"]
+    assert json.loads(facts["classes"]) == ["Möwe", "b", "c"] and json.loads(facts["std"]) == DATA["std"]
     images = torch.randn(7, 3, 32, 32)
     logits = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
-    torch.testing.assert_close(logits, load_student(run.path)(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, load_student(run)(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["smp:Unet/resnet18", "efficientdet:d0"])
+@pytest.mark.parametrize("format", ["onnx", "torch-export"])
+def test_segmenters_are_exported_for_images_of_any_size(tmp_path: Path, name: str, format: str) -> None:
+    run = saved(tmp_path / "run", name, "segmentation", (3, 64, 96))
+    path, difference = export(run, format)
+    images = torch.randn(2, 3, 77, 200)
+    if format == "torch-export":
+        logits = torch.export.load(path).module()(images)
+    else:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (given,), (returned,) = session.get_inputs(), session.get_outputs()
+        assert (given.name, given.shape) == ("images", ["batch", 3, "height", "width"])
+        assert (returned.name, returned.shape) == ("logits", ["batch", 3, "height", "width"])
+        logits = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+    expected = load_student(run)(images)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4 * (1 + expected.abs().max().item()))
+
+
+@pytest.mark.parametrize("name", ["smp:UPerNet/resnet18"])
+def test_networks_that_pool_to_a_grid_have_onnx_files_of_one_size(tmp_path: Path, name: str) -> None:
+    run = saved(tmp_path / "run", name, "segmentation", (3, 64, 96))
+    with pytest.raises(ValueError, match="as onnx for images of any size.*--fixed-size exports it for images of 64x96"):
+        export(run, "onnx")
+    path, _ = export(run, "onnx", fixed_size=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["batch", 3, 64, 96]
+    assert export(run, "torch-export").max_difference < 1e-4

@@ -22,11 +22,12 @@ def count(module: torch.nn.Module) -> int:
 def test_the_parameters_it_tells_are_those_of_its_networks(path):
     recipe, kind = recipe_of(path), find_method(recipe_of(path).method.name)
     side = 224 if path.parent.name == "imagenet" and kind.whole_stages else 32  # branches may depend on it
-    task = Task("classification", CLASSES[path.parent.name], (3, side, side), num_examples=2)
+    side = 64 if recipe.task.kind == "segmentation" else side
+    task = Task(recipe.task.kind, CLASSES[path.parent.name], (3, side, side), num_examples=2)
 
     def student():
-        options = recipe.student.options
-        return build_student(recipe.student.name, num_classes=task.num_classes, image_shape=task.image_shape, **options)
+        given = {"num_classes": task.num_classes, "image_shape": task.image_shape, "kind": task.kind}
+        return build_student(recipe.student.name, **given, **recipe.student.options)
 
     teacher = student() if kind.needs_teacher else None
     if kind.teacher_method:

@@ -15,9 +15,10 @@ from selfdistill.scores import evaluate
 pytestmark = pytest.mark.slow
 
 ROWS = (7, 1, 0)
+DENSE = {"num_classes": 6, "kind": "segmentation"}
 RANK = """
 import json, sys, torch
-from slow.test_scores_processes import ROWS, batches
+from slow.test_scores_processes import DENSE, ROWS, batches, dense_batches
 from selfdistill.scores import evaluate
 folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
@@ -26,6 +27,8 @@ for rows in ROWS:
         print(json.dumps(evaluate(torch.nn.Flatten(), batches(rows, rank, world), num_classes=6)))
     except ValueError as error:
         print(json.dumps(str(error)))
+for images in ROWS[:2]:
+    print(json.dumps(evaluate(torch.nn.Identity(), dense_batches(images, rank, world), **DENSE)))
 torch.distributed.destroy_process_group()
 """
 
@@ -45,12 +48,26 @@ def batches(rows: int, rank: int = 0, world: int = 1) -> list[Labelled]:
     return [Labelled(*pair) for pair in pairs if len(pair[0])]
 
 
+def dense_batches(images: int, rank: int = 0, world: int = 1) -> list[Labelled]:
+    """This process's share of the images, one at a time; a few pixels are void, and class 5 is never labelled."""
+    random = torch.Generator().manual_seed(0)
+    shown = 2 * torch.randn(images, 6, 5, 7, generator=random)
+    target = torch.randint(5, (images, 10, 14), generator=random)
+    target[:, :2, :3] = -100
+    pairs = zip(shown.split(1), target.split(1), strict=True)
+    return [Labelled(*pair) for pair in list(pairs)[rank::world]]
+
+
 def test_two_processes_score_like_one(tmp_path: Path) -> None:
     words = [[sys.executable, "-c", RANK, str(tmp_path), str(rank), "2"] for rank in range(2)]
     folder = Path(__file__).parents[1]
     ranks = [subprocess.Popen(word, stdout=subprocess.PIPE, text=True, cwd=folder) for word in words]
     told = [[json.loads(line) for line in rank.communicate(timeout=120)[0].splitlines()] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0] and told[0] == told[1]
+    for images, scores in zip(ROWS, told[0][3:], strict=False):
+        alone = evaluate(nn.Identity(), dense_batches(images), **DENSE)
+        *numbers, iou, count = scores
+        assert numbers == pytest.approx(list(alone[:-2]), abs=1e-12) and (tuple(iou), count) == alone[-2:]
     for rows, scores in zip(ROWS[:2], told[0][:2], strict=True):
         assert scores == pytest.approx(list(evaluate(nn.Flatten(), batches(rows), num_classes=6)), abs=1e-6)
     assert "no image to evaluate on" in told[0][2]

@@ -2,6 +2,7 @@
 
 from .augment import eval_transform, image_shape, train_transform
 from .images import read_image
+from .masks import MaskRows
 from .plan import Draw, Plan
 from .resolve import resolve
 from .rows import Rows
@@ -10,6 +11,7 @@ from .trainset import TrainSet, eval_loader, train_loader
 
 __all__ = [
     "Draw",
+    "MaskRows",
     "Plan",
     "Rows",
     "Splits",

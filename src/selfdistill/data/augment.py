@@ -1,19 +1,18 @@
-"""PIL image -> normalised tensor: the presentation that a recipe's data settings describe."""
+"""PIL image -> normalised tensor: the presentation that a recipe's data settings describe; masks in `joint`."""
 
-import difflib
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ..foreign import load, reason
 from ..recipe import DataPart
 from .images import to_channels
+from .joint import JointEvaluation, JointTraining
+from .steps import Own, as_tensor, image_shape, mean_and_std, refuse_colours, unknown
 
 SMALL = 64  # pixels; images up to this side are shown whole, larger ones cut out of a resized one
 DEFAULT_SIZE = 224
@@ -22,25 +21,32 @@ MARGIN = 256 / 224  # larger images: how much the resized short side exceeds the
 Step = Callable[[Any], Any]
 
 
-def image_shape(part: DataPart) -> tuple[int, int, int]:
-    """(C, H, W) of a resolved part's images."""
-    assert part.channels is not None and isinstance(part.image_size, tuple), "the part is not resolved"
-    return (part.channels, *part.image_size)
+def train_transform(part: DataPart, kind: str = "classification") -> "Presentation | JointTraining":
+    """The augmentations of a resolved part, for a kind of task; draws from the global generators.
+
+    Classification: PIL image -> (c, h, w), normalised before those augmentations that erase. Segmentation: PIL image
+    and int64 mask (h, w) -> (c, y, x) and int64 mask (y, x), both of the part's image size.
+    """
+    return PRESENTATIONS[kind].training(part)
 
 
-def train_transform(part: DataPart) -> "Presentation":
-    """The augmentations of a resolved part, normalisation before those that erase; draws from the global generators."""
+def eval_transform(part: DataPart, kind: str = "classification") -> "Presentation | JointEvaluation":
+    """A resolved part's images as evaluation shows them, normalised, for a kind of task.
+
+    Classification: up to 64 pixels the whole image at that size; beyond, the middle of the image resized to 256/224 of
+    the size. Segmentation: the whole image, and the mask as it is stored, which may be larger.
+    """
+    return PRESENTATIONS[kind].evaluation(part)
+
+
+def _training(part: DataPart) -> "Presentation":
     assert isinstance(part.augment, list), "the part is not resolved"
     shape = image_shape(part)
     erasers = [ERASERS[name](shape[1:]) for name in part.augment if name in ERASERS]
     return Presentation(part, steps_of(part.augment, shape[1:], shape[0]), erasers)
 
 
-def eval_transform(part: DataPart) -> "Presentation":
-    """A resolved part's images as evaluation shows them, normalised.
-
-    Up to 64 pixels the whole image at that size; beyond, the middle of the image resized to 256/224 of the size.
-    """
+def _evaluation(part: DataPart) -> "Presentation":
     return Presentation(part, [Middle(image_shape(part)[1:])])
 
 
@@ -48,30 +54,20 @@ class Presentation:
     """The steps in order, then float32 in [0, 1], then (x - mean) / std per channel, and then the erasers."""
 
     def __init__(self, part: DataPart, steps: Sequence[Step], erasers: Sequence[Step] = ()) -> None:
-        assert part.mean is not None and part.std is not None, "the part is not resolved"
         self.shape, self.steps, self.erasers = image_shape(part), steps, erasers
-        self.mean, self.std = torch.tensor(part.mean)[:, None, None], torch.tensor(part.std)[:, None, None]
+        self.mean, self.std = mean_and_std(part)
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "c h w"]:
         shown: Any = to_channels(image, self.shape[0])
         for step in self.steps:
             shown = step(shown)
-        tensor = _as_tensor(shown, self.shape[0])
+        tensor = as_tensor(shown, self.shape[0])
         if tuple(tensor.shape) != self.shape:
             raise ValueError(f"the transforms make a tensor of shape {tuple(tensor.shape)}, not {self.shape}")
         normalised = tensor.sub_(self.mean).div_(self.std)
         for eraser in self.erasers:
             normalised = eraser(normalised)
         return normalised
-
-
-def _as_tensor(shown: Any, channels: int) -> Tensor:
-    """A fresh float32 tensor (c, h, w) in [0, 1]."""
-    if isinstance(shown, Image.Image):
-        pixels = np.array(to_channels(shown, channels))  # a copy, and half the cost of v2.functional.to_image
-        shown = torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
-    scale = 1 if shown.is_floating_point() else 255
-    return shown.to(torch.float32, memory_format=torch.contiguous_format, copy=True).div_(scale)
 
 
 class Middle:
@@ -114,17 +110,11 @@ class Cutout:
         return image
 
 
-class Own:
+class OwnImage(Own):
     """A user's callable, with its result checked."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.function = name, load(name)
-
     def __call__(self, image: Any) -> Any:
-        try:
-            shown = self.function(image)
-        except Exception as error:
-            raise ValueError(f"the transform {self.name} raised {reason(error)}") from error
+        shown = self.called(image)
         if not isinstance(shown, Image.Image | Tensor):
             kind = type(shown).__name__
             raise ValueError(f"the transform {self.name} returned a {kind}, not a PIL image or a tensor")
@@ -228,24 +218,25 @@ def steps_of(names: Sequence[str], size: tuple[int, int], channels: int) -> list
     for name in names:
         if name in ERASERS:
             continue
-        if name in COLOURS and channels == 4:
-            raise ValueError(f"augment={name} works on 1 or 3 channels, not on 4")
+        if name in COLOURS:
+            refuse_colours(name, channels)
         if name in STEPS:
             steps += STEPS[name](size)
         elif ":" in name:
-            steps.append(Own(name))
+            steps.append(OwnImage(name))
         else:
-            raise ValueError(_unknown(name))
+            raise unknown(name, [*STEPS, *ERASERS], "classification")
     return steps
 
 
-def _unknown(name: str) -> str:
-    if name in ("auto", "none"):
-        return f"augment={name} stands alone, not in a list"
-    near = difflib.get_close_matches(name, [*STEPS, *ERASERS], n=1)
-    hint = (
-        f"did you mean {near[0]!r}?"
-        if near
-        else f"there are {', '.join([*STEPS, *ERASERS])}, auto, none and package.module:function"
-    )
-    return f"no augmentation is called {name!r}; {hint}"
+class Kind(NamedTuple):
+    """How the images of one kind of task are presented."""
+
+    training: Callable[[DataPart], "Presentation | JointTraining"]
+    evaluation: Callable[[DataPart], "Presentation | JointEvaluation"]
+
+
+PRESENTATIONS = {
+    "classification": Kind(_training, _evaluation),
+    "segmentation": Kind(JointTraining, JointEvaluation),
+}

@@ -21,7 +21,7 @@ def open_folder(folder: str) -> Found:
     A class is a folder; images in folders below it count to it, links are followed. Hidden files and files that are no
     images are left out and counted in a note. Raises `ValueError` for a folder that is not of this form.
     """
-    names = _folders(folder)
+    names = folders_in(folder)
     splits: dict[str, list[str]] = {}
     for name in names:
         if split_of(name):
@@ -47,26 +47,27 @@ def open_class_folders(folder: str) -> tuple[FileRows, list[str]]:
     classes: list[str] = []
     ignored: Counter[str] = Counter()
     nested = 0
-    for name in _folders(folder):
-        found = sorted(_walk(os.path.join(folder, name), name, frozenset(), ignored))
+    for name in folders_in(folder):
+        found = sorted(walk(os.path.join(folder, name), name, frozenset(), ignored))
         classname = unicodedata.normalize("NFC", name)  # one file system composes accents, another does not
         if classname not in classes:
             classes.append(classname)
         paths += found
         labels += [classes.index(classname)] * len(found)
         nested += sum(path.count(os.sep) > 1 for path in found)
-    loose = sum(_is_image(name) for name in os.listdir(folder))
+    loose = sum(is_image(name) for name in os.listdir(folder))
     if not paths:
         raise ValueError(_no_classes(folder))
     return FileRows(folder, paths, labels, classes=classes), list(_notes(folder, classes, ignored, nested, loose))
 
 
-def _folders(folder: str) -> list[str]:
+def folders_in(folder: str) -> list[str]:
+    """The names of the folders in a folder, sorted, without hidden ones."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
+        return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
 
 
-def _walk(folder: str, relative: str, above: frozenset[str], ignored: Counter[str]) -> Iterator[str]:
+def walk(folder: str, relative: str, above: frozenset[str], ignored: Counter[str]) -> Iterator[str]:
     """Relative paths of the images in and below `folder`; a link back to a folder above is not followed."""
     real = os.path.realpath(folder)
     if real in above:
@@ -74,28 +75,26 @@ def _walk(folder: str, relative: str, above: frozenset[str], ignored: Counter[st
     with os.scandir(folder) as entries:
         for entry in entries:
             path = os.path.join(relative, entry.name)
-            if _is_hidden(entry.name):
+            if is_hidden(entry.name):
                 ignored["hidden"] += 1
             elif entry.is_dir():
-                yield from _walk(entry.path, path, above | {real}, ignored)
-            elif _is_image(entry.name):
+                yield from walk(entry.path, path, above | {real}, ignored)
+            elif is_image(entry.name):
                 yield path
             else:
                 ignored["other"] += 1
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _is_image(name: str) -> bool:
-    return not _is_hidden(name) and os.path.splitext(name)[1].lower() in EXTENSIONS
+def is_image(name: str) -> bool:
+    return not is_hidden(name) and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def _notes(folder: str, classes: list[str], ignored: Counter[str], nested: int, loose: int) -> Iterator[str]:
-    if ignored:
-        parts = [f"{count} {kind}" for kind, count in ((k, ignored[k]) for k in ("hidden", "other")) if count]
-        yield f"{folder}: left out {' and '.join(parts)} files, which are not images"
+    yield from left_out(folder, ignored)
     if nested:
         yield f"{folder}: {nested} images lie in folders below a class folder and count to that class"
     if loose:
@@ -106,11 +105,18 @@ def _notes(folder: str, classes: list[str], ignored: Counter[str], nested: int, 
         yield f"{folder}: the class folders {shortened(same)} differ only in case and are taken as different classes"
 
 
+def left_out(folder: str, ignored: Counter[str]) -> Iterator[str]:
+    """A note on the files that `walk` found to be no images, if any."""
+    if ignored:
+        parts = [f"{count} {kind}" for kind, count in ((k, ignored[k]) for k in ("hidden", "other")) if count]
+        yield f"{folder}: left out {' and '.join(parts)} files, which are not images"
+
+
 def _no_classes(folder: str) -> str:
     names = os.listdir(folder)
     if not names:
         return f"{folder} is empty; it must hold one folder of images per class"
-    images = sum(_is_image(name) for name in names)
+    images = sum(is_image(name) for name in names)
     if images:
         return f"{folder} holds {images} images but no class folders; put those of each class into a folder of its own"
     known = " ".join(EXTENSIONS)

@@ -24,23 +24,24 @@ class Format(NamedTuple):
     mode: str  # Pillow's; a palette with transparency is "PA"
 
 
-def read_image(source: Source, name: str = "") -> Image.Image:
-    """The decoded image, upright, in the mode it is stored in; of an animation the first frame.
+def read_image(source: Source, name: str = "", *, turn: bool = True) -> Image.Image:
+    """The decoded image in the mode it is stored in, upright; of an animation the first frame.
 
-    Raises `ValueError`, naming `name` or the path, for anything that is not a whole image.
+    `turn` False leaves an image that its EXIF tags turn as it lies. Raises `ValueError`, naming `name` or the path, for
+    anything that is not a whole image.
     """
     if isinstance(source, Image.Image):
         return source
     try:
         with _opened(source) as image:
             image.load()
-            return ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
+            return ImageOps.exif_transpose(image) if turn and _orientation(image) > 1 else image
     except Exception as error:  # Pillow's readers raise nearly any type on damaged files
         raise _unreadable(source, name, error) from None
 
 
-def read_format(source: Source, name: str = "", *, decode: bool = False) -> Format:
-    """Size and mode from the header alone; errors as `read_image`.
+def read_format(source: Source, name: str = "", *, decode: bool = False, turn: bool = True) -> Format:
+    """Size and mode from the header alone; `turn` and errors as of `read_image`.
 
     `decode` reads the rest as well, only to see that it is whole: JPEGs at an eighth of their size, which is cheaper.
     """
@@ -51,7 +52,7 @@ def read_format(source: Source, name: str = "", *, decode: bool = False) -> Form
             width, height = image.size
             mode = stored_mode(image)
             # Pillow turns TIFFs by itself and reports their turned size
-            turned = image.format != "TIFF" and _orientation(image) > 4
+            turned = turn and image.format != "TIFF" and _orientation(image) > 4
             if decode:
                 image.draft(image.mode, (max(width // 8, 1), max(height // 8, 1)))
                 image.load()

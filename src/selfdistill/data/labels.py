@@ -66,14 +66,14 @@ def align(rows: Rows, classes: tuple[str, ...]) -> Rows:
     if rows.classes == classes:
         return rows
     place = {name: k for k, name in enumerate(classes)}
-    present = [rows.classes[k] for k in rows.labels.unique().tolist()]
+    present = [rows.classes[k] for k in rows.present()]
     if _are_numbers(rows.classes) and not _are_numbers(classes):
         place = {str(k): k for k in range(len(classes))}
     for name in present:
         if name not in place:
             _refuse_class(rows, name, classes)
     numbers = torch.tensor([place.get(name, -1) for name in rows.classes], dtype=torch.int64)
-    return rows.relabelled(classes, numbers[rows.labels])
+    return rows.renumbered(classes, numbers)
 
 
 def _are_numbers(classes: Sequence[str]) -> bool:

@@ -8,27 +8,40 @@ import bisect
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import torch
 
 from ..hub import quietly
 from .found import Found, split_of
 from .images import Source
 from .labels import number_labels, shortened
+from .masks import Pairs
 from .rows import Rows
-from .tables import IMAGE_NAMES, LABEL_NAMES, find_column
+from .tables import IMAGE_NAMES, LABEL_NAMES, MASK_NAMES, find_column
 
 IN_MEMORY = 2 * 2**30  # bytes of Parquet files
 
 
+class Wanted(NamedTuple):
+    """What to find beside the images, and the columns to find both in where the user named them."""
+
+    holds: Literal["labels", "masks"] = "labels"
+    image_column: str | None = None
+    label_column: str | None = None
+
+
+LABELS = Wanted()
+
+
 class Origin(NamedTuple):
-    """Where a table comes from, and which of its columns were asked for."""
+    """Where a table comes from, and what is wanted of it."""
 
     parts: list[tuple[str, int]]  # a name and a number of rows, in order
     folder: str  # what paths in the image column are relative to
-    image_column: str | None
-    label_column: str | None
+    wanted: Wanted
 
     @property
     def name(self) -> str:
@@ -39,7 +52,8 @@ class TableRows(Rows):
     """Rows of an Arrow table whose image column holds encoded bytes, or paths."""
 
     def __init__(self, images: Any, origin: Origin) -> None:
-        self.images, self.origin = images, origin
+        self.images, self.origin, self.classes = images, origin, ()
+        self.labels = torch.zeros(len(images), dtype=torch.int64)
         self.ends = list(itertools.accumulate(count for _, count in origin.parts))
 
     def value(self, i: int) -> Any:
@@ -69,7 +83,7 @@ def has_parquet(folder: str) -> bool:
     return bool(_parquet_files(folder))
 
 
-def open_parquet(path: str, *, image_column: str | None = None, label_column: str | None = None) -> Found:
+def open_parquet(path: str, wanted: Wanted = LABELS) -> Found:
     """The splits of a Parquet file, or of a folder of files called `train-*`, `validation-*`, `test-*`.
 
     Files of a folder without such names, and a single file, are all training rows.
@@ -87,16 +101,14 @@ def open_parquet(path: str, *, image_column: str | None = None, label_column: st
     splits, notes = {}, []
     for split, members in groups.items():
         parts = [(member, _count(member)) for member in members]
-        origin = Origin(parts, os.path.dirname(members[0]), image_column, label_column)
+        origin = Origin(parts, os.path.dirname(members[0]), wanted)
         splits[split] = _read(datasets, members, origin)
         if _is_large(members):
             notes.append(f"{path}: the {split} files are unpacked once into {datasets.config.HF_DATASETS_CACHE}")
     return _labelled(path, splits, notes)
 
 
-def open_hub(
-    name: str, *, download: bool = False, image_column: str | None = None, label_column: str | None = None
-) -> Found:
+def open_hub(name: str, wanted: Wanted = LABELS, *, download: bool = False) -> Found:
     """A data set of the Hub, or a local folder in any layout that `datasets` knows.
 
     Nothing is fetched, nor the network asked, unless `download`.
@@ -106,23 +118,23 @@ def open_hub(
     if not os.path.isdir(name) and (not name or name[0] in "./"):
         raise ValueError(f"hf:{name} names no folder; after hf: comes a name of the Hub or a local folder")
     if os.path.isdir(name) and has_parquet(name):
-        return open_parquet(name, image_column=image_column, label_column=label_column)
+        return open_parquet(name, wanted)
     loaded = _load(datasets, name, download)
     splits = {}
     for split, dataset in loaded.items():
         if split_of(split) is None:
             continue
         flat = dataset.flatten_indices(keep_in_memory=True) if dataset._indices is not None else dataset
-        origin = Origin([(f"{name} ({split})", len(flat))], "", image_column, label_column)
-        columns = _columns(datasets, flat.features, origin)
-        splits[split_of(split)] = _rows(datasets, flat.data, flat.features, columns, origin)
+        origin = Origin([(f"{name} ({split})", len(flat))], "", wanted)
+        find, read = READERS[wanted.holds]
+        splits[split_of(split)] = read(flat.data, flat.features, find(flat.features, origin), origin)
     if not splits:
         raise ValueError(f"hf:{name} has the splits {', '.join(loaded)}, none of them called train, validation or test")
     return _labelled(f"hf:{name}", splits, [])
 
 
-def _labelled(where: str, splits: dict[str, TableRows | None], notes: list[str]) -> Found:
-    """The splits that have labels, and a note on those that have none."""
+def _labelled(where: str, splits: dict[str, Rows | None], notes: list[str]) -> Found:
+    """The splits that have labels or masks, and a note on those that have none."""
     for split, rows in splits.items():
         if rows is None:
             notes.append(f"{where}: the {split} split has no labels and is left out")
@@ -193,7 +205,7 @@ def _is_large(files: list[str]) -> bool:
     return sum(map(os.path.getsize, files)) > IN_MEMORY
 
 
-def _read(datasets: Any, files: list[str], origin: Origin) -> TableRows | None:
+def _read(datasets: Any, files: list[str], origin: Origin) -> Rows | None:
     """The rows of files with the same columns; of small ones the two columns in memory, of large ones in a cache."""
     import pyarrow
     import pyarrow.parquet
@@ -201,7 +213,8 @@ def _read(datasets: Any, files: list[str], origin: Origin) -> TableRows | None:
     file = files[0]
     try:
         features = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file))
-        columns = _columns(datasets, features, origin)
+        find, read = READERS[origin.wanted.holds]
+        columns = find(features, origin)
         if _is_large(files):
             with _network(datasets, False):
                 table = datasets.load_dataset("parquet", data_files={"train": files}, split="train").data
@@ -212,30 +225,24 @@ def _read(datasets: Any, files: list[str], origin: Origin) -> TableRows | None:
             table = pyarrow.concat_tables(tables)
     except (pyarrow.ArrowException, datasets.exceptions.DatasetsError, OSError) as error:
         raise ValueError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())}") from None
-    return _rows(datasets, table, features, columns, origin)
+    return read(table, features, columns, origin)
 
 
-def _columns(datasets: Any, features: Any, origin: Origin) -> tuple[str, str]:
+def _labelled_columns(features: Any, origin: Origin) -> tuple[str, str]:
     """The names of the image and the label column."""
-    return (
-        _image_column(datasets, features, origin.image_column, origin.name),
-        _label_column(datasets, features, origin.label_column, origin.name),
-    )
+    wanted, where = origin.wanted, origin.name
+    return _image_column(features, wanted.image_column, where), _label_column(features, wanted.label_column, where)
 
 
-def _rows(datasets: Any, table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> TableRows | None:
+def _labelled_rows(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> TableRows | None:
     """The rows of a table, None where none has a label, as in published test sets."""
     image, label = columns
-    rows = TableRows(table.column(image), origin)
     values = table.column(label).to_pylist()
     if values and all(value in (None, -1) for value in values):
         return None
-    if values and not isinstance(rows.value(0), bytes | str | None):
-        raise ValueError(
-            f"column {image!r} of {origin.name} holds {features[image]}, not encoded images or their paths"
-        )
+    rows = _images(table, features, image, origin)
     rows.labels, rows.classes = number_labels(values, rows.name)
-    if isinstance(features[label], datasets.ClassLabel):
+    if label in _typed(features, "ClassLabel"):
         names = tuple(features[label].names)
         for i in (rows.labels >= len(names)).nonzero().flatten().tolist()[:1]:
             known = f"the {len(names)} classes {shortened(names)}"
@@ -244,20 +251,63 @@ def _rows(datasets: Any, table: Any, features: Any, columns: tuple[str, str], or
     return rows
 
 
-def _image_column(datasets: Any, features: Any, given: str | None, where: str) -> str:
-    typed = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+def _masked_columns(features: Any, origin: Origin) -> tuple[str, str]:
+    """The names of the image and the mask column."""
+    wanted, where = origin.wanted, origin.name
+    typed = _typed(features, "Image")
+    usual = [name for name in typed if name.lower() in MASK_NAMES]
+    names = usual if usual and wanted.label_column is None else list(features)
+    mask = find_column(names, wanted.label_column, MASK_NAMES, where, "label_column")
+    others = {name: feature for name, feature in features.items() if name != mask}
+    return _image_column(others, wanted.image_column, where), mask
+
+
+def _masked_rows(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> Pairs | None:
+    """The rows of a table, None where none has a mask, as in published test sets."""
+    image, mask = columns
+    if len(table) and table.column(mask).null_count == len(table):
+        return None
+    images, masks = (_images(table, features, name, origin) for name in (image, mask))
+    return Pairs(images, masks)
+
+
+def _images(table: Any, features: Any, name: str, origin: Origin) -> TableRows:
+    """The images of a column, without labels."""
+    rows = TableRows(table.column(name), origin)
+    if len(table) and not isinstance(rows.value(0), bytes | str | None):
+        raise ValueError(f"column {name!r} of {origin.name} holds {features[name]}, not encoded images or their paths")
+    return rows
+
+
+READERS: dict[str, tuple[Callable[..., tuple[str, str]], Callable[..., Rows | None]]] = {
+    "labels": (_labelled_columns, _labelled_rows),
+    "masks": (_masked_columns, _masked_rows),
+}
+
+
+def _typed(features: Any, kind: str) -> list[str]:
+    """The columns whose type is the class `kind` of `datasets`."""
+    import datasets
+
+    return [name for name, feature in features.items() if isinstance(feature, getattr(datasets, kind))]
+
+
+def _image_column(features: Any, given: str | None, where: str) -> str:
+    typed = _typed(features, "Image")
     if given is None and len(typed) == 1:
         return typed[0]
     return find_column(list(features) if given else typed or list(features), given, IMAGE_NAMES, where, "image_column")
 
 
-def _label_column(datasets: Any, features: Any, given: str | None, where: str) -> str:
-    typed = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+def _label_column(features: Any, given: str | None, where: str) -> str:
+    typed = _typed(features, "ClassLabel")
     if given is None and len(typed) > 1 and "label" not in typed:
         raise ValueError(f"{where} has several label columns, {', '.join(typed)}; choose one with data.label_column")
     if given is None and len(typed) == 1:
         return typed[0]
     name = find_column(list(features), given, LABEL_NAMES, where, "label_column")
-    if isinstance(features[name], datasets.Image):
-        raise ValueError(f"column {name!r} of {where} holds images (masks), not class labels")
+    if name in _typed(features, "Image"):
+        raise ValueError(
+            f"column {name!r} of {where} holds images (masks), not class labels; task=segmentation learns from masks"
+        )
     return name

@@ -4,10 +4,11 @@ import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int64
@@ -28,6 +29,7 @@ class Rows(ABC):
     classes: tuple[str, ...]
     labels: Int64[Tensor, " n"]
     reflectable: bool = True
+    shares: ClassVar[str] = "each class of"  # what `groups` divides, as in "20 % of each class of digits"
 
     @abstractmethod
     def source(self, i: int) -> Source:
@@ -44,13 +46,25 @@ class Rows(ABC):
         """The decoded image, upright, in the mode it is stored in."""
         return read_image(self.source(i), self.name(i))
 
+    def shown(self, i: int, transform: Callable[..., Any]) -> tuple[Any, Tensor]:
+        """What `transform` makes of image `i`, and its label; `ValueError`s of `transform` name the row."""
+        image = self.image(i)
+        with self.named(i):
+            return transform(image), self.labels[i]
+
+    @contextmanager
+    def named(self, i: int) -> Iterator[None]:
+        """Puts the name of row `i` in front of a `ValueError`."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"{self.name(i)}: {error}") from error
+
     def format(self, i: int, *, decode: bool = False) -> Format:
         """Size and mode, from the header alone unless `decode`; `ValueError` for an image that cannot be used."""
         found = read_format(self.source(i), self.name(i), decode=decode)
-        try:
+        with self.named(i):
             refuse_mode(found.mode)
-        except ValueError as error:
-            raise ValueError(f"{self.name(i)}: {error}") from None
         return found
 
     @cached_property
@@ -84,10 +98,34 @@ class Rows(ABC):
         """Images per class."""
         return torch.bincount(self.labels, minlength=len(self.classes))
 
-    def relabelled(self, classes: tuple[str, ...], labels: Int64[Tensor, " n"]) -> "Rows":
-        """The same images under other class numbers."""
+    def groups(self) -> list[Int64[Tensor, " members"]]:
+        """Row numbers, in order, that are held out and limited in equal shares: those of each class."""
+        return list(torch.argsort(self.labels, stable=True).split(self.counts().tolist()))
+
+    def present(self) -> list[int]:
+        """The classes that rows are known to have before any is opened."""
+        return self.labels.unique().tolist()
+
+    def absent(self) -> list[int]:
+        """The classes that no row has, as far as is known before any is opened."""
+        return (self.counts() == 0).nonzero().flatten().tolist()
+
+    def remarks(self) -> list[str]:
+        """Sentences on what reading the rows has shown."""
+        return []
+
+    def settings(self) -> dict[str, Any]:
+        """Data settings of a recipe that say what was found out about the labels."""
+        return {}
+
+    def subset(self, indices: Int64[Tensor, " n"]) -> "Subset":
+        """Some of the rows, in the order of `indices`."""
+        return Subset(self, indices)
+
+    def renumbered(self, classes: tuple[str, ...], numbers: Int64[Tensor, " k"]) -> "Rows":
+        """The same rows with class `k` called `numbers[k]` of `classes`; -1 for a class that no row has."""
         fresh = copy.copy(self)
-        fresh.classes, fresh.labels = classes, labels
+        fresh.classes, fresh.labels = classes, numbers[self.labels]
         return fresh
 
     def key(self, i: int) -> str:
@@ -127,6 +165,9 @@ class Subset(Rows):
 
     def size(self, i: int) -> int:
         return self.rows.size(int(self.indices[i]))
+
+    def subset(self, indices: Int64[Tensor, " n"]) -> "Subset":
+        return self.rows.subset(self.indices[indices])
 
 
 class FileRows(Rows):

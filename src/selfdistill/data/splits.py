@@ -1,27 +1,20 @@
 """A recipe's data settings -> the rows to train on, to validate on and to test on."""
 
-import difflib
 import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from ..recipe import DataPart
-from .folders import open_folder
 from .found import Found, split_of
 from .images import ALPHA
 from .labels import align, shortened
-from .named import open_digits, open_torchvision
-from .parquet import has_parquet, open_hub, open_parquet
 from .rows import Rows, Subset
 from .seeds import generator
-from .tables import open_table
+from .sources import open_source
 
 VAL_FRACTION = 0.2  # held out where the source has no other split
-KINDS = "digits, a folder of class folders, a .csv, .jsonl or .parquet file, hf:NAME or torchvision:NAME"
 HOLD_OUT = 5  # what a seed is for
 
 
@@ -34,20 +27,21 @@ class Splits(NamedTuple):
     notes: tuple[str, ...]
 
 
-def open_splits(part: DataPart) -> Splits:
-    """The rows that `part` describes; no image is opened yet (`check` does that).
+def open_splits(part: DataPart, kind: str = "classification") -> Splits:
+    """The rows that `part` describes, those of images with masks for `kind` "segmentation".
 
-    Validation images are, in this order: what `val` names, the source's own, `val_fraction` of each training class,
-    20 % of each class where the source has no test split either. `limit` keeps as many rows of every class as it can,
-    the first ones. Raises `ValueError` in one sentence, naming the file, for anything that cannot be trained on.
+    No image is opened yet (`check` does that), only masks whose values nobody names. Validation images are, in this
+    order: what `val` names, the source's own, `val_fraction` of each training class (of all images with masks), 20 % of
+    them where the source has no test split either. `limit` keeps as many rows of every class as it can, the first ones.
+    Raises `ValueError` in one sentence, naming the file, for anything that cannot be trained on.
     """
     if part.download and not any((each or "").startswith(("hf:", "torchvision:")) for each in (part.source, part.val)):
         raise ValueError(f"data.download=true has no effect on {part.source}, which lies on this machine")
-    found = open_source(part, part.source)
+    found = open_source(part, part.source, kind)
     train = _trainable(part, found)
     classes = train.classes
     others = {split: align(rows, classes) for split, rows in found.splits.items() if split != "train"}
-    train, val, notes = _validation(part, train, others)
+    train, val, notes = _validation(part, kind, train, others)
     test = others.get("test")
     if part.limit is not None:
         train = limited(train, part.limit)
@@ -55,48 +49,16 @@ def open_splits(part: DataPart) -> Splits:
     return Splits(train, val, test, (*found.notes, *notes, *_missing_classes(part.source, val=val, test=test)))
 
 
-def open_rows(part: DataPart, source: str, classes: Sequence[str]) -> Rows:
+def open_rows(part: DataPart, source: str, classes: Sequence[str], kind: str = "classification") -> Rows:
     """All labelled images of `source`, numbered by `classes`: its validation split, else its test split, else all.
 
     For validation on another source, and for scoring a trained network on one.
     """
-    found = open_source(part, source)
+    found = open_source(part, source, kind, classes)
     rows = next(found.splits[split] for split in ("val", "test", "train") if split in found.splits)
     if not len(rows):
         raise ValueError(f"{source} has no rows")
     return align(rows, tuple(classes))
-
-
-def open_source(part: DataPart, source: str) -> Found:
-    """What a source holds, by the form of its name."""
-    columns = {"image_column": part.image_column, "label_column": part.label_column}
-    kind, colon, name = source.partition(":")
-    path = os.path.abspath(os.path.expanduser(source))
-    tabular = kind == "hf" or path.lower().endswith((".csv", ".jsonl", ".parquet")) or has_parquet(path)
-    for setting, value in columns.items():
-        if value is not None and not tabular:
-            raise ValueError(f"data.{setting}={value} has no effect on {source}, which is no table")
-    if source == "digits":
-        return open_digits()
-    if colon and kind == "torchvision":
-        return open_torchvision(name, part.root, download=part.download)
-    if colon and kind == "hf":
-        return open_hub(name, download=part.download, **columns)
-    if not source or not os.path.exists(path):
-        raise ValueError(_missing(source))
-    if has_parquet(path) or path.lower().endswith(".parquet"):
-        return open_parquet(path, **columns)
-    if os.path.isdir(path):
-        return open_folder(path)
-    if path.lower().endswith((".csv", ".jsonl")):
-        return open_table(path, **columns)
-    raise ValueError(f"{source} is a file of an unknown kind; data comes from {KINDS}")
-
-
-def _missing(source: str) -> str:
-    near = difflib.get_close_matches(source, ["digits", "torchvision:", "hf:"], n=1, cutoff=0.7)
-    hint = f"did you mean {near[0]}?" if near else f"data comes from {KINDS}"
-    return f"there is no file or folder {source!r}; {hint}"
 
 
 def _trainable(part: DataPart, found: Found) -> Rows:
@@ -114,19 +76,19 @@ def _trainable(part: DataPart, found: Found) -> Rows:
 
 
 def _refuse_empty_classes(rows: Rows, source: str) -> None:
-    empty = [rows.classes[k] for k in (rows.counts() == 0).nonzero().flatten().tolist()]
+    empty = [rows.classes[k] for k in rows.absent()]
     if empty:
         hint = "; integer labels count from 0 without gaps" if all(name.isdecimal() for name in rows.classes) else ""
         raise ValueError(f"{source} has no training image of the class {shortened(empty)}{hint}")
 
 
-def _validation(part: DataPart, train: Rows, others: dict[str, Rows]) -> tuple[Rows, Rows | None, list[str]]:
+def _validation(part: DataPart, kind: str, train: Rows, others: dict[str, Rows]) -> tuple[Rows, Rows | None, list[str]]:
     """Training rows, validation rows, and what to say about them."""
     if part.val_fraction is not None and (part.val is not None or "val" in others):
         holder = f"val={part.val}" if part.val is not None else f"the validation split of {part.source}"
         raise ValueError(f"data.val_fraction={part.val_fraction} has no effect beside {holder}; drop one of them")
     if part.val is not None:
-        return train, _named_validation(part, train.classes, others), []
+        return train, _named_validation(part, kind, train, others), []
     if "val" in others:
         return train, others["val"], []
     if part.val_fraction is None and "test" in others:
@@ -134,12 +96,12 @@ def _validation(part: DataPart, train: Rows, others: dict[str, Rows]) -> tuple[R
         return train, None, [note]
     fraction = part.val_fraction or VAL_FRACTION
     kept, held = hold_out(train, fraction, part.split_seed)
-    what = f"{100 * fraction:g} % of each class of {part.source}"
+    what = f"{100 * fraction:g} % of {train.shares} {part.source}"
     note = f"{what} is held out for validation: {len(held)} of {len(train)} images (split_seed {part.split_seed})"
     return kept, held, [note]
 
 
-def _named_validation(part: DataPart, classes: tuple[str, ...], others: dict[str, Rows]) -> Rows:
+def _named_validation(part: DataPart, kind: str, train: Rows, others: dict[str, Rows]) -> Rows:
     assert part.val is not None
     split = split_of(part.val)
     if split in others:
@@ -147,13 +109,13 @@ def _named_validation(part: DataPart, classes: tuple[str, ...], others: dict[str
     if split is not None and not os.path.exists(part.val):
         there = f"it has {', '.join(others)} beside train" if others else "it has no split but train"
         raise ValueError(f"data.val={part.val} is no validation split of {part.source}; {there}")
-    return open_rows(part, part.val, classes)
+    return open_rows(part.model_copy(update=train.settings()), part.val, train.classes, kind)
 
 
 def hold_out(rows: Rows, fraction: float, seed: int) -> tuple[Subset, Subset]:
-    """The rows without, and the rows of, a random `fraction` of each class, at least one image and never all."""
+    """The rows without, and the rows of, a random `fraction` of each group, at least one image and never all."""
     held = []
-    for label, members in enumerate(by_class(rows)):
+    for label, members in enumerate(rows.groups()):
         if len(members) < 2:
             only = f"has one image, {rows.name(int(members[0]))}" if len(members) else "has no image"
             raise ValueError(f"class {rows.classes[label]!r} {only}; holding one out takes two")
@@ -162,41 +124,36 @@ def hold_out(rows: Rows, fraction: float, seed: int) -> tuple[Subset, Subset]:
         held.append(members[order[:count]])
     mask = torch.zeros(len(rows), dtype=torch.bool)
     mask[torch.cat(held)] = True
-    return Subset(rows, (~mask).nonzero().flatten()), Subset(rows, mask.nonzero().flatten())
+    return rows.subset((~mask).nonzero().flatten()), rows.subset(mask.nonzero().flatten())
 
 
 def limited(rows: Rows, limit: int) -> Rows:
-    """`limit` rows, as many of every class as there can be, the first ones of each."""
+    """`limit` rows, as many of every group as there can be, the first ones of each."""
     if limit >= len(rows):
         return rows
-    if limit < len(rows.classes):
-        count = len(rows.classes)
+    groups = rows.groups()
+    if limit < len(groups):
+        count = len(groups)
         raise ValueError(f"data.limit={limit} leaves classes without a training image; it must be at least {count}")
     turn = torch.empty(len(rows), dtype=torch.int64)
-    for members in by_class(rows):
+    for members in groups:
         turn[members] = torch.arange(len(members))
     first = torch.argsort(turn, stable=True)[:limit].sort().values
-    return Subset(rows.rows, rows.indices[first]) if isinstance(rows, Subset) else Subset(rows, first)
-
-
-def by_class(rows: Rows) -> list[Int64[Tensor, " members"]]:
-    """The row numbers of each class, in order."""
-    return list(torch.argsort(rows.labels, stable=True).split(rows.counts().tolist()))
+    return rows.subset(first)
 
 
 def _missing_classes(source: str, **splits: Rows | None) -> Iterator[str]:
     for name, rows in splits.items():
-        if rows is not None and not rows.counts().all():
-            missing = [rows.classes[k] for k in (rows.counts() == 0).nonzero().flatten().tolist()]
+        if rows is not None and (missing := [rows.classes[k] for k in rows.absent()]):
             yield f"the {name} split of {source} has no image of the class {shortened(missing)}"
 
 
 def check(rows: Rows, channels: int | None = None) -> tuple[str, ...]:
     """Reads the images before they are needed, and gives what the user should know of them.
 
-    Sets of up to 5,000 images are decoded; of larger ones 50,000 headers are read. Raises `ValueError` naming the first
-    image that cannot be used. The result is kept: a second call, and `resolve`, cost nothing.
+    Sets of up to 5,000 images are decoded, with their masks; of larger ones 50,000 headers are read. Raises
+    `ValueError` naming the first that cannot be used. The result is kept: a second call, and `resolve`, cost nothing.
     """
-    if any(found.mode in ALPHA for found in rows.formats) and channels != 4:
-        return ("some images have an alpha channel, which is dropped unless data.channels=4",)
-    return ()
+    alpha = any(found.mode in ALPHA for found in rows.formats) and channels != 4
+    notes = ["some images have an alpha channel, which is dropped unless data.channels=4"] * alpha
+    return (*notes, *rows.remarks())

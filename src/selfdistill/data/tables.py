@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 
 from .found import SPLITS, Found, split_of
 from .labels import number_labels
+from .masks import Pairs
+from .pairs import pair_files
 from .rows import FileRows
 
 IMAGE_NAMES = ("path", "file", "filename", "image", "file_name", "file_path", "filepath", "image_path", "img")
 LABEL_NAMES = ("label", "class", "target", "labels", "category", "class_name")
+MASK_NAMES = ("mask", "label", "annotation", "segmentation", "masks", "labels", "mask_path", "label_path", "target")
 SPLIT_NAMES = ("split",)
 
 
@@ -26,17 +29,38 @@ def open_table(table: str, *, image_column: str | None = None, label_column: str
 
     Paths are relative to the table. Raises `ValueError`, naming the line, for what cannot be read or does not exist.
     """
+    lines = _lines(table)
+    image = find_column(_names(lines), image_column, IMAGE_NAMES, table, "image_column")
+    label = find_column(_names(lines), label_column, LABEL_NAMES, table, "label_column")
+    return Found({split: _rows(table, group, image, label) for split, group in _by_split(lines, table).items()})
+
+
+def open_mask_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> Found:
+    """As `open_table`, where each line names an image and its mask."""
+    lines = _lines(table)
+    mask = find_column(_names(lines), label_column, MASK_NAMES, table, "label_column")
+    others = [name for name in _names(lines) if name != mask]
+    image = find_column(others, image_column, IMAGE_NAMES, table, "image_column")
+    return Found({split: _pairs(table, group, image, mask) for split, group in _by_split(lines, table).items()})
+
+
+def _lines(table: str) -> list[Line]:
     lines = list(_csv_lines(table) if table.lower().endswith(".csv") else _json_lines(table))
     if not lines:
         raise ValueError(f"{table} has no rows")
-    names = list(dict.fromkeys(name for line in lines for name in line.values))
-    image = find_column(names, image_column, IMAGE_NAMES, table, "image_column")
-    label = find_column(names, label_column, LABEL_NAMES, table, "label_column")
-    split = next((name for name in names if name.lower() in SPLIT_NAMES), None)
+    return lines
+
+
+def _names(lines: list[Line]) -> list[str]:
+    return list(dict.fromkeys(name for line in lines for name in line.values))
+
+
+def _by_split(lines: list[Line], table: str) -> dict[str, list[Line]]:
+    column = next((name for name in _names(lines) if name.lower() in SPLIT_NAMES), None)
     groups: dict[str, list[Line]] = {}
     for line in lines:
-        groups.setdefault(_split(line, split, table) if split else "train", []).append(line)
-    return Found({key: _rows(table, group, image, label) for key, group in groups.items()})
+        groups.setdefault(_split(line, column, table) if column else "train", []).append(line)
+    return groups
 
 
 def find_column(names: list[str], given: str | None, usual: tuple[str, ...], where: str, setting: str) -> str:
@@ -105,6 +129,11 @@ def _rows(table: str, lines: list[Line], image: str, label: str) -> FileRows:
         [line.values.get(label) for line in lines], lambda i: f"line {lines[i].number} of {table}"
     )
     return FileRows(root, paths, labels, classes=classes)
+
+
+def _pairs(table: str, lines: list[Line], image: str, mask: str) -> Pairs:
+    root = os.path.dirname(table)
+    return pair_files(root, *([_path(line, column, table, root) for line in lines] for column in (image, mask)))
 
 
 def _path(line: Line, column: str, table: str, root: str) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,7 +15,7 @@ from .rows import Rows
 from .seeds import derive, private_generators
 
 Parts = Sequence[Sequence[Any]]  # the keys of a data set, batch by batch
-Transform = Callable[[Image.Image], Float[Tensor, "c h w"]]
+Transform = Callable[..., Any]  # from what `Rows.shown` gives it: the image, and the mask where there is one
 
 AUGMENT, PARTNER, CHOICE = 2, 3, 4  # what a seed is for; 1 is the order of `Plan`
 
@@ -45,17 +43,25 @@ class TrainSet(Dataset[Batch]):
 
     def __getitem__(self, draw: Draw) -> Batch:
         epoch, row = draw
+        views: list[Tensor] = []
         with private_generators() as seed:
 
-            def augmented(image: Image.Image, purpose: int, number: int) -> Tensor:
-                seed(derive(self.seed, epoch, row, purpose, number))
-                return transformed(self.transform, image, self.rows, row)
+            def drawn(purpose: int, number: int) -> Transform:
+                def transform(*stored: Any) -> Any:
+                    seed(derive(self.seed, epoch, row, purpose, number))
+                    return self.transform(*stored)
 
-            image = self.rows.image(row)
-            images, *views = [augmented(image, AUGMENT, number) for number in range(1 + self.views)]
+                return transform
+
+            def with_views(*stored: Any) -> Any:  # of an image that is decoded once
+                images, *others = [drawn(AUGMENT, number)(*stored) for number in range(1 + self.views)]
+                views.extend(others)
+                return images
+
+            images, target = self.rows.shown(row, with_views)
             others = self._partners(draw) if self.partners else []
-            partners = [augmented(self.rows.image(other), PARTNER, number) for number, other in enumerate(others)]
-        return Batch(images, self.rows.labels[row], torch.tensor(row), _stacked(views), _stacked(partners))
+            partners = [self.rows.shown(other, drawn(PARTNER, n))[0] for n, other in enumerate(others)]
+        return Batch(images, target, torch.tensor(row), _stacked(views), _stacked(partners))
 
     def _partners(self, draw: Draw) -> list[int]:
         """Rows of the same label, never `draw.row` unless it is alone, different ones where there are enough."""
@@ -76,8 +82,8 @@ class EvalSet(Dataset[Batch]):
         self.rows, self.transform = rows, transform
 
     def __getitem__(self, row: int) -> Batch:
-        images = transformed(self.transform, self.rows.image(row), self.rows, row)
-        return Batch(images, self.rows.labels[row], torch.tensor(row))
+        images, target = self.rows.shown(row, self.transform)
+        return Batch(images, target, torch.tensor(row))
 
 
 def train_loader(
@@ -97,7 +103,11 @@ def eval_loader(
     world: int = 1,
     pin_memory: bool = False,
 ) -> Iterable[Batch]:
-    """Every row of this process's share `rows[rank::world]` once and in order; the last batch may be smaller."""
+    """Every row of this process's share `rows[rank::world]` once and in order; the last batch may be smaller.
+
+    Images with masks are shown at sizes of their own: where these differ, only a `batch_size` of 1 does not raise
+    `ValueError`.
+    """
     share = range(rank, len(rows), world)
     parts = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
     return Batches(EvalSet(rows, transform), parts, workers=workers, pin_memory=pin_memory)
@@ -143,17 +153,21 @@ class _Parts(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch | _Failure:
         try:
             rows = [self.dataset[key] for key in self.parts[number]]
+            _refuse_sizes(rows)
         except ValueError as error:
             return _Failure(str(error))
         return Batch(*map(_stacked, zip(*rows, strict=True)))
 
 
-def transformed(transform: Transform, image: Image.Image, rows: Rows, row: int) -> Float[Tensor, "c h w"]:
-    """`transform(image)`, with the name of row `row` in front of its `ValueError`s."""
-    try:
-        return transform(image)
-    except ValueError as error:
-        raise ValueError(f"{rows.name(row)}: {error}") from error
+def _refuse_sizes(rows: Sequence[Batch]) -> None:
+    """Raises `ValueError` for images, or masks, that cannot be stacked."""
+    for name in ("images", "target"):
+        shapes = sorted({tuple(getattr(row, name).shape) for row in rows})
+        if len(shapes) > 1:
+            raise ValueError(
+                f"{name} of the shapes {shapes[0]} and {shapes[1]} do not make one batch; "
+                "where sizes differ, batch_size=1 is allowed"
+            )
 
 
 def _stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:

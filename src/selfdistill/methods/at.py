@@ -24,6 +24,7 @@ class AT(Method):
     weighs less than a coarse one.
     """
 
+    tasks = frozenset({"classification", "segmentation"})
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 

@@ -8,13 +8,15 @@ from torch import Tensor
 from .. import losses
 from ..method import Batch, Method, Positive, Share, Step, Weight
 from ..nets.exits import separable_exits
+from ..nets.heads import at_positions_of
 
 
 class BYOT(Method):
     """Light exits on the shallow feature maps learn from the student's own final scores and pooled deepest map.
 
     What the student gains comes through its stages, which the exits train too: its final scores learn from the labels
-    alone, and both lessons take them and the deepest map as constants.
+    alone, and both lessons take them and the deepest map as constants. In segmentation an exit scores the positions of
+    its last map, and its scores are enlarged to the image.
 
     Departs from the paper: the exits and the settings are those of the authors' code for the later journal version
     (TPAMI 2021): separable convolutions behind a gate, no factor T^2 (`squared_temperature` has it). The feature loss
@@ -24,6 +26,7 @@ class BYOT(Method):
     0.066.
     """
 
+    tasks = frozenset({"classification", "segmentation"})
     cost = "one light exit per shallow map: for a ResNet-18, 0.09x its parameters and 0.05x its multiply-adds"
 
     alpha: Share = 0.3  # share of an exit's lesson that comes from the final scores instead of the labels
@@ -34,17 +37,19 @@ class BYOT(Method):
 
     def setup(self) -> None:
         self.refuse_idle(["temperature", "squared_temperature"], self.alpha == 0, "alpha=0")
-        self.exits = separable_exits(self.taps, self.task.num_classes, attention=self.attention)
+        self.exits = separable_exits(self.taps, self.task.num_classes, attention=self.attention, task=self.task.kind)
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)
         exits = [leave(feature) for leave, feature in zip(self.exits, features[:-1], strict=True)]
+        exits = [(at_positions_of(logits, scores), own) for scores, own in exits]
         terms = {"task": self.task.loss(logits, batch.target)}
         if self.alpha < 1:
             terms["exits"] = (1 - self.alpha) * sum(self.task.loss(scores, batch.target) for scores, _ in exits)
         if self.alpha:
             scale = self.alpha if self.squared_temperature else self.alpha / self.temperature**2
-            terms["kd"] = scale * sum(losses.kd(scores, logits, self.temperature) for scores, _ in exits)
+            counted = self.task.labelled(batch.target)
+            terms["kd"] = scale * sum(losses.kd(scores, logits, self.temperature, counted) for scores, _ in exits)
         if self.feature_weight:
             deepest = pooled(features[-1])
             terms["feature"] = self.feature_weight * sum(losses.hint(pooled(own), deepest) for _, own in exits)

@@ -18,5 +18,6 @@ class DeepSupervision(FRSKD):
     feature_loss: ClassVar[str] = "attention"
     margin: ClassVar[str] = "initial"
     stop_gradient: ClassVar[bool] = False
+    distil_void: ClassVar[bool] = False
     warmup: ClassVar[float] = 0.0
     ramp: ClassVar[float] = 0.0

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from .. import losses
 from ..method import Batch, Count, Method, Positive, Share, Step, Weight
 from ..nets.bifpn import BiFPN, BiFPNc, SelfTeacher
+from ..nets.heads import at_positions_of
+from ..nets.pyramid import PyramidTeacher
 
 
 class FRSKD(Method):
@@ -20,11 +22,18 @@ class FRSKD(Method):
     Both networks learn at once: the self-teacher from its own cross-entropy, the student from its cross-entropy and
     the two imitations, whose targets are constants. The paper's FRSKD\\F is `beta` 0.
 
+    In segmentation the same holds for each pixel: the self-teacher scores all refined maps together (`BiFPNc`,
+    `BiFPN`), or is the paper's, two more layers on a pyramid that the student ends in (`pyramid`, for the students
+    efficientdet:d0 to d2). Soft labels are compared at the image's size, where pixels have a label.
+
     Departs from the paper: where its text and the authors' code differ, this is the code, which gave the published
     numbers. The self-teacher's cross-entropy reaches the student's stages too (`stop_gradient` cuts it), up-sampling
-    is nearest-neighbour, the feature loss is a mean of squares, and each level has two laterals.
+    is nearest-neighbour, the feature loss is a mean of squares, and each level has two laterals. For segmentation the
+    authors' soft labels teach pixels without a label too (`distil_void`), and their ramp moves once an epoch.
     """
 
+    tasks = frozenset({"classification", "segmentation"})
+    dense = {"alpha": 1.0, "beta": 50.0, "temperature": 1.0, "warmup": 2 / 3, "ramp": 1 / 3}
     cost = "self-teacher: about 0.6x the student's parameters and 0.7x its multiply-adds (BiFPNc, width 2, depth 2)"
 
     alpha: Weight = 2.0  # weighs the soft-label loss, 1 to 3 in the paper
@@ -37,7 +46,10 @@ class FRSKD(Method):
     stop_gradient: bool = False  # True: the self-teacher's cross-entropy does not reach the student
     warmup: Share = 0.0  # share of training before the two imitations begin
     ramp: Share = 0.0  # share of training over which their weights then grow from 0; 0: constant, as in the paper
-    self_teacher_net: Literal["BiFPNc", "BiFPN"] = "BiFPNc"  # levels as wide as the student's times `width`, or equal
+    distil_void: bool = False  # segmentation: True: soft labels teach pixels without a label too
+    self_teacher_net: Literal["BiFPNc", "BiFPN", "pyramid"] = (
+        "BiFPNc"  # levels `width` times as wide as the student's, all equal, or more layers on the student's own pyramid
+    )
     depth: Count = 2  # convolutions per node of the self-teacher
     width: Count = 2  # BiFPNc: channels of a level over those of the student's map
     num_channels: Count = 256  # BiFPN: channels of every level
@@ -66,18 +78,28 @@ class FRSKD(Method):
     def for_short_run(cls, given: dict[str, Any]) -> dict[str, Any]:
         """A ramp over the whole run: at full weight from the start, an untrained self-teacher teaches noise."""
         imitates = given.get("alpha", cls.alpha) or given.get("beta", cls.beta)
-        return {"ramp": 1.0 - given.get("warmup", 0.0)} if imitates and "ramp" not in given else {}
+        return {"ramp": 1.0 - given.get("warmup", cls.warmup)} if imitates and "ramp" not in given else {}
 
-    def build_self_teacher(self, channels: list[int]) -> SelfTeacher:
-        shape = {"depth": self.depth, "preactivation": self.feature_loss == "overhaul"}
+    def build_self_teacher(self, channels: list[int]) -> SelfTeacher | PyramidTeacher:
+        if self.self_teacher_net == "pyramid":
+            return PyramidTeacher(channels, self.task.num_classes, **getattr(self.student, "head_norm", {}))
+        shape = {
+            "depth": self.depth,
+            "preactivation": self.feature_loss == "overhaul",
+            "task": self.task.kind,
+        }
         if self.self_teacher_net == "BiFPN":
             return BiFPN(channels, self.task.num_classes, num_channels=self.num_channels, repeat=self.repeat, **shape)
         return BiFPNc(channels, self.task.num_classes, width=self.width, **shape)
 
     def refuse_idle_settings(self) -> None:
         """Raises `ValueError` for a setting that other settings leave without effect."""
-        self.refuse_idle(["num_channels", "repeat"], self.self_teacher_net != "BiFPN", "self_teacher_net=BiFPNc")
-        self.refuse_idle(["width"], self.self_teacher_net != "BiFPNc", "self_teacher_net=BiFPN")
+        net = f"self_teacher_net={self.self_teacher_net}"
+        self.refuse_idle(["num_channels", "repeat"], self.self_teacher_net != "BiFPN", net)
+        self.refuse_idle(["width"], self.self_teacher_net != "BiFPNc", net)
+        self.refuse_idle(["depth"], self.self_teacher_net == "pyramid", net)
+        self.refuse_idle(["distil_void"], not self.task.positions, f"the task {self.task.kind}")
+        self.refuse_idle(["distil_void"], self.alpha == 0, "alpha=0")
         self.refuse_idle(["feature_loss", "margin"], self.beta == 0, "beta=0")
         self.refuse_idle(["margin"], self.feature_loss != "overhaul", f"feature_loss={self.feature_loss}")
         self.refuse_idle(["temperature"], not self.softens, "no soft labels (alpha=0)")
@@ -86,6 +108,12 @@ class FRSKD(Method):
             raise ValueError("warmup=1.0 leaves the two imitations no share of training; alpha=0 beta=0 turns them off")
         if self.warmup + self.ramp > 1:
             raise ValueError(f"warmup={self.warmup} and ramp={self.ramp} are shares of training, and add up to over 1")
+        if self.self_teacher_net == "pyramid" and not self.task.positions:
+            raise ValueError(f"{net} scores pixels, and the task is {self.task.kind}; take BiFPNc or BiFPN")
+        if self.self_teacher_net == "pyramid" and self.feature_loss == "overhaul":
+            raise ValueError(
+                f"{net} gives rectified maps, and feature_loss=overhaul needs others; take attention or hint"
+            )
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features, teacher_logits, refined = self.both(batch.images)
@@ -95,7 +123,8 @@ class FRSKD(Method):
             "teacher": self.task.loss(teacher_logits, batch.target),
         }
         if self.alpha:
-            terms["kd"] = self.alpha * losses.kd(logits, teacher_logits, self.temperature) * ramp
+            counted = None if self.distil_void else self.task.labelled(batch.target)
+            terms["kd"] = self.alpha * losses.kd(logits, teacher_logits, self.temperature, counted) * ramp
         if self.beta:
             terms["feature"] = self.beta * self.feature_distance(features, refined) * ramp
         return Step(terms, logits)
@@ -106,7 +135,7 @@ class FRSKD(Method):
         features = features[-len(self.self_teacher.channels) :]
         seen = [feature.detach() for feature in features] if self.stop_gradient else features
         teacher_logits, refined = self.self_teacher(seen)
-        return logits, features, teacher_logits, refined
+        return logits, features, at_positions_of(logits, teacher_logits), refined
 
     def feature_distance(self, features: list[Tensor], refined: list[Tensor]) -> Float[Tensor, ""]:
         """How far the student's maps are from the refined ones, summed over levels; the refined are constants."""

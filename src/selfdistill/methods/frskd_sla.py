@@ -25,6 +25,7 @@ class FRSKDSLA(FRSKD):
     then 4 b rows in each step, so their running statistics move twice and upright images count twice.
     """
 
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     soft_targets: ClassVar[bool] = False
     square_images: ClassVar[bool] = True
     cost = "5x the rows (4x with reuse_upright), the self-teacher, two linear heads"

@@ -16,6 +16,7 @@ class KD(Method):
     distillation methods on CIFAR-100 have settled on.
     """
 
+    tasks = frozenset({"classification", "segmentation"})
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 
@@ -28,5 +29,6 @@ class KD(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        kd = losses.kd(logits, self.teacher(batch.images), self.temperature)
-        return Step({"task": self.alpha * self.task.loss(logits, batch.target), "kd": self.beta * kd}, logits)
+        task, counted = self.task.loss(logits, batch.target), self.task.labelled(batch.target)
+        kd = losses.kd(logits, self.teacher(batch.images), self.temperature, counted)
+        return Step({"task": self.alpha * task, "kd": self.beta * kd}, logits)

@@ -33,5 +33,6 @@ class KDTfFD(TfFD):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         terms, logits = super().forward(batch, progress)
-        kd = losses.kd(logits, self.teacher(batch.images), self.temperature)
+        counted = self.task.labelled(batch.target)
+        kd = losses.kd(logits, self.teacher(batch.images), self.temperature, counted)
         return Step(terms | {"task": self.alpha * terms["task"], "kd": self.beta * kd}, logits)

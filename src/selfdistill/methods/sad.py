@@ -22,7 +22,7 @@ class SAD(Method):
     the shallower's size, bilinearly, so that both are distributions over the same positions. The distances of
     successive maps add up, and count in the last part of training only, when the deep maps have something to teach.
 
-    Departs from the paper: made for lane segmentation, it is here for classification, with the same weight and the
+    Departs from the paper: made for lane segmentation, it is here for any task, with the same weight and the
     switch at the same share of training as in a public PyTorch port for lanes (0.1, after 40,000 of 60,000
     iterations). The distance is the squared l2 distance of the two distributions, at most 2, averaged over the batch.
     That port and a classification library average over positions too: of diffuse maps the value then falls with the
@@ -30,6 +30,7 @@ class SAD(Method):
     which also takes the channels' mean before its softmax, weighs it 1000 from the first step on.
     """
 
+    tasks = frozenset({"classification", "segmentation"})
     cost = "none beside plain training: no further rows, parameters or state"
 
     weight: Positive = 0.1  # weighs the attention loss; about 1000 for reduction=mean

@@ -31,6 +31,7 @@ class TfFD(Method):
     at the end of that epoch and is 0 at the first step.
     """
 
+    tasks = frozenset({"classification", "segmentation"})
     cost = "none beside plain training: no further rows, parameters or state"
 
     lambda_inter: Weight = 0.0005  # weighs the imitation of deeper maps
@@ -55,7 +56,8 @@ class TfFD(Method):
         logits, features = self.taps(batch.images)
         pairs = list(itertools.combinations(features, 2))
         grown = self.growth(progress)
-        terms = {"task": losses.smoothed_cross_entropy(logits, batch.target, self.epsilon)}
+        task = losses.smoothed_cross_entropy(logits, batch.target, self.epsilon, void=self.task.void)
+        terms = {"task": task}
         if self.lambda_inter:
             inter = sum(imitation(shallow, deep) for shallow, deep in pairs) / len(pairs)
             terms["inter"] = self.lambda_inter * inter * grown

@@ -25,6 +25,7 @@ class TfKDReg(Method):
     temperature does to a network's scores. The student's scores are not softened, nor is there a factor T^2.
     """
 
+    tasks = frozenset({"classification", "segmentation"})
     cost = "none"
 
     alpha: Share = 0.1  # of the virtual teacher's loss; the cross-entropy has the rest
@@ -40,16 +41,20 @@ class TfKDReg(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        reg = losses.kl(logits, self.virtual_teacher(batch.target, logits.dtype)) / self.task.num_classes
-        terms = {
-            "task": (1 - self.alpha) * self.task.loss(logits, batch.target),
-            "reg": self.alpha * self.multiplier * reg,
-        }
-        return Step(terms, logits)
+        task = self.task.loss(logits, batch.target)
+        teacher = self.virtual_teacher(batch.target, logits.dtype)
+        reg = losses.kl(logits, teacher, counted=self.task.labelled(batch.target)) / self.task.num_classes
+        return Step({"task": (1 - self.alpha) * task, "reg": self.alpha * self.multiplier * reg}, logits)
 
-    def virtual_teacher(self, target: Tensor, dtype: torch.dtype) -> Float[Tensor, "b k"]:
-        """Its softened probabilities for labels (b,) or, mixed, (b, k), in float32 at least."""
-        label = target if target.is_floating_point() else F.one_hot(target, self.task.num_classes)
+    def virtual_teacher(self, target: Tensor, dtype: torch.dtype) -> Float[Tensor, "b k *pos"]:
+        """Its softened probabilities for labels (b, *pos) or, mixed, (b, k), in float32 at least.
+
+        A position without a label gets those of some class.
+        """
+        label = target
+        if not target.is_floating_point():
+            named = target.masked_fill(target == self.task.void, 0)
+            label = F.one_hot(named, self.task.num_classes).movedim(-1, 1)
         other = (1 - self.correct) / (self.task.num_classes - 1)
         probabilities = other + (self.correct - other) * label.to(torch.promote_types(dtype, torch.float32))
         scores = probabilities if self.softens == "probabilities" else probabilities.log()

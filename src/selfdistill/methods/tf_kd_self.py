@@ -20,6 +20,7 @@ class TfKDSelf(Method):
     numbers. Any trained network of the task may teach; the paper's method is the student's own architecture.
     """
 
+    tasks = frozenset({"classification", "segmentation"})
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 
@@ -34,9 +35,6 @@ class TfKDSelf(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        kd = losses.kd(logits, self.teacher(batch.images), self.temperature) / self.task.num_classes
-        terms = {
-            "task": (1 - self.alpha) * self.task.loss(logits, batch.target),
-            "kd": self.alpha * self.multiplier * kd,
-        }
-        return Step(terms, logits)
+        task, counted = self.task.loss(logits, batch.target), self.task.labelled(batch.target)
+        kd = losses.kd(logits, self.teacher(batch.images), self.temperature, counted) / self.task.num_classes
+        return Step({"task": (1 - self.alpha) * task, "kd": self.alpha * self.multiplier * kd}, logits)

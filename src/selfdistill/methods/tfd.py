@@ -26,6 +26,7 @@ class TFD(Method):
     objective, is left out: `tf_fd` has one.
     """
 
+    tasks = frozenset({"classification", "segmentation"})
     cost = "none beside plain training: no further rows, parameters or state"
 
     alpha: Weight = 0.005  # weighs the imitation of deeper maps
@@ -38,7 +39,7 @@ class TFD(Method):
         logits, features = self.taps(batch.images)
         pairs = list(itertools.combinations(features, 2))
         inter = sum(imitation(shallow, deep) for shallow, deep in pairs) / len(pairs)
-        task = losses.smoothed_cross_entropy(logits, batch.target, self.epsilon)
+        task = losses.smoothed_cross_entropy(logits, batch.target, self.epsilon, void=self.task.void)
         return Step({"task": task, "inter": self.alpha * inter}, logits)
 
 

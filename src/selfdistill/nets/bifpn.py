@@ -1,4 +1,4 @@
-"""FRSKD's self-teachers: a bidirectional feature pyramid over the student's maps, with a classifier on its deepest map.
+"""FRSKD's self-teachers: a bidirectional feature pyramid over the student's maps, and a classifier on what it refines.
 
 Ji et al., 2021, section 3.1, https://arxiv.org/abs/2103.08273; the pyramid and its weighted fusion are EfficientDet's:
 Tan, Pang, Le, 2020, section 3, https://arxiv.org/abs/1911.09070
@@ -14,30 +14,40 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .heads import SEVERAL
+
 Map = Float[Tensor, "b _c _h _w"]
 
 
 class SelfTeacher(nn.Module):
-    """A stack of pyramid passes and a linear classifier on the pooled deepest map.
+    """A stack of pyramid passes and a classifier.
 
-    `forward(features) -> (logits (b, k), refined)`: one refined map per feature map, of the same size; after its ReLU,
-    or before it with `preactivation`. Feature maps come shallow to deep and may have any sizes and channels.
+    `forward(features) -> (logits, refined)`: one refined map per feature map, of the same size; after its ReLU, or
+    before it with `preactivation`. Feature maps come shallow to deep and may have any sizes and channels. With `task`
+    "classification" a linear layer scores the pooled deepest map, (b, k); with "segmentation" all refined maps
+    together are scored at the size of the shallowest, (b, k, h, w).
     """
 
-    def __init__(self, passes: Sequence["Pass"], num_classes: int, *, preactivation: bool = False) -> None:
+    def __init__(
+        self,
+        passes: Sequence["Pass"],
+        num_classes: int,
+        *,
+        preactivation: bool = False,
+        task: str = "classification",
+    ) -> None:
         super().__init__()
         self.passes = nn.ModuleList(passes)
         self.channels = passes[-1].widths  # of the refined maps
         self.preactivation = preactivation
-        self.fc = nn.Linear(self.channels[-1], num_classes)
+        self.fc = SEVERAL[task](self.channels, num_classes)
 
-    def forward(self, features: list[Map]) -> tuple[Float[Tensor, "b k"], list[Map]]:
+    def forward(self, features: list[Map]) -> tuple[Float[Tensor, "b k *pos"], list[Map]]:
         activated = [F.relu(feature) for feature in features]
         for bifpn in self.passes:
             refined = bifpn(activated)
             activated = [F.relu(each) for each in refined]
-        logits = self.fc(activated[-1].mean(dim=(2, 3)))
-        return logits, refined if self.preactivation else activated
+        return self.fc(activated), refined if self.preactivation else activated
 
     def norms(self) -> list[nn.BatchNorm2d]:
         """The batch norm that each refined map comes out of, shallow to deep."""
@@ -61,10 +71,11 @@ class BiFPNc(SelfTeacher):
         width: int = 2,
         depth: int = 2,
         preactivation: bool = False,
+        task: str = "classification",
     ) -> None:
         widths = [width * c for c in channels]
         only = Pass(channels, widths, depth=depth, laterals=True, resample_widths=True)
-        super().__init__([only], num_classes, preactivation=preactivation)
+        super().__init__([only], num_classes, preactivation=preactivation, task=task)
 
 
 class BiFPN(SelfTeacher):
@@ -79,11 +90,12 @@ class BiFPN(SelfTeacher):
         depth: int = 2,
         repeat: int = 1,
         preactivation: bool = False,
+        task: str = "classification",
     ) -> None:
         widths = [num_channels] * len(channels)
         first = Pass(channels, widths, depth=depth, laterals=True, resample_widths=False)
         more = [Pass(widths, widths, depth=depth, laterals=False, resample_widths=False) for _ in range(repeat - 1)]
-        super().__init__([first, *more], num_classes, preactivation=preactivation)
+        super().__init__([first, *more], num_classes, preactivation=preactivation, task=task)
 
 
 class Pass(nn.Module):

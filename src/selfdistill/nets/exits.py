@@ -12,18 +12,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..taps import Taps
+from .heads import SINGLE
 
 
 class SeparableExit(nn.Module):
-    """Class scores from a shallow map: `halvings` separable blocks, each half as large, pooling, a linear classifier.
+    """Class scores from a shallow map: `halvings` separable blocks, each half as large, and a linear classifier.
 
-    `forward(feature) -> (logits (b, k), map)`: the map is the one that is pooled, after its ReLU, `out_channels` wide
-    and `halvings` times halved, rounding up. Widths between the two are evenly spaced in their ratio; without a halving
-    one block keeps the size. `attention`: the feature is first multiplied by a gate of its own shape, in (0, 1).
+    `forward(feature) -> (logits, map)`: the map is the one that is classified, after its ReLU, `out_channels` wide and
+    `halvings` times halved, rounding up. With `task` "classification" it is pooled first and the scores are (b, k),
+    with "segmentation" they are those of its positions, (b, k, h, w). Widths between the two are evenly spaced in their
+    ratio; without a halving one block keeps the size. `attention`: the feature is first multiplied by a gate of its own
+    shape, in (0, 1).
     """
 
     def __init__(
-        self, channels: int, out_channels: int, halvings: int, num_classes: int, *, attention: bool = False
+        self,
+        channels: int,
+        out_channels: int,
+        halvings: int,
+        num_classes: int,
+        *,
+        attention: bool = False,
+        task: str = "classification",
     ) -> None:
         super().__init__()
         count = max(halvings, 1)
@@ -33,11 +43,13 @@ class SeparableExit(nn.Module):
         self.blocks = nn.Sequential(
             *(nn.Sequential(separable(c, d, stride), nn.ReLU()) for c, d in zip(widths, widths[1:], strict=False))
         )
-        self.fc = nn.Linear(out_channels, num_classes)
+        self.fc = SINGLE[task](out_channels, num_classes)
 
-    def forward(self, feature: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d _h _w"]]:
+    def forward(
+        self, feature: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b k *pos"], Float[Tensor, "b d _h _w"]]:
         final = self.blocks(self.gate(feature))
-        return self.fc(final.mean(dim=(2, 3))), final
+        return self.fc(final), final
 
 
 class Gate(nn.Module):
@@ -65,12 +77,19 @@ def separable(channels: int, width: int, stride: int) -> nn.Sequential:
     )
 
 
-def separable_exits(taps: Taps, num_classes: int, *, attention: bool = False) -> nn.ModuleList:
+def separable_exits(
+    taps: Taps, num_classes: int, *, attention: bool = False, task: str = "classification"
+) -> nn.ModuleList:
     """One `SeparableExit` per shallow map, ending in the channels of the deepest and, to a pixel or so, its size."""
     shallow, deepest = [list(taps)[level] for level in shallow_levels(taps)], list(taps)[-1]
     return nn.ModuleList(
         SeparableExit(
-            tap.channels, deepest.channels, halvings(tap.size, deepest.size), num_classes, attention=attention
+            tap.channels,
+            deepest.channels,
+            halvings(tap.size, deepest.size),
+            num_classes,
+            attention=attention,
+            task=task,
         )
         for tap in shallow
     )

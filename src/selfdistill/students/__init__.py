@@ -1,4 +1,5 @@
-"""Plain networks by name: timm's, torchvision's, small ones for small images, and the user's own."""
+"""Plain networks by name: for whole images timm's, torchvision's and small ones, for pixels smp's, torchvision's and
+the paper's, and the user's own."""
 
 import fnmatch
 import importlib
@@ -10,7 +11,22 @@ from torch import nn
 from ..foreign import nearest
 from .refusals import misfit
 
-SOURCES = {"cifar": "cifar", "torchvision": "from_torchvision", "timm": "from_timm"}  # prefix -> module, loaded on use
+SOURCES = {  # prefix -> module, loaded on use
+    "cifar": "cifar",
+    "torchvision": "from_torchvision",
+    "timm": "from_timm",
+    "smp": "from_smp",
+    "efficientdet": "efficientdet",
+}
+KINDS = ("classification", "segmentation")
+INSTEAD = {  # where a network is for the other task: prefix -> what to write for the network's name
+    ("timm", "segmentation"): "smp:Unet/{}",
+    ("cifar", "segmentation"): "smp:Unet/resnet18",
+    ("torchvision", "segmentation"): "torchvision:deeplabv3_resnet50",
+    ("torchvision", "classification"): "torchvision:resnet50",
+    ("smp", "classification"): "timm:resnet50",
+    ("efficientdet", "classification"): "timm:efficientnet_b0",
+}
 
 
 def build_student(
@@ -18,23 +34,30 @@ def build_student(
     *,
     num_classes: int,
     image_shape: tuple[int, int, int],
+    kind: str = "classification",
     pretrained: bool = False,
     **options: Any,
 ) -> nn.Module:
-    """The plain network `name`: images (b, *image_shape) -> class scores (b, num_classes, ...), in training mode.
+    """The plain network `name`: images (b, *image_shape) -> class scores, in training mode.
 
-    `name` is `timm:NAME`, `torchvision:NAME`, `cifar:NAME` or `package.module:function`, where the working directory
-    is searched too; the function is called with `num_classes=` and, where it names them, `in_channels=`, `in_chans=`,
-    `image_shape=` and `pretrained=`. `options` go to the network's constructor. One blank image is run to see that the
-    network takes `image_shape`. Raises `ValueError`, with the nearest legal choice, for a name or an option that does
-    not exist, pretrained weights that cannot be had, and an image size that the network cannot take.
+    `kind` is the task's: for "classification" the scores are (b, num_classes), for "segmentation" they have the images'
+    height and width besides. `name` is `timm:NAME`, `torchvision:NAME`, `cifar:NAME`, `smp:ARCH/ENCODER`,
+    `efficientdet:NAME` or `package.module:function`, where the working directory is searched too; the function is
+    called with `num_classes=` and, where it names them, `in_channels=`, `in_chans=`, `image_shape=` and `pretrained=`.
+    `options` go to the network's constructor. One blank image is run to see that the network takes `image_shape`.
+    Raises `ValueError`, with the nearest legal choice, for a name or an option that does not exist, a network for the
+    other task, pretrained weights that cannot be had, and an image size that the network cannot take.
     """
+    if kind not in KINDS:
+        raise ValueError(f"no task is called {kind!r}{nearest(kind, KINDS)}")
     prefix, colon, network = name.partition(":")
     if not prefix or not colon:
         raise ValueError(_without_prefix(name))
+    if prefix in SOURCES:
+        _refuse_other_task(prefix, network, kind)
     request = {"num_classes": num_classes, "image_shape": image_shape, "pretrained": pretrained, "options": options}
     net = _source(prefix).build(network, **request) if prefix in SOURCES else _own(prefix, network, request)
-    problem = misfit(net, num_classes=num_classes, image_shape=image_shape)
+    problem = misfit(net, num_classes=num_classes, image_shape=image_shape, kind=kind)
     if problem:
         raise ValueError(f"{name} {problem}")
     return net
@@ -66,9 +89,20 @@ def _own(module: str, function: str, request: dict[str, Any]) -> nn.Module:
     return build(module, function, **request)
 
 
+def _refuse_other_task(prefix: str, network: str, kind: str) -> None:
+    """Raises `ValueError` for a network of the other task; one that does not exist is for `build` to refuse."""
+    source = _source(prefix)
+    if source.knows(network) and source.kind(network) != kind:
+        instead = INSTEAD[prefix, kind].format(network)
+        raise ValueError(
+            f"{prefix}:{network} is for task={source.kind(network)}, not {kind}; set the task, or take {instead}"
+        )
+
+
 def _without_prefix(name: str) -> str:
     known = [f"{prefix}:{name}" for prefix in SOURCES if _source(prefix).knows(name)]
     if known:
         return f"{name!r} does not say whose network it is; write {' or '.join(map(repr, known))}"
     near = nearest(name, list_students())
-    return f"no network is called {name!r}, a name begins with timm:, torchvision:, cifar: or package.module:{near}"
+    beginnings = ", ".join(f"{prefix}:" for prefix in SOURCES)
+    return f"no network is called {name!r}, a name begins with {beginnings} or package.module:{near}"

@@ -53,6 +53,11 @@ def knows(network: str) -> bool:
     return network in names() or _wide(network) is not None
 
 
+def kind(network: str) -> str:
+    """The task that `network` is for."""
+    return "classification"
+
+
 def build(
     network: str, *, num_classes: int, image_shape: tuple[int, int, int], pretrained: bool, options: dict[str, Any]
 ) -> nn.Module:

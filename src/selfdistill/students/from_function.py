@@ -23,7 +23,7 @@ def build(
     `in_channels`, `in_chans`, `image_shape` and `pretrained`. Errors as `build_student`.
     """
     student = f"{module}:{function}"
-    constructor = load(student, others=("cifar", "timm", "torchvision"))
+    constructor = load(student, others=("cifar", "efficientdet", "smp", "timm", "torchvision"))
     with working_directory_importable():
         settled = {
             "num_classes": num_classes,

@@ -30,6 +30,11 @@ def knows(network: str) -> bool:
     return network.partition(".")[0] in names()
 
 
+def kind(network: str) -> str:
+    """The task that `network` is for."""
+    return "classification"
+
+
 def build(
     network: str, *, num_classes: int, image_shape: tuple[int, int, int], pretrained: bool, options: dict[str, Any]
 ) -> nn.Module:

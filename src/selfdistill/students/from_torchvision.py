@@ -1,5 +1,6 @@
-"""`torchvision:NAME`: the image classification networks of torchvision, with their pretrained weights."""
+"""`torchvision:NAME`: torchvision's networks for classification and segmentation, with their pretrained weights."""
 
+import functools
 import inspect
 from typing import Any
 
@@ -12,6 +13,8 @@ from .refusals import blamed_option, fetch_failure, free_parameters, refused_opt
 OURS = {  # options of the builders that would have no effect, or break what the student must be
     "weights": "is not an option; set pretrained=true",
     "aux_logits": "would make the network return more than class scores",
+    "aux_loss": "would make the network return more than class scores",
+    "weights_backbone": "is not an option; set pretrained=true",
     "transform_input": "is not an option; pretrained weights are adapted to the data's own normalisation",
     "image_size": "follows from the data's image size",
     "input_size": "follows from the data's image size",
@@ -20,15 +23,27 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def names() -> list[str]:
-    """Every image classification network."""
+    """Every network for classification and for segmentation."""
     from torchvision import models
 
-    return models.list_models(module=models)
+    return [*models.list_models(module=models), *_segmenters()]
 
 
 def knows(network: str) -> bool:
     """Whether `build` takes `network`."""
     return network in names()
+
+
+def kind(network: str) -> str:
+    """The task that `network` is for."""
+    return "segmentation" if network in _segmenters() else "classification"
+
+
+class ScoresAlone(nn.Module):
+    """Before a segmentation network of torchvision: hands out its scores, not a dictionary that holds them."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images)["out"]
 
 
 def build(
@@ -43,12 +58,36 @@ def build(
     _check_name(network)
     for option in options.keys() & OURS.keys():
         raise ValueError(f"{student}: {option} {OURS[option]}")
+    if options and kind(network) == "segmentation":  # their builders drop what they are given
+        raise refused_option(student, next(iter(options)), [])
     net = _create(network, {"num_classes": num_classes, **_settled(network, image_shape)}, options)
+    if kind(network) == "segmentation":
+        net.__class__ = _scores_alone(type(net))  # torchvision has no way to ask its builders for another class
     if image_shape[0] != 3:
         _replace_first_convolution(net, image_shape[0])
     if pretrained:
         _load_pretrained(net, network, image_shape)
     return net
+
+
+def _segmenters() -> list[str]:
+    from torchvision import models
+
+    return models.list_models(module=models.segmentation)
+
+
+@functools.cache
+def _scores_alone(plain: type[nn.Module]) -> type[nn.Module]:
+    return type(plain.__name__, (ScoresAlone, plain), {"__module__": __name__})
+
+
+def __getattr__(name: str) -> type[nn.Module]:
+    """The classes that `_scores_alone` makes, by which pickle finds them again."""
+    if name in ("FCN", "DeepLabV3", "LRASPP"):
+        from torchvision.models import segmentation
+
+        return _scores_alone(getattr(segmentation, name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _check_name(network: str) -> None:
@@ -57,13 +96,15 @@ def _check_name(network: str) -> None:
     if knows(network):
         return
     if network in models.list_models():
-        raise ValueError(f"torchvision:{network} is not an image classification network")
+        raise ValueError(f"torchvision:{network} is not a network for classification or segmentation")
     raise ValueError(f"no network is called 'torchvision:{network}'{nearest(network, names(), 'torchvision:')}")
 
 
 def _settled(network: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """The arguments that a few builders need: no auxiliary heads, and the image size where it is fixed at building."""
     height, width = image_shape[1:]
+    if kind(network) == "segmentation":
+        return {"aux_loss": False, "weights_backbone": None}
     if network in ("googlenet", "inception_v3"):
         return {"aux_logits": False, "init_weights": True}
     if network.startswith("vit_"):
@@ -115,9 +156,10 @@ def _load_pretrained(net: nn.Module, network: str, image_shape: tuple[int, int, 
     state = _pretrained_state(network, net, image_shape[0])
     own = net.state_dict()
     fitting = {key for key, value in own.items() if key in state and state[key].shape == value.shape}
-    classifier = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
-    differing = [key for key in own if key not in fitting and key.rpartition(".")[0] != classifier]
-    differing += [key for key in state if key not in own and not key.startswith("AuxLogits.")]
+    layers = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    classifiers = {layers[-1], *(name for name in layers if name.endswith("_classifier"))}
+    differing = [key for key in own if key not in fitting and key.rpartition(".")[0] not in classifiers]
+    differing += [key for key in state if key not in own and not key.startswith(("AuxLogits.", "aux_classifier."))]
     if differing:
         raise ValueError(f"the pretrained weights of {student} do not fit the options given: {differing[0]} differs")
     own.update({key: state[key] for key in fitting})

@@ -43,7 +43,9 @@ def fetch_failure(student: str, error: Exception) -> ValueError:
     return ValueError(f"{student} could not be built with its pretrained weights ({reason(error)})")
 
 
-def misfit(net: nn.Module, *, num_classes: int, image_shape: tuple[int, int, int]) -> str | None:
+def misfit(
+    net: nn.Module, *, num_classes: int, image_shape: tuple[int, int, int], kind: str = "classification"
+) -> str | None:
     """Why `net` cannot score images of `image_shape`, None if it can: one blank image is tried in eval mode."""
     training = {module: module.training for module in net.modules()}
     parameter = next((each for each in net.parameters() if each.is_floating_point()), torch.zeros(()))
@@ -58,6 +60,9 @@ def misfit(net: nn.Module, *, num_classes: int, image_shape: tuple[int, int, int
             module.training = mode
     if not isinstance(logits, Tensor):
         return f"must return a tensor of scores, not a {type(logits).__name__}"
-    if logits.ndim < 2 or logits.shape[:2] != (1, num_classes):
-        return f"must return scores of shape (1, {num_classes}) for one image, not {tuple(logits.shape)}"
-    return None
+    expected = (1, num_classes, *(image_shape[1:] if kind == "segmentation" else ()))
+    if logits.shape == expected:
+        return None
+    other = {2: "classification", 4: "segmentation"}.get(logits.ndim, kind)
+    hint = f"; is it for task={other}?" if other != kind else ""
+    return f"must return scores of shape {expected} for one image, not {tuple(logits.shape)}{hint}"

@@ -1,0 +1,137 @@
+"""Every architecture of smp around encoders of every make, torchvision's segmenters and the paper's, at odd sizes."""
+
+import traceback
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from selfdistill import Batch, Task, create_method
+from selfdistill.nets.pyramid import PyramidTeacher
+from selfdistill.students import build_student
+from selfdistill.students.efficientdet import NETWORKS, EfficientDet
+from selfdistill.taps import Taps
+
+pytestmark = pytest.mark.slow
+CLASSES = 5
+PARAMETERS = {"d0": 4_327_590, "d1": 7_127_946, "d2": 8_592_940}  # with self-teacher, at 21 classes, as published
+ENCODERS = ("resnet18", "mobilenetv3_large_100", "efficientnet-b0", "convnext_atto", "mit_b0", "regnety_002")
+ARCHITECTURES = ("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "PAN")
+ARCHITECTURES += ("UPerNet", "Segformer")
+NOT_BUILT = {("UnetPlusPlus", "mit_b0"), ("Linknet", "mit_b0")}  # by smp
+SMP = [f"smp:{a}/{e}" for a in ARCHITECTURES for e in ENCODERS if (a, e) not in NOT_BUILT]
+SMP += [
+    *("smp:DPT/vit_tiny_patch16_224", "smp:Unet/swin_tiny_patch4_window7_224"),
+    *("smp:Unet/hrnet_w18_small", "smp:Unet/dla46x_c", "smp:FPN/maxvit_pico_rw_256"),
+    *("smp:Unet/densenet121", "smp:FPN/pvt_v2_b0"),
+]
+TORCHVISION = {
+    "fcn_resnet50": ["backbone.relu", "backbone.layer1", "backbone.layer4"],
+    "deeplabv3_resnet50": ["backbone.relu", "backbone.layer1", "backbone.layer4"],
+    "deeplabv3_mobilenet_v3_large": [f"backbone.{i}" for i in (1, 3, 6, 16)],
+    "lraspp_mobilenet_v3_large": [f"backbone.{i}" for i in (1, 3, 6, 16)],
+}
+TRACED = ["smp:Unet/resnet18", "smp:FPN/mobilenetv3_small_050", "smp:DeepLabV3Plus/convnext_atto", "smp:DPT/test_vit"]
+TRACED += ["torchvision:lraspp_mobilenet_v3_large", "efficientdet:d0"]
+
+
+def segmenter(name, image_shape):
+    torch.manual_seed(0)
+    return build_student(name, num_classes=CLASSES, image_shape=image_shape, kind="segmentation")
+
+
+def step(student, image_shape, **settings):
+    """One step of FRSKD: what is logged is finite, and every tapped map and its maker learn."""
+    method = create_method("frskd", student, Task("segmentation", CLASSES, image_shape), **settings)
+    target = torch.randint(CLASSES, (2, *image_shape[1:]))
+    target[:, :5] = -100
+    losses, logits = method(Batch(torch.randn(2, *image_shape), target))
+    assert logits.shape == (2, CLASSES, *image_shape[1:])
+    assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values())
+    sum(losses.values()).backward()
+    gradients = [p.grad for p in student.parameters() if p.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    for tap in method.taps:
+        maker = student.get_submodule(tap.name)
+        assert all(p.grad is not None for p in maker.parameters()), tap.name
+    return method.taps
+
+
+@pytest.mark.parametrize("name", SMP)
+def test_frskd_trains_every_architecture_of_smp_on_its_encoders_maps(name):
+    image_shape = (3, 131, 150) if "PAN" in name else (3, 93, 121)  # PAN halves its deepest map three times more
+    student = segmenter(name, image_shape)
+    handed = []
+    taps = step(student, image_shape)
+    assert taps.source == "encoder" and all(tap.name.startswith("encoder.") for tap in taps)
+    student.eval().encoder.register_forward_hook(lambda module, args, output: handed.extend(output))
+    with torch.no_grad():
+        _, features = taps(torch.randn(2, *image_shape))
+    handed = [f for each in handed for f in (each if isinstance(each, list) else [each])]
+    for feature in features:
+        assert any(f.shape == feature.shape and torch.equal(f, feature) for f in handed)
+
+
+@pytest.mark.parametrize("name", sorted(TORCHVISION))
+def test_frskd_trains_torchvisions_segmenters_on_their_backbones_maps(name):
+    image_shape = (3, 93, 121)
+    taps = step(segmenter(f"torchvision:{name}", image_shape), image_shape)
+    assert [tap.name for tap in taps] == TORCHVISION[name]
+
+
+@pytest.mark.parametrize("authors", [False, True])
+@pytest.mark.parametrize("network", ["d0", "d1", "d2"])
+def test_frskd_trains_the_papers_segmenter_on_its_pyramid(network, authors):
+    student = EfficientDet(network, in_channels=3, num_classes=CLASSES, authors=authors)
+    taps = step(student, (3, 93, 121), self_teacher_net="pyramid")
+    assert [tap.size for tap in taps] == [(24, 31), (12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
+    assert all((p.grad is not None) == p.requires_grad for p in student.parameters())
+
+
+@pytest.mark.parametrize(("network", "count"), PARAMETERS.items())
+def test_the_authors_segmenters_and_self_teachers_have_the_published_parameter_counts(network, count):
+    net = EfficientDet(network, in_channels=3, num_classes=21, authors=True)
+    self_teacher = PyramidTeacher([NETWORKS[network][1]] * 6, 21)
+    assert sum(p.numel() for part in (net, self_teacher) for p in part.parameters()) == count
+
+
+def trace_all(_, folder):
+    """In a process without the run-time type checks of the tests: the compiler cannot see through them."""
+    torch.set_num_threads(1)
+    results = {}
+    for name in TRACED:
+        torch.compiler.reset()
+        try:
+            results[name] = differences(segmenter(name, (3, 157, 141)).eval())
+        except Exception:
+            results[name] = traceback.format_exc(limit=-3)
+    torch.save(results, f"{folder}/traced.pt")
+
+
+@torch.no_grad()
+def differences(net):
+    """The largest ones between the network and its taps as one graph, and the network exported with free sizes.
+
+    The images are larger than 128, so that no map of the paper's pyramid is a single position.
+    """
+    images, others = torch.randn(2, 3, 157, 141), torch.randn(3, 3, 220, 331)
+    free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    exported = torch.export.export(net, (images,), dynamic_shapes=(free,)).module()
+    taps = Taps(net, (3, 157, 141))
+    logits, features = taps(images)
+    compiled, maps = torch.compile(taps, fullgraph=True, backend="eager")(images)
+    pairs = [(exported(others), net(others)), (compiled, logits), *zip(maps, features, strict=True)]
+    return [(ours - theirs).abs().max().item() for ours, theirs in pairs]
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("traced")
+    mp.spawn(trace_all, args=(str(folder),), nprocs=1)
+    return torch.load(folder / "traced.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_a_segmenter_and_its_taps_are_one_graph_and_export_with_free_height_and_width(traced, name):
+    assert isinstance(traced[name], list), traced[name]
+    assert len(traced[name]) > 4 and max(traced[name]) < 1e-4
