@@ -12,10 +12,6 @@ from selfdistill.pictures import key, overlay, write_mask
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
-def about(*own, **data):
-    return {"classes": [*own], "data": {"source": "/nowhere", "palette": None, **data}}
-
-
 def read(path):
     return torch.from_numpy(stored_values(read_image(str(path)), {}).astype(np.int64))
 
@@ -65,22 +61,6 @@ def test_pictures_of_every_mode_can_be_painted_over(mode):
     assert shown.mode == "RGB" and shown.getpixel((0, 0)) == GREEN
 
 
-def test_classes_stand_for_the_values_that_are_not_void():
-    names = ["road", "car", "void", "sky", "void"]
-    assert key(about("road", "car", "sky", classes=names, void=[2, 4])).values == (0, 1, 3)
-    assert key(about("road", "car", "sky", classes=names, void=["void"])).values == (0, 1, 3)
-    assert key(about("road", "sky", classes=names, void=["car", 2, 4, 255])).values == (0, 3)
-    assert key(about("a", "b")).values == (0, 1)
-
-
-def test_colours_are_the_palettes_where_it_can_be_read_and_distinct_ones_elsewhere(tmp_path):
-    file = tmp_path / "palette.csv"
-    file.write_text("name,r,g,b\nroad,1,2,3\nvoid,0,0,0\nsky,7,8,9\n")
-    names = {"classes": ["road", "void", "sky"], "void": [1]}
-    expected = ((0, 2), ((1, 2, 3), (7, 8, 9)))
-    assert key(about("road", "sky", palette=str(file), **names)) == expected
-    assert key(about("road", "sky", **names | {"source": str(tmp_path)})) == expected
-    assert key(about("road", "sky", palette=str(file), **names)).palette == {0: (1, 2, 3), 2: (7, 8, 9)}
-    file.unlink()
-    many = key(about(*map(str, range(40)), palette=str(file))).colours
-    assert len(set(many)) == 40
+def test_what_stands_for_a_class_is_read_from_student_json():
+    found = key({"masks": {"values": [0, 3], "colours": [[1, 2, 3], [7, 8, 9]]}})
+    assert found == ((0, 3), ((1, 2, 3), (7, 8, 9))) and found.palette == {0: (1, 2, 3), 3: (7, 8, 9)}

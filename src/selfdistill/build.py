@@ -101,6 +101,7 @@ def build(recipe: Recipe) -> Job:
         {
             "task": task.kind,
             "classes": list(splits.train.classes),
+            **splits.train.about(),
             "student": {
                 "name": recipe.student.name,
                 "options": recipe.student.options,

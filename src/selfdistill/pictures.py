@@ -1,6 +1,5 @@
 """What a segmenter says of an image, as files to look at and to read again: index masks and overlays."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from .data.images import to_channels
-from .data.legends import names_beside, read_palette
-from .data.masks import separated_colours
 
 Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
 INDEXED = 255  # the largest value of an 8-bit mask
@@ -31,28 +28,9 @@ class Key(NamedTuple):
 
 
 def key(about: Mapping[str, Any]) -> Key:
-    """The mask values and the colours of the classes that a segmenter's student.json names.
-
-    The colours are those of the data's palette where that can be read and has one for every class, else well separated
-    ones.
-    """
-    data, count = about["data"], len(about["classes"])
-    void = set(data.get("void") or ())
-    named = [value for value, name in enumerate(data.get("classes") or ()) if not void & {value, name}]
-    values = tuple(named) if len(named) == count else tuple(range(count))
-    colours = _palette(data)
-    known = all(value in colours for value in values)
-    return Key(values, tuple(colours[value] for value in values) if known else separated_colours(count))
-
-
-def _palette(data: Mapping[str, Any]) -> dict[int, Colour]:
-    """The colours of mask values by the file that the data names or that lies beside it; empty where there is none."""
-    try:
-        file = data.get("palette")
-        names = names_beside(data["source"]) if file is None else read_palette(os.path.expanduser(file))
-    except (ValueError, OSError):  # the run may have moved to another machine than its data
-        return {}
-    return {} if names is None else names.colours
+    """The mask values and the colours of the classes that a segmenter's student.json names."""
+    masks = about["masks"]
+    return Key(tuple(masks["values"]), tuple(tuple(colour) for colour in masks["colours"]))
 
 
 def write_mask(path: Path, values: Integer[Tensor, "h w"], palette: Mapping[int, Colour]) -> None:

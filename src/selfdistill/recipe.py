@@ -7,7 +7,7 @@ the file's settings of that method: `method=baseline` makes the baseline of any 
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, model_validator
@@ -17,7 +17,21 @@ from .settings import Part, commented_lines, load_yaml, names_in, override, refu
 Natural = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-USUAL = {"classification": (0.1, 128), "segmentation": (0.01, 16)}  # learning rate of SGD, images per step
+
+
+class Usual(NamedTuple):
+    """Defaults that depend on the task."""
+
+    source: str
+    student: str
+    lr: float  # of SGD
+    batch_size: int
+
+
+USUAL = {
+    "classification": Usual("digits", "cifar:resnet20", lr=0.1, batch_size=128),
+    "segmentation": Usual("scenes", "smp:Unet/resnet18", lr=0.01, batch_size=16),
+}
 
 
 class DataPart(Part):
@@ -25,7 +39,8 @@ class DataPart(Part):
 
     main: ClassVar[str] = "source"
     source: str = Field(
-        "digits", description="digits | scenes | a folder | .csv | .jsonl | .parquet | hf:NAME | torchvision:NAME"
+        USUAL["classification"].source,
+        description="digits | scenes | a folder | .csv | .jsonl | .parquet | hf:NAME | torchvision:NAME",
     )
     val: str | None = Field(None, description="validation source or split name; found by itself where it is called val")
     val_fraction: float | None = Field(
@@ -81,8 +96,9 @@ class StudentPart(Part):
     """The network that ships."""
 
     name: str = Field(
-        "cifar:resnet20",
-        description="timm:NAME | torchvision:NAME | cifar:NAME | smp:ARCH/ENCODER | efficientdet:d0 | MODULE:FUNCTION",
+        USUAL["classification"].student,
+        description="timm:NAME | torchvision:NAME | cifar:NAME | MODULE:FUNCTION; segmentation: smp:ARCH/ENCODER |"
+        " torchvision:NAME | efficientdet:d0",
     )
     pretrained: bool = Field(False, description="start from the source's weights")
     start: str | None = Field(None, description="a run folder, whose student's weights to start from")
@@ -186,10 +202,14 @@ class Recipe(Part):
         """Fills in the defaults that depend on other settings."""
         if self.epochs is None and self.max_steps is None:
             self.epochs = 30
-        lr, batch_size = USUAL[self.task.kind]
-        self.batch_size = self.batch_size or batch_size
-        if self.optim.lr is None:
-            self.optim = self.optim.model_copy(update={"lr": lr if self.optim.name == "sgd" else 0.001})
+        usual = USUAL[self.task.kind]
+        if "source" not in self.data.model_fields_set:
+            self.data = self.data.model_copy(update={"source": usual.source})
+        if "name" not in self.student.model_fields_set:
+            self.student = self.student.model_copy(update={"name": usual.student})
+        lr = self.optim.lr or (usual.lr if self.optim.name == "sgd" else 0.001)
+        self.optim = self.optim.model_copy(update={"lr": lr})
+        self.batch_size = self.batch_size or usual.batch_size
         return self
 
 

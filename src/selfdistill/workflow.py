@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from .recipe import DataPart, MethodPart, Recipe, changed, commented, known_name
 from .run import Run, load_student, read_about
 from .scores import Scores, evaluate, evaluating
 from .settings import flattened
-from .students import SOURCES, build_student
+from .students import build_student, task_of
 from .taps import Taps
 from .train import Result, preflight
 from .watch import Watch
@@ -248,15 +247,6 @@ def taps_table(student: str, shape: tuple[int, int, int], names: list[str] | Non
     for tap in taps:
         table.add_row(tap.name, str(tap.channels), f"{tap.size[0]} x {tap.size[1]}")
     return table
-
-
-def task_of(student: str) -> str:
-    """The task that a network is for by its name; classification for one of the user's own."""
-    prefix, _, network = student.partition(":")
-    if prefix not in SOURCES:
-        return "classification"
-    source = import_module(f".students.{SOURCES[prefix]}", __package__)
-    return source.kind(network) if source.knows(network) else "classification"
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:

@@ -20,6 +20,8 @@ def saved(folder: Path, name: str, task: str, shape: tuple[int, int, int]) -> Pa
     """A run folder with a student of three classes."""
     student = {"name": name, "options": {}, "num_classes": 3, "image_shape": list(shape)}
     about = {"task": task, "classes": ["Möwe", "b", "c"], "student": student, "data": DATA, "method": "frskd"}
+    if task == "segmentation":
+        about["masks"] = {"values": [0, 1, 2], "colours": [[255, 0, 0], [0, 255, 0], [0, 0, 255]]}
     run = Run.create(folder, Recipe())
     run.save_student(build_student(name, num_classes=3, image_shape=shape, kind=task).state_dict(), about)
     return run.path

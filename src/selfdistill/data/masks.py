@@ -205,6 +205,9 @@ class MaskRows(Pairs):
         classes = [names.get(value, "void") for value in range(max(names) + 1)]
         return {"classes": classes, "void": sorted(v for v, number in self.legend.numbers.items() if number == VOID)}
 
+    def about(self) -> dict[str, Any]:
+        return {"masks": {"values": list(self.values), "colours": [list(colour) for colour in self.colours]}}
+
     def subset(self, indices: Int64[Tensor, " n"]) -> "MaskSubset":
         return MaskSubset(self, indices)
 

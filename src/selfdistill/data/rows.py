@@ -114,6 +114,10 @@ class Rows(ABC):
         """Sentences on what reading the rows has shown."""
         return []
 
+    def about(self) -> dict[str, Any]:
+        """What student.json says of the labels beside the names of the classes."""
+        return {}
+
     def settings(self) -> dict[str, Any]:
         """Data settings of a recipe that say what was found out about the labels."""
         return {}

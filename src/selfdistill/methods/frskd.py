@@ -48,7 +48,7 @@ class FRSKD(Method):
     ramp: Share = 0.0  # share of training over which their weights then grow from 0; 0: constant, as in the paper
     distil_void: bool = False  # segmentation: True: soft labels teach pixels without a label too
     self_teacher_net: Literal["BiFPNc", "BiFPN", "pyramid"] = (
-        "BiFPNc"  # levels `width` times as wide as the student's, all equal, or more layers on the student's own pyramid
+        "BiFPNc"  # levels `width` times as wide as the student's, all equal, or more layers on its own pyramid
     )
     depth: Count = 2  # convolutions per node of the self-teacher
     width: Count = 2  # BiFPNc: channels of a level over those of the student's map

@@ -79,6 +79,13 @@ def list_students(pattern: str = "*") -> list[str]:
     ]
 
 
+def task_of(name: str) -> str:
+    """The kind of task that a network is for by its name; classification for one of the user's own."""
+    prefix, _, network = name.partition(":")
+    known = prefix in SOURCES and _source(prefix).knows(network)
+    return _source(prefix).kind(network) if known else "classification"
+
+
 def _source(prefix: str) -> ModuleType:
     return importlib.import_module(f".{SOURCES[prefix]}", __name__)
 
