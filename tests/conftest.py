@@ -88,7 +88,10 @@ def small_batch(kind: type[Method], task: Task, rows: int = 8) -> Batch:
     shape = task.image_shape
     images = torch.randn(rows, *shape, generator=draw)
     positions = () if task.kind == "classification" else shape[1:]
-    target = torch.randint(task.num_classes, (rows, *positions), generator=draw)
+    blocks = [-(-side // 4) for side in positions]  # as fine as the small student's deepest map
+    target = torch.randint(task.num_classes, (rows, *blocks), generator=draw)
+    for axis, side in enumerate(positions, 1):
+        target = target.repeat_interleave(4, axis).narrow(axis, 0, side)
     target[:CLASSES] = torch.arange(CLASSES).reshape(-1, *[1] * len(positions))[:rows]
     if positions:
         target[0, 0] = task.void

@@ -14,37 +14,44 @@ from test_train import StopAt
 
 pytestmark = pytest.mark.slow
 
-WORDS = ["data.limit=52", "student=cifar:resnet8", "batch_size=16", "epochs=2", "precision=fp32", "optim.lr=0.02"]
-METHODS = list_methods()
-STEPS = 8  # 52 digits less the held-out ones are 3 batches and an incomplete one
+COMMON = ["epochs=2", "precision=fp32", "optim.lr=0.02"]
+WORDS = {
+    "classification": ["data.limit=52", "student=cifar:resnet8", "batch_size=16"],
+    "segmentation": [
+        *("task=segmentation", "data.limit=14", "data.image_size=32", "batch_size=4"),
+        *("student=smp:Unet/mobilenetv3_small_050", "student.options={decoder_channels: [16, 16, 8, 8, 8]}"),
+    ],
+}
+CASES = [(name, kind) for name in list_methods() for kind in sorted(find_method(name).tasks)]
+every_case = pytest.mark.parametrize(("method", "kind"), CASES)
+STEPS = 8  # three batches and an incomplete one, twice: 52 digits less the held-out ones, or 14 scenes
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Run folders of whole runs by method, each trained once."""
+    """Run folders of whole runs by method and kind of task, each trained once."""
     folder, done = tmp_path_factory.mktemp("runs"), {}
 
-    def trained(method):
-        if method not in done:
-            done[method] = folder / method
-            recipe = read(None, words(method, done[method], trained))
-            job = build(recipe)
-            job.fit(Run.create(done[method], job.recipe))
-        return done[method]
+    def trained(method, kind):
+        if (method, kind) not in done:
+            done[method, kind] = folder / f"{method}-{kind}"
+            job = build(read(None, words(method, kind, done[method, kind], trained)))
+            job.fit(Run.create(done[method, kind], job.recipe))
+        return done[method, kind]
 
     return trained
 
 
-def words(method, out, trained):
-    kind = find_method(method)
-    teacher = [f"method.teacher={trained(kind.teacher_method or 'baseline')}"] if kind.needs_teacher else []
-    return [*WORDS, f"method={method}", f"out={out}", *teacher]
+def words(method, kind, out, trained):
+    found = find_method(method)
+    teacher = [f"method.teacher={trained(found.teacher_method or 'baseline', kind)}"] if found.needs_teacher else []
+    return [*COMMON, *WORDS[kind], f"method={method}", f"out={out}", *teacher]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_stopped_run_ends_with_the_same_weights_and_memory(method, trained, tmp_path):
-    whole = Run.open(trained(method))
-    job = build(read(None, words(method, tmp_path / "run", trained)))
+@every_case
+def test_a_stopped_run_ends_with_the_same_weights_and_memory(method, kind, trained, tmp_path):
+    whole = Run.open(trained(method, kind))
+    job = build(read(None, words(method, kind, tmp_path / "run", trained)))
     with pytest.raises(Interrupted, match="SIGTERM"):
         job.fit(Run.create(tmp_path / "run", job.recipe), watch=StopAt(5))
     stopped = Run.open(tmp_path / "run")
@@ -55,10 +62,10 @@ def test_a_stopped_run_ends_with_the_same_weights_and_memory(method, trained, tm
     assert same(ours["method"], theirs["method"]) and same(ours["optimizer"], theirs["optimizer"])
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_student_that_ships_has_the_baselines_keys_and_no_more(method, trained):
-    own, plain = (load_file(trained(name) / "student.safetensors") for name in (method, "baseline"))
+@every_case
+def test_the_student_that_ships_has_the_baselines_keys_and_no_more(method, kind, trained):
+    own, plain = (load_file(trained(name, kind) / "student.safetensors") for name in (method, "baseline"))
     assert {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in plain.items()}
-    assert load_student(trained(method)) is not None
-    ends = [record for record in Run.open(trained(method)).metrics() if record["kind"] == "end"]
+    assert load_student(trained(method, kind)) is not None
+    ends = [record for record in Run.open(trained(method, kind)).metrics() if record["kind"] == "end"]
     assert len(ends) == 1 and ends[0]["step"] == STEPS
