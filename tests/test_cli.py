@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from selfdistill import cli
+from selfdistill.predict import predictions
 from selfdistill.run import Run, load_student
 
 TINY = ["data.limit=80", "student=cifar:resnet8", "epochs=1", "batch_size=16", "precision=fp32"]
@@ -267,6 +268,11 @@ def test_predict_writes_no_file_twice_and_none_over_an_image(run, segmenter, tmp
     assert (tmp_path / "out/a/x.png").exists() and (tmp_path / "out/b/x.png").exists()
     code, _, err = run("predict", segmenter, tmp_path / "a", "--out", tmp_path / "a")
     assert code == 1 and "x.png would be written over" in err
+
+
+def test_between_two_predictions_gradients_are_as_the_caller_has_them(segmenter, street, tmp_path):
+    for _ in predictions(segmenter, [street / "images"], out=tmp_path):
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
 
 def test_a_network_that_cannot_take_whole_images_is_refused_before_it_is_trained(run, street, tmp_path):

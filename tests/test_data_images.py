@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from selfdistill.data import check, read_image, resolve
 from selfdistill.data import rows as rows_module
@@ -80,6 +80,35 @@ def test_exif_orientation_is_applied_and_known_from_the_header(tmp_path, orienta
     assert read.size == (found.width, found.height) == ((16, 8) if orientation < 5 else (8, 16))
     white = {1: (2, 4), 2: (13, 4), 3: (13, 4), 4: (2, 4), 5: (4, 2), 6: (4, 2), 7: (4, 13), 8: (4, 13)}[orientation]
     assert read.getpixel(white)[0] > 200
+
+
+def test_the_header_of_a_png_is_read_without_its_pixels(tmp_path, monkeypatch):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Software", "none")
+    noise("RGB").save(tmp_path / "x.png", pnginfo=texts)
+    expected = read_format(str(tmp_path / "x.png"), decode=True)
+
+    def load(image):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    assert read_format(str(tmp_path / "x.png")) == read_format((tmp_path / "x.png").read_bytes()) == expected
+
+
+def test_a_png_may_say_behind_its_pixels_or_in_a_text_how_it_is_turned(tmp_path):
+    exif, texts = Image.Exif(), PngImagePlugin.PngInfo()
+    exif[0x0112] = 6
+    image = noise("RGB").crop((0, 0, 16, 8))
+    image.save(tmp_path / "exif.png", exif=exif)
+    png = (tmp_path / "exif.png").read_bytes()
+    start = png.index(b"eXIf") - 4
+    chunk = png[start : start + 12 + int.from_bytes(png[start : start + 4])]
+    (tmp_path / "late.png").write_bytes(png.replace(chunk, b"")[:-12] + chunk + png[-12:])
+    texts.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    image.save(tmp_path / "xmp.png", pnginfo=texts)
+    for name in ("exif", "late", "xmp"):
+        found = read_format(str(tmp_path / f"{name}.png"))
+        assert (found.width, found.height) == read_image(str(tmp_path / f"{name}.png")).size == (8, 16)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")

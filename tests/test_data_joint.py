@@ -94,7 +94,7 @@ def resolved(rows: Rows, **settings) -> DataPart:
     ("augment", "furthest"),  # from the middle of the image's pixel to that of its label, in pixels
     [
         *(("none", 0.5), ("scale", 0.5), ("short_side", 0.5), ("crop", 0.5), ("flip", 0.5), ("blur", 0.5)),
-        (["scale", "short_side", "crop", "flip"], 0.5),  # resized once
+        (["short_side", "scale", "crop", "flip"], 0.5),  # resized once
         (["flip", "short_side", "crop", "scale"], 1.5),  # resized again, from half of the size at worst
     ],
 )
@@ -316,6 +316,9 @@ def test_mean_and_std_are_those_of_whole_images_as_evaluation_shows_them():
     [
         ({"short_side": 32}, "data.short_side=32 has no effect on task=classification"),
         ({"window": True}, "data.window=True has no effect"),
+        ({"classes": ["a", "b"]}, r"data.classes=\['a', 'b'\] has no effect on task=classification"),
+        ({"void": [3]}, r"data.void=\[3\] has no effect"),
+        ({"palette": "p.csv"}, "data.palette=p.csv has no effect"),
         ({"augment": "colour"}, "no augmentation for task=classification is called 'colour'; there are crop, resized_"),
         ({"augment": ["scale", "crop"]}, "no augmentation for task=classification is called 'scale'"),
     ],
@@ -334,6 +337,7 @@ def test_settings_of_masks_are_refused_without_masks(settings, message):
         ),
         ({"augment": ["crop", "cutout"]}, "for task=segmentation is called 'cutout'"),
         ({"augment": "color"}, "did you mean 'colour'"),
+        ({"augment": ["flip", "scale", "short_side"]}, "augment=scale has no effect before short_side"),
         ({"augment": ["crop", "auto"]}, "augment=auto stands alone, not in a list"),
         ({"augment": "no_such_module:f"}, "no module .no_such_module. is installed"),
         ({"augment": ["crop", "colour"], "channels": 4}, "colour works on 1 or 3 channels, not on 4"),
@@ -407,7 +411,7 @@ def test_own_functions_that_return_something_else_are_named(own, name, message):
 
 
 SIZES = [(20, 30), (24, 18), (40, 33), (16, 16), (21, 22)]
-EVERY = ["scale", "short_side", "crop", "flip", "colour", "blur"]
+EVERY = ["short_side", "scale", "crop", "flip", "colour", "blur"]
 
 
 def loaded(rows: Rows, workers: int = 0, seed: int = 0) -> list:

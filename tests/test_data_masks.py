@@ -169,6 +169,16 @@ def test_a_value_without_a_meaning_names_its_file_up_front_and_when_read(folder)
         rows.mask(1)
 
 
+def test_a_negative_value_may_be_void_and_values_beyond_the_table_are_none_for_it(folder):
+    for number in range(5):
+        (folder / "masks" / f"{number}.png").unlink()
+        write_mask(folder / "masks" / f"{number}.tif", [[0, -1, 1], [2, 700 if number == 4 else 0, 0]], np.int32)
+    rows = opened(folder, classes=["a", "b", "c"], void=[-1]).train.rows
+    assert the_mask(rows) == [[0, -100, 1], [2, 0, 0]]
+    with pytest.raises(ValueError, match="masks/4.tif holds the value 700"):
+        rows.mask(4)
+
+
 @pytest.mark.parametrize(("kind", "value"), [(np.uint16, 700), (np.int32, 700), (np.int32, -1)])
 def test_a_value_beyond_the_table_is_no_class(folder, kind, value):
     (folder / "masks" / "1.png").unlink()
@@ -461,6 +471,25 @@ def test_a_split_without_masks_is_left_out(tmp_path):
     train, val, test, notes = opened(tmp_path)
     assert test is None and len(train) + len(val) == 4
     assert "the test split has no masks" in notes[0] + notes[1] and "1 other files" in notes[0] + notes[1]
+
+
+def test_a_split_without_images_is_left_out(tmp_path):
+    write_pairs(tmp_path / "images" / "train", tmp_path / "masks" / "train")
+    for name in ("images", "masks"):
+        (tmp_path / name / "val").mkdir()
+    train, val, _, notes = opened(tmp_path)
+    assert (len(train), len(val)) == (3, 1) and f"the val split of {tmp_path} has no images and is left out" in notes
+
+
+def test_two_folders_for_one_split_are_refused_but_classes_may_be_called_so(tmp_path):
+    for split in ("train", "val", "validation"):
+        write_pairs(tmp_path / "images" / split, tmp_path / "masks" / split)
+    with pytest.raises(ValueError, match="images holds val and validation, which both mean its val split; keep one"):
+        opened(tmp_path)
+    for name in ("dev", "val", "cat"):
+        for number in range(2):
+            write_image(tmp_path / "classes" / name / f"{number}.png")
+    assert open_splits(DataPart(source=str(tmp_path / "classes"))).train.classes == ("cat", "dev", "val")
 
 
 def test_the_task_must_fit_the_folder(folder, tmp_path):

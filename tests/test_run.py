@@ -1,6 +1,7 @@
 """A run folder keeps what it was given, survives being killed, and trusts nothing it reads."""
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -231,6 +232,13 @@ def test_student_json_says_what_is_needed_to_use_the_network(run: Run) -> None:
     assert about["format"] == 1 and about["selfdistill"] == version("selfdistill")
     assert about["student"] == {**STUDENT, "image_shape": [3, 16, 16]}
     assert about["scores"]["nll"] == 0.25
+
+
+def test_student_json_is_read_by_programs_that_know_no_nan(run: Run) -> None:
+    run.save_student(plain().state_dict(), {**ABOUT, "scores": {"miou": 0.5, "iou": (0.5, math.nan), "nll": math.inf}})
+    text = (run.path / "student.json").read_text()
+    scores = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))["scores"]
+    assert scores == {"miou": 0.5, "iou": [0.5, None], "nll": None}
 
 
 def test_whoever_may_read_one_file_of_a_run_may_read_all(run: Run) -> None:

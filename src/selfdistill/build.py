@@ -10,7 +10,18 @@ import torch
 from torch import nn
 
 from . import mixing
-from .data import Plan, TrainSet, check, eval_loader, eval_transform, image_shape, open_splits, resolve, train_transform
+from .data import (
+    Plan,
+    Rows,
+    TrainSet,
+    check,
+    eval_loader,
+    eval_transform,
+    image_shape,
+    open_splits,
+    resolve,
+    train_transform,
+)
 from .method import Batch, Method
 from .methods import create_method, find_method
 from .recipe import DataPart, MixPart, Recipe, StudentPart
@@ -98,22 +109,27 @@ def build(recipe: Recipe) -> Job:
         None if held_out is None else loader_of(held_out, resolved),
         split,
         mixer(recipe.mix, task),
-        {
-            "task": task.kind,
-            "classes": list(splits.train.classes),
-            **splits.train.about(),
-            "student": {
-                "name": recipe.student.name,
-                "options": recipe.student.options,
-                "num_classes": task.num_classes,
-                "image_shape": list(task.image_shape),
-            },
-            "data": data.model_dump(mode="json"),
-            "method": recipe.method.name,
-        },
+        described(resolved, task, splits.train),
         {name: rows.fingerprint() for name, rows in splits._asdict().items() if name != "notes" and rows is not None},
         tuple(dict.fromkeys((*splits.notes, *seen, *notes))),
     )
+
+
+def described(recipe: Recipe, task: Task, rows: Rows) -> dict[str, Any]:
+    """What student.json says of the network, its classes and its images."""
+    return {
+        "task": task.kind,
+        "classes": list(rows.classes),
+        **rows.about(),
+        "student": {
+            "name": recipe.student.name,
+            "options": recipe.student.options,
+            "num_classes": task.num_classes,
+            "image_shape": list(task.image_shape),
+        },
+        "data": recipe.data.model_dump(mode="json"),
+        "method": recipe.method.name,
+    }
 
 
 def new_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Module:
@@ -221,7 +237,7 @@ def suited(kind: type[Method], recipe: Recipe, steps: int) -> tuple[dict[str, An
     return {**chosen, **given}, notes
 
 
-def loader_of(rows: Any, recipe: Recipe) -> HeldOut:
+def loader_of(rows: Rows, recipe: Recipe) -> HeldOut:
     """Batches of `rows` as the recipe's evaluation presents them."""
     return functools.partial(
         eval_loader,

@@ -14,6 +14,7 @@ from .windows import score_map
 BINS = 15  # of the calibration error, of equal width
 TOLERANCE = 0.0075  # of the image diagonal: how far apart two boundary pixels may lie and still match
 NOWHERE = -1  # on a boundary map: no boundary
+ROWS = 4  # of the disc around boundary pixels that are looked at together
 
 
 class DenseScores(NamedTuple):
@@ -60,6 +61,10 @@ class DenseTally:
 
     def logits(self, student: nn.Module, images: Tensor, target: Tensor) -> Tensor:
         """The student's scores at the size of the masks, whatever the size of the images."""
+        if target.ndim != 3:
+            raise ValueError(
+                f"labels {tuple(target.shape)} are not those of pixels, (b, h, w); set kind=classification"
+            )
         return score_map(student, images, tuple(target.shape[1:]), window=self.window)
 
     def check(self, logits: Tensor, target: Tensor) -> None:
@@ -139,23 +144,20 @@ def boundary_f(
     Source: Csurka, Larlus, Perronnin, BMVC 2013, https://dx.doi.org/10.5244/C.27.32
     """
     radius = max(1.0, TOLERANCE * math.hypot(*target.shape))
-    disc = _disc(radius)
     maps = [_boundaries(classes.where(labelled, NOWHERE), margin=int(radius)) for classes in (predicted, target)]
-    offsets = (disc[:, 0] * maps[0].shape[1] + disc[:, 1]).to(target.device)
-    shares = [_shares_near(own, other, offsets, num_classes) for own, other in (maps, maps[::-1])]
+    widths = _half_widths(radius).to(target.device)
+    shares = [_shares_near(own, other, widths, num_classes) for own, other in (maps, maps[::-1])]
     precision, recall = shares
     f = 2 * precision * recall / (precision + recall).clamp(min=torch.finfo(torch.float64).tiny)
     # 0 / 0, a share of nothing, is nan: 0 where the class has a boundary on one side alone, absent where on neither.
     return f.where(precision.isnan() == recall.isnan(), 0.0).nanmean()
 
 
-def _disc(radius: float) -> Int64[Tensor, "n 2"]:
-    """Every step (down, right) of whole pixels that is no longer than `radius`, the shortest first."""
+def _half_widths(radius: float) -> Int64[Tensor, " n"]:
+    """How many pixels a disc reaches to either side of its middle, in each of its rows from the first to the last."""
     reach = torch.arange(-int(radius), int(radius) + 1)
-    steps = torch.cartesian_prod(reach, reach)
-    lengths = steps.double().norm(dim=1)
-    order = lengths.argsort(stable=True)
-    return steps[order[lengths[order] <= radius]]
+    inside = torch.cartesian_prod(reach, reach).double().norm(dim=1) <= radius
+    return inside.view(len(reach), -1).sum(dim=1) // 2
 
 
 def _boundaries(classes: Int64[Tensor, "h w"], *, margin: int) -> Int64[Tensor, "p q"]:
@@ -172,15 +174,27 @@ def _boundaries(classes: Int64[Tensor, "h w"], *, margin: int) -> Int64[Tensor, 
 
 
 def _shares_near(
-    own: Int64[Tensor, "p q"], other: Int64[Tensor, "p q"], offsets: Int64[Tensor, " n"], num_classes: int
+    own: Int64[Tensor, "p q"], other: Int64[Tensor, "p q"], widths: Int64[Tensor, " n"], num_classes: int
 ) -> Float[Tensor, " k"]:
-    """For each class, the share of its boundary pixels in `own` that have one in `other` at one of `offsets`.
+    """For each class, the share of its boundary pixels in `own` that have one in `other` in the disc around them.
 
-    Only pixels that have found none go on to longer offsets, so that most are looked at a few times.
+    A disc is rows of these half `widths`, and pixels are numbered by class, row and column: a row of the disc holds one
+    where the next number at its left end is no larger than its right end. Pixels that have found one in the rows close
+    by are not looked at again. nan for a class without a boundary in `own`.
     """
-    own, other = own.flatten(), other.flatten()
-    places = (own != NOWHERE).nonzero()[:, 0]
-    total = torch.bincount(own[places], minlength=num_classes)
-    for some in offsets.split(16):
-        places = places[(other[places[:, None] + some] != own[places, None]).all(dim=1)]
-    return 1 - torch.bincount(own[places], minlength=num_classes).double() / total
+    sought, there = _numbered(own), _numbered(other)
+    there = nn.functional.pad(there, (0, 1), value=(num_classes + 1) * own.numel())  # further than any
+    total = torch.bincount(sought // own.numel(), minlength=num_classes)
+    rows = torch.arange(len(widths), device=own.device) - len(widths) // 2
+    for some in rows.abs().argsort().split(ROWS):
+        left = sought[:, None] + rows[some] * own.shape[1] - widths[some]
+        near = there[torch.searchsorted(there, left)] <= left + 2 * widths[some]
+        sought = sought[~near.any(dim=1)]
+    return 1 - torch.bincount(sought // own.numel(), minlength=num_classes).double() / total
+
+
+def _numbered(boundaries: Int64[Tensor, "p q"]) -> Int64[Tensor, " n"]:
+    """A number for each pixel of a boundary map that has a class, ascending: its class, then its place in the map."""
+    classes = boundaries.flatten()
+    places = (classes != NOWHERE).nonzero()[:, 0]
+    return (classes[places] * len(classes) + places).sort().values

@@ -87,7 +87,7 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed
 
 def _freedom(about: Mapping[str, Any], format: str, fixed_size: bool) -> Freedom:
     """What a file of this format leaves open; `ValueError` where `fixed_size` would change nothing."""
-    task = about.get("task", "classification")
+    task = about["task"]
     traced = format != "safetensors"  # which holds weights alone
     if fixed_size and not (traced and FREEDOM[task] is not FIXED):
         whom = f"task={task}" if traced else f"the format {format}"
@@ -180,7 +180,7 @@ def facts(about: Mapping[str, Any]) -> dict[str, str]:
         "image_shape": json.dumps(student["image_shape"]),
         "mean": json.dumps(data["mean"]),
         "std": json.dumps(data["std"]),
-        **FACTS[about.get("task", "classification")](about),
+        **FACTS[about["task"]](about),
     }
 
 

@@ -48,7 +48,7 @@ def write_mask(path: Path, values: Integer[Tensor, "h w"], palette: Mapping[int,
 
 
 def overlay(
-    image: Image.Image, classes: Int64[Tensor, "h w"], colours: Sequence[Colour], opacity: float = 0.5
+    image: Image.Image, classes: Int64[Tensor, "h w"], colours: Sequence[Colour], *, opacity: float = 0.5
 ) -> Image.Image:
     """The picture with the colour of each pixel's class blended over it, in RGB.
 

@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from .data import eval_transform, image_shape, read_image
+from .data import eval_transform, read_image, window
 from .data.folders import EXTENSIONS
 from .pictures import key, overlay, write_mask
 from .recipe import DataPart
@@ -41,12 +41,13 @@ def predictions(run: Path, images: Sequence[Path], *, top: int = 1, out: Path | 
     would be written twice or over an image, and for `out` with a classifier.
     """
     about = read_about(run)
-    predictor = PREDICTORS[about.get("task", "classification")](run, about, out)
+    predictor = PREDICTORS[about["task"]](run, about, out)
     pictures = list(image_files(images))
     predictor.check(pictures)
     for picture in pictures:
         with torch.inference_mode():
-            yield predictor.of(picture, top)
+            found = predictor.of(picture, top)
+        yield found  # outside: what the caller does with it is none of this mode's business
 
 
 def image_files(paths: Sequence[Path]) -> Iterator[Picture]:
@@ -85,7 +86,7 @@ class Segmenter:
         part = DataPart.model_validate(about["data"])
         self.classes, self.student = about["classes"], load_student(run).to(device())
         self.transform = eval_transform(part, "segmentation")
-        self.window = image_shape(part)[1:] if part.window else None
+        self.window = window(part)
         self.key, self.out = key(about), Path(run) / "predictions" if out is None else out
 
     def targets(self, picture: Picture) -> dict[str, Path]:

@@ -164,7 +164,7 @@ def build_plain(about: Mapping[str, Any]) -> nn.Module:
     student = dict(about["student"])
     name, shape, options = student.pop("name"), tuple(student.pop("image_shape")), student.pop("options")
     with torch.random.fork_rng(devices=[]):
-        return build_student(name, image_shape=shape, kind=about.get("task", "classification"), **student, **options)
+        return build_student(name, image_shape=shape, kind=about["task"], **student, **options)
 
 
 def read_about(run: str | Path) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def read_about(run: str | Path) -> dict[str, Any]:
             f"{path} has format {about.get('format')}, written by selfdistill {about.get('selfdistill')}, and this "
             f"selfdistill, {version('selfdistill')}, reads format {FORMAT}; upgrade it"
         )
-    if missing := [name for name in ("student", "classes", "data") if name not in about]:
+    if missing := [name for name in ("student", "classes", "data", "task") if name not in about]:
         raise ValueError(f"{path} is damaged: it has no {missing[0]!r}")
     return about
 
@@ -217,7 +217,7 @@ def save_weights(path: Path, state_dict: Mapping[str, Any], metadata: Mapping[st
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    _write_text(path, json.dumps(_plain(values), indent=2, ensure_ascii=False) + "\n")
+    _write_text(path, json.dumps(without_nan(_plain(values)), indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager
@@ -250,6 +250,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, not names and values")
     return values
+
+
+def without_nan(values: Any) -> Any:
+    """Values in the types of JSON with None for nan and infinities, for which JSON has no word."""
+    return json.loads(json.dumps(values), parse_constant=lambda name: None)
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data import Plan, TrainSet, train_loader
+from .data import Plan, TrainSet, train_loader, window
 from .data.seeds import derive
 from .dense_scores import DenseScores
 from .distributed import share_buffers
@@ -302,7 +302,7 @@ class Training:
             num_classes=task.num_classes,
             kind=task.kind,
             void=task.void,
-            window=task.image_shape[1:] if self.recipe.data.window else None,
+            window=window(self.recipe.data),
             device=self.device,
             precision=AUTOCAST[self.accelerator.mixed_precision],
         )

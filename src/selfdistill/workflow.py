@@ -1,6 +1,5 @@
 """What the commands do: the steps of the library put together for a user at a keyboard."""
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from .build import SCORED, Job, build
-from .data import Draw, Rows, eval_loader, eval_transform, image_shape, open_rows, open_splits
+from .data import Draw, Rows, eval_loader, eval_transform, open_rows, open_splits, window
 from .dense_scores import DenseScores
 from .display import Lines, Live, LogFile, Several, console, line
 from .environment import environment
@@ -19,7 +18,7 @@ from .interrupt import Interrupted
 from .methods import find_method, list_methods
 from .predict import device
 from .recipe import DataPart, MethodPart, Recipe, changed, commented, known_names, read
-from .run import Run, load_student, read_about
+from .run import Run, load_student, read_about, without_nan
 from .scores import Scores, evaluate, evaluating
 from .settings import flattened
 from .students import build_student, task_of
@@ -77,13 +76,13 @@ def refuse_whole_images(job: Job) -> None:
     """Raises `ValueError` for a student that cannot score held-out images at the size at which they are shown."""
     if job.held_out is None or not job.method.task.positions:  # then every image is shown at the student's own size
         return
-    batch, window = next(iter(job.held_out(workers=0))), job.recipe.data.window
+    batch, shown = next(iter(job.held_out(workers=0))), window(job.recipe.data)
     shape, name = tuple(batch.images.shape[2:]), job.recipe.student.name
     try:
         with evaluating(job.method.student), torch.no_grad():
-            score_map(job.method.student, batch.images, shape, window=job.method.task.positions if window else None)
+            score_map(job.method.student, batch.images, shape, window=shown)
     except Exception as error:  # of anyone's network
-        way = "" if window else "; set data.window=true, which shows it windows of data.image_size"
+        way = "" if shown else "; set data.window=true, which shows it windows of data.image_size"
         raise ValueError(f"{name} cannot score images of {shape[0]}x{shape[1]} ({reason(error)}){way}") from error
 
 
@@ -189,7 +188,7 @@ def score_run(path: Path, source: str | None) -> tuple[Scores | DenseScores, dic
         eval_loader(rows, eval_transform(part, kind), batch_size=SCORED[kind]),
         num_classes=len(classes),
         kind=kind,
-        window=image_shape(part)[1:] if part.window else None,
+        window=window(part),
         device=device(),
     )
     return scores, plain(scores, classes), source or f"held-out images of {part.source}"
@@ -201,7 +200,7 @@ def plain(scores: Scores | DenseScores, classes: Sequence[str]) -> dict[str, Any
         name: dict(zip(classes, value, strict=True)) if isinstance(value, tuple) else value
         for name, value in scores._asdict().items()
     }
-    return json.loads(json.dumps(values), parse_constant=lambda name: None)  # JSON has no word for nan
+    return without_nan(values)
 
 
 def held_out_rows(part: DataPart, kind: str) -> Rows:
@@ -238,8 +237,6 @@ def taps_table(student: str, shape: tuple[int, int, int], names: list[str] | Non
     """The feature maps found in a network built without weights, for a kind of task: its own unless given."""
     from rich.table import Table
 
-    if kind is not None and kind not in SCORED:
-        raise ValueError(f"--task={kind} is no task{nearest(kind, SCORED)}")
     network = build_student(student, num_classes=10, image_shape=shape, kind=kind or task_of(student))
     taps = Taps(network, shape, names)
     size = "x".join(map(str, shape))

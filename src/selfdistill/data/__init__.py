@@ -1,12 +1,13 @@
-"""Labelled images of any origin -> batches: where they lie, how they are split, augmented and stacked."""
+"""Images with labels or masks, of any origin -> batches: where they lie, how they are split, augmented and stacked."""
 
-from .augment import eval_transform, image_shape, train_transform
+from .augment import eval_transform, train_transform
 from .images import read_image
 from .masks import MaskRows
 from .plan import Draw, Plan
 from .resolve import resolve
 from .rows import Rows
 from .splits import Splits, check, open_rows, open_splits
+from .steps import image_shape, window
 from .trainset import TrainSet, eval_loader, train_loader
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "resolve",
     "train_loader",
     "train_transform",
+    "window",
 ]

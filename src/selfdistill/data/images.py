@@ -12,6 +12,7 @@ GREY = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
 ALPHA = frozenset({"LA", "PA", "RGBA"})
 CONVERTIBLE = GREY | ALPHA | {"P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
+TURNING = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG in which it may stand
 
 Source = str | bytes | Image.Image  # a path, an encoded image, or a decoded one
 
@@ -52,7 +53,8 @@ def read_format(source: Source, name: str = "", *, decode: bool = False, turn: b
             width, height = image.size
             mode = stored_mode(image)
             # Pillow turns TIFFs by itself and reports their turned size
-            turned = turn and image.format != "TIFF" and _orientation(image) > 4
+            asks = image.format != "TIFF" and (image.format != "PNG" or _says_orientation(source))
+            turned = turn and asks and _orientation(image) > 4
             if decode:
                 image.draft(image.mode, (max(width // 8, 1), max(height // 8, 1)))
                 image.load()
@@ -102,6 +104,21 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 def _opened(source: str | bytes) -> Image.Image:
     return Image.open(source if isinstance(source, str) else io.BytesIO(source))
+
+
+def _says_orientation(png: str | bytes) -> bool:
+    """Whether a PNG holds metadata that may turn it; to look behind its pixels, Pillow would decode every other one."""
+    with open(png, "rb", buffering=0) if isinstance(png, str) else io.BytesIO(png) as file:
+        place = 8
+        while True:
+            file.seek(place)
+            chunk = file.read(32)  # its length, its type, and the keyword that texts begin with
+            kind = chunk[4:8]
+            if kind == b"eXIf" or chunk[8:].startswith(TURNING):
+                return True
+            if kind in (b"IEND", b""):
+                return False
+            place += 12 + int.from_bytes(chunk[:4])
 
 
 def _orientation(image: Image.Image) -> int:

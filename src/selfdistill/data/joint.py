@@ -6,6 +6,7 @@ label, so that no label arises between two others.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -287,6 +288,8 @@ def augmentation_names(augment: str | list[str], size: Size, reflectable: bool) 
 
 def steps_of(names: Sequence[str], size: Size, mean: Sequence[float]) -> list[Step | OwnPair]:
     """The steps in the order of their names; at the end what is not yet of `size` is cut or padded to it."""
+    if ("scale", "short_side") in pairwise(names):
+        raise ValueError("augment=scale has no effect before short_side, which sets the size anew; put it behind")
     fill = tuple(round(255 * value) for value in mean)
     return [*(_step(name, size, fill) for name in names), Middle(size, fill)]
 

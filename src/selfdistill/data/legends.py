@@ -50,7 +50,7 @@ def _meaning(
 def _of_another(source: str, names: Names, part: DataPart) -> Names:
     """The names of a source whose values are its own: of `data.void`, what it calls by the same names is void too."""
     known = part.classes or []
-    void = {str(known[each] if isinstance(each, int) and each < len(known) else each) for each in part.void or []}
+    void = {str(known[each] if isinstance(each, int) and 0 <= each < len(known) else each) for each in part.void or []}
     same = {value for value, name in names.names.items() if name in void}
     return names._replace(void=frozenset(_void(source, names, None) | same))
 

@@ -133,20 +133,26 @@ class MaskRows(Pairs):
 
     def mask(self, i: int) -> Int64[Tensor, "h w"]:
         """Class numbers of the pixels of row `i`, -100 for those that count for nothing."""
-        values = self.stored(i)
-        place = values
-        if values.dtype != np.uint8:  # which the table covers; of others, what lies outside meets its last entry
-            place = np.clip(values.astype(np.int64), -1, len(self._table) - 1)
-        numbers = self._table[place]
+        values, (table, first) = self.stored(i), self._table
+        if values.dtype == np.uint8:  # which the table covers; of others, what lies outside meets one of its ends
+            numbers = table[-first:][values]
+        else:
+            numbers = table[np.clip(values.astype(np.int64), first, first + len(table) - 1) - first]
         if (numbers == UNKNOWN).any():
             self._refuse(i, int(values[numbers == UNKNOWN][0]))
         return torch.from_numpy(numbers)
 
     @cached_property
-    def _table(self) -> np.ndarray:
-        table = np.full(max(256, max(self.legend.numbers) + 1) + 1, UNKNOWN, dtype=np.int64)
-        table[list(self.legend.numbers)] = list(self.legend.numbers.values())
-        return table
+    def _table(self) -> tuple[np.ndarray, int]:
+        """The class numbers of consecutive values, those of a byte among them, and the first of these values.
+
+        The first and the last are values without a meaning.
+        """
+        known = self.legend.numbers
+        first = min(0, *known) - 1
+        table = np.full(max(255, *known) + 2 - first, UNKNOWN, dtype=np.int64)
+        table[[value - first for value in known]] = list(known.values())
+        return table, first
 
     def _refuse(self, i: int, value: int) -> None:
         raise ValueError(f"{self.mask_name(i)} {self.legend.refuse(value)}")

@@ -48,21 +48,23 @@ def open_pairs(folder: str) -> Found:
 
 
 def find_places(folder: str) -> dict[str, Place]:
-    """Where the images and masks of each split lie; nothing where the folder is of another form."""
-    inside = folders_in(folder)
+    """Where the images and masks of each split lie; nothing where the folder is of another form.
+
+    Raises `ValueError` for two folders that mean the same split.
+    """
     if place := _place(folder):
         images, masks = place
-        below = _by_split(folders_in(os.path.join(folder, images)))
+        below = _splits_in(os.path.join(folder, images))
         if not below:
             return {"train": Place(images, masks)}
-        other = _by_split(folders_in(os.path.join(folder, masks)))
+        other = _splits_in(os.path.join(folder, masks))
         return {
             split: Place(os.path.join(images, name), os.path.join(masks, other[split]) if split in other else None)
             for split, name in below.items()
         }
-    beside = {name.lower(): name for name in inside}
+    beside = {name.lower(): name for name in folders_in(folder)}
     places = {}
-    for split, name in sorted(_by_split(inside).items(), key=lambda item: item[0] != "train"):
+    for split, name in sorted(_splits_in(folder).items(), key=lambda item: item[0] != "train"):
         masks = next((beside[name.lower() + end] for end in MASK_ENDS if name.lower() + end in beside), None)
         if masks is not None:
             places[split] = Place(name, masks)
@@ -81,13 +83,24 @@ def _place(folder: str) -> tuple[str, str] | None:
     return None if images is None or masks is None else (images, masks)
 
 
-def _by_split(names: Sequence[str]) -> dict[str, str]:
-    return {split: name for name in reversed(names) if (split := split_of(name))}
+def _splits_in(folder: str) -> dict[str, str]:
+    """The folders in a folder that are splits, by what they mean."""
+    found: dict[str, str] = {}
+    for name in folders_in(folder):
+        split = split_of(name)
+        if split in found:
+            raise ValueError(f"{folder} holds {found[split]} and {name}, which both mean its {split} split; keep one")
+        if split is not None:
+            found[split] = name
+    return found
 
 
 def holds_pairs(folder: str) -> bool:
     """Whether a folder plainly is of this form: each training image has a mask, and each mask an image."""
-    place = find_places(folder).get("train")
+    try:
+        place = find_places(folder).get("train")
+    except ValueError:  # classes may happen to be called dev and val
+        return False
     if place is None or place.masks is None:
         return False
     images, masks = (_stems(os.path.join(folder, each), Counter()) for each in place)

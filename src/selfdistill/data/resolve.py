@@ -85,7 +85,7 @@ CHOICES = {
     "classification": Choice(_own_or_usual, augment.augmentation_names, augment.steps_of, _middles),
     "segmentation": Choice(_of_crops, joint.augmentation_names, _check_joint, _wholes),
 }
-OF_MASKS = ("short_side", "window")  # settings without effect on images that are shown at one size
+OF_MASKS = ("classes", "void", "palette", "short_side", "window")  # settings without effect on labels of whole images
 
 
 def _refuse_idle(part: DataPart, kind: str) -> None:

@@ -34,12 +34,12 @@ def open_source(
     """
     path = os.path.abspath(os.path.expanduser(source))
     form, where = _form(source, path)
+    if not form:
+        raise ValueError(_unknown(source, kind))
     for setting in ("image_column", "label_column"):
         value = getattr(part, setting)
         if value is not None and form not in TABLES:
             raise ValueError(f"data.{setting}={value} has no effect on {source}, which is no table")
-    if not form:
-        raise ValueError(_unknown(source, kind))
     if form not in OPENERS[kind]:
         raise ValueError(f"{source} {REFUSALS[kind]}")
     found = OPENERS[kind][form](part, where)

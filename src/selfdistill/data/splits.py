@@ -40,8 +40,10 @@ def open_splits(part: DataPart, kind: str = "classification") -> Splits:
     found = open_source(part, part.source, kind)
     train = _trainable(part, found)
     classes = train.classes
-    others = {split: align(rows, classes) for split, rows in found.splits.items() if split != "train"}
+    empty = [split for split, rows in found.splits.items() if not len(rows)]
+    others = {split: align(rows, classes) for split, rows in found.splits.items() if split not in ("train", *empty)}
     train, val, notes = _validation(part, kind, train, others)
+    notes += [f"the {split} split of {part.source} has no images and is left out" for split in empty]
     test = others.get("test")
     if part.limit is not None:
         train = limited(train, part.limit)

@@ -21,6 +21,11 @@ def image_shape(part: DataPart) -> tuple[int, int, int]:
     return (part.channels, *part.image_size)
 
 
+def window(part: DataPart) -> tuple[int, int] | None:
+    """(H, W) of the windows in which a resolved part's images are scored; None for whole images."""
+    return image_shape(part)[1:] if part.window else None
+
+
 def mean_and_std(part: DataPart) -> tuple[Float[Tensor, "c 1 1"], Float[Tensor, "c 1 1"]]:
     """Those of a resolved part, per channel."""
     assert part.mean is not None and part.std is not None, "the part is not resolved"

@@ -86,7 +86,7 @@ class FRSKD(Method):
         shape = {
             "depth": self.depth,
             "preactivation": self.feature_loss == "overhaul",
-            "task": self.task.kind,
+            "kind": self.task.kind,
         }
         if self.self_teacher_net == "BiFPN":
             return BiFPN(channels, self.task.num_classes, num_channels=self.num_channels, repeat=self.repeat, **shape)

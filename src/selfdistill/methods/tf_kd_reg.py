@@ -6,7 +6,6 @@ Yuan, Tay, Li, Wang, Feng. CVPR 2020. https://arxiv.org/abs/1909.11723
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -53,8 +52,9 @@ class TfKDReg(Method):
         """
         label = target
         if not target.is_floating_point():
-            named = target.masked_fill(target == self.task.void, 0)
-            label = F.one_hot(named, self.task.num_classes).movedim(-1, 1)
+            named = target.masked_fill(target == self.task.void, 0)[:, None]
+            shape = (len(target), self.task.num_classes, *target.shape[1:])
+            label = named.new_zeros(shape, dtype=dtype).scatter_(1, named, 1)  # one_hot has eight bytes a number
         other = (1 - self.correct) / (self.task.num_classes - 1)
         probabilities = other + (self.correct - other) * label.to(torch.promote_types(dtype, torch.float32))
         scores = probabilities if self.softens == "probabilities" else probabilities.log()

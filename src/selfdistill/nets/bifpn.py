@@ -23,7 +23,7 @@ class SelfTeacher(nn.Module):
     """A stack of pyramid passes and a classifier.
 
     `forward(features) -> (logits, refined)`: one refined map per feature map, of the same size; after its ReLU, or
-    before it with `preactivation`. Feature maps come shallow to deep and may have any sizes and channels. With `task`
+    before it with `preactivation`. Feature maps come shallow to deep and may have any sizes and channels. With `kind`
     "classification" a linear layer scores the pooled deepest map, (b, k); with "segmentation" all refined maps
     together are scored at the size of the shallowest, (b, k, h, w).
     """
@@ -34,13 +34,13 @@ class SelfTeacher(nn.Module):
         num_classes: int,
         *,
         preactivation: bool = False,
-        task: str = "classification",
+        kind: str = "classification",
     ) -> None:
         super().__init__()
         self.passes = nn.ModuleList(passes)
         self.channels = passes[-1].widths  # of the refined maps
         self.preactivation = preactivation
-        self.fc = SEVERAL[task](self.channels, num_classes)
+        self.fc = SEVERAL[kind](self.channels, num_classes)
 
     def forward(self, features: list[Map]) -> tuple[Float[Tensor, "b k *pos"], list[Map]]:
         activated = [F.relu(feature) for feature in features]
@@ -71,11 +71,11 @@ class BiFPNc(SelfTeacher):
         width: int = 2,
         depth: int = 2,
         preactivation: bool = False,
-        task: str = "classification",
+        kind: str = "classification",
     ) -> None:
         widths = [width * c for c in channels]
         only = Pass(channels, widths, depth=depth, laterals=True, resample_widths=True)
-        super().__init__([only], num_classes, preactivation=preactivation, task=task)
+        super().__init__([only], num_classes, preactivation=preactivation, kind=kind)
 
 
 class BiFPN(SelfTeacher):
@@ -90,12 +90,12 @@ class BiFPN(SelfTeacher):
         depth: int = 2,
         repeat: int = 1,
         preactivation: bool = False,
-        task: str = "classification",
+        kind: str = "classification",
     ) -> None:
         widths = [num_channels] * len(channels)
         first = Pass(channels, widths, depth=depth, laterals=True, resample_widths=False)
         more = [Pass(widths, widths, depth=depth, laterals=False, resample_widths=False) for _ in range(repeat - 1)]
-        super().__init__([first, *more], num_classes, preactivation=preactivation, task=task)
+        super().__init__([first, *more], num_classes, preactivation=preactivation, kind=kind)
 
 
 class Pass(nn.Module):

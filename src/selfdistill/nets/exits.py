@@ -19,7 +19,7 @@ class SeparableExit(nn.Module):
     """Class scores from a shallow map: `halvings` separable blocks, each half as large, and a linear classifier.
 
     `forward(feature) -> (logits, map)`: the map is the one that is classified, after its ReLU, `out_channels` wide and
-    `halvings` times halved, rounding up. With `task` "classification" it is pooled first and the scores are (b, k),
+    `halvings` times halved, rounding up. With `kind` "classification" it is pooled first and the scores are (b, k),
     with "segmentation" they are those of its positions, (b, k, h, w). Widths between the two are evenly spaced in their
     ratio; without a halving one block keeps the size. `attention`: the feature is first multiplied by a gate of its own
     shape, in (0, 1).
@@ -33,7 +33,7 @@ class SeparableExit(nn.Module):
         num_classes: int,
         *,
         attention: bool = False,
-        task: str = "classification",
+        kind: str = "classification",
     ) -> None:
         super().__init__()
         count = max(halvings, 1)
@@ -43,7 +43,7 @@ class SeparableExit(nn.Module):
         self.blocks = nn.Sequential(
             *(nn.Sequential(separable(c, d, stride), nn.ReLU()) for c, d in zip(widths, widths[1:], strict=False))
         )
-        self.fc = SINGLE[task](out_channels, num_classes)
+        self.fc = SINGLE[kind](out_channels, num_classes)
 
     def forward(
         self, feature: Float[Tensor, "b c h w"]
@@ -78,7 +78,7 @@ def separable(channels: int, width: int, stride: int) -> nn.Sequential:
 
 
 def separable_exits(
-    taps: Taps, num_classes: int, *, attention: bool = False, task: str = "classification"
+    taps: Taps, num_classes: int, *, attention: bool = False, kind: str = "classification"
 ) -> nn.ModuleList:
     """One `SeparableExit` per shallow map, ending in the channels of the deepest and, to a pixel or so, its size."""
     shallow, deepest = [list(taps)[level] for level in shallow_levels(taps)], list(taps)[-1]
@@ -89,7 +89,7 @@ def separable_exits(
             halvings(tap.size, deepest.size),
             num_classes,
             attention=attention,
-            task=task,
+            kind=kind,
         )
         for tap in shallow
     )

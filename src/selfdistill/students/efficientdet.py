@@ -55,7 +55,8 @@ def build(
     except Exception as error:
         if pretrained:
             raise fetch_failure(student, error) from error
-        raise ValueError(f"{student} cannot be built with {options} ({reason(error)})") from error
+        extra = f" with {options}" if options else ""
+        raise ValueError(f"{student} cannot be built{extra} ({reason(error)})") from error
 
 
 class EfficientDet(nn.Module):
