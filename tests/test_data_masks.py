@@ -195,6 +195,7 @@ def test_a_value_beyond_the_table_is_no_class(folder, kind, value):
         ({"classes": ["a", "b", "a"]}, "two classes called 'a'"),
         ({"classes": ["a", "b"], "void": [0]}, "only one class, 'b'"),
         ({"void": [0, 1, 2]}, "no class"),
+        ({"void": [2**32 - 1]}, "data.void=4294967295 is no value of a mask; these are from -32768 to 65535"),
         ({"palette": "nowhere.csv"}, "data.palette=nowhere.csv does not exist"),
         ({"label_column": "x"}, "label_column=x has no effect"),
         ({"val": "test"}, "is no validation split"),
@@ -403,8 +404,16 @@ def test_a_class_that_training_does_not_know_is_an_error_where_it_has_pixels(fol
     write_pairs(tmp_path / "more" / "images", tmp_path / "more" / "masks", values=[[0, 1, 1]] * 2)
     (tmp_path / "more" / "classes.txt").write_text("cat\ngnu\nowl\n")
     val = opened(folder, val=str(tmp_path / "more")).val
-    with pytest.raises(ValueError, match=r"more/masks/0.png holds the value 1"):
+    with pytest.raises(ValueError, match=r"more/masks/0.png holds the class 'gnu' \(value 1\), .* cat, dog, emu"):
         check(val)
+
+
+def test_masks_may_all_be_void(folder):
+    assert not opened(folder).train.all_void()
+    for number in range(5):
+        write_mask(folder / "masks" / f"{number}.png", [[2] * 3] * 2)
+    assert not opened(folder, classes=["a", "b", "c"]).train.all_void()
+    assert opened(folder, classes=["a", "b"], void=[2]).train.all_void()
 
 
 # folders

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from selfdistill.display import Lines, Live, line
+from selfdistill.display import Lines, Live, LogFile, line
+from selfdistill.run import Run
 
 SCORES = {"top1": 0.9, "top5": 1.0, "nll": 0.3, "ece": 0.02, "count": 10}
 TRAIN = {
@@ -31,6 +32,16 @@ def test_a_line_of_a_segmenter_names_its_scores():
     record = {**EPOCH, "kind": "end", "scores": {**dense, "iou": [0.5, float("nan")], "count": 3}}
     scores = "mIoU 50.00%  pixels 75.00%  boundary F 25.00%  nll 1.0000  ece 0.1250"
     assert line(record) == f"epoch 2  step 8  final val: {scores}"
+
+
+def test_the_log_file_names_the_iou_of_every_class(tmp_path):
+    run = Run(tmp_path)
+    log = LogFile(run, ["sky", "road"])
+    dense = {"miou": 0.5, "pixel_accuracy": 0.75, "boundary_f": 0.25, "nll": 1.0, "ece": 0.125}
+    for scores in (SCORES, None, {**dense, "iou": (0.5, float("nan")), "count": 3}):
+        log.logged({**EPOCH, "scores": scores})
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert len(lines) == 4 and lines[-1].endswith(" IoU: sky 50.0%  road -")
 
 
 def test_the_live_view_shows_epoch_steps_losses_and_scores():

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import selfdistill
@@ -164,6 +165,40 @@ def test_a_term_that_is_zero_or_dwarfs_the_rest_is_warned_of_once(tmp_path):
     train(recipe(tmp_path / "run", method=method, optim={"lr": 1e-6}), watch=heard)
     assert sum("'idle' is exactly zero" in sentence for sentence in heard.sentences) == 1
     assert sum("'huge'" in sentence and "dwarfs" in sentence for sentence in heard.sentences) == 1
+
+
+class Sleeper(Probe):
+    """A term that is zero during the warm-up."""
+
+    warmup: float = 0.6
+
+    def forward(self, batch: Batch, progress=0.0) -> Step:
+        step = super().forward(batch, progress)
+        return step._replace(losses={"task": step.losses["task"], "idle": step.losses["idle"]})
+
+
+@pytest.mark.parametrize(("steps", "warned"), [(2, False), (4, True)])  # the last begins after 1/2, or after 3/4
+def test_a_term_that_still_slept_in_the_last_step_is_not_warned_of(tmp_path, steps, warned):
+    heard = Heard()
+    train(recipe(tmp_path / "run", method="test_train:Sleeper", epochs=None, max_steps=steps), watch=heard)
+    assert any("'idle' is exactly zero" in sentence for sentence in heard.sentences) == warned
+
+
+def test_what_nothing_can_be_learned_from_is_refused_before_training(tmp_path):
+    with pytest.raises(
+        ValueError, match="method=dks trains classification, not segmentation; for that there are at, b"
+    ):
+        build(recipe(tmp_path, task="segmentation", data="scenes", method="dks"))
+    for split in ("train", "val"):
+        for number in range(2):
+            for part, mode, value in (("images", "RGB", (9, 9, 9)), ("masks", "L", number)):
+                place = tmp_path / "data" / part / split
+                place.mkdir(parents=True, exist_ok=True)
+                Image.new(mode, (32, 32), 255 if part == "masks" and split == "val" else value).save(
+                    place / f"{number}.png"
+                )
+    with pytest.raises(ValueError, match="the val split has no labelled pixel to score: the mask of all 2 images from"):
+        build(parse({"task": "segmentation", "data": str(tmp_path / "data"), "out": str(tmp_path / "run")}))
 
 
 def test_weights_that_become_nan_end_the_run_in_one_sentence(tmp_path):

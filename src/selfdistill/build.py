@@ -23,7 +23,7 @@ from .data import (
     train_transform,
 )
 from .method import Batch, Method
-from .methods import create_method, find_method
+from .methods import create_method, find_method, list_methods
 from .recipe import DataPart, MixPart, Recipe, StudentPart
 from .run import Run, build_plain, load_strictly, load_student, read_about
 from .students import build_student
@@ -76,10 +76,13 @@ def build(recipe: Recipe) -> Job:
     """
     kind = find_method(recipe.method.name)
     kind.checked(recipe.method.hyperparameters)
+    refuse_other_task(recipe, kind)
     refuse_unmixable(recipe, kind)
     teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, kind)
     splits = open_splits(recipe.data, recipe.task.kind)
     seen = [note for rows in splits[:3] if rows is not None for note in check(rows, recipe.data.channels)]
+    held_out, split = (splits.val, "val") if splits.val is not None else (splits.test, "test")
+    refuse_all_void(train=splits.train, **{split: held_out})
     data = resolve(as_the_teacher_saw(recipe), splits, recipe.task.kind)
     task = Task(recipe.task.kind, len(splits.train.classes), image_shape(data), len(splits.train))
     if recipe.method.teacher is not None:
@@ -99,7 +102,6 @@ def build(recipe: Recipe) -> Job:
             "out": recipe.out or free_folder(recipe),
         }
     )
-    held_out, split = (splits.val, "val") if splits.val is not None else (splits.test, "test")
     return Job(
         resolved,
         method,
@@ -147,6 +149,24 @@ def new_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Mod
         refuse_stranger(part.start, classes, task.image_shape)
         load_strictly(student, Run.open(part.start).path / "student.safetensors", part.name)
     return student
+
+
+def refuse_other_task(recipe: Recipe, kind: type[Method]) -> None:
+    """Raises `ValueError` for a method that does not learn the task."""
+    task = recipe.task.kind
+    if task not in kind.tasks:
+        others = ", ".join(name for name in list_methods() if task in find_method(name).tasks)
+        own = " or ".join(sorted(kind.tasks))
+        raise ValueError(f"method={recipe.method.name} trains {own}, not {task}; for that there are {others}")
+
+
+def refuse_all_void(**splits: Rows | None) -> None:
+    """Raises `ValueError` for a split in which nothing is labelled."""
+    for split, rows in splits.items():
+        if rows is not None and rows.all_void():
+            first = f"of {rows.name(0)}" if len(rows) == 1 else f"of all {len(rows)} images from {rows.name(0)} on"
+            verb = "learn from" if split == "train" else "score"
+            raise ValueError(f"the {split} split has no labelled pixel to {verb}: the mask {first} is void throughout")
 
 
 def refuse_unmixable(recipe: Recipe, kind: type[Method]) -> None:

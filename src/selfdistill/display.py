@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .run import Run
@@ -33,13 +33,17 @@ def console() -> Any:
 
 
 class LogFile(Watch):
-    """Every record as a line of the run's train.log."""
+    """Every record as a line of the run's train.log, and below a segmenter's scores the IoU of each class."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, classes: Sequence[str] = ()) -> None:
+        self.run, self.classes = run, classes
 
     def logged(self, record: dict[str, Any]) -> None:
         self.run.log(line(record))
+        shares = (record.get("scores") or {}).get("iou")
+        if shares is not None:
+            named = zip(self.classes, shares, strict=True)
+            self.run.log("IoU: " + "  ".join(f"{name} {'-' if iou != iou else f'{iou:.1%}'}" for name, iou in named))
 
 
 class Lines(Watch):

@@ -57,7 +57,7 @@ class DataPart(Part):
     augment: str | list[str] = Field(
         "auto",
         description="auto | none | crop, flip, resized_crop, randaugment, trivialaugment, cutout, erasing,"
-        " MODULE:FUNCTION; segmentation: scale, short_side, crop, flip, colour, blur, MODULE:FUNCTION",
+        " MODULE:FUNCTION; segmentation: short_side, scale, crop, flip, colour, blur, MODULE:FUNCTION",
     )
     mean: list[float] | None = Field(None, description="per channel, pixels in [0, 1]; computed from the training set")
     std: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="as mean")

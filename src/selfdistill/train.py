@@ -241,7 +241,7 @@ class Training:
                 "seconds_per_step": self.paces[-1],
             }
         )
-        asleep = self.step / self.schedule_steps <= self.plain.warmup
+        asleep = (self.step - 1) / self.schedule_steps < self.plain.warmup  # as the last step saw it
         for key, sentence in warnings(losses, asleep=asleep):
             if key not in self.warned:
                 self.warned.add(key)

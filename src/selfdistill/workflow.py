@@ -96,7 +96,7 @@ def train_run(job: Job, run: Run, *, resume: bool, title: str | None = None) -> 
     shown = Watch()
     if first_process():
         name = title or f"{job.recipe.method.name} on {job.recipe.student.name}"
-        shown = Several([Live(name) if sys.stdout.isatty() else Lines(), LogFile(run)])
+        shown = Several([Live(name) if sys.stdout.isatty() else Lines(), LogFile(run, job.about["classes"])])
     try:
         return job.fit(run, resume=resume, watch=shown)
     except Interrupted as stop:

@@ -15,6 +15,7 @@ from .stored import Colour
 
 NO_CLASS = ("void", "ignore", "unlabeled", "unlabelled")  # names of what counts for nothing
 BORDER = 255  # what counts for nothing where nothing else is said
+STORED = (-(2**15), 2**16 - 1)  # the smallest and the largest value that may be named
 MOST = 1000  # larger values that nobody named are not taken for classes
 
 
@@ -114,6 +115,8 @@ def _void(source: str, names: Names, void: Sequence[int | str] | None) -> set[in
 
 
 def _values_called(source: str, names: Names, each: int | str) -> list[int]:
+    if str(each).removeprefix("-").isdecimal() and not STORED[0] <= int(each) <= STORED[1]:
+        raise ValueError(f"data.void={each} is no value of a mask; these are from {STORED[0]} to {STORED[1]}")
     if isinstance(each, int):
         return [each]
     values = [value for value, name in names.names.items() if name.lower() == each.lower()]

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from ..foreign import nearest
 from .images import Format, Source, read_format, read_image
 from .labels import shortened
 from .rows import DECODED, Rows, Subset
@@ -28,7 +29,12 @@ class Legend(NamedTuple):
     names: dict[int, str]  # of values, void ones included where they have a name
 
     def refuse(self, value: int) -> ValueError:
-        """The error for a value that has no meaning."""
+        """The error for a value that has no meaning, or that of a class of another source alone."""
+        if value in self.names:
+            return ValueError(
+                f"holds the class {self.names[value]!r} (value {value}), which is none of the"
+                f" {len(self.classes)} to tell apart{nearest(self.names[value], self.classes)}"
+            )
         known = _ranges([each for each, number in self.numbers.items() if number != VOID])
         void = _ranges([each for each, number in self.numbers.items() if number == VOID]) or "none"
         return ValueError(
@@ -192,6 +198,9 @@ class MaskRows(Pairs):
             numbers = {self.legend.numbers[value] for value in self.values_in(i)} - {VOID}
             counts[list(numbers)] += 1
         return counts
+
+    def all_void(self) -> bool:
+        return len(self) <= DECODED and not self.counts().any()
 
     def remarks(self) -> list[str]:
         """On classes without a pixel and masks without a class; of large sets, whose masks are not read, nothing."""

@@ -110,6 +110,10 @@ class Rows(ABC):
         """The classes that no row has, as far as is known before any is opened."""
         return (self.counts() == 0).nonzero().flatten().tolist()
 
+    def all_void(self) -> bool:
+        """Whether nothing has a label, as far as it was read."""
+        return False
+
     def remarks(self) -> list[str]:
         """Sentences on what reading the rows has shown."""
         return []
