@@ -445,6 +445,15 @@ def test_the_papers_self_teacher_and_through_it_the_students_pyramid_learn_from_
     assert set(names_reached(method, method(batch, later()).losses["teacher"])) == parts(method, "self_teacher.")
 
 
+def test_a_student_that_ends_in_a_pyramid_has_the_papers_self_teacher_unless_told_otherwise():
+    task, student = Task("segmentation", 5, (3, 24, 20)), SmallPyramid(5)
+    assert not isinstance(create_method("frskd", student, task).self_teacher, PyramidTeacher)
+    student.pyramid_norm = {"eps": 0.25, "momentum": 0.5}
+    teacher = create_method("frskd", student, task).self_teacher
+    assert isinstance(teacher, PyramidTeacher) and (teacher.head[1].eps, teacher.head[1].momentum) == (0.25, 0.5)
+    assert not isinstance(create_method("frskd", student, task, self_teacher_net="BiFPN").self_teacher, PyramidTeacher)
+
+
 def test_the_papers_self_teacher_is_as_large_as_the_authors():
     teacher = PyramidTeacher([64] * 6, 21)
     assert sum(p.numel() for p in teacher.layers.parameters()) == 4_352

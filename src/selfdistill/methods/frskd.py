@@ -47,8 +47,8 @@ class FRSKD(Method):
     warmup: Share = 0.0  # share of training before the two imitations begin
     ramp: Share = 0.0  # share of training over which their weights then grow from 0; 0: constant, as in the paper
     distil_void: bool = False  # segmentation: True: soft labels teach pixels without a label too
-    self_teacher_net: Literal["BiFPNc", "BiFPN", "pyramid"] = (
-        "BiFPNc"  # levels `width` times as wide as the student's, all equal, or more layers on its own pyramid
+    self_teacher_net: Literal["BiFPNc", "BiFPN", "pyramid"] | None = (
+        None  # levels `width` times as wide as the student's, all equal, or pyramid; None: pyramid if there is one
     )
     depth: Count = 2  # convolutions per node of the self-teacher
     width: Count = 2  # BiFPNc: channels of a level over those of the student's map
@@ -70,6 +70,11 @@ class FRSKD(Method):
             )
 
     @property
+    def net(self) -> str:
+        """The self-teacher's network: the paper's for the student unless `self_teacher_net` names one."""
+        return self.self_teacher_net or ("pyramid" if hasattr(self.student, "pyramid_norm") else "BiFPNc")
+
+    @property
     def softens(self) -> bool:
         """Whether any term compares softened distributions."""
         return self.alpha > 0
@@ -81,23 +86,23 @@ class FRSKD(Method):
         return {"ramp": 1.0 - given.get("warmup", cls.warmup)} if imitates and "ramp" not in given else {}
 
     def build_self_teacher(self, channels: list[int]) -> SelfTeacher | PyramidTeacher:
-        if self.self_teacher_net == "pyramid":
-            return PyramidTeacher(channels, self.task.num_classes, **getattr(self.student, "head_norm", {}))
+        if self.net == "pyramid":
+            return PyramidTeacher(channels, self.task.num_classes, **getattr(self.student, "pyramid_norm", {}))
         shape = {
             "depth": self.depth,
             "preactivation": self.feature_loss == "overhaul",
             "kind": self.task.kind,
         }
-        if self.self_teacher_net == "BiFPN":
+        if self.net == "BiFPN":
             return BiFPN(channels, self.task.num_classes, num_channels=self.num_channels, repeat=self.repeat, **shape)
         return BiFPNc(channels, self.task.num_classes, width=self.width, **shape)
 
     def refuse_idle_settings(self) -> None:
         """Raises `ValueError` for a setting that other settings leave without effect."""
-        net = f"self_teacher_net={self.self_teacher_net}"
-        self.refuse_idle(["num_channels", "repeat"], self.self_teacher_net != "BiFPN", net)
-        self.refuse_idle(["width"], self.self_teacher_net != "BiFPNc", net)
-        self.refuse_idle(["depth"], self.self_teacher_net == "pyramid", net)
+        net = f"self_teacher_net={self.net}"
+        self.refuse_idle(["num_channels", "repeat"], self.net != "BiFPN", net)
+        self.refuse_idle(["width"], self.net != "BiFPNc", net)
+        self.refuse_idle(["depth"], self.net == "pyramid", net)
         self.refuse_idle(["distil_void"], not self.task.positions, f"the task {self.task.kind}")
         self.refuse_idle(["distil_void"], self.alpha == 0, "alpha=0")
         self.refuse_idle(["feature_loss", "margin"], self.beta == 0, "beta=0")
@@ -108,9 +113,9 @@ class FRSKD(Method):
             raise ValueError("warmup=1.0 leaves the two imitations no share of training; alpha=0 beta=0 turns them off")
         if self.warmup + self.ramp > 1:
             raise ValueError(f"warmup={self.warmup} and ramp={self.ramp} are shares of training, and add up to over 1")
-        if self.self_teacher_net == "pyramid" and not self.task.positions:
+        if self.net == "pyramid" and not self.task.positions:
             raise ValueError(f"{net} scores pixels, and the task is {self.task.kind}; take BiFPNc or BiFPN")
-        if self.self_teacher_net == "pyramid" and self.feature_loss == "overhaul":
+        if self.net == "pyramid" and self.feature_loss == "overhaul":
             raise ValueError(
                 f"{net} gives rectified maps, and feature_loss=overhaul needs others; take attention or hint"
             )

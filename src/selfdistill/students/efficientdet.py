@@ -99,7 +99,7 @@ class EfficientDet(nn.Module):
             self.unused = nn.ModuleList(conv(width, width, 3, **norm) for _ in range(2)).requires_grad_(False)
         self.pyramid = nn.ModuleList(PyramidLayer(width, LEVELS) for _ in range(LAYERS))
         self.head = PixelHead(width, num_classes, **norm)
-        self.head_norm = norm  # a self-teacher's head on the same pyramid has it too
+        self.pyramid_norm = norm  # of the head, and of the head of a self-teacher that continues the pyramid
         self.tap_names = [f"pyramid.{LAYERS - 1}.{name}" for name in self.pyramid[-1].outputs()]
 
     def forward(self, images: Float[Tensor, "b _c h w"]) -> Float[Tensor, "b k h w"]:
