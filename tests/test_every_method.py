@@ -114,16 +114,6 @@ def test_logits_are_the_students_for_the_images(name, kind):
 
 
 @every_case
-def test_progress_may_be_a_number_or_a_tensor_and_has_a_default(name, kind):
-    method, batch = made(name, kind)
-    losses = []
-    for arguments in ((), (0.0,), (torch.tensor(0.0),)):
-        torch.manual_seed(0)
-        losses.append(copy.deepcopy(method)(batch, *arguments).loss.item())
-    assert losses[0] == losses[1] == losses[2]
-
-
-@every_case
 def test_student_keeps_its_keys_and_outputs(name, kind):
     method, batch = made(name, kind)
     twin = small_student(method.task)

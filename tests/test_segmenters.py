@@ -10,9 +10,7 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
-from torchvision.models._api import WeightsEnum
 
 from selfdistill.nets.pyramid import PyramidLayer, PyramidTeacher
 from selfdistill.students import build_student, list_students
@@ -101,13 +99,6 @@ def test_options_reach_decoder_and_timms_encoder():
     assert any(type(module).__name__ == "DropPath" for module in net.modules())
 
 
-def test_a_transformer_is_built_for_the_image_size_and_takes_others():
-    net = segmenter("smp:DPT/test_vit", image_shape=(3, 93, 121)).eval()
-    assert net.encoder.model.patch_embed.img_size == (96, 128)
-    for size in ((93, 121), (50, 70)):
-        assert net(torch.randn(1, 3, *size)).shape == (1, CLASSES, *size)
-
-
 @pytest.mark.parametrize("name", ["smp:Unet/test_resnet", "smp:DPT/test_vit"])
 def test_the_taps_of_an_smp_network_are_what_its_encoder_hands_on(name):
     net = segmenter(name, image_shape=(3, 93, 121)).eval()
@@ -120,34 +111,6 @@ def test_the_taps_of_an_smp_network_are_what_its_encoder_hands_on(name):
     for feature in features:
         assert any(f.shape == feature.shape and torch.equal(f, feature) for f in handed)
     assert features[-1].shape == handed[-1].shape or name == "smp:DPT/test_vit"
-
-
-@pytest.mark.parametrize("network", ["deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"])
-def test_a_torchvision_segmenter_hands_out_its_scores_alone(network):
-    net = settled(segmenter(f"torchvision:{network}", image_shape=(3, 33, 41)))
-    twin = torchvision.models.get_model(network, weights=None, weights_backbone=None, num_classes=CLASSES)
-    twin.load_state_dict(net.state_dict(), strict=True)
-    assert str(net) == str(twin)
-    images = torch.randn(2, 3, 33, 41)
-    assert torch.equal(net(images), twin.eval()(images)["out"])
-    taps = Taps(net, (3, 33, 41))
-    assert all(tap.name.startswith("backbone.") for tap in taps)
-
-
-@pytest.mark.parametrize(
-    ("network", "heads"),
-    [
-        ("deeplabv3_mobilenet_v3_large", {"classifier.4"}),
-        ("lraspp_mobilenet_v3_large", {"classifier.low_classifier", "classifier.high_classifier"}),
-    ],
-)
-def test_a_pretrained_torchvision_segmenter_keeps_all_but_its_last_layers(monkeypatch, network, heads):
-    aux = {} if network.startswith("lraspp") else {"aux_loss": True}
-    source = torchvision.models.get_model(network, weights=None, weights_backbone=None, num_classes=21, **aux)
-    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, **kwargs: copy.deepcopy(source.state_dict()))
-    state = segmenter(f"torchvision:{network}", pretrained=True).state_dict()
-    fresh = {key.rpartition(".")[0] for key, value in state.items() if not torch.equal(value, source.state_dict()[key])}
-    assert fresh == heads and not any(key.startswith("aux") for key in state)
 
 
 def test_the_authors_segmenter_and_self_teacher_have_the_published_parameter_count():

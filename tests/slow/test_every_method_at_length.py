@@ -62,3 +62,13 @@ def test_copy_trains_apart_from_its_original(name, kind):
     for ours, theirs in zip(train(method, batch, range(2)), steps, strict=True):
         assert torch.equal(ours.loss, theirs.loss)
     assert same_states(method, twin)
+
+
+@every_case
+def test_progress_may_be_a_number_or_a_tensor_and_has_a_default(name, kind):
+    method, batch = made(name, kind)
+    losses = []
+    for arguments in ((), (0.0,), (torch.tensor(0.0),)):
+        torch.manual_seed(0)
+        losses.append(copy.deepcopy(method)(batch, *arguments).loss.item())
+    assert losses[0] == losses[1] == losses[2]
