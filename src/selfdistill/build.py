@@ -246,10 +246,9 @@ def refuse_settled(options: dict[str, Any]) -> None:
 
 def suited(kind: type[Method], recipe: Recipe, steps: int) -> tuple[dict[str, Any], list[str]]:
     """The method's settings for a schedule of so many `steps`, and sentences about those chosen for the user."""
-    given = recipe.method.hyperparameters
-    defaults, usual = kind.hyperparameters(recipe.task.kind), kind.hyperparameters()
-    own = {name: value for name, value in defaults.items() if value != usual[name]}
-    chosen = kind.for_short_run({**own, **given}) if steps < SHORT_RUN else {}
+    given, defaults = recipe.method.hyperparameters, kind.hyperparameters(recipe.task.kind)
+    advised = kind.for_short_run(given) if steps < SHORT_RUN else {}
+    chosen = {name: value for name, value in advised.items() if name not in given and value != defaults[name]}
     notes = [
         f"method.{name}={value}, as {steps} steps are a short schedule (the paper has {defaults[name]})"
         for name, value in chosen.items()

@@ -82,8 +82,10 @@ class FRSKD(Method):
     @classmethod
     def for_short_run(cls, given: dict[str, Any]) -> dict[str, Any]:
         """A ramp over the whole run: at full weight from the start, an untrained self-teacher teaches noise."""
-        imitates = given.get("alpha", cls.alpha) or given.get("beta", cls.beta)
-        return {"ramp": 1.0 - given.get("warmup", cls.warmup)} if imitates and "ramp" not in given else {}
+        if "ramp" in given or not (given.get("alpha", cls.alpha) or given.get("beta", cls.beta)):
+            return {}
+        warmup = given.get("warmup", 0.0)
+        return {"warmup": warmup, "ramp": 1.0 - warmup}
 
     def build_self_teacher(self, channels: list[int]) -> SelfTeacher | PyramidTeacher:
         if self.net == "pyramid":
