@@ -1,11 +1,14 @@
 """The self-teachers against a slow reading of their graph, and on sizes that the graph does not foresee."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from reference import frskd as slow
-from selfdistill.nets.bifpn import BiFPN, BiFPNc, enlarge, shrink
+from selfdistill.nets.bifpn import BiFPN, BiFPNc, Point, enlarge, shrink
 
 CHANNELS = [4, 6, 5, 8]
 HALVING = {
@@ -203,3 +206,28 @@ def test_maps_of_equal_size_are_not_resampled():
     feature = torch.rand(1, 2, 3, 5)
     assert shrink(feature, feature) is feature
     assert enlarge(feature, feature) is feature
+
+
+@pytest.mark.parametrize("weight", [0.7, 0.0])
+@pytest.mark.parametrize(
+    ("small", "large"), [((2, 2), (4, 4)), ((3, 2), (3, 6)), ((1, 1), (4, 2)), ((3, 3), (5, 6)), ((3, 2), (3, 2))]
+)
+def test_weighing_and_enlarging_last_changes_nothing(small, large, weight):
+    last = stirred(Point(4, 6))
+    first, like = copy.deepcopy(last), torch.empty(3, 6, *large)
+    feature = torch.randn(3, 4, *small, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(weight, dtype=torch.float64, requires_grad=True)
+    other = feature.detach().clone().requires_grad_()
+    direct = torch.tensor(weight, dtype=torch.float64, requires_grad=True)
+    for _ in range(2):
+        ours, theirs = last(feature, scale, like), direct * nn.Sequential.forward(first, enlarge(other, like))
+        torch.testing.assert_close(ours, theirs)
+        ours.square().sum().backward()
+        theirs.square().sum().backward()
+    torch.testing.assert_close(feature.grad, other.grad)
+    torch.testing.assert_close(scale.grad, direct.grad)
+    for (name, own), reference in zip(last.named_parameters(), first.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, reference.grad, msg=name)
+    for own, reference in zip(last.buffers(), first.buffers(), strict=True):
+        torch.testing.assert_close(own, reference, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(last.eval()(feature, scale, like), direct * first.eval()(enlarge(other, like)))

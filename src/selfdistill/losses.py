@@ -135,7 +135,6 @@ def smoothed_cross_entropy(
     return mean((1 - epsilon) * hard + epsilon * uniform, counted)
 
 
-@in_float32
 def attention_transfer(
     feature: Float[Tensor, "b c h w"],
     teacher_feature: Float[Tensor, "b d h w"],
@@ -153,10 +152,15 @@ def attention_transfer(
     return (attention(feature) - attention(teacher_feature.detach())).pow(2).mean()
 
 
-@in_float32
 def attention(feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w"]:
-    """Where a feature map is active: the mean over channels of its squares, scaled to unit l2 norm per image."""
-    return F.normalize(feature.pow(2).mean(dim=1).flatten(1), dim=1, eps=1e-12)
+    """Where a feature map is active: the mean over channels of its squares, scaled to unit l2 norm per image.
+
+    A half-precision map is summed up in float32 without a wide copy of it.
+    """
+    with torch.autocast(feature.device.type, enabled=False):
+        wide = torch.promote_types(feature.dtype, torch.float32)
+        energy = torch.linalg.vector_norm(feature, dim=1, dtype=wide).pow(2) / feature.shape[1]
+        return F.normalize(energy.flatten(1), dim=1, eps=1e-12)
 
 
 @in_float32

@@ -104,7 +104,8 @@ class Pass(nn.Module):
         P_L = lateral(F_L);  P_i = node(lateral(F_i) + up(P_{i+1}))                       deep to shallow
         T_1 = P_1;           T_i = node(lateral'(F_i) + P_i + down(T_{i-1}))              shallow to deep, no P_L in T_L
 
-    where + is `Fusion`. The second path reads the features through laterals of its own, as the authors' code does.
+    where + is a mean weighted by `Fusion`. The second path reads the features through laterals of its own, as the
+    authors' code does.
     """
 
     def __init__(
@@ -114,9 +115,9 @@ class Pass(nn.Module):
         deepest = len(channels) - 1
         self.widths = list(widths)
         steps = list(zip(widths[1:], widths, strict=False))  # (deeper, shallower)
-        self.lateral_down = nn.ModuleList(map(point if laterals else _same, channels, widths))
-        self.lateral_up = nn.ModuleList(map(point, channels[1:], widths[1:]))
-        resampled = point if resample_widths else _same
+        self.lateral_down = nn.ModuleList(map(Point if laterals else Same, channels, widths))
+        self.lateral_up = nn.ModuleList(map(Point, channels[1:], widths[1:]))
+        resampled = Point if resample_widths else Same
         self.point_down = nn.ModuleList(resampled(deep, shallow) for deep, shallow in steps)
         self.point_up = nn.ModuleList(resampled(shallow, deep) for deep, shallow in steps)
         self.fuse_down = nn.ModuleList(Fusion(2) for _ in steps)
@@ -126,25 +127,28 @@ class Pass(nn.Module):
 
     def forward(self, features: list[Map]) -> list[Map]:
         deepest = len(features) - 1
-        lateral = [layer(feature) for layer, feature in zip(self.lateral_down, features, strict=True)]
-        raw, down = lateral[-1], [lateral[-1]]
+        raw = self.lateral_down[-1](features[-1])
+        down = [raw]
         for i in reversed(range(deepest)):
-            above = self.point_down[i](enlarge(down[0], lateral[i]))
-            raw = self.node_down[i](self.fuse_down[i]([lateral[i], above]))
+            own, above = self.fuse_down[i]()
+            lateral = self.lateral_down[i](features[i], own)
+            raw = self.node_down[i](lateral + self.point_down[i](down[0], above, like=lateral))
             down.insert(0, F.relu(raw))
         refined, below = [raw], down[0]
         for i in range(1, deepest + 1):
-            inputs = [self.lateral_up[i - 1](features[i]), self.point_up[i - 1](shrink(below, features[i]))]
+            *weights, last = self.fuse_up[i - 1]()
+            fused = self.lateral_up[i - 1](features[i], weights[0])
             if i < deepest:
-                inputs.insert(1, down[i])
-            raw = self.node_up[i - 1](self.fuse_up[i - 1](inputs))
+                fused = torch.addcmul(fused, down[i], weights[1])
+            fused = fused + self.point_up[i - 1](shrink(below, features[i]), last)
+            raw = self.node_up[i - 1](fused)
             refined.append(raw)
             below = F.relu(raw)
         return refined
 
 
 class Fusion(nn.Module):
-    """A weighted mean of maps; the weights are learnt, kept positive by a ReLU, and start equal.
+    """The weights of a mean of maps: learnt, kept positive by a ReLU, equal at the start, together about 1.
 
     A weight that reaches 0 gets no gradient any more and stays there.
     Source: Tan, Pang, Le, 2020, section 3.3, "fast normalized fusion", https://arxiv.org/abs/1911.09070
@@ -154,19 +158,66 @@ class Fusion(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(inputs))
 
-    def forward(self, maps: list[Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c h w"]:
+    def forward(self) -> tuple[Float[Tensor, ""], ...]:
         weight = F.relu(self.weight)
-        weight = weight / (weight.sum() + 1e-6)
-        return sum(w * each for w, each in zip(weight.unbind(), maps, strict=True))
+        return (weight / (weight.sum() + 1e-6)).unbind()
 
 
-def point(channels: int, width: int) -> nn.Sequential:
+class Point(nn.Sequential):
     """1x1 convolution, batch norm, ReLU."""
-    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+    def forward(self, feature: Map, weight: Tensor | None = None, like: Map | None = None) -> Map:
+        """`weight` times what it makes of the map, or of the map enlarged to the size of `like`.
+
+        A weight that is not negative passes through the ReLU into the norm's scale and shift, and enlarging comes last
+        where it repeats every position equally often: outputs, gradients and batch statistics stay the same.
+        """
+        if weight is None:
+            return super().forward(feature)
+        conv, norm, relu = self
+        repeats = 1 if like is None else repetitions(feature, like)
+        if not repeats:
+            return relu(normalised(norm, conv(enlarge(feature, like)), weight))
+        fused = relu(normalised(norm, conv(feature), weight, repeats))
+        return fused if like is None else enlarge(fused, like)
 
 
-def _same(channels: int, width: int) -> nn.Identity:
-    return nn.Identity()
+def normalised(norm: nn.BatchNorm2d, x: Map, weight: Tensor, repeats: int = 1) -> Map:
+    """`weight * norm(x)`, with the running statistics as if each position of `x` stood there `repeats` times.
+
+    Only the running variance depends on that: it is estimated without bias, so the number of positions matters.
+    """
+    scale, shift, count = norm.weight * weight, norm.bias * weight, x.numel() // x.shape[1]
+    settings = (scale, shift, norm.training, norm.momentum, norm.eps)
+    if norm.training:
+        norm.num_batches_tracked.add_(1)
+    if not norm.training or repeats == 1:
+        return F.batch_norm(x, norm.running_mean, norm.running_var, *settings)
+    once = norm.running_var.clone()
+    out = F.batch_norm(x, norm.running_mean, once, *settings)
+    share = repeats * (count - 1) / (repeats * count - 1)
+    norm.running_var.mul_((1 - share) * (1 - norm.momentum)).add_(once, alpha=share)
+    return out
+
+
+def repetitions(feature: Map, like: Map) -> int:
+    """How often each position stands in the map enlarged to the size of `like`; 0 where that differs between them."""
+    (height, width), (tall, wide) = feature.shape[2:], like.shape[2:]
+    return 0 if tall % height or wide % width else (tall // height) * (wide // width)
+
+
+class Same(nn.Identity):
+    """Stands where a `Point` could: the map itself, weighed and enlarged likewise."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+
+    def forward(self, feature: Map, weight: Tensor | None = None, like: Map | None = None) -> Map:
+        weighed = feature if weight is None else weight * feature
+        return weighed if like is None else enlarge(weighed, like)
 
 
 def separable(width: int, depth: int) -> nn.Sequential:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .bifpn import Map, point
+from .bifpn import Map, Point
 
 
 class TopDown(nn.Module):
@@ -25,11 +25,11 @@ class TopDown(nn.Module):
     def __init__(self, channels: Sequence[int], width: int, *, top_lateral: bool = True) -> None:
         super().__init__()
         levels = range(len(channels) - 1)
-        self.top = point(channels[-1], width) if top_lateral else nn.Identity()
+        self.top = Point(channels[-1], width) if top_lateral else nn.Identity()
         above = [*[width] * (len(levels) - 1), width if top_lateral else channels[-1]]
-        self.laterals = nn.ModuleList(point(channels[i], width) for i in levels)
-        self.ups = nn.ModuleList(point(above[i], width) for i in levels)
-        self.fuses = nn.ModuleList(point(2 * width, width) for _ in levels)
+        self.laterals = nn.ModuleList(Point(channels[i], width) for i in levels)
+        self.ups = nn.ModuleList(Point(above[i], width) for i in levels)
+        self.fuses = nn.ModuleList(Point(2 * width, width) for _ in levels)
 
     def forward(self, features: list[Map]) -> list[Map]:
         above, fused = self.top(features[-1]), []
