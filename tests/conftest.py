@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from selfdistill import Batch, Task
 from selfdistill.method import Method
 from selfdistill.methods import find_method
+from selfdistill.students import build_student
 
 CLASSES = 5
 
@@ -141,3 +142,12 @@ def names_reached(method: Method, term: Tensor) -> list[str]:
     method.zero_grad(set_to_none=True)
     term.backward(retain_graph=True)
     return [name for name, p in method.named_parameters() if p.grad is not None and p.grad.count_nonzero()]
+
+
+def refused_student(name: str, **request) -> str:
+    """The one sentence in which `build_student` refuses a request."""
+    with pytest.raises(ValueError) as caught:
+        build_student(name, **request)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and len(sentence) < 500
+    return sentence

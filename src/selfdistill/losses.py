@@ -7,7 +7,7 @@ feature above 256 is infinite, and the guards against division by zero round to 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
@@ -38,12 +38,21 @@ def _widened(value: Any) -> Any:
     return value.float() if half else value
 
 
+def scored(positions: Iterable[int]) -> str:
+    """The shape of scores with these positions, in words.
+
+    >>> scored((4, 6)), scored(())
+    ('(b, k, 4, 6)', '(b, k)')
+    """
+    return f"({', '.join(map(str, ('b', 'k', *positions)))})"
+
+
 def refuse_misfit(logits: Tensor, target: Tensor) -> None:
     """Raises `ValueError` for scores that have other positions than the labels, class numbers or probabilities."""
     positions = tuple(target.shape[2 if target.is_floating_point() else 1 :])
     if tuple(logits.shape[2:]) != positions:
-        given, wanted = (", ".join(map(str, ("b", "k", *each))) for each in (logits.shape[2:], positions))
-        raise ValueError(f"the network scores images as ({given}), and labels {tuple(target.shape)} need ({wanted})")
+        given, wanted = scored(logits.shape[2:]), scored(positions)
+        raise ValueError(f"the network scores images as {given}, and labels {tuple(target.shape)} need {wanted}")
 
 
 @in_float32

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .losses import in_float32, refuse_misfit
+from .losses import in_float32, refuse_misfit, scored
 
 
 class Task(NamedTuple):
@@ -29,9 +29,8 @@ class Task(NamedTuple):
     def refuse_positions(self, positions: tuple[int, ...]) -> None:
         """Raises `ValueError` for a network whose scores for training images have other `positions` behind (b, k)."""
         if positions != self.positions:
-            given, wanted = (", ".join(map(str, ("b", "k", *each))) for each in (positions, self.positions))
-            size = "x".join(map(str, self.image_shape[1:]))
-            raise ValueError(f"the network scores {size} images as ({given}), and {self.kind} needs ({wanted})")
+            given, wanted, size = scored(positions), scored(self.positions), "x".join(map(str, self.image_shape[1:]))
+            raise ValueError(f"the network scores {size} images as {given}, and {self.kind} needs {wanted}")
 
     @in_float32
     def loss(self, logits: Float[Tensor, "b k *pos"], target: Tensor) -> Float[Tensor, ""]:

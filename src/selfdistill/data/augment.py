@@ -12,7 +12,7 @@ from torch import Tensor
 from ..recipe import DataPart
 from .images import to_channels
 from .joint import JointEvaluation, JointTraining
-from .steps import Own, as_tensor, image_shape, mean_and_std, refuse_colours, unknown
+from .steps import Own, as_tensor, chosen_names, image_shape, mean_and_std, refuse_colours, unknown
 
 SMALL = 64  # pixels; images up to this side are shown whole, larger ones cut out of a resized one
 DEFAULT_SIZE = 224
@@ -199,11 +199,7 @@ COLOURS = ("randaugment", "trivialaugment")
 
 
 def augmentation_names(augment: str | list[str], size: tuple[int, int], reflectable: bool) -> list[str]:
-    if augment == "auto":
-        return ["crop" if is_small(size) else "resized_crop"] + ["flip"] * reflectable
-    if augment == "none":
-        return []
-    return [augment] if isinstance(augment, str) else list(augment)
+    return chosen_names(augment, ["crop" if is_small(size) else "resized_crop"] + ["flip"] * reflectable)
 
 
 def steps_of(names: Sequence[str], size: tuple[int, int], channels: int) -> list[Step]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..recipe import DataPart
 from .images import to_channels
 from .masks import VOID
-from .steps import Own, as_tensor, image_shape, mean_and_std, refuse_colours, unknown
+from .steps import Own, as_tensor, chosen_names, image_shape, mean_and_std, refuse_colours, unknown
 
 LARGEST = 512  # pixels; training crops are no larger unless the recipe says so
 MULTIPLE = 32  # what the deepest maps of the usual networks divide the sides of a crop by
@@ -279,11 +279,7 @@ STEPS: dict[str, type[Step]] = {
 
 
 def augmentation_names(augment: str | list[str], size: Size, reflectable: bool) -> list[str]:
-    if augment == "auto":
-        return ["scale", "crop"] + ["flip"] * reflectable
-    if augment == "none":
-        return []
-    return [augment] if isinstance(augment, str) else list(augment)
+    return chosen_names(augment, ["scale", "crop"] + ["flip"] * reflectable)
 
 
 def steps_of(names: Sequence[str], size: Size, mean: Sequence[float]) -> list[Step | OwnPair]:

@@ -41,6 +41,15 @@ def as_tensor(shown: Image.Image | Tensor, channels: int) -> Tensor:
     return shown.to(torch.float32, memory_format=torch.contiguous_format, copy=True).div_(scale)
 
 
+def chosen_names(augment: str | list[str], auto: list[str]) -> list[str]:
+    """The augmentations that a recipe names; `auto` for that word."""
+    if augment == "auto":
+        return auto
+    if augment == "none":
+        return []
+    return [augment] if isinstance(augment, str) else list(augment)
+
+
 class Own:
     """A user's callable; what it raises is a `ValueError` that names it."""
 

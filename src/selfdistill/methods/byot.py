@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import losses
 from ..method import Batch, Method, Positive, Share, Step, Weight
 from ..nets.exits import separable_exits
-from ..nets.heads import at_positions_of
+from ..nets.points import bilinear
 
 
 class BYOT(Method):
@@ -42,7 +42,7 @@ class BYOT(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)
         exits = [leave(feature) for leave, feature in zip(self.exits, features[:-1], strict=True)]
-        exits = [(at_positions_of(logits, scores), own) for scores, own in exits]
+        exits = [(bilinear(scores, logits), own) for scores, own in exits]
         terms = {"task": self.task.loss(logits, batch.target)}
         if self.alpha < 1:
             terms["exits"] = (1 - self.alpha) * sum(self.task.loss(scores, batch.target) for scores, _ in exits)

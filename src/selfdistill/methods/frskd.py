@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import losses
 from ..method import Batch, Count, Method, Positive, Share, Step, Weight
 from ..nets.bifpn import BiFPN, BiFPNc, SelfTeacher
-from ..nets.heads import at_positions_of
+from ..nets.points import bilinear
 from ..nets.pyramid import PyramidTeacher
 
 
@@ -142,7 +142,7 @@ class FRSKD(Method):
         features = features[-len(self.self_teacher.channels) :]
         seen = [feature.detach() for feature in features] if self.stop_gradient else features
         teacher_logits, refined = self.self_teacher(seen)
-        return logits, features, at_positions_of(logits, teacher_logits), refined
+        return logits, features, bilinear(teacher_logits, logits), refined
 
     def feature_distance(self, features: list[Tensor], refined: list[Tensor]) -> Float[Tensor, ""]:
         """How far the student's maps are from the refined ones, summed over levels; the refined are constants."""

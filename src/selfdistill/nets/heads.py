@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Map = Float[Tensor, "b _c _h _w"]
+from .points import Map, Point, bilinear
 
 
 class Pooled(nn.Linear):
@@ -43,24 +42,13 @@ class Fused(nn.Module):
     def __init__(self, channels: Sequence[int], num_classes: int) -> None:
         super().__init__()
         width = channels[0]
-        self.points = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()) for c in channels
-        )
+        self.points = nn.ModuleList(Point(c, width) for c in channels)
         self.classifier = PerPosition(width, num_classes)
 
     def forward(self, features: list[Map]) -> Float[Tensor, "b k h w"]:
         narrow = [point(feature) for point, feature in zip(self.points, features, strict=True)]
-        return self.classifier(sum(at_positions_of(narrow[0], each) for each in narrow))
+        return self.classifier(sum((bilinear(each, narrow[0]) for each in narrow[1:]), start=narrow[0]))
 
 
 SINGLE = {"classification": Pooled, "segmentation": PerPosition}  # on one map
 SEVERAL = {"classification": Deepest, "segmentation": Fused}  # on maps from shallow to deep
-
-
-def at_positions_of(
-    other: Float[Tensor, "b _k *_size"], scores: Float[Tensor, "b k *_pos"]
-) -> Float[Tensor, "b k *_size"]:
-    """`scores` resized bilinearly to the height and width of `other`; scores of whole images have none."""
-    size = other.shape[2:]
-    same = scores.shape[2:] == size
-    return scores if same else F.interpolate(scores, size=size, mode="bilinear", align_corners=False)

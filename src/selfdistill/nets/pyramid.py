@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Map = Float[Tensor, "b _c _h _w"]
+from .points import Map, bilinear
 
 
 class PyramidLayer(nn.Module):
@@ -94,8 +94,3 @@ class PyramidTeacher(nn.Module):
         for layer in self.layers:
             refined = layer(refined)
         return self.head(refined[0]), refined
-
-
-def bilinear(feature: Float[Tensor, "b c _h _w"], like: Float[Tensor, "b _c h w"]) -> Float[Tensor, "b c h w"]:
-    """Bilinear resampling to the height and width of `like`."""
-    return F.interpolate(feature, size=like.shape[2:], mode="bilinear", align_corners=False)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .bifpn import Map, Point
+from .points import Map, Point
 
 
 class TopDown(nn.Module):

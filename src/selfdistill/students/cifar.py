@@ -12,7 +12,7 @@ from torch import nn
 
 from ..foreign import nearest, reason
 from .mobilenetv2 import MobileNetV2
-from .refusals import free_parameters, refused_option
+from .refusals import free_parameters, refuse_unknown
 from .resnet import BasicBlock, Bottleneck, ResNet
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
 from .vgg import VGG
@@ -66,10 +66,7 @@ def build(
     constructor, fixed = _constructor(network)
     if pretrained:
         raise ValueError(f"{student} has no pretrained weights; set pretrained=false or take a timm: network")
-    legal = free_parameters(constructor, fixed)
-    for option in options:
-        if option not in legal:
-            raise refused_option(student, option, legal)
+    refuse_unknown(student, options, free_parameters(constructor, fixed))
     try:
         return constructor(**fixed, **options, in_channels=image_shape[0], num_classes=num_classes)
     except (TypeError, ValueError) as error:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..foreign import nearest, reason
 from ..hub import quietly
-from ..nets.pyramid import PixelHead, PyramidLayer, bilinear
-from .refusals import fetch_failure, free_parameters, refused_option
+from ..nets.points import bilinear
+from ..nets.pyramid import PixelHead, PyramidLayer
+from .refusals import fetch_failure, free_parameters, refuse_unknown
 
 NETWORKS = {"d0": ("efficientnet_b0", 64), "d1": ("efficientnet_b1", 88), "d2": ("efficientnet_b2", 112)}
 SETTLED = ("network", "in_channels", "num_classes", "pretrained")
@@ -43,10 +44,7 @@ def build(
     student = f"efficientdet:{network}"
     if not knows(network):
         raise ValueError(f"no network is called {student!r}{nearest(network, NETWORKS, 'efficientdet:')}")
-    legal = free_parameters(EfficientDet, SETTLED)
-    for option in options:
-        if option not in legal:
-            raise refused_option(student, option, legal)
+    refuse_unknown(student, options, free_parameters(EfficientDet, SETTLED))
     try:
         with quietly():
             return EfficientDet(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..foreign import nearest, reason
 from ..hub import quietly
 from . import from_timm
-from .refusals import blamed_option, fetch_failure, free_parameters, refused_option
+from .refusals import blamed_option, fetch_failure, free_parameters, refuse_settled, refused_option
 
 ARCHITECTURES = {  # smp's spelling by ours
     name.lower(): name
@@ -145,8 +145,7 @@ def _unsuited(encoder: str) -> tuple[str, ...]:
 
 
 def _check_options(student: str, options: dict[str, Any], architecture: str, encoder: str) -> None:
-    for option in options.keys() & OURS.keys():
-        raise ValueError(f"{student}: {option} {OURS[option]}")
+    refuse_settled(student, options, OURS)
     if architecture in _unsuited(encoder):
         others = [each for each in ARCHITECTURES.values() if each not in (*_unsuited(encoder), "DPT")]
         raise ValueError(f"smp builds no {architecture} around {encoder}; it builds {', '.join(others)}")

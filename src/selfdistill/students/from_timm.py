@@ -7,7 +7,7 @@ from torch import nn
 
 from ..foreign import nearest, reason
 from ..hub import quietly
-from .refusals import blamed_option, fetch_failure, free_parameters, misfit, refused_option
+from .refusals import blamed_option, fetch_failure, free_parameters, misfit, refuse_settled, refused_option
 
 OURS = {  # options of create_model that would have no effect, or break what the student must be
     "in_chans": "follows from the data's channels",
@@ -43,8 +43,7 @@ def build(
 
     student = f"timm:{network}"
     _check_name(network)
-    for option in options.keys() & OURS.keys():
-        raise ValueError(f"{student}: {option} {OURS[option]}")
+    refuse_settled(student, options, OURS)
     local = "pretrained_cfg" in options or "pretrained_cfg_overlay" in options
     if pretrained and not local and not is_model_pretrained(network):
         raise ValueError(f"timm has no weights for {student}, so pretrained must be false{_pretrained_like(network)}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..foreign import nearest, reason
-from .refusals import blamed_option, fetch_failure, free_parameters, refused_option
+from .refusals import blamed_option, fetch_failure, free_parameters, refuse_settled, refused_option
 
 OURS = {  # options of the builders that would have no effect, or break what the student must be
     "weights": "is not an option; set pretrained=true",
@@ -56,8 +56,7 @@ def build(
     """
     student = f"torchvision:{network}"
     _check_name(network)
-    for option in options.keys() & OURS.keys():
-        raise ValueError(f"{student}: {option} {OURS[option]}")
+    refuse_settled(student, options, OURS)
     if options and kind(network) == "segmentation":  # their builders drop what they are given
         raise refused_option(student, next(iter(options)), [])
     net = _create(network, {"num_classes": num_classes, **_settled(network, image_shape)}, options)

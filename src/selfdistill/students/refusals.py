@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,21 @@ def refused_option(student: str, option: str, legal: Iterable[str]) -> ValueErro
     """The error for an option that the network's constructor does not take."""
     legal = list(legal)
     return ValueError(f"{student} has no option {option!r}{nearest(option, legal) if legal else '; it has none'}")
+
+
+def refuse_unknown(student: str, options: Iterable[str], legal: Iterable[str]) -> None:
+    """Raises `ValueError` for an option that is not among the `legal` ones."""
+    legal = list(legal)
+    for option in options:
+        if option not in legal:
+            raise refused_option(student, option, legal)
+
+
+def refuse_settled(student: str, options: Iterable[str], reasons: Mapping[str, str]) -> None:
+    """Raises `ValueError` for an option that is not the user's to set, with the reason."""
+    for option in options:
+        if option in reasons:
+            raise ValueError(f"{student}: {option} {reasons[option]}")
 
 
 def free_parameters(constructor: Callable[..., Any], settled: Container[str]) -> list[str]:
