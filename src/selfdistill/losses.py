@@ -162,14 +162,31 @@ def attention_transfer(
 
 
 def attention(feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w"]:
-    """Where a feature map is active: the mean over channels of its squares, scaled to unit l2 norm per image.
-
-    A half-precision map is summed up in float32 without a wide copy of it.
-    """
+    """Where a feature map is active: the mean over channels of its squares, scaled to unit l2 norm per image."""
     with torch.autocast(feature.device.type, enabled=False):
+        return F.normalize(Energy.apply(feature).flatten(1), dim=1, eps=1e-12)
+
+
+class Energy(torch.autograd.Function):
+    """Mean over channels of a feature map's squares, (b, c, h, w) -> (b, h, w), summed up in float32 at least.
+
+    Written out because autograd would make wide copies of a half-precision map on the way back, which cost more time
+    than all else in `attention_transfer` and as much memory as the map twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, feature: Tensor) -> Tensor:
+        ctx.save_for_backward(feature)
         wide = torch.promote_types(feature.dtype, torch.float32)
-        energy = torch.linalg.vector_norm(feature, dim=1, dtype=wide).pow(2) / feature.shape[1]
-        return F.normalize(energy.flatten(1), dim=1, eps=1e-12)
+        return torch.linalg.vector_norm(feature, dim=1, dtype=wide).square() / feature.shape[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (feature,) = ctx.saved_tensors
+        scale = (gradient * (2 / feature.shape[1])).unsqueeze(1)
+        if feature.dtype is not torch.float16:  # whose range such small numbers leave
+            scale = scale.to(feature.dtype)
+        return (feature * scale).to(feature.dtype)
 
 
 @in_float32

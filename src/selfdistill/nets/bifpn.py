@@ -44,9 +44,8 @@ class SelfTeacher(nn.Module):
     def forward(self, features: list[Map]) -> tuple[Float[Tensor, "b k *pos"], list[Map]]:
         activated = [F.relu(feature) for feature in features]
         for bifpn in self.passes:
-            refined = bifpn(activated)
-            activated = [F.relu(each) for each in refined]
-        return self.fc(activated), refined if self.preactivation else activated
+            refined, activated = bifpn(activated, preactivation=self.preactivation)
+        return self.fc(activated), refined
 
     def norms(self) -> list[nn.BatchNorm2d]:
         """The batch norm that each refined map comes out of, shallow to deep."""
@@ -98,7 +97,10 @@ class BiFPN(SelfTeacher):
 
 
 class Pass(nn.Module):
-    """Once down the pyramid and once up again: maps of `channels` after their ReLU -> maps of `widths` before it.
+    """Once down the pyramid and once up again: maps of `channels` after their ReLU -> maps of `widths`.
+
+    `forward` gives the maps T_i twice: as a node leaves them, and after their ReLU. Unless `preactivation` is wanted,
+    the ReLU overwrites what it rectifies, so that both are the same maps.
 
         P_L = lateral(F_L);  P_i = node(lateral(F_i) + up(P_{i+1}))                       deep to shallow
         T_1 = P_1;           T_i = node(lateral'(F_i) + P_i + down(T_{i-1}))              shallow to deep, no P_L in T_L
@@ -124,7 +126,8 @@ class Pass(nn.Module):
         self.node_down = nn.ModuleList(separable(width, depth) for width in widths[:-1])
         self.node_up = nn.ModuleList(separable(width, depth) for width in widths[1:])
 
-    def forward(self, features: list[Map]) -> list[Map]:
+    def forward(self, features: list[Map], *, preactivation: bool = False) -> tuple[list[Map], list[Map]]:
+        relu = F.relu if preactivation else F.relu_
         deepest = len(features) - 1
         raw = self.lateral_down[-1](features[-1])
         down = [raw]
@@ -132,18 +135,17 @@ class Pass(nn.Module):
             own, above = self.fuse_down[i]()
             lateral = self.lateral_down[i](features[i], own)
             raw = self.node_down[i](lateral + self.point_down[i](down[0], above, like=lateral))
-            down.insert(0, F.relu(raw))
-        refined, below = [raw], down[0]
+            down.insert(0, relu(raw))
+        refined, activated = [raw], down[:1]
         for i in range(1, deepest + 1):
             *weights, last = self.fuse_up[i - 1]()
             fused = self.lateral_up[i - 1](features[i], weights[0])
             if i < deepest:
                 fused = torch.addcmul(fused, down[i], weights[1])
-            fused = fused + self.point_up[i - 1](shrink(below, features[i]), last)
-            raw = self.node_up[i - 1](fused)
-            refined.append(raw)
-            below = F.relu(raw)
-        return refined
+            fused = fused + self.point_up[i - 1](shrink(activated[-1], features[i]), last)
+            refined.append(self.node_up[i - 1](fused))
+            activated.append(relu(refined[-1]))
+        return refined, activated
 
 
 class Fusion(nn.Module):
@@ -189,8 +191,8 @@ def separable(width: int, depth: int) -> nn.Sequential:
 def shrink(feature: Float[Tensor, "b c _h _w"], like: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:
     """Max pooling to the height and width of `like`.
 
-    Along an axis that halves, rounding up, windows are 3 wide at stride 2, zero-padded as TensorFlow's "same"; an axis
-    that stays is left alone; any other ratio takes adaptive windows. `feature` must be non-negative.
+    Along an axis that halves, rounding up, windows are 3 wide at stride 2 and lie as TensorFlow's "same" has them; an
+    axis that stays is left alone; any other ratio takes adaptive windows.
     """
     before, after = feature.shape[2:], like.shape[2:]
     if before == after:
@@ -199,7 +201,5 @@ def shrink(feature: Float[Tensor, "b c _h _w"], like: Float[Tensor, "b d h w"]) 
         return F.adaptive_max_pool2d(feature, after)
     kernel = [1 if old == new else 3 for old, new in zip(before, after, strict=True)]
     stride = [1 if old == new else 2 for old, new in zip(before, after, strict=True)]
-    margin = [0 if old == new else 1 + old % 2 for old, new in zip(before, after, strict=True)]
-    top, left = (each // 2 for each in margin)
-    padded = F.pad(feature, (left, margin[1] - left, top, margin[0] - top))
-    return F.max_pool2d(padded, kernel, stride)
+    margin = [0 if old == new else old % 2 for old, new in zip(before, after, strict=True)]  # before the first position
+    return F.max_pool2d(feature, kernel, stride, margin, ceil_mode=True)

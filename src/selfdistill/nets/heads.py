@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -12,7 +13,8 @@ class Pooled(nn.Linear):
     """A label for each image: the mean over positions, then a linear layer."""
 
     def forward(self, feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        return super().forward(feature.mean(dim=(2, 3)))
+        # unlike that of `mean`, its gradient has the memory format of the map, which all ReLUs and norms before it want
+        return super().forward(F.avg_pool2d(feature, feature.shape[2:]).flatten(1))
 
 
 class PerPosition(nn.Conv2d):

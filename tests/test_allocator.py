@@ -1,0 +1,32 @@
+"""What is freed stays with the process once it is told so."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, torch
+from selfdistill.allocator import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    maps = [torch.ones(10 * 2**20) for _ in range(4)]
+    del maps
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def settled():
+    return [faults() for _ in range(4)][-1]
+
+before = settled()
+assert keep_freed_memory()
+print(before, settled())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+def test_memory_that_was_freed_needs_no_new_pages():
+    told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    before, after = map(int, told.split())
+    assert before > 1000 and after < before / 10
