@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast lint bench bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/selfdistill compare recipes/quick/digits.yaml methods=baseline,frskd seeds=3 out=runs/demo
@@ -20,6 +20,16 @@ test-fast: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+# Ten minutes on two cores; a page of benchmarks/results, continued where it stopped.
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/bench.py
+
+# Correctness, step times and trainings on one GPU: make bench-gpu DATA=/my/cifar10, with MINUTES=9 in slices.
+DATA ?= torchvision:CIFAR10
+MINUTES ?= 1440
+bench-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/on_gpu.py --data $(DATA) --minutes $(MINUTES)
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -7,10 +7,13 @@
 """
 
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__version__ = version("selfdistill")
+try:
+    __version__ = version("selfdistill")
+except PackageNotFoundError:
+    __version__ = "0+source"  # run from a source tree that is not installed
 
 _HOME = {  # public name -> module; imported on first use, so that the command line answers at once
     "Batch": "method",

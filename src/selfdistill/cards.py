@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]  # of the source tree; an installed package has
 PAGE = """# Methods
 
 Written by `python -m selfdistill.cards` from the files of `src/selfdistill/methods`; change those, not this page.
-Step times, ratios to plain training, are `docs/step-times.json`, written by `benchmarks/step_times.py`.
+Step times, ratios to plain training, are `docs/step-times.json`, written by `benchmarks/overhead.py`.
 
 """
 
@@ -180,16 +180,18 @@ def _method_of_recipe(folder: Path) -> dict[Path, str]:
 
 
 def step_time(name: str) -> str:
-    """How long a step takes over one of plain training, as docs/step-times.json has it for each student."""
+    """What a step takes over one of plain training, as docs/step-times.json has it for each student."""
     file = ROOT / "docs/step-times.json"
     measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"students": {}}
-    ratios = [(s, each["ratios"][name]) for s, each in measured["students"].items() if name in each["ratios"]]
     if name == "baseline":
         return "what the others' are measured against"
-    if not ratios:
-        return "not measured"
-    told = ", ".join(f"{ratio:.2f}x plain training's for `{student}`" for student, ratio in ratios)
-    return f"{told} ({measured['machine']}, batches of {measured['batch']})"
+    told = [f"{_ratios(name, each)} for `{s}`" for s, each in measured["students"].items() if name in each["ratios"]]
+    return f"{', '.join(told)} ({measured['machine']}, batches of {measured['batch']})" if told else "not measured"
+
+
+def _ratios(name: str, student: dict[str, Any]) -> str:
+    memory = student.get("memory", {}).get(name)
+    return f"{student['ratios'][name]:.2f}x plain training's" + (f", {memory:.2f}x its memory" if memory else "")
 
 
 def _row(name: str, kind: type[Method]) -> list[str]:

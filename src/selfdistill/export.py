@@ -6,7 +6,6 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config as tracing
 
+from . import __version__
 from .foreign import reason
 from .pictures import key
 from .run import build_plain, load_strictly, load_student, read_about, replacing, save_weights
@@ -173,7 +173,7 @@ def facts(about: Mapping[str, Any]) -> dict[str, str]:
     """What a program needs beside the weights, as text; all but the names are JSON."""
     student, data = about["student"], about["data"]
     return {
-        "selfdistill": version("selfdistill"),
+        "selfdistill": __version__,
         "student": student["name"],
         "method": about["method"],
         "classes": json.dumps(about["classes"], ensure_ascii=False),

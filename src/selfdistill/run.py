@@ -10,7 +10,6 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from . import __version__
 from .environment import now
 from .recipe import Recipe, dump, read
 
@@ -140,7 +140,7 @@ class Run:
         """Replaces student.safetensors and student.json, which together rebuild the plain network."""
         with replacing(self.path / "student.safetensors") as temporary:
             save_weights(temporary, state_dict)
-        head = {"format": FORMAT, "selfdistill": version("selfdistill")}
+        head = {"format": FORMAT, "selfdistill": __version__}
         write_json(self.path / "student.json", head | dict(about))
 
 
@@ -176,7 +176,7 @@ def read_about(run: str | Path) -> dict[str, Any]:
     if about.get("format") != FORMAT:
         raise ValueError(
             f"{path} has format {about.get('format')}, written by selfdistill {about.get('selfdistill')}, and this "
-            f"selfdistill, {version('selfdistill')}, reads format {FORMAT}; upgrade it"
+            f"selfdistill, {__version__}, reads format {FORMAT}; upgrade it"
         )
     if missing := [name for name in ("student", "classes", "data", "task") if name not in about]:
         raise ValueError(f"{path} is damaged: it has no {missing[0]!r}")

@@ -19,19 +19,20 @@ class FRSKDSLA(FRSKD):
     """FRSKD on the images and their four rotations, with heads that tell class and rotation jointly.
 
     The joint scores of the four rotations, aggregated, teach the plain scores, in the student and in the self-teacher;
-    FRSKD's two imitations then run over plain and aggregated scores and over the maps of all 5 b rows.
+    FRSKD's two imitations then run over plain and aggregated scores and over the maps of all rows.
 
-    Departs from the paper: nothing known; the order of operations is the authors' code's. Batch norms see b rows and
-    then 4 b rows in each step, so their running statistics move twice and upright images count twice.
+    Departs from the paper: the upright images are those of the four rotations, so that nothing is computed twice. With
+    `reuse_upright` false they go through a forward pass of their own before it, as in the authors' code: 5 b rows, two
+    moves of the running statistics in each step, and batch statistics of upright images alone for the plain scores.
     """
 
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     soft_targets: ClassVar[bool] = False
     square_images: ClassVar[bool] = True
-    cost = "5x the rows (4x with reuse_upright), the self-teacher, two linear heads"
+    cost = "4x the rows (5x without reuse_upright), the self-teacher, two linear heads"
 
     gamma: Weight = 1.0  # weighs the aggregated scores' lessons for the plain ones
-    reuse_upright: bool = False  # one forward of 4 b rows, its 0-degree rows for the plain ones: other batch statistics
+    reuse_upright: bool = True  # one forward pass of 4 b rows; false: another of the b upright ones, as the authors do
 
     def setup(self) -> None:
         super().setup()

@@ -1,0 +1,49 @@
+"""Results as Markdown: a page holds a heading, the command and what it printed, for each table."""
+
+import re
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, numbers to the right: all columns but the first."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def tell(sentence: str) -> None:
+    """Says how far it is, beside the table that goes to standard output."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def file_name(hardware: str, day: date) -> str:
+    """The page's name, by hardware and month.
+
+    >>> file_name("AMD EPYC, 2 threads", date(2026, 11, 22))
+    'amd-epyc-2-threads-2026-11.md'
+    """
+    plain = re.sub(r"\((r|tm)\)|\bprocessor\b|@.*ghz", "", hardware.lower())
+    return f"{re.sub(r'[^a-z0-9]+', '-', plain).strip('-')}-{day:%Y-%m}.md"
+
+
+class Page:
+    """A file of sections in the order in which they were first put there."""
+
+    def __init__(self, path: Path, title: str) -> None:
+        self.path = path
+        text = path.read_text(encoding="utf-8") if path.exists() else f"# {title}\n"
+        self.top, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+        self.sections = {section.partition("\n")[0].removeprefix("## "): section for section in sections}
+
+    def holds(self, heading: str, command: str) -> bool:
+        """Whether there is such a section, made by the same command."""
+        return f"\n{command}\n" in self.sections.get(heading, "")
+
+    def put(self, heading: str, command: str, printed: str) -> None:
+        """Writes a section, in the place of one with the same heading."""
+        self.sections[heading] = f"## {heading}\n\n```\n{command}\n```\n\n{printed.strip()}\n\n"
+        text = self.top.rstrip() + "\n\n" + "".join(self.sections.values())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(text.rstrip() + "\n", encoding="utf-8")

@@ -1,0 +1,227 @@
+"""One training step as the trainer takes it, on data that is already on the device, and how long it takes.
+
+A step is forward, backward, SGD with momentum and `after_step`: loading, augmenting and logging are not in it. What is
+compared takes turns, so that whatever else the machine does falls on all of it.
+"""
+
+import argparse
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from selfdistill import Batch, Method, Task, create_method
+from selfdistill.compiling import Compiler, way_of
+from selfdistill.environment import environment
+from selfdistill.methods import find_method
+from selfdistill.optim import new_optimizer
+from selfdistill.recipe import OptimPart
+from selfdistill.students import build_student
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COMPILED: dict[str, Any] = {"false": False, "true": True, "graphs": "graphs"}  # as machine.compile has them
+WARM_UP = 2  # turns: the first allocates, and finds no memory of an earlier batch
+LATE = 0.9  # share of training done: every ramp is over
+HARMLESS = OptimPart(lr=1e-6)  # on noise, nothing is to be learned nor to diverge
+
+
+class Setting(NamedTuple):
+    """What a step is measured under."""
+
+    kind: str
+    batch: int
+    size: int  # height and width of the images, pixels
+    classes: int
+    device: torch.device
+    precision: str
+    compile: str  # false | true | graphs: CUDA graphs besides
+    channels_last: bool
+    threads: int
+    examples: int = 0  # rows of the training set; 0: as many as the batch has
+
+    @property
+    def task(self) -> Task:
+        shape = (3, self.size, self.size)
+        return Task(self.kind, self.classes, shape, num_examples=self.examples or self.batch)  # type: ignore[arg-type]
+
+    @property
+    def steps_a_turn(self) -> int:
+        """A GPU is asked for several steps before it is waited for, as in training."""
+        return 20 if self.device.type == "cuda" else 1
+
+    def told(self) -> str:
+        """The machine and what its steps have in common, in words."""
+        ways = [self.precision, f"{self.size}x{self.size} images", "channels_last" * self.channels_last]
+        ways.append({"false": "", "true": "compiled", "graphs": "compiled, CUDA graphs"}[self.compile])
+        return ", ".join([chip(self.device), threads(self.threads), f"torch {torch.__version__}", *filter(None, ways)])
+
+
+def chip(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else environment()["cpu"]
+
+
+def threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that make a `Setting`, see `setting_of`."""
+    parser.add_argument("--task", dest="kind", choices=["classification", "segmentation"], default="classification")
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=[*PRECISIONS], default="fp32")
+    parser.add_argument("--compile", choices=[*COMPILED], default="false")
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
+
+
+def setting_of(given: argparse.Namespace) -> Setting:
+    """The setting that the command line asks for; the threads are this process's from here on."""
+    torch.set_num_threads(given.threads)
+    values = {name: getattr(given, name) for name in Setting._fields if hasattr(given, name)}
+    return Setting(**{**values, "device": torch.device(given.device)})
+
+
+class Loss(NamedTuple):
+    loss: Tensor
+
+
+class Foreign(nn.Module):
+    """A network with its training objective from a file of the user's, called as a method is."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.student = net
+
+    def forward(self, batch: Batch, progress: Tensor) -> Loss:
+        return Loss(self.student(batch.images, batch.target))
+
+    def after_step(self) -> None: ...
+
+
+def foreign(path: Path, student: str, task: Task) -> Foreign:
+    """What `build(student, num_classes, image_shape)` of the file gives: a module (images, labels) -> loss, ()."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return Foreign(module.build(student, task.num_classes, task.image_shape))
+
+
+def made(name: str, student: str, task: Task) -> Method:
+    """The method around a new student, with an untrained teacher of the same kind where it needs one."""
+    kind = find_method(name)
+    net = build_student(student, num_classes=task.num_classes, image_shape=task.image_shape, kind=task.kind)
+    other = made(kind.teacher_method or "baseline", student, task) if kind.needs_teacher else None
+    return create_method(name, net, task, teacher=other if kind.teacher_method or other is None else other.student)
+
+
+def noise(task: Task, rows: int, *, views: int = 0, partners: int = 0) -> Batch:
+    """A batch of random images and labels."""
+    shape = task.image_shape
+    further = [torch.randn(rows, count, *shape) if count else None for count in (views, partners)]
+    target = torch.randint(task.num_classes, (rows, *task.positions))
+    return Batch(torch.randn(rows, *shape), target, torch.arange(rows), *further)
+
+
+class Stepper:
+    """Takes training steps of a module that is called as a method is."""
+
+    def __init__(
+        self,
+        module: Any,
+        batch: Batch,
+        setting: Setting,
+        *,
+        wrapped: Callable[[nn.Module], nn.Module] = lambda module: module,
+    ) -> None:
+        self.module, self.setting, device = module.to(setting.device).train(), setting, setting.device
+        self.batch = Batch(*(None if part is None else part.to(device) for part in batch))
+        if setting.channels_last:
+            module.to(memory_format=torch.channels_last)
+            images = self.batch.images.contiguous(memory_format=torch.channels_last)
+            self.batch = self.batch._replace(images=images)
+        self.called = wrapped(module)
+        self.optimizer = new_optimizer(module, HARMLESS)
+        self.progress = torch.tensor(LATE, device=device)
+        self.compiler: Compiler | None = None
+
+    def compile(self) -> float:
+        """Compiles the module as the setting says; seconds of the first steps beyond those of later ones."""
+        way = way_of(COMPILED[self.setting.compile], self.setting.device, 0)
+        if way is None:
+            return 0.0
+        self.compiler = Compiler(self.module, way, strict=True)
+        first, *others = (self.seconds(1) for _ in range(4))
+        return first - min(others)
+
+    def close(self) -> None:
+        """Lets go of every compiled graph, also those of other steppers."""
+        if self.compiler is not None:
+            self.compiler.close()
+
+    def backward(self) -> None:
+        precision = PRECISIONS[self.setting.precision]
+        with torch.autocast(self.setting.device.type, precision, enabled=precision != torch.float32):
+            loss = self.called(self.batch, self.progress).loss
+        loss.backward()
+
+    def step(self) -> None:
+        if self.compiler is None:
+            self.backward()
+        else:
+            self.compiler(self.backward, usual=True, mixed=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.module.after_step()
+
+    def seconds(self, steps: int) -> float:
+        """Seconds of one of so many steps."""
+        self.wait()
+        started = time.perf_counter()
+        for _ in range(steps):
+            self.step()
+        self.wait()
+        return (time.perf_counter() - started) / steps
+
+    def wait(self) -> None:
+        if self.setting.device.type == "cuda":
+            torch.cuda.synchronize(self.setting.device)
+
+
+def stepper(name: str, student: str, setting: Setting) -> Stepper:
+    """Of a method of the package, or "package.module:Class", or of the user's own file, `PATH.py`."""
+    task = setting.task
+    if name.endswith(".py"):
+        return Stepper(foreign(Path(name), student, task), noise(task, setting.batch), setting)
+    kind = find_method(name)
+    batch = noise(task, setting.batch, views=kind.views, partners=kind.partners)
+    return Stepper(made(name, student, task), batch, setting)
+
+
+def taken_in_turn(steppers: Sequence[Stepper], turns: int) -> list[list[float]]:
+    """Seconds per step of each stepper at each of its turns, after a warm-up."""
+    rounds = [[each.seconds(each.setting.steps_a_turn) for each in steppers] for _ in range(WARM_UP + turns)]
+    return [list(seconds) for seconds in zip(*rounds[WARM_UP:], strict=True)]
+
+
+class Spread(NamedTuple):
+    """A median between its quartiles."""
+
+    low: float
+    median: float
+    high: float
+
+    def told(self, form: str = ".2f") -> str:
+        return f"{self.median:{form}} ({self.low:{form}} to {self.high:{form}})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))

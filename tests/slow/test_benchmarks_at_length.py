@@ -1,0 +1,235 @@
+"""Every script of the benchmarks, run at the smallest size: what it measures, prints, writes and leaves alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from selfdistill import list_methods
+from selfdistill.methods import find_method
+from test_benchmarks import load  # noqa: F401
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--size", "8", "--batch", "4", "--turns", "2", "--device", "cpu"]
+OWN = """
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+class Trained(nn.Module):
+    def __init__(self, num_classes, image_shape):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(image_shape[0], 8, 3), nn.Flatten(), nn.LazyLinear(num_classes))
+        self.net(torch.zeros(1, *image_shape))
+
+    def forward(self, images, labels):
+        return cross_entropy(self.net(images), labels)
+
+def build(student, num_classes, image_shape):
+    assert student == "cifar:resnet8"
+    return Trained(num_classes, image_shape)
+"""
+
+
+@pytest.fixture
+def overhead(load):  # noqa: F811
+    main = load("overhead").main
+
+    def run(methods, *words, student="cifar:resnet8"):
+        threads = ["--threads", str(torch.get_num_threads())]
+        return main(["--students", student, "--methods", methods, *TINY, *threads, *words])
+
+    return run
+
+
+def program(*words):
+    """Runs a script as a user does -> (exit code, standard output, standard error)."""
+    script, *words = map(str, words)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *words],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def tables(printed):
+    """The rows of each Markdown table, cells without their spaces."""
+    blocks = [block for block in printed.split("\n\n") if block.startswith("| ")]
+    return [[[cell.strip() for cell in row.strip("|").split("|")] for row in block.splitlines()] for block in blocks]
+
+
+def test_plain_training_costs_itself_and_methods_more(overhead, capsys):
+    found = overhead("frskd,sla")["cifar:resnet8"]
+    assert [*found] == ["baseline", "frskd", "sla"]
+    assert (found["baseline"].memory, found["baseline"].flops) == (1, 1)
+    assert found["frskd"].flops > 1 and found["sla"].flops > 3.9 and found["sla"].counts.rows == 4
+    for cost in found.values():
+        assert 0 < cost.seconds.low <= cost.seconds.median <= cost.seconds.high < 10
+        assert 0 < cost.tax.low <= cost.tax.median <= cost.tax.high
+    ((head, _, *rows),) = tables(capsys.readouterr().out)
+    assert [row[0] for row in rows] == ["baseline", "frskd", "sla"] and {len(row) for row in rows} == {len(head)}
+
+
+def test_every_method_of_the_task_is_measured_unless_some_are_named(load):  # noqa: F811
+    overhead = load("overhead")
+    for kind in ("classification", "segmentation"):
+        names = overhead.methods(overhead.arguments(["--task", kind]))
+        assert names[0] == "baseline" and len(set(names)) == len(names)
+        assert set(names) == {name for name in list_methods() if kind in find_method(name).tasks}
+
+
+def test_views_partners_and_teachers_are_provided(overhead):
+    names = ["ddgsd", "bake", "hsakd", "kd", "ps_kd"]
+    assert [*overhead(",".join(names))["cifar:resnet8"]] == ["baseline", *names]
+
+
+def test_masks_are_measured_too(overhead):
+    found = overhead("frskd", "--task", "segmentation", "--size", "32", student="smp:Unet/resnet18")
+    assert found["smp:Unet/resnet18"]["frskd"].flops > 1
+
+
+def test_precision_and_compilation_reach_the_step(overhead, load, capsys):  # noqa: F811
+    overhead("baseline", "--precision", "bf16", "--no-channels-last")
+    assert "bf16, 8x8 images, batches of 4" in capsys.readouterr().out
+    stepping = load("stepping")
+    setting = stepping.Setting("classification", 4, 8, 5, torch.device("cpu"), "bf16", "false", True, 1)
+    stepper, seen = stepping.stepper("baseline", "cifar:resnet8", setting), []
+    stepper.module.student.conv1.register_forward_hook(lambda layer, images, out: seen.append(out.dtype))
+    before = stepper.module.student.fc.weight.clone()
+    stepper.step()
+    assert seen == [torch.bfloat16] and not torch.equal(before, stepper.module.student.fc.weight)
+
+
+def test_another_implementation_takes_its_turns(overhead, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    found = overhead("frskd", "--against", str(tmp_path / "own.py"))["cifar:resnet8"]
+    own = found[str(tmp_path / "own.py")]
+    assert own.counts.rows == 1 and own.counts.student == 8 * 28 + 100 * (8 * 36 + 1) and own.flops < 1
+
+
+def test_what_cards_are_written_from_keeps_other_students_and_methods(overhead, tmp_path):
+    def report(methods, *words, student="cifar:resnet8"):
+        overhead(methods, "--out", str(tmp_path / "times.json"), *words, student=student)
+        return json.loads((tmp_path / "times.json").read_text())
+
+    first = report("focal")
+    assert (first["batch"], first["classes"]) == (4, 100) and "fp32, 8x8 images" in first["machine"]
+    found = first["students"]["cifar:resnet8"]
+    assert found["memory"]["focal"] > 0 and found["flops"]["focal"] == 1 and found["rows"] == {"focal": 1}
+    low, high = found["spread"]["focal"]
+    assert 0 < low <= found["ratios"]["focal"] <= high and found["baseline_seconds"] > 0
+    both = report("focal", student="cifar:resnet14")["students"]
+    assert both["cifar:resnet8"] == found and both.keys() == {"cifar:resnet8", "cifar:resnet14"}
+    again = report("label_smoothing")["students"]["cifar:resnet8"]["ratios"]
+    assert again == found["ratios"] | {"label_smoothing": again["label_smoothing"]}
+    with pytest.raises(SystemExit, match="was measured with batch 4, not 5; give another --out"):
+        report("focal", "--batch", "5")
+    with pytest.raises(SystemExit, match="was measured with machine .*fp32, .*', not .*bf16, "):
+        report("focal", "--precision", "bf16")
+
+
+def test_a_method_that_refuses_the_student_is_left_out_with_its_reason(overhead, monkeypatch, capsys):
+    def refuse(self):
+        raise ValueError("this student has no such thing")
+
+    monkeypatch.setattr(find_method("sla"), "setup", refuse)
+    assert [*overhead("sla,focal")["cifar:resnet8"]] == ["baseline", "focal"]
+    assert "sla                left out: this student has no such thing" in capsys.readouterr().err
+
+
+def test_epochs_go_through_the_loop_with_and_without_scores():
+    words = ["data=digits", "data.limit=40", "student=cifar:resnet8", "batch_size=16", "--epochs", "3"]
+    code, out, err = program("throughput.py", *words)
+    assert code == 0, err
+    ((_, _, *rows),) = tables(out)
+    assert [row[0] for row in rows] == ["baseline", "frskd"]
+    assert all(float(row[1].replace(",", "")) > 0 and float(row[5]) > 0 for row in rows)
+
+
+def test_input_alone_is_measured_for_every_number_of_workers(tmp_path):
+    words = ["--loading", "data=digits", "data.limit=64", "--workers", "0,1", "--epochs", "3", "--caches", "none"]
+    code, out, err = program("throughput.py", *words)
+    assert code == 0, err
+    ((_, _, *rows),) = tables(out)
+    assert [row[:2] for row in rows] == [["none", "0"], ["none", "1"]] and "refused" not in out
+
+
+def test_memory_grows_with_the_batch_and_a_memory_of_images_with_their_number(load):  # noqa: F811
+    sizes = ["--along-batch", "4,8,16", "--along-examples", "1000,100000"]
+    words = ["--student", "cifar:resnet8", "--methods", "baseline,ps_kd", *sizes, *TINY]
+    found = load("scaling").main([*words, "--axes", "batch,examples"])
+    assert [*found["batch"]["baseline"]] == [4, 8, 16]
+    for points in found["batch"].values():
+        memory = [point.memory for point in points.values()]
+        assert memory == sorted(memory) and memory[0] < memory[-1] < 4 * memory[0]
+    plain, remembering = (found["examples"][name] for name in ("baseline", "ps_kd"))
+    assert plain[1000].memory == plain[100000].memory
+    assert remembering[100000].memory - remembering[1000].memory == 99_000 * 100 * 4  # scores in float32
+
+
+def test_two_processes_share_a_batch():
+    words = ["--student", "cifar:resnet8", "--methods", "frskd", "--axes", "processes", *TINY, "--batch", "8"]
+    code, out, err = program("scaling.py", *words)
+    assert code == 0, err
+    seconds, memory = tables(out)
+    assert seconds[0][1:] == ["1", "2", "ratio"] and 0 < float(memory[2][3]) < 1
+
+
+def test_the_page_of_all_benchmarks_is_continued_where_it_stopped(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Some machine\n\n## Epochs\n\nof another command\n")
+    code, _, err = program("bench.py", "--quick", "--page", page, "--device", "cpu")
+    assert code == 0, err
+    text = page.read_text()
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "# Some machine",
+        "## Epochs",
+        "## Every method",
+        "## Growth",
+    ]
+    assert "of another command" not in text and len(tables(text)) == 4
+    code, _, err = program("bench.py", "--quick", "--page", page, "--device", "cpu")
+    assert code == 0 and page.read_text() == text and "Growth" not in err
+
+
+def test_all_that_a_gpu_is_wanted_for_runs_without_one_in_slices(tmp_path):
+    words = ["on_gpu.py", "--device", "cpu", "--quick", "--data", "digits", "--out", tmp_path / "gpu"]
+    words += ["data.image_size=8", "data.channels=1", "data.mean=[0.3]", "data.std=[0.4]"]
+    code, _, err = program(*words, "--minutes", "0.01")
+    assert code == 75 and "not all done; the same command goes on" in err
+    code, _, err = program(*words)
+    assert code == 0, err
+    checks = json.loads((tmp_path / "gpu/checks.json").read_text())
+    assert "passed" in checks["golden"] and checks["agrees: frskd, segmentation"].startswith("losses within")
+    assert not [found for found in checks.values() if "WRONG" in found]
+    text = (tmp_path / "gpu/page.md").read_text()
+    assert "failed" not in text and len(tables(text)) == 4
+    trained = tables(text)[-1]
+    assert [row[:2] for row in trained[2:]] == [["baseline", "2"], ["frskd", "2"]]
+    assert (tmp_path / "gpu/frskd-metrics.jsonl").read_text().count('"kind": "epoch"') == 2
+    code, _, err = program(*words)
+    assert code == 0 and err.strip() == "all done"
+
+
+def test_a_training_that_ran_out_of_time_goes_on(load, tmp_path, monkeypatch):  # noqa: F811
+    on_gpu = load("on_gpu")
+    monkeypatch.setattr(on_gpu, "QUICK", on_gpu.QUICK._replace(training="student=cifar:resnet8 epochs=2000"))
+    words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path), "--minutes", "0.25"]
+    words += ["data.image_size=8", "data.channels=1", "data.mean=[0.3]", "data.std=[0.4]", "data.limit=100"]
+    run, seen = tmp_path / "runs/baseline", []
+    for _ in range(2):
+        assert not on_gpu.Work(on_gpu.arguments(words)).trained("baseline", run)
+        seen.append([record["step"] for record in on_gpu.Run.open(run).metrics() if record["kind"] == "epoch"])
+    first, both = seen
+    assert 0 < len(first) < len(both) and both[: len(first) - 1] == first[:-1]
+    assert both == [step + 1 for step in range(len(both))]  # an epoch of 100 images is one step
+    assert len((tmp_path / "slices.jsonl").read_text().splitlines()) == 2

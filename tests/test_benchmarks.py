@@ -1,0 +1,137 @@
+"""What the benchmarks count and how they write it; nothing that a clock enters."""
+
+import importlib
+import sys
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from selfdistill import Batch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def load(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:  # `pages` and the like are nobody else's names
+        if (FOLDER / f"{name}.py").exists():
+            del sys.modules[name]
+
+
+class Countable(nn.Module):
+    """A linear layer that the same images pass 64 times: what it costs can be counted by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.student = nn.Linear(48, 1000, bias=False)
+
+    def forward(self, batch, progress):
+        images = batch.images.flatten(1)
+        scores = self.student(images.repeat(64, 1))
+        return SimpleNamespace(loss=scores.sum())
+
+    def after_step(self): ...
+
+
+@pytest.fixture
+def stepper(load):
+    stepping = load("stepping")
+
+    def make(module=None, name="frskd", **changes):
+        setting = stepping.Setting("classification", 4, 8, 5, CPU, "fp32", "false", True, 1)._replace(**changes)
+        if module is None:
+            return stepping.stepper(name, "cifar:resnet8", setting)
+        batch = Batch(torch.randn(4, 3, 4, 4), torch.randint(5, (4,)))
+        return stepping.Stepper(module, batch, setting)
+
+    return make
+
+
+def test_operations_rows_and_memory_are_those_counted_by_hand(load, stepper):
+    counts = load("counting").counted(stepper(Countable()))
+    rows, weight = 64 * 4, 4 * 48 * 1000  # bytes: of the weight, its gradient, its momentum
+    assert counts.flops == 2 * (rows * 48 * 1000) * 2  # forward, and the gradient of the weight; none of the images
+    assert (counts.rows, counts.student, counts.training_only) == (64, 48_000, 0)
+    lasting = 2 * weight + 4 * (4 * 48) + 4 * 8  # and the batch's images and labels
+    backward = 4 * rows * 48 + 4 * rows * 1000 + weight  # the repeated images and the gradients of scores and weight
+    assert 0 <= counts.memory - (lasting + backward) <= 16  # the loss, and where its gradient begins
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_convolutions_gradients_cost_what_it_costs(load, groups, transposed):
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    layer, images = kind(8, 16, 3, stride=2, groups=groups, bias=False), torch.randn(2, 8, 9, 9, requires_grad=True)
+    with load("counting").flop_counter() as flops:
+        scores = layer(images)
+        forward = flops.get_total_flops()
+        scores.sum().backward()
+    positions = 9 * 9 if transposed else 4 * 4
+    assert forward == 2 * 2 * positions * 9 * 8 * 16 // groups
+    assert flops.get_total_flops() == 3 * forward
+
+
+def test_counts_are_the_same_at_every_run_and_frskd_costs_more_than_plain_training(load, stepper):
+    counted = load("counting").counted
+    plain, again, frskd = (counted(stepper(name=name)) for name in ("baseline", "baseline", "frskd"))
+    assert plain == again == counted(stepper(name="baseline"))
+    assert 1.2 < frskd.flops / plain.flops < 4 and frskd.memory > plain.memory
+    assert frskd.student == plain.student and frskd.training_only > 0 == plain.training_only
+    assert (plain.rows, frskd.rows, counted(stepper(name="sla")).rows) == (1, 1, 4)
+
+
+def test_a_batch_twice_as_large_costs_twice_the_operations(load, stepper):
+    one, two = (load("counting").counted(stepper(name="baseline", batch=rows)) for rows in (4, 8))
+    assert two.flops == 2 * one.flops and one.memory < two.memory < 2 * one.memory
+
+
+def test_growth_is_the_slope_between_logarithms(load):
+    exponent = load("scaling").exponent
+    assert exponent([10, 20, 40], [7, 7, 7]) == pytest.approx(0)
+    assert exponent([10, 20, 40], [3, 12, 48]) == pytest.approx(2)
+
+
+def test_medians_and_quartiles_are_over_turns_behind_the_warm_up(load):
+    stepping = load("stepping")
+    times = [iter([9, 9, 1, 2, 4]), iter([9, 9, 3, 2, 8])]  # two turns to warm up
+    steppers = [SimpleNamespace(seconds=lambda _, t=t: next(t), setting=SimpleNamespace(steps_a_turn=1)) for t in times]
+    plain, own = stepping.taken_in_turn(steppers, 3)
+    assert (plain, own) == ([1, 2, 4], [3, 2, 8])
+    assert stepping.spread([one / other for one, other in zip(own, plain, strict=True)]) == (1.5, 2.0, 2.5)
+
+
+def test_the_pace_of_epochs_leaves_out_the_first(load):
+    throughput = load("throughput")
+    clock = throughput.Clock(scored=True)
+    clock.begun, clock.trained, clock.cpu = [0, 11, 17, 23], [10, 15, 21], [0, 30, 38, 46]
+    clock.first_step = 6
+    assert clock.pace(100) == (100, 4, 2, 6, 8)
+
+
+def test_a_page_is_named_by_hardware_and_month(load):
+    named, day = load("pages").file_name, date(2026, 11, 22)
+    assert named("AMD EPYC, 2 threads", day) == "amd-epyc-2-threads-2026-11.md"
+    assert named("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, 1 thread", day) == (
+        "intel-xeon-platinum-8481c-cpu-1-thread-2026-11.md"
+    )
+    assert named("NVIDIA H100 80GB HBM3", day) == "nvidia-h100-80gb-hbm3-2026-11.md"
+
+
+def test_a_page_keeps_its_other_tables_and_their_order(load, tmp_path):
+    path = tmp_path / "results/page.md"
+    for heading, command, printed in [("A", "run a", "| 1 |"), ("B", "run b", "| 2 |"), ("A", "run a -x", "| 3 |")]:
+        page = load("pages").Page(path, "A machine")
+        assert not page.holds(heading, command)
+        page.put(heading, command, printed)
+    page = load("pages").Page(path, "another title")
+    assert page.holds("A", "run a -x") and page.holds("B", "run b") and not page.holds("A", "run a")
+    text = path.read_text()
+    assert text == "# A machine\n\n## A\n\n```\nrun a -x\n```\n\n| 3 |\n\n## B\n\n```\nrun b\n```\n\n| 2 |\n"
