@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill import Batch, Method, Task, create_method
+from selfdistill.allocator import keep_freed_memory
 from selfdistill.compiling import Compiler, way_of
 from selfdistill.environment import environment
 from selfdistill.methods import find_method
@@ -83,8 +84,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def setting_of(given: argparse.Namespace) -> Setting:
-    """The setting that the command line asks for; the threads are this process's from here on."""
+    """The setting that the command line asks for; its threads and the trainer's way with memory hold from here on."""
     torch.set_num_threads(given.threads)
+    if torch.device(given.device).type == "cpu":
+        keep_freed_memory()
     values = {name: getattr(given, name) for name in Setting._fields if hasattr(given, name)}
     return Setting(**{**values, "device": torch.device(given.device)})
 

@@ -5,10 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from reference import frskd as slow
-from selfdistill.nets.bifpn import BiFPN, BiFPNc, Point, enlarge, shrink
+from selfdistill.nets.bifpn import BiFPN, BiFPNc, Point, Pointwise, enlarge, rectified, shrink
 
 CHANNELS = [4, 6, 5, 8]
 HALVING = {
@@ -198,8 +199,8 @@ def test_enlarge_doubles_every_position():
 
 def test_shrink_takes_the_largest_of_windows_three_wide():
     ramp = torch.arange(1.0, 6.0).view(1, 1, 1, 5)
-    assert shrink(ramp[..., :4], torch.empty(1, 1, 1, 2)).flatten().tolist() == [3, 4]  # 1 2 3 | 3 4 0
-    assert shrink(ramp, torch.empty(1, 1, 1, 3)).flatten().tolist() == [2, 4, 5]  # 0 1 2 | 2 3 4 | 4 5 0
+    assert shrink(ramp[..., :4], torch.empty(1, 1, 1, 2)).flatten().tolist() == [3, 4]  # 1 2 3 | 3 4
+    assert shrink(ramp, torch.empty(1, 1, 1, 3)).flatten().tolist() == [2, 4, 5]  # 1 2 | 2 3 4 | 4 5
 
 
 def test_maps_of_equal_size_are_not_resampled():
@@ -231,3 +232,26 @@ def test_weighing_and_enlarging_last_changes_nothing(small, large, weight):
     for own, reference in zip(last.buffers(), first.buffers(), strict=True):
         torch.testing.assert_close(own, reference, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(last.eval()(feature, scale, like), direct * first.eval()(enlarge(other, like)))
+
+
+@pytest.mark.parametrize("size", [(3, 2), (5, 4)])  # fewer positions than channels, and more
+def test_a_matrix_product_is_the_convolution_of_one_position(size):
+    point = Pointwise(8, 12)
+    feature = torch.randn(3, 8, *size).to(memory_format=torch.channels_last)
+    results = []
+    for make in (point, lambda x: F.conv2d(x, point.weight)):
+        given = feature.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = make(given.bfloat16())
+        results.append((out, *torch.autograd.grad(out.float().square().sum(), (given, point.weight))))
+    assert results[0][0].is_contiguous(memory_format=torch.channels_last)
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
+
+
+def test_only_a_map_out_of_a_relu_is_not_rectified_again():
+    weight = torch.randn(2, 3, 4, 4, requires_grad=True)
+    known, positive, signed = F.relu(weight), weight.square(), weight * 1
+    assert rectified(known) is known
+    assert rectified(positive) is not positive and torch.equal(rectified(positive), positive)
+    assert torch.equal(rectified(signed), weight.clamp(min=0)) and torch.equal(rectified(known.detach()), known)

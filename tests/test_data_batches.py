@@ -9,6 +9,7 @@ import torch
 
 from selfdistill.data import (
     Draw,
+    EvalSet,
     Plan,
     TrainSet,
     eval_loader,
@@ -160,7 +161,7 @@ def test_loading_draws_nothing_from_the_generators_outside(digits, workers):
     seeded()
     for _ in train_loader(dataset, Plan(len(digits), 20, seed=0).epoch(0), workers=workers):
         pass
-    for _ in eval_loader(digits, Grey(), batch_size=20, workers=workers):
+    for _ in eval_loader(EvalSet(digits, Grey()), batch_size=20, workers=workers):
         pass
     assert drawn()[::2] == expected[::2]  # not random's, which the checks of annotations in tests draw from
 
@@ -234,14 +235,14 @@ def test_evaluation_sees_every_row_once_over_all_processes(digits):
     part = presented()
     shares = []
     for rank in range(3):
-        loader = eval_loader(digits, eval_transform(part), batch_size=7, rank=rank, world=3, workers=rank // 2)
+        loader = eval_loader(EvalSet(digits, eval_transform(part)), batch_size=7, rank=rank, world=3, workers=rank // 2)
         shares.append(list(loader))
     seen = torch.cat([batch.row for share in shares for batch in share])
     assert seen.sort().values.tolist() == list(range(60))
     assert [len(batch.images) for batch in shares[1]] == [7, 7, 6]
     for batch in shares[2]:
         assert torch.equal(batch.target, digits.labels[batch.row]) and batch.views is None
-    assert list(eval_loader(digits, eval_transform(part), batch_size=7, rank=60, world=61)) == []
+    assert list(eval_loader(EvalSet(digits, eval_transform(part)), batch_size=7, rank=60, world=61)) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -14,7 +14,7 @@ LAYERS = [  # from the top; the units of one layer may import each other
     {"build"},
     {"train", "export", "run", "predict", "pictures"},
     {"methods", "data", "students"},
-    {"method", "scores", "dense_scores", "recipe", "settings", "optim", "measure", "terms"},
+    {"method", "scores", "dense_scores", "recipe", "settings", "optim", "measure", "terms", "compiling", "machine"},
     {"nets"},
     {
         "task",
@@ -32,6 +32,7 @@ LAYERS = [  # from the top; the units of one layer may import each other
         "watch",
         "hub",
         "windows",
+        "allocator",
     },
 ]
 STRANGERS = [  # (who, whom): imports that the layers alone would allow

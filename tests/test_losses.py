@@ -355,3 +355,18 @@ def test_half_precision_layers_are_left_by_the_losses_as_they_were():
     layer = nn.Linear(3, 5).bfloat16()
     losses.kd(layer(torch.randn(2, 3).bfloat16()), torch.randn(2, 5)).backward()
     assert layer.weight.dtype == layer.weight.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)]
+)
+def test_attention_has_the_gradient_of_its_formula(dtype, tolerance):
+    feature = torch.randn(3, 5, 4, 2, dtype=torch.float64).to(dtype)
+    slope = torch.randn(3, 8, dtype=torch.float64)
+    ours, plain = feature.clone().requires_grad_(), feature.double().requires_grad_()
+    attention = losses.attention(ours)
+    assert attention.dtype == torch.promote_types(dtype, torch.float32)
+    attention.backward(slope.to(attention.dtype))
+    torch.nn.functional.normalize(plain.square().mean(dim=1).flatten(1), dim=1).backward(slope)
+    assert ours.grad.dtype == dtype
+    torch.testing.assert_close(ours.grad.double(), plain.grad, rtol=tolerance, atol=tolerance)

@@ -1,6 +1,7 @@
 """A recipe made into objects: the only place that knows every name."""
 
 import functools
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 
 from . import mixing
 from .data import (
+    EvalSet,
     Plan,
     Rows,
     TrainSet,
@@ -22,6 +24,7 @@ from .data import (
     resolve,
     train_transform,
 )
+from .machine import settled_precision
 from .method import Batch, Method
 from .methods import create_method, find_method, list_methods
 from .recipe import DataPart, MixPart, Recipe, StudentPart
@@ -36,7 +39,7 @@ MIXERS: dict[str, dict[str, Callable[..., Any]]] = {
     "segmentation": {"cutmix": lambda images, target, num_classes, alpha: mixing.cutmix_masks(images, target, alpha)},
 }
 SOFT = (mixing.mixup, mixing.cutmix)  # those that make class probabilities of labels
-SCORED = {"classification": 64, "segmentation": 1}  # images at a time; with masks they differ in size
+SCORED_VALUES = 2**21  # of the images that are scored at a time
 SHORT_RUN = 20_000  # optimiser steps; the papers' schedules have 50,000 and more
 
 
@@ -78,6 +81,7 @@ def build(recipe: Recipe) -> Job:
     kind.checked(recipe.method.hyperparameters)
     refuse_other_task(recipe, kind)
     refuse_unmixable(recipe, kind)
+    precision, told = chosen_precision(recipe)
     teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, kind)
     splits = open_splits(recipe.data, recipe.task.kind)
     seen = [note for rows in splits[:3] if rows is not None for note in check(rows, recipe.data.channels)]
@@ -94,26 +98,23 @@ def build(recipe: Recipe) -> Job:
     torch.manual_seed(recipe.seed + 1)
     method = create_method(recipe.method.name, student, task, taps=recipe.method.taps, teacher=teacher, **settings)
     refuse_random(method, recipe.student)
+    shown = train_transform(data, task.kind)
+    drawn = {"seed": recipe.seed, "views": kind.views, "partners": kind.partners, "cache": recipe.machine.cache}
+    train_set = TrainSet(splits.train, shown, **drawn)
     every = {name: getattr(method, name) for name in kind.hyperparameters()}
-    resolved = recipe.model_copy(
-        update={
-            "data": data,
-            "method": recipe.method.model_copy(update=every),
-            "out": recipe.out or free_folder(recipe),
-        }
-    )
+    own = recipe.method.model_copy(update=every)
+    settled = {"data": data, "method": own, "precision": precision, "out": recipe.out or free_folder(recipe)}
+    resolved = recipe.model_copy(update=settled)
     return Job(
         resolved,
         method,
-        TrainSet(
-            splits.train, train_transform(data, task.kind), seed=recipe.seed, views=kind.views, partners=kind.partners
-        ),
+        train_set,
         None if held_out is None else loader_of(held_out, resolved),
         split,
         mixer(recipe.mix, task),
         described(resolved, task, splits.train),
         {name: rows.fingerprint() for name, rows in splits._asdict().items() if name != "notes" and rows is not None},
-        tuple(dict.fromkeys((*splits.notes, *seen, *notes))),
+        tuple(dict.fromkeys((*splits.notes, *seen, *notes, *told, *idle_workers(recipe, train_set)))),
     )
 
 
@@ -256,15 +257,38 @@ def suited(kind: type[Method], recipe: Recipe, steps: int) -> tuple[dict[str, An
     return {**chosen, **given}, notes
 
 
+def chosen_precision(recipe: Recipe) -> tuple[str, list[str]]:
+    """What `fit` will compute in on this machine, and a sentence where the recipe left that open."""
+    precision = settled_precision(recipe)
+    has = "has" if precision == "bf16" else "has no"
+    told = [f"precision={precision}, as this machine {has} bfloat16 arithmetic"] if recipe.precision == "auto" else []
+    return precision, told
+
+
 def loader_of(rows: Rows, recipe: Recipe) -> HeldOut:
     """Batches of `rows` as the recipe's evaluation presents them."""
     return functools.partial(
         eval_loader,
-        rows,
-        eval_transform(recipe.data, recipe.task.kind),
-        batch_size=SCORED[recipe.task.kind],
+        EvalSet(rows, eval_transform(recipe.data, recipe.task.kind), cache=recipe.machine.cache),
+        batch_size=scored_at_once(recipe.data, recipe.task.kind),
         workers=recipe.machine.workers,
     )
+
+
+def scored_at_once(part: DataPart, kind: str) -> int:
+    """Images that evaluation shows together: 64 to 512, fewer the larger they are; of those with masks, whose sizes
+    differ, one.
+    """
+    if kind == "segmentation":
+        return 1
+    return min(max(SCORED_VALUES // math.prod(image_shape(part)), 64), 512)
+
+
+def idle_workers(recipe: Recipe, train_set: TrainSet) -> list[str]:
+    """A sentence on processes that have no image to load."""
+    if not recipe.machine.workers or not train_set.store.small_enough:
+        return []
+    return [f"machine.workers={recipe.machine.workers} has no effect on images that are kept on the device"]
 
 
 def mixer(part: MixPart, task: Task) -> Callable[[Batch], Batch] | None:

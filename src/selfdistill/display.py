@@ -22,7 +22,8 @@ def line(record: dict[str, Any]) -> str:
     scores = record.get("scores")
     if scores is None:
         return f"{place}  {record['kind']}: nothing held out to score"
-    return f"{place}  {'final ' if record['kind'] == 'end' else ''}{record['split']}: {restored(scores).sentence()}"
+    told = f"{place}  {'final ' if record['kind'] == 'end' else ''}{record['split']}: {restored(scores).sentence()}"
+    return f"{told}  compiled in {record['compile_seconds']:.0f} s" if record.get("compile_seconds") else told
 
 
 def console() -> Any:

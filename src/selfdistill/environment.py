@@ -36,6 +36,24 @@ def environment(**extra: Any) -> dict[str, Any]:
     }
 
 
+def computes_bfloat16(kind: str) -> bool:
+    """Whether devices of a kind, "cuda" or "cpu", have bfloat16 arithmetic of their own here.
+
+    Of CPUs those with AMX or AVX512-BF16: others emulate it, and lose by it. Any other kind has none.
+    """
+    if kind == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return kind == "cpu" and not _cpu_features().isdisjoint({"amx_bf16", "avx512_bf16"})
+
+
+def _cpu_features() -> set[str]:
+    """Instruction sets, as torch knows them or, before it told, Linux; none where neither does."""
+    told = getattr(torch.cpu, "get_capabilities", None)
+    if told is not None:
+        return {name for name, value in told().items() if value is True}
+    return set((_cpu_line("flags") or "").split())
+
+
 def _git() -> dict[str, Any] | None:
     """Commit of the working directory and whether a tracked file differs from it; None outside a repository."""
     try:
@@ -51,12 +69,16 @@ def _git() -> dict[str, Any] | None:
 
 
 def _cpu() -> str:
+    return _cpu_line("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_line(name: str) -> str | None:
+    """What Linux says of the first core under a name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
 
 
 def _memory_mib() -> int | None:

@@ -1,11 +1,51 @@
-"""What training costs: parameters and peak memory."""
+"""What training costs: parameters, peak memory, and seconds per step and of compiling."""
 
+import math
+import statistics
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from .method import Method
+
+
+class Pace:
+    """Seconds per step, told line by line of the log, without the steps that compile or are a process's first."""
+
+    def __init__(self) -> None:
+        self.window: list[float] = []  # seconds of the steps since the last line
+        self.slow: list[float] = []  # those among them that do not count
+        self.compiling: list[float] = []  # seconds of all steps that compiled
+        self.lines: list[float] = []  # seconds per step of each line so far
+        self.first = True
+
+    def add(self, seconds: float, *, compiles: bool) -> None:
+        """Counts one step in."""
+        self.window.append(seconds)
+        if compiles:
+            self.compiling.append(seconds)
+        if compiles or self.first:
+            self.slow.append(seconds)
+        self.first = False
+
+    def flush(self) -> float:
+        """The mean since the last line, of the slow steps where there are no others; then starts over."""
+        counted = len(self.window) - len(self.slow)
+        seconds = sum(self.window) - sum(self.slow) if counted else sum(self.window)
+        self.lines.append(seconds / (counted or len(self.window)))
+        self.window, self.slow = [], []
+        return self.lines[-1]
+
+    @property
+    def usual(self) -> float:
+        """The median over the lines; nan before the first."""
+        return statistics.median(self.lines) if self.lines else math.nan
+
+    @property
+    def compile_seconds(self) -> float:
+        """By how much longer the steps that compiled took than usual ones."""
+        return sum((max(seconds - self.usual, 0.0) for seconds in self.compiling), start=0.0)
 
 
 def parameters(method: Method) -> dict[str, int]:

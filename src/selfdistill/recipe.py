@@ -56,7 +56,7 @@ class DataPart(Part):
     channels: Literal[1, 3, 4] | None = Field(None, description="1 if all images are grey, else 3; 4 keeps alpha")
     augment: str | list[str] = Field(
         "auto",
-        description="auto | none | crop, flip, resized_crop, randaugment, trivialaugment, cutout, erasing,"
+        description="auto | none | crop, flip, resized_crop, rotation, randaugment, trivialaugment, cutout, erasing,"
         " MODULE:FUNCTION; segmentation: short_side, scale, crop, flip, colour, blur, MODULE:FUNCTION",
     )
     mean: list[float] | None = Field(None, description="per channel, pixels in [0, 1]; computed from the training set")
@@ -170,7 +170,13 @@ class MachinePart(Part):
     main: ClassVar[str] = "device"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that load images")
-    compile: bool = Field(False, description="torch.compile the method")
+    cache: Literal["auto", "device", "memory", "disk", "none"] = Field(
+        "auto", description="where decoded images are kept; auto: on the device where they are small, else nowhere"
+    )
+    compile: Literal["auto", "graphs"] | bool = Field(
+        "auto",
+        description="auto: on GPUs, in long runs | true | false | graphs: with CUDA graphs too",
+    )
     channels_last: bool = True
     checkpoint_minutes: float = Field(10.0, gt=0, description="longest time between two checkpoints")
     track: list[str] = Field([], description="trackers of accelerate, for example tensorboard")
@@ -192,7 +198,9 @@ class Recipe(Part):
     batch_size: Natural | None = Field(
         None, description="images per optimiser step, over all processes; 128, or 16 for segmentation"
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs, else fp32")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on GPUs and CPUs that compute with it, else fp32"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     out: str | None = Field(None, description="the run folder; runs/DATA-STUDENT-METHOD-sSEED")
     machine: MachinePart = MachinePart()

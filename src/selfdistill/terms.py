@@ -16,23 +16,27 @@ class Meter:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
+        self.rows = 0
 
+    @torch.no_grad()
     def add(self, step: Step, target: Tensor, void: int = -100) -> None:
         """Counts one micro-batch in: every term, weighed by its rows, and the accuracy of whatever is not `void`."""
         rows = len(step.logits)
-        with torch.no_grad():
-            found = {f"loss.{name}": value.detach().double() * rows for name, value in step.losses.items()}
-            found["right"] = right(step.logits, target).double()
-            found["labelled"] = labelled(target, void).double()
-            found["rows"] = torch.full_like(found["right"], rows)
-        for name, value in found.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        terms = torch.stack(list(step.losses.values())).double() * rows  # together: a GPU is told what to do one by one
+        counts = torch.stack([right(step.logits, target), labelled(target, void)]).double()
+        names = [*(f"loss.{name}" for name in step.losses), "right", "labelled"]
+        for name in names:
+            if name not in self.sums:
+                self.sums[name] = terms.new_zeros(())
+        torch._foreach_add_([self.sums[name] for name in names], [*terms.unbind(), *counts.unbind()])
+        self.rows += rows
 
     def state(self) -> dict[str, Tensor]:
-        return dict(self.sums)
+        return {name: value.clone() for name, value in self.sums.items()} | {"rows": torch.tensor(self.rows)}
 
     def load(self, state: dict[str, Tensor], device: torch.device) -> None:
-        self.sums = {name: value.to(device) for name, value in state.items()}
+        self.sums = {name: value.to(device, copy=True) for name, value in state.items() if name != "rows"}
+        self.rows = int(state.get("rows", 0))
 
     def flush(self, reduce: Callable[[Tensor], Tensor] | None = None) -> tuple[dict[str, float], float]:
         """Mean of each term over the rows, and the share of the labelled positions that are right; then starts over.
@@ -41,9 +45,10 @@ class Meter:
         `reduce` adds up over processes.
         """
         names = list(self.sums)
-        total = torch.stack([self.sums[name] for name in names])
-        values = dict(zip(names, (reduce(total) if reduce else total).tolist(), strict=True))
-        self.sums = {}
+        total = torch.stack(list(self.sums.values()))
+        total = torch.cat([total, total.new_full((1,), self.rows)])
+        values = dict(zip([*names, "rows"], (reduce(total) if reduce else total).tolist(), strict=True))
+        self.sums, self.rows = {}, 0
         rows, positions, hits = (values.pop(name) for name in ("rows", "labelled", "right"))
         accuracy = hits / positions if positions else math.nan
         return {name.removeprefix("loss."): value / rows for name, value in values.items()}, accuracy

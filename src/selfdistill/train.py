@@ -7,7 +7,6 @@ checkpoint needs no generator state, and a run resumed in the middle of an epoch
 
 import math
 import random
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -18,14 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .allocator import keep_freed_memory
+from .compiling import Compiler, usual_ones, way_of
 from .data import Plan, TrainSet, train_loader, window
 from .data.seeds import derive
 from .dense_scores import DenseScores
 from .distributed import share_buffers
 from .foreign import nearest
 from .interrupt import Interrupted, stop_signals
-from .measure import parameters, peak_memory_mib, reset_peak_memory
-from .method import Batch, Method
+from .machine import device_kind, settled_precision
+from .measure import Pace, parameters, peak_memory_mib, reset_peak_memory
+from .method import Batch, Method, Step
 from .optim import new_ema, new_optimizer, new_schedule
 from .recipe import Recipe
 from .run import Run
@@ -35,7 +37,8 @@ from .terms import Meter, warnings
 from .watch import Watch
 
 WINDOW = 50  # optimiser steps between two lines of the log, at most
-HeldOut = Callable[..., Iterable[Batch]]  # (*, rank, world) -> one process's share of the evaluation rows
+SAVE_SECONDS = 30  # between the checkpoints of epochs that take less, the first, best and last ones aside
+HeldOut = Callable[..., Iterable[Batch]]  # (*, rank, world, device) -> one process's share of the evaluation rows
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -47,6 +50,7 @@ class Result(NamedTuple):
     step: int
     seconds_per_step: float  # median over the log's windows, input included
     peak_memory_mib: float | None
+    compile_seconds: float  # by which the steps that compiled were slower than that; 0 where nothing was compiled
 
 
 def fit(
@@ -102,6 +106,8 @@ class Training:
         self.accelerator = new_accelerator(recipe)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.plan = Plan(
             len(train_set),
             recipe.batch_size,
@@ -117,16 +123,13 @@ class Training:
         optimizer = new_optimizer(method, recipe.optim)
         self.schedule = new_schedule(optimizer, recipe.optim, self.schedule_steps)
         self.ema = new_ema(method.student, recipe.optim)
-        if recipe.machine.compile:
-            method.compile(fullgraph=True)
+        self.compiler = new_compiler(method, recipe, self.accelerator, self.last_step)
         self.method, self.optimizer = self.accelerator.prepare(method.train(), optimizer)
         self.meter = Meter()
         self.epoch = self.step = self.step_in_epoch = 0
         self.best: float | None = None
         self.scores: Scores | DenseScores | None = None
-        self.window: list[float] = []  # seconds of the steps since the last log line
-        self.cold = True  # whether the next log line's steps include the first, slow one
-        self.paces: list[float] = []  # seconds per step, one for each log line
+        self.pace = Pace()
         self.warned: set[str] = set()
 
     def go(self) -> Result:
@@ -143,8 +146,9 @@ class Training:
             self.scores,
             self.epochs_begun,
             self.step,
-            statistics.median(self.paces) if self.paces else math.nan,
+            self.pace.usual,
             peak_memory_mib(self.device),
+            self.pace.compile_seconds,
         )
         self.log({"kind": "end", "split": self.split, **result._asdict(), "parameters": parameters(self.plain)})
         return result
@@ -152,16 +156,23 @@ class Training:
     def one_epoch(self, stop: list[str]) -> None:
         """Trains what is left of the current epoch, or up to the last step, then scores and saves."""
         self.scores = None
-        steps = self.plan.epoch(self.epoch)[self.step_in_epoch :][: self.last_step - self.step]
-        loader = iter(train_loader(self.train_set, steps, workers=self.recipe.machine.workers, pin_memory=self.on_gpu))
+        every = self.plan.epoch(self.epoch)
+        part = slice(self.step_in_epoch, self.step_in_epoch + self.last_step - self.step)
+        steps = every[part]
+        usual = usual_ones([[len(rows) for rows in step] for step in every], first_epoch=self.epoch == 0)[part]
+        machine = self.recipe.machine
+        place = {"device": self.device, "channels_last": machine.channels_last}
+        loader = iter(train_loader(self.train_set, steps, workers=machine.workers, **place))
         started = time.perf_counter()
-        for number, micro_batches in enumerate(steps, 1):
-            self.one_step(loader, [len(rows) for rows in micro_batches])
-            self.window.append(time.perf_counter() - started)
+        for number, (micro_batches, fits) in enumerate(zip(steps, usual, strict=True), 1):
+            compiles = self.one_step(loader, [len(rows) for rows in micro_batches], fits)
+            full = len(self.pace.window) + 1 >= WINDOW or number == len(steps)
+            means = self.meter.flush(self.sum_over_processes) if full else None  # this waits for the device
+            self.pace.add(time.perf_counter() - started, compiles=compiles)
             started = time.perf_counter()
             self.watch.stepped(self.step)
-            if len(self.window) >= WINDOW or number == len(steps):
-                self.log_window()
+            if means is not None:
+                self.log_window(*means)
             if self.asked_to_stop(stop):
                 self.save()
                 raise Interrupted(f"{(stop or ['another process'])[0]}: stopped after step {self.step}")
@@ -171,19 +182,23 @@ class Training:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.close_epoch()
 
-    def one_step(self, loader: Iterator[Batch], rows: list[int]) -> None:
-        """One optimiser step over micro-batches of so many `rows`: the gradient is the mean over all of them."""
+    def one_step(self, loader: Iterator[Batch], rows: list[int], usual: list[bool]) -> bool:
+        """One optimiser step over micro-batches of so many `rows`: the gradient is the mean over all of them.
+
+        `usual` are those that run compiled, where anything does. Gives whether one had to be compiled first. Nothing in
+        here waits for the device.
+        """
         self.schedule.step_update(self.step)
-        progress = torch.tensor(self.step / self.schedule_steps, device=self.device)
+        compiles = False
         for micro, count in enumerate(rows):
-            batch = self.to_device(next(loader))
+            batch = next(loader)
             seed_generators(self.recipe.seed, self.step, micro, self.rank)
             if self.mix is not None:
                 batch = self.mix(batch)
             last = micro == len(rows) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.method):
-                step = self.method(batch, progress)
-                self.accelerator.backward(step.loss * (count / sum(rows)))
+                step = self.one_pass(batch, count / sum(rows), usual[micro])
+            compiles |= self.compiler.unsteady
             self.meter.add(step, batch.target, self.plain.task.void)
         self.clip()
         self.optimizer.step()
@@ -192,14 +207,29 @@ class Training:
         self.plain.after_step()
         if self.ema is not None:
             self.ema.update(self.plain.student, step=self.step)
+        return compiles
+
+    def one_pass(self, batch: Batch, share: float, usual: bool) -> Step:
+        """The method forward and backward on a micro-batch that is a `share` of its step, compiled if it is `usual`."""
+        progress = torch.full((), self.step / self.schedule_steps, device=self.device)  # torch.tensor would wait
+
+        def work() -> Step:
+            step = self.method(batch, progress)
+            self.accelerator.backward(step.loss * share)
+            return step
+
+        step = self.compiler(work, usual=usual, mixed=batch.target.is_floating_point())
+        if self.compiler.failure is not None:
+            self.warn("compile", self.compiler.failure)
+        return step
 
     def clip(self) -> None:
         """Holds the gradient within the recipe's bounds, its values first and then its norm."""
-        optim, parameters = self.recipe.optim, list(self.method.parameters())
+        optim = self.recipe.optim
         if optim.clip_value is not None:
-            self.accelerator.clip_grad_value_(parameters, optim.clip_value)
+            self.accelerator.clip_grad_value_(self.method.parameters(), optim.clip_value)
         if optim.clip is not None:
-            self.accelerator.clip_grad_norm_(parameters, optim.clip)
+            self.accelerator.clip_grad_norm_(self.method.parameters(), optim.clip)
 
     def asked_to_stop(self, stop: list[str]) -> bool:
         """Whether a signal came; several processes agree on it every tenth step, so that none waits for another."""
@@ -207,7 +237,7 @@ class Training:
             return bool(stop)
         if self.step % 10:
             return False
-        return bool(self.sum_over_processes(torch.tensor(len(stop), device=self.device)))
+        return bool(self.sum_over_processes(torch.full((), len(stop), device=self.device)))
 
     @property
     def epochs_begun(self) -> int:
@@ -217,19 +247,8 @@ class Training:
     def on_gpu(self) -> bool:
         return self.device.type == "cuda"
 
-    def to_device(self, batch: Batch) -> Batch:
-        """The batch on the training device, images in the memory format of the weights."""
-        moved = Batch(*(None if each is None else each.to(self.device, non_blocking=True) for each in batch))
-        if self.recipe.machine.channels_last:
-            moved = moved._replace(images=moved.images.contiguous(memory_format=torch.channels_last))
-        return moved
-
-    def log_window(self) -> None:
+    def log_window(self, losses: dict[str, float], accuracy: float) -> None:
         """Writes the means since the last line and warns of terms that cannot be right."""
-        losses, accuracy = self.meter.flush(self.sum_over_processes)
-        warm = self.window[1:] if self.cold and len(self.window) > 1 else self.window
-        self.paces.append(sum(warm) / len(warm))
-        self.window, self.cold = [], False
         self.log(
             {
                 "kind": "train",
@@ -238,17 +257,21 @@ class Training:
                 "lr": self.optimizer.param_groups[0]["lr"],
                 "losses": losses,
                 "accuracy": accuracy,
-                "seconds_per_step": self.paces[-1],
+                "seconds_per_step": self.pace.flush(),
             }
         )
         asleep = (self.step - 1) / self.schedule_steps < self.plain.warmup  # as the last step saw it
         for key, sentence in warnings(losses, asleep=asleep):
-            if key not in self.warned:
-                self.warned.add(key)
-                self.log({"kind": "warning", "epoch": self.epoch + 1, "step": self.step, "text": sentence})
-                self.watch.warned(f"step {self.step}: {sentence}")
+            self.warn(key, sentence)
         if not all(math.isfinite(value) for value in losses.values()):
             self.refuse_broken_student()
+
+    def warn(self, key: str, sentence: str) -> None:
+        """Tells the user once, and the log."""
+        if key not in self.warned:
+            self.warned.add(key)
+            self.log({"kind": "warning", "epoch": self.epoch + 1, "step": self.step, "text": sentence})
+            self.watch.warned(f"step {self.step}: {sentence}")
 
     def refuse_broken_student(self) -> None:
         """Raises `ValueError` where a weight or a score is NaN or infinite: no step mends that, and none may ship."""
@@ -264,7 +287,7 @@ class Training:
         return self.accelerator.reduce(values, reduction="sum")
 
     def close_epoch(self) -> None:
-        """Scores the student that would ship now, and saves everything."""
+        """Scores the student that would ship now, and saves everything, unless that was done a moment ago."""
         self.scores = self.evaluate()
         self.refuse_broken_student()
         better = False
@@ -280,6 +303,9 @@ class Training:
             )
             better = self.split == "val" and (self.best is None or self.scores.main > self.best)
             self.best = self.scores.main if better else self.best
+        ends = self.epochs_begun == 1 or self.step == self.last_step
+        if not (better or ends or time.monotonic() - self.saved_at > SAVE_SECONDS):
+            return
         self.save(best=better)
         if self.run is not None and self.rank == 0:
             progress = {"epoch": self.epochs_begun, "step": self.step, "scores": self.scores}
@@ -298,7 +324,7 @@ class Training:
         task = self.plain.task
         return evaluate(
             self.shipped,
-            self.held_out(rank=self.rank, world=self.world),
+            self.held_out(rank=self.rank, world=self.world, device=self.device),
             num_classes=task.num_classes,
             kind=task.kind,
             void=task.void,
@@ -343,8 +369,8 @@ class Training:
             "scaler": None if scaler is None else scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "meter": self.meter.state(),
-            "window": self.window,
-            "paces": self.paces,
+            "window": self.pace.window,
+            "paces": self.pace.lines,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -355,13 +381,15 @@ class Training:
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.meter.load(state["meter"], self.device)
-        for name in ("epoch", "step", "step_in_epoch", "best", "window", "paces"):
+        self.pace.window, self.pace.lines = state["window"], state["paces"]
+        for name in ("epoch", "step", "step_in_epoch", "best"):
             setattr(self, name, state[name])
         if self.run is not None and self.rank == 0:
             self.run.rewind(self.step)
 
     def close(self) -> None:
-        """Gives the method back as it came, without accelerate's wrapping of its forward."""
+        """Gives the method back as it came, without accelerate's wrapping of its forward and without a compiled one."""
+        self.compiler.close()
         self.accelerator.unwrap_model(self.method, keep_fp32_wrapper=False)
         if self.recipe.machine.track:
             self.accelerator.end_training()
@@ -369,7 +397,8 @@ class Training:
 
 def preflight(method: Method, recipe: Recipe) -> None:
     """Raises the `ValueError`s of `fit` for a recipe that cannot be trained here, without training."""
-    new_accelerator(recipe)
+    device = new_accelerator(recipe).device
+    way_of(recipe.machine.compile, device, 0, accumulate=recipe.optim.accumulate)
     new_optimizer(method, recipe.optim)
 
 
@@ -382,25 +411,26 @@ def length(recipe: Recipe, steps_per_epoch: int) -> tuple[int, int]:
     return planned, min(planned, recipe.max_steps or planned)
 
 
+def new_compiler(method: Method, recipe: Recipe, accelerator: Any, steps: int) -> Compiler:
+    """What runs the method's steps in a run of so many, compiled or not."""
+    setting = recipe.machine.compile
+    way = way_of(setting, accelerator.device, steps, accumulate=recipe.optim.accumulate)
+    strict = setting != "auto" or accelerator.num_processes > 1  # other processes wait in the middle of the step
+    return Compiler(method, way, strict=strict)
+
+
 def new_accelerator(recipe: Recipe) -> Any:
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, GradientState
 
     AcceleratorState._reset_state()  # an earlier fit of this process may have had another precision
     GradientState._reset_state()
-    cpu = recipe.machine.device == "cpu" or (recipe.machine.device == "auto" and not torch.cuda.is_available())
-    if recipe.machine.device in ("cuda", "mps") and not getattr(torch, recipe.machine.device).is_available():
-        raise ValueError(f"machine.device={recipe.machine.device} and this machine has none; use auto or cpu")
+    kind, precision = device_kind(recipe), settled_precision(recipe)
     refuse_absent_trackers(recipe.machine.track)
-    precision = recipe.precision
-    if precision == "auto":
-        precision = "bf16" if not cpu and torch.cuda.is_bf16_supported() else "fp32"
-    if precision == "fp16" and cpu:
-        raise ValueError("precision=fp16 needs a GPU; on a CPU use bf16 or fp32")
     whole = recipe.optim.accumulate == 1  # a static graph allows parameters without gradient, but no accumulation
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
-        cpu=cpu,
+        cpu=kind == "cpu",
         log_with=recipe.machine.track or None,
         project_dir=Path(recipe.out or "."),
         kwargs_handlers=[DistributedDataParallelKwargs(static_graph=whole, find_unused_parameters=not whole)],
@@ -421,6 +451,10 @@ def refuse_absent_trackers(names: list[str]) -> None:
 def seed_generators(*parts: int) -> None:
     """Seeds torch's, Python's and numpy's global generators with a hash of `parts`."""
     seed = derive(*parts) % 2**32
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed also asks for devices that are not there: 70 us
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)

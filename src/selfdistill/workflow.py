@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from .build import SCORED, Job, build
-from .data import Draw, Rows, eval_loader, eval_transform, open_rows, open_splits, window
+from .build import Job, build, scored_at_once
+from .data import Draw, EvalSet, Rows, eval_loader, eval_transform, open_rows, open_splits, window
 from .dense_scores import DenseScores
 from .display import Lines, Live, LogFile, Several, console, line
 from .environment import environment
@@ -88,7 +88,8 @@ def refuse_whole_images(job: Job) -> None:
 
 def facts(job: Job) -> dict[str, Any]:
     """What environment.json says of a run."""
-    return environment(data=job.fingerprint, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return environment(data=job.fingerprint, processes=processes, precision=job.recipe.precision)
 
 
 def train_run(job: Job, run: Run, *, resume: bool, title: str | None = None) -> Result:
@@ -185,7 +186,7 @@ def score_run(path: Path, source: str | None) -> tuple[Scores | DenseScores, dic
     rows = held_out_rows(part, kind) if source is None else open_rows(fresh(part), source, classes, kind)
     scores = evaluate(
         load_student(path).to(device()),
-        eval_loader(rows, eval_transform(part, kind), batch_size=SCORED[kind]),
+        eval_loader(EvalSet(rows, eval_transform(part, kind)), batch_size=scored_at_once(part, kind)),
         num_classes=len(classes),
         kind=kind,
         window=window(part),

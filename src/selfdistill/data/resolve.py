@@ -8,9 +8,10 @@ from PIL import Image
 
 from ..recipe import DataPart
 from . import augment, joint
-from .augment import DEFAULT_SIZE, Middle, is_small
+from .augment import DEFAULT_SIZE
 from .images import GREY, to_channels
-from .rows import Rows, Subset, over_rows, spread
+from .presentation import Middle, is_small
+from .rows import Rows, Subset, over_rows, spread, threads_for
 from .splits import VAL_FRACTION, Splits
 
 STATISTICS = {True: 10_000, False: 2_000}  # small images, larger ones: rows that mean and std are computed from
@@ -129,7 +130,7 @@ def statistics(rows: Rows, channels: int, show: Show, most: int) -> tuple[list[f
             counts += [np.bincount(pixels[:, k], minlength=256) for k in range(channels)]
         return counts
 
-    counts = sum(over_rows(count, spread(len(rows), most)))
+    counts = sum(over_rows(count, spread(len(rows), most), threads=threads_for(rows)))
     values = np.arange(256) / 255
     shares = counts / counts.sum(axis=1, keepdims=True)
     mean = shares @ values

@@ -20,6 +20,7 @@ from .images import Format, Source, read_format, read_image, refuse_mode
 HEADERS = 50_000  # images whose headers are read, at about 20 us each
 DECODED = 5_000  # sets of up to so many images are decoded whole
 THREADS = 4
+LITTLE = 2**14  # bytes of an image that is decoded in the time threads take to take turns
 BLOCK = 256
 
 
@@ -228,8 +229,13 @@ def spread(count: int, most: int) -> list[int]:
     return list(range(count)) if count <= most else [i * count // most for i in range(most)]
 
 
-def over_rows(work: Callable[[Sequence[int]], Any], rows: Sequence[int]) -> list[Any]:
+def over_rows(work: Callable[[Sequence[int]], Any], rows: Sequence[int], *, threads: int = THREADS) -> list[Any]:
     """`work(block)` for blocks of `rows`, in order, on a few threads: decoding and reading release the interpreter."""
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, blocks))
+
+
+def threads_for(rows: Rows) -> int:
+    """How many threads decode rows fastest, by the first: little images in memory leave too little to do beside."""
+    return 1 if len(rows) and rows.size(0) < LITTLE and not isinstance(rows.source(0), str) else THREADS

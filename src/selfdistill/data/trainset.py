@@ -1,178 +1,210 @@
-"""Rows -> batches: augmentation, views and partners drawn per (seed, epoch, row), and the loaders that stack them."""
+"""Rows and a transform -> what a batch is made of: views and partners drawn per (seed, epoch, row)."""
 
-import os
-import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int64, Shaped
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..method import Batch
+from .cache import Store
+from .dice import below, keys_from, uniform
 from .plan import Draw
 from .rows import Rows
 from .seeds import derive, private_generators
-
-Parts = Sequence[Sequence[Any]]  # the keys of a data set, batch by batch
-Transform = Callable[..., Any]  # from what `Rows.shown` gives it: the image, and the mask where there is one
+from .steps import Stages
 
 AUGMENT, PARTNER, CHOICE = 2, 3, 4  # what a seed is for; 1 is the order of `Plan`
+Transform = Callable[..., Any]  # from what `Rows.shown` gives it: the image, and the mask where there is one
 
 
-class TrainSet(Dataset[Batch]):
-    """One augmented row per `Draw`, as a `Batch` without its first axis.
+class Loaded(NamedTuple):
+    """Rows as they leave what is done image by image; `p` pictures of each, its own one first."""
+
+    images: Shaped[Tensor, "p b c h w"]
+    target: Tensor
+
+
+class Whole(Stages):
+    """A transform that has no stages: done image by image, from beginning to end."""
+
+    random, settled = True, False
+
+    def __init__(self, transform: Transform) -> None:
+        self.transform = transform
+
+    def head(self, *stored: Any) -> tuple[Any, ...]:
+        return stored
+
+    def one(self, shown: tuple[Any, ...], keys: Tensor) -> Any:
+        return self.transform(*shown)
+
+    def finish(self, images: Tensor, keys: Tensor) -> Tensor:
+        return images
+
+    def on(self, device: torch.device, memory_format: torch.memory_format) -> "Whole":
+        return self
+
+
+class RowSet(ABC, Dataset[Batch]):
+    """Rows as a transform presents them, in its stages."""
+
+    def __init__(self, rows: Rows, transform: Transform | Stages, cache: str) -> None:
+        self.rows = rows
+        self.stages: Stages = transform if isinstance(transform, Stages) else Whole(transform)
+        self.store = Store(rows, self.stages, cache)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @abstractmethod
+    def pictures(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
+        """The rows of which the pictures are that one epoch sees of some rows."""
+
+    @abstractmethod
+    def keys(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
+        """What these pictures draw from, see `dice`."""
+
+    @abstractmethod
+    def row(self, draw: Draw, rows: list[int], keys: Int64[Tensor, " p"]) -> tuple[list[Tensor], Tensor]:
+        """The pictures of one row, made of `rows` as far as it must be image by image, and its target."""
+
+    def loaded(self, rows: Sequence[int], epoch: int) -> Loaded:
+        """Several rows, stacked. Raises `ValueError` for images, or masks, that differ in size."""
+        numbers = torch.tensor(rows)
+        made_of, keys = self.pictures(numbers, epoch).T.tolist(), self.keys(numbers, epoch).T
+        found = [self.row(Draw(epoch, row), *each) for row, *each in zip(rows, made_of, keys, strict=True)]
+        pictures, targets = zip(*found, strict=True)
+        images = [picture for each in zip(*pictures, strict=True) for picture in each]
+        _refuse_sizes("images", images)
+        _refuse_sizes("target", targets)
+        return Loaded(torch.stack(images).unflatten(0, (-1, len(rows))), torch.stack(targets))
+
+    def batch(self, images: Shaped[Tensor, "p b c h w"], target: Tensor, row: Int64[Tensor, " b"]) -> Batch:
+        """Finished pictures as methods take them."""
+        return Batch(images[0], target, row)
+
+
+class TrainSet(RowSet):
+    """Augmented rows: of each its image, further `views` of it, and `partners`.
 
     A view is one further draw of `transform`; a partner is another random row of the same label, the row itself only
     where it is alone in its class, and different rows where the class has enough. Everything drawn depends on
-    (seed, epoch, row, view) alone, so order, workers and resuming change nothing, nor do `views` and `partners` change
-    `images`.
+    (seed, epoch, row, view) alone, so order, workers, caching and resuming change nothing, nor do `views` and
+    `partners` change `images`.
     """
 
-    def __init__(self, rows: Rows, transform: Transform, *, seed: int, views: int = 0, partners: int = 0) -> None:
-        self.rows, self.transform = rows, transform
+    def __init__(
+        self, rows: Rows, transform: Transform, *, seed: int, views: int = 0, partners: int = 0, cache: str = "none"
+    ) -> None:
+        super().__init__(rows, transform, cache)
         self.seed, self.views, self.partners = seed, views, partners
         if partners:
             self.by_label = torch.argsort(rows.labels, stable=True)
             self.place = torch.empty_like(self.by_label)  # the inverse: where in `by_label` a row stands
             self.place[self.by_label] = torch.arange(len(rows))
-            self.ends = rows.counts().cumsum(0)
-
-    def __len__(self) -> int:
-        return len(self.rows)
+            self.counts = rows.counts()
 
     def __getitem__(self, draw: Draw) -> Batch:
-        epoch, row = draw
-        views: list[Tensor] = []
-        with private_generators() as seed:
+        """One row, as a `Batch` without its first axis."""
+        images, target = self.loaded([draw.row], draw.epoch)
+        keys = self.keys(torch.tensor([draw.row]), draw.epoch)
+        finished = self.stages.finish(images.flatten(0, 1), keys.flatten()).unflatten(0, images.shape[:2])
+        batch = self.batch(finished, target, torch.tensor([draw.row]))
+        return Batch(*(None if each is None else each[0] for each in batch))
 
-            def drawn(purpose: int, number: int) -> Transform:
-                def transform(*stored: Any) -> Any:
-                    seed(derive(self.seed, epoch, row, purpose, number))
-                    return self.transform(*stored)
+    def pictures(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
+        own = rows.repeat(1 + self.views, 1)
+        return torch.cat([own, self.chosen(rows, epoch)]) if self.partners else own
 
-                return transform
+    def keys(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
+        return keys_from([derive(self.seed, epoch, *purpose) for purpose in self.purposes], rows)
 
-            def with_views(*stored: Any) -> Any:  # of an image that is decoded once
-                images, *others = [drawn(AUGMENT, number)(*stored) for number in range(1 + self.views)]
-                views.extend(others)
-                return images
+    @property
+    def purposes(self) -> list[tuple[int, int]]:
+        """What each picture of a row is, and which of its kind."""
+        own = [(AUGMENT, number) for number in range(1 + self.views)]
+        return own + [(PARTNER, number) for number in range(self.partners)]
 
-            images, target = self.rows.shown(row, with_views)
-            others = self._partners(draw) if self.partners else []
-            partners = [self.rows.shown(other, drawn(PARTNER, n))[0] for n, other in enumerate(others)]
-        return Batch(images, target, torch.tensor(row), _stacked(views), _stacked(partners))
+    def row(self, draw: Draw, rows: list[int], keys: Int64[Tensor, " p"]) -> tuple[list[Tensor], Tensor]:
+        with private_generators() if self.stages.random else nullcontext(_ignored) as seed:
 
-    def _partners(self, draw: Draw) -> list[int]:
-        """Rows of the same label, never `draw.row` unless it is alone, different ones where there are enough."""
-        label, place = int(self.rows.labels[draw.row]), int(self.place[draw.row])
-        start = int(self.ends[label - 1]) if label else 0
-        others = range(start, max(int(self.ends[label]) - 1, start + 1))  # places with that of this row taken out
-        dice = random.Random(derive(self.seed, *draw, CHOICE))
-        enough = len(others) >= self.partners
-        chosen = dice.sample(others, self.partners) if enough else dice.choices(others, k=self.partners)
-        alone = int(self.ends[label]) - start == 1
-        return [int(self.by_label[other + (other >= place and not alone)]) for other in chosen]
+            def drawn(number: int, shown: Any) -> Any:
+                seed(derive(self.seed, *draw, *self.purposes[number]))
+                return self.stages.one(shown, keys[number : number + 1])
 
+            more: list[Tensor] = []
 
-class EvalSet(Dataset[Batch]):
-    """One row per row number, always the same."""
+            def with_views(shown: Any) -> Any:  # of an image that is decoded once
+                own, *views = [drawn(number, shown) for number in range(1 + self.views)]
+                more.extend(views)
+                return own
 
-    def __init__(self, rows: Rows, transform: Transform) -> None:
-        self.rows, self.transform = rows, transform
+            own, target = self.store.shown(draw.row, with_views)
+            for number in range(1 + self.views, len(rows)):
+                more.append(self.store.shown(rows[number], lambda shown, number=number: drawn(number, shown))[0])
+        return [own, *more], target
 
-    def __getitem__(self, row: int) -> Batch:
-        images, target = self.rows.shown(row, self.transform)
-        return Batch(images, target, torch.tensor(row))
+    def chosen(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "m b"]:
+        """Partners of each row: never itself unless it is alone, different ones where there are enough.
 
+        The others of a class stand in a circle behind the row. As many different steps along it are drawn as there are
+        partners: each a place among those that are still free.
+        """
+        label, place = self.rows.labels[rows], self.place[rows]
+        count = self.counts[label]
+        start = (self.counts.cumsum(0) - self.counts)[label]
+        others = (count - 1).clamp(min=1)
+        numbers = uniform(keys_from([derive(self.seed, epoch, CHOICE)], rows)[0], self.partners)
+        enough = others >= self.partners
+        taken: list[Tensor] = []
+        for done, number in enumerate(numbers):
+            step = below(number, (others - done).where(enough, others))
+            for other in torch.stack(taken).sort(dim=0).values if taken else ():
+                step = step + (enough & (step >= other))  # a free place counts those taken before it
+            taken.append(step)
+        steps = (1 + torch.stack(taken)).where(count > 1, 0)
+        return self.by_label[start + (place - start + steps) % count]
 
-def train_loader(
-    dataset: TrainSet, steps: Sequence[Sequence[Sequence[Draw]]], *, workers: int = 0, pin_memory: bool = False
-) -> Iterable[Batch]:
-    """One `Batch` per micro-batch of `steps`, in order. An image that cannot be used raises `ValueError`."""
-    return Batches(dataset, [part for step in steps for part in step], workers=workers, pin_memory=pin_memory)
-
-
-def eval_loader(
-    rows: Rows,
-    transform: Transform,
-    *,
-    batch_size: int,
-    workers: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    pin_memory: bool = False,
-) -> Iterable[Batch]:
-    """Every row of this process's share `rows[rank::world]` once and in order; the last batch may be smaller.
-
-    Images with masks are shown at sizes of their own: where these differ, only a `batch_size` of 1 does not raise
-    `ValueError`.
-    """
-    share = range(rank, len(rows), world)
-    parts = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
-    return Batches(EvalSet(rows, transform), parts, workers=workers, pin_memory=pin_memory)
+    def batch(self, images: Shaped[Tensor, "p b c h w"], target: Tensor, row: Int64[Tensor, " b"]) -> Batch:
+        own, views, partners = images.split([1, self.views, self.partners])
+        return Batch(own[0], target, row, *(_by_row(each) if len(each) else None for each in (views, partners)))
 
 
-class Batches(Iterable[Batch]):
-    """Stacked rows of a data set, one batch per list of its keys; iterating draws nothing from any global generator."""
+class EvalSet(RowSet):
+    """Rows as evaluation shows them, always the same."""
 
-    def __init__(self, dataset: Dataset[Batch], parts: Parts, *, workers: int, pin_memory: bool) -> None:
-        self.parts = parts
-        self.loader = DataLoader(
-            _Parts(dataset, parts),
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=min(workers, len(parts), os.cpu_count() or 1),
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # else every iteration takes one number from torch's own
-        )
+    def __init__(self, rows: Rows, transform: Transform, *, cache: str = "none") -> None:
+        super().__init__(rows, transform, cache)
 
-    def __len__(self) -> int:
-        return len(self.parts)
+    def pictures(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "1 b"]:
+        return rows[None]
 
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
-            if isinstance(batch, _Failure):
-                raise ValueError(batch.message)
-            yield batch
+    def keys(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "1 b"]:
+        return torch.zeros_like(rows)[None]  # nothing is drawn
+
+    def row(self, draw: Draw, rows: list[int], keys: Int64[Tensor, " p"]) -> tuple[list[Tensor], Tensor]:
+        own, target = self.store.shown(draw.row, lambda shown: self.stages.one(shown, keys))
+        return [own], target
 
 
-class _Failure(NamedTuple):
-    """An error on its way out of a worker: raised there, it would arrive as the text of a traceback."""
-
-    message: str
+def _ignored(seed: int) -> None:
+    pass
 
 
-class _Parts(Dataset[Batch]):
-    def __init__(self, dataset: Dataset[Batch], parts: Parts) -> None:
-        self.dataset, self.parts = dataset, parts
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __getitem__(self, number: int) -> Batch | _Failure:
-        try:
-            rows = [self.dataset[key] for key in self.parts[number]]
-            _refuse_sizes(rows)
-        except ValueError as error:
-            return _Failure(str(error))
-        return Batch(*map(_stacked, zip(*rows, strict=True)))
+def _by_row(images: Shaped[Tensor, "p b c h w"]) -> Shaped[Tensor, "b p c h w"]:
+    return images.transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
 
-def _refuse_sizes(rows: Sequence[Batch]) -> None:
+def _refuse_sizes(name: str, tensors: Sequence[Tensor]) -> None:
     """Raises `ValueError` for images, or masks, that cannot be stacked."""
-    for name in ("images", "target"):
-        shapes = sorted({tuple(getattr(row, name).shape) for row in rows})
-        if len(shapes) > 1:
-            raise ValueError(
-                f"{name} of the shapes {shapes[0]} and {shapes[1]} do not make one batch; "
-                "where sizes differ, batch_size=1 is allowed"
-            )
-
-
-def _stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    return torch.stack(list(tensors)) if len(tensors) and tensors[0] is not None else None
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    shapes = sorted({tuple(each.shape) for each in tensors})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"{name} of the shapes {shapes[0]} and {shapes[1]} do not make one batch; "
+            "where sizes differ, batch_size=1 is allowed"
+        )

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .heads import SEVERAL
-from .points import Map, Point, enlarge
+from .points import Map, Point, Pointwise, enlarge
 
 
 class SelfTeacher(nn.Module):
@@ -42,7 +42,7 @@ class SelfTeacher(nn.Module):
         self.fc = SEVERAL[kind](self.channels, num_classes)
 
     def forward(self, features: list[Map]) -> tuple[Float[Tensor, "b k *pos"], list[Map]]:
-        activated = [F.relu(feature) for feature in features]
+        activated = [rectified(feature) for feature in features]
         for bifpn in self.passes:
             refined, activated = bifpn(activated, preactivation=self.preactivation)
         return self.fc(activated), refined
@@ -182,10 +182,16 @@ def separable(width: int, depth: int) -> nn.Sequential:
         layers += [
             nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
-            nn.Conv2d(width, width, 1, bias=False),
+            Pointwise(width, width),
             nn.BatchNorm2d(width),
         ]
     return nn.Sequential(*layers[1:])
+
+
+def rectified(feature: Map) -> Map:
+    """The map after its ReLU: itself where a ReLU gave it, which the record of autograd tells."""
+    known = None if torch.compiler.is_compiling() else feature.grad_fn  # a compiler sees two ReLUs in a row by itself
+    return feature if known is not None and known.name() == "ReluBackward0" else F.relu(feature)
 
 
 def shrink(feature: Float[Tensor, "b c _h _w"], like: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:

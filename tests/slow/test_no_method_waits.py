@@ -1,0 +1,16 @@
+"""No step of any method waits for the device; how that is seen is told in `test_no_waiting`."""
+
+import pytest
+
+from selfdistill import list_methods
+from selfdistill.methods import find_method
+from test_no_waiting import on_meta, one_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures(on_meta.__name__)]
+
+CASES = [(name, kind) for name in list_methods() for kind in sorted(find_method(name).tasks)]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_no_step_of_a_method_waits_for_the_device(name, kind):
+    one_run(find_method(name), kind)
