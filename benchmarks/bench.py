@@ -20,12 +20,13 @@ import torch
 
 from pages import Page, file_name, tell
 from selfdistill.environment import computes_bfloat16, environment
-from stepping import chip, threads
+from stepping import add_device, chip, threads
 
 HERE = Path(__file__).parent
 SECTIONS = {  # heading -> what is run, {half} being the precision in which the machine is fastest
-    "FRSKD": "overhead.py --students cifar:resnet18 --methods frskd,deep_supervision,sla --precision {half}",
+    "FRSKD": "overhead.py --students cifar:resnet18 --methods frskd,deep_supervision --batch 64 --precision {half}",
     "FRSKD in float32": "overhead.py --students cifar:resnet18 --methods frskd --batch 64 --turns 5",
+    "Where the time goes": "operations.py --method frskd --student cifar:resnet18 --batch 64 --precision {half}",
     "Every method": "overhead.py --students cifar:resnet20 --turns 5",
     "Students": "overhead.py --methods frskd --turns 5 --students "
     "cifar:wrn-16-2,cifar:resnet32x4,cifar:vgg8,cifar:mobilenetv2,cifar:shufflenetv2,timm:resnet18",
@@ -36,6 +37,7 @@ SECTIONS = {  # heading -> what is run, {half} being the precision in which the 
     "Processes": "scaling.py --axes processes --batch 64",
 }
 QUICK = {  # every script once, as small as it gets
+    "Where the time goes": "operations.py --method frskd --student cifar:resnet8 --size 8 --batch 4 --rows 3",
     "Every method": "overhead.py --students cifar:resnet8 --methods frskd --size 8 --batch 4 --turns 2",
     "Epochs": "throughput.py data=digits data.limit=40 student=cifar:resnet8 batch_size=16 --epochs 2",
     "Growth": "scaling.py --student cifar:resnet8 --methods baseline --axes classes --size 8 --batch 4 --turns 2",
@@ -45,7 +47,7 @@ QUICK = {  # every script once, as small as it gets
 def main(words: list[str] | None = None) -> Path:
     """Runs what the page does not hold yet, and gives the page's path; ends with 1 where something failed."""
     given = arguments(words)
-    device = torch.device(given.device)
+    device = given.device
     hardware = chip(device) if device.type == "cuda" else f"{chip(device)}, {threads(torch.get_num_threads())}"
     path = given.page or HERE / "results" / file_name(hardware, date.today())
     page = Page(path, f"{hardware}, {date.today():%B %Y}\n\n{versions()}")
@@ -75,7 +77,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--page", type=Path, help="the Markdown file to write")
     parser.add_argument("--only", nargs="*", choices=[*SECTIONS], metavar="HEADING", help=", ".join(SECTIONS))
     parser.add_argument("--again", action="store_true", help="measure also what the page holds")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--quick", action="store_true", help="a try of every script at the smallest size")
     return parser.parse_args(words)
 

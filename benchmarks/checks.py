@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pages import ended
 from selfdistill import Batch, Method, list_methods
 from selfdistill.build import build
 from selfdistill.methods import find_method
@@ -27,7 +28,7 @@ from selfdistill.recipe import read
 from selfdistill.task import Task
 from selfdistill.train import fit
 from selfdistill.watch import Watch
-from stepping import Setting, Stepper, made, noise
+from stepping import Setting, Stepper, add_device, made, noise
 
 STUDENTS = {"classification": ("cifar:resnet8", 16), "segmentation": ("smp:Unet/resnet18", 32)}
 ROWS, CLASSES = 8, 10
@@ -216,15 +217,15 @@ def golden() -> str:
 def main(words: list[str] | None = None) -> dict[str, str]:
     """Carries out the checks of some methods, and prints what each found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list_methods())
     given: Any = parser.parse_args(words)
     found = {}
     for check in names(given.methods):
-        found[check] = told(check, torch.device(given.device))
+        found[check] = told(check, given.device)
         print(f"{check}: {found[check]}", flush=True)
     return found
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

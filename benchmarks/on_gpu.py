@@ -23,14 +23,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 import checks
 from bench import HERE, versions
 from pages import Page, table, tell
 from selfdistill import list_methods
 from selfdistill.run import Run
-from stepping import chip
+from stepping import chip, device
 
 RECIPE = HERE.parent / "recipes/cifar100/resnet18_frskd.yaml"
 SPARE = 20.0  # seconds: what is begun with fewer left would hardly get anywhere
@@ -75,7 +73,7 @@ class Work:
     """What has been done and what is left, in a folder that outlives the command."""
 
     def __init__(self, given: argparse.Namespace) -> None:
-        self.given, self.extent, self.device = given, QUICK if given.quick else FULL, torch.device(given.device)
+        self.given, self.extent, self.device = given, QUICK if given.quick else FULL, given.device
         self.out, self.until = given.out, time.monotonic() + 60 * given.minutes
         self.out.mkdir(parents=True, exist_ok=True)
         self.page = Page(self.out / "page.md", f"{chip(self.device)}, {date.today():%B %Y}\n\n{versions()}")
@@ -199,7 +197,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", default="torchvision:CIFAR10", help="any source of a recipe")
     parser.add_argument("--out", type=Path, default=Path("build/gpu"))
     parser.add_argument("--minutes", type=float, default=24 * 60.0)
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", type=device, default="cuda")
     parser.add_argument("--quick", action="store_true", help="a try at the smallest size")
     return parser.parse_intermixed_args(words)
 

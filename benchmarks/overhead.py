@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from counting import Counts, counted
-from pages import table, tell
+from pages import ended, table, tell
 from selfdistill import list_methods
 from selfdistill.methods import find_method
-from stepping import Setting, Spread, Stepper, add_options, setting_of, spread, stepper, taken_in_turn
+from stepping import Setting, Spread, Stepper, add_options, at_least, setting_of, spread, stepper, taken_in_turn
 
 HEAD = "method|s / step|tax|images / s|peak MiB|x|GFLOP / image|x|rows|parameters|training only"
 
@@ -73,10 +73,15 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--students", **listed, default=None, help="cifar:resnet18,timm:resnet18")
     parser.add_argument("--methods", **listed, default=None, help="frskd,kd: these alone; all of the task otherwise")
     parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="FILE.py", help="see the file's head")
-    parser.add_argument("--turns", type=int, default=7, help="of each method, at least 2")
+    parser.add_argument("--turns", type=at_least(2), default=7, help="of each method, at least 2")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     add_options(parser)
     given = parser.parse_args(words)
+    for path in given.against:
+        if not path.is_file():
+            parser.error(f"--against: there is no file {path}")
+    for name in given.methods or ():
+        find_method(name)  # an unknown one is refused before anything is measured
     given.students = given.students or {"classification": ["cifar:resnet18"]}.get(given.kind, ["smp:Unet/resnet18"])
     return given
 
@@ -151,4 +156,4 @@ def note(report: dict[str, Any], student: str, found: dict[str, Cost]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

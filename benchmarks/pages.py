@@ -2,9 +2,10 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -16,6 +17,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def tell(sentence: str) -> None:
     """Says how far it is, beside the table that goes to standard output."""
     print(sentence, file=sys.stderr, flush=True)
+
+
+def ended(main: Callable[[], Any]) -> Any:
+    """What a script gives; where a user can mend something it ends with that sentence."""
+    try:
+        return main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
 
 def file_name(hardware: str, day: date) -> str:

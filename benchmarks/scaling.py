@@ -26,9 +26,9 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from counting import peak_memory
-from pages import table, tell
+from pages import ended, table, tell
 from selfdistill.methods import find_method
-from stepping import Setting, Stepper, add_options, made, noise, setting_of, spread, stepper, taken_in_turn
+from stepping import Setting, Stepper, add_options, at_least, made, noise, setting_of, spread, stepper, taken_in_turn
 
 AXES = {
     "batch": (16, 32, 64, 128),
@@ -69,22 +69,34 @@ def arguments(words: list[str] | None) -> tuple[argparse.Namespace, Setting]:
     parser.add_argument("--axes", **listed, default=[*AXES, "processes"], help=f"of {', '.join(AXES)}, processes")
     for axis, sizes in AXES.items():
         numbers = ",".join(map(str, sizes))
-        parser.add_argument(f"--along-{axis}", type=lambda text: text.split(","), default=sizes, metavar=numbers)
-    parser.add_argument("--turns", type=int, default=5, help="steps of each, at least 2")
+        parser.add_argument(f"--along-{axis}", type=several, default=sizes, metavar=numbers)
+    parser.add_argument("--turns", type=at_least(2), default=5, help="steps of each, at least 2")
     parser.add_argument("--as-process", type=Path, help=argparse.SUPPRESS)  # one of several: where to write
     add_options(parser)
     given = parser.parse_args(words)
     for axis in given.axes:
         if axis not in [*AXES, "processes"]:
             parser.error(f"no axis is called {axis!r}; there are {', '.join(AXES)}, processes")
+    if given.compile != "false":
+        parser.error("--compile has no effect: growth is measured uncompiled")
+    if "processes" in given.axes and given.batch % WORLD:
+        parser.error(f"--batch {given.batch} cannot be dealt to {WORLD} processes; take a multiple of {WORLD}")
     return given, setting_of(given)
+
+
+def several(text: str) -> list[int]:
+    """Reads the sizes along an axis, at least two of them."""
+    sizes = [at_least(1)(word) for word in text.split(",")]
+    if len(sizes) < 2:
+        raise argparse.ArgumentTypeError(f"{text} is one size, and growth takes two")
+    return sizes
 
 
 def along(axis: str, given: argparse.Namespace, setting: Setting) -> dict[str, dict[int, Point]]:
     """The cost of each method at each of the axis's sizes, which take turns."""
     found = {}
     for method in given.methods:
-        sizes = [int(size) for size in getattr(given, f"along_{axis}")]
+        sizes = getattr(given, f"along_{axis}")
         steppers = [stepper(method, given.student, setting._replace(**{axis: size})) for size in sizes]
         for each in steppers:
             each.step()
@@ -136,6 +148,7 @@ def launched(world: int, given: argparse.Namespace, setting: Setting) -> dict[st
         options |= {"task": setting.kind, "student": given.student, "methods": ",".join(given.methods)}
         options |= {"turns": given.turns, "threads": max(1, setting.threads // world), "as-process": out}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        words.append("--channels-last" if setting.channels_last else "--no-channels-last")
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
         subprocess.run([*torchrun, __file__, *words], check=True, stdout=subprocess.DEVNULL)
         return json.loads(out.read_text())
@@ -167,4 +180,4 @@ def as_process(given: argparse.Namespace, setting: Setting) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

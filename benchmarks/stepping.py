@@ -70,14 +70,40 @@ def threads(count: int) -> str:
     return f"{count} thread{'s' * (count > 1)}"
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """Reads a whole number of the command line."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return number
+
+
+def device(text: str) -> torch.device:
+    """Reads a device of the command line."""
+    try:
+        found = torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text} is no device; take cpu or cuda") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError(f"{text} is not there: torch finds no GPU; take cpu")
+    return found
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that make a `Setting`, see `setting_of`."""
     parser.add_argument("--task", dest="kind", choices=["classification", "segmentation"], default="classification")
-    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--size", type=at_least(1), default=32, help="height and width of the images")
+    parser.add_argument("--batch", type=at_least(2), default=32)
+    parser.add_argument("--classes", type=at_least(2), default=100)
+    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
+    add_device(parser)
     parser.add_argument("--precision", choices=[*PRECISIONS], default="fp32")
     parser.add_argument("--compile", choices=[*COMPILED], default="false")
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
@@ -86,10 +112,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def setting_of(given: argparse.Namespace) -> Setting:
     """The setting that the command line asks for; its threads and the trainer's way with memory hold from here on."""
     torch.set_num_threads(given.threads)
-    if torch.device(given.device).type == "cpu":
+    if given.device.type == "cpu":
         keep_freed_memory()
-    values = {name: getattr(given, name) for name in Setting._fields if hasattr(given, name)}
-    return Setting(**{**values, "device": torch.device(given.device)})
+    return Setting(**{name: getattr(given, name) for name in Setting._fields if hasattr(given, name)})
 
 
 class Loss(NamedTuple):

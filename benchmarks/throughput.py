@@ -15,6 +15,7 @@ Without `data=` it makes JPEG files of 500x375 pixels to read.
 
 import argparse
 import itertools
+import os
 import statistics
 import tempfile
 import time
@@ -27,13 +28,13 @@ import psutil
 import torch
 from PIL import Image
 
-from pages import table, tell
+from pages import ended, table, tell
 from selfdistill.build import Job, build
 from selfdistill.methods import find_method
 from selfdistill.recipe import MachinePart, Recipe, read
 from selfdistill.train import fit
 from selfdistill.watch import Watch
-from stepping import COMPILED, PRECISIONS, Setting, Stepper, noise, spread
+from stepping import COMPILED, PRECISIONS, Setting, Stepper, at_least, noise, spread
 
 TURNS = 5  # of steps alone, before and after the epochs
 STEPS = 4  # alone, in a turn on a CPU
@@ -84,10 +85,9 @@ class Clock(Watch):
 
 
 def cpu_seconds() -> float:
-    """Processor time of this process and its children, those that have ended included."""
-    process = psutil.Process()
-    own, others = process.cpu_times(), [child.cpu_times() for child in process.children(recursive=True)]
-    return sum(own[:4]) + sum(sum(each[:4]) for each in others)
+    """Processor time of this process and its children, those that have ended included; its own to the microsecond."""
+    ended, living = os.times()[2:4], [child.cpu_times()[:4] for child in psutil.Process().children(recursive=True)]
+    return time.process_time() + sum(map(sum, (ended, *living)))
 
 
 def main(words: list[str] | None = None) -> list[list[str]]:
@@ -109,10 +109,10 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     listed = {"type": lambda text: text.split(",")}
     parser.add_argument("words", nargs="*", metavar="NAME=VALUE", help="settings of a recipe")
     parser.add_argument("--methods", **listed, default=["baseline", "frskd"])
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=at_least(2), default=3, help="the first of them aside")
     parser.add_argument("--precision", choices=[*PRECISIONS], default="fp32")
     parser.add_argument("--compile", choices=[*COMPILED], default="false")
-    parser.add_argument("--threads", type=int, default=0, help="of torch; as many as it takes by itself")
+    parser.add_argument("--threads", type=at_least(0), default=0, help="of torch; as many as it takes by itself")
     parser.add_argument("--loading", action="store_true", help="input alone")
     parser.add_argument("--workers", **listed, default=["0", "1", "2"], help="0,4,8: of --loading")
     parser.add_argument("--caches", **listed, default=None, help="device,memory: of --loading; all there are")
@@ -200,7 +200,7 @@ def loaded(workers: str, cache: str, given: argparse.Namespace) -> list[str]:
     except ValueError as error:
         tell(f"cache {cache}, {workers} workers: {error}")
         return [cache, workers, "refused", "", ""]
-    per_cpu = f"{pace.images / pace.cpu_seconds:,.0f}"
+    per_cpu = f"{pace.images / pace.cpu_seconds:,.0f}" if pace.cpu_seconds else "too short"
     row = [cache, workers, f"{pace.images / pace.train_seconds:,.0f}", per_cpu, f"{pace.first_step_seconds:.2f}"]
     tell(" ".join(row))
     return row
@@ -219,4 +219,4 @@ def photographs(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

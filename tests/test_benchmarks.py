@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfdistill import Batch
+from selfdistill import Batch, Task, build_student, create_method
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
@@ -116,6 +116,41 @@ def test_the_pace_of_epochs_leaves_out_the_first(load):
     assert clock.pace(100) == (100, 4, 2, 6, 8)
 
 
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("overhead", "--turns 1", "argument --turns: 1 is less than 2"),
+        ("overhead", "--batch many", "argument --batch: invalid number value: 'many'"),
+        ("overhead", "--device gpu", "argument --device: gpu is no device; take cpu or cuda"),
+        ("overhead", "--against no_such.py", "--against: there is no file no_such.py"),
+        ("scaling", "--along-batch 4", "argument --along-batch: 4 is one size, and growth takes two"),
+        ("scaling", "--axes depth", "no axis is called 'depth'; there are batch, size, classes, examples, processes"),
+        ("scaling", "--axes batch --compile true", "--compile has no effect: growth is measured uncompiled"),
+        ("scaling", "--axes processes --batch 5", "--batch 5 cannot be dealt to 2 processes; take a multiple of 2"),
+        ("throughput", "--epochs 1", "argument --epochs: 1 is less than 2"),
+        ("bench", "--only Nothing", "argument --only: invalid choice: 'Nothing'"),
+    ],
+)
+def test_a_command_line_that_cannot_work_ends_with_one_sentence(load, capsys, script, words, message):
+    with pytest.raises(SystemExit):
+        load(script).main(words.split())
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"{Path(sys.argv[0]).name}: error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("overhead", "--methods frksd", "error: .*frksd.*did you mean 'frskd'"),
+        ("scaling", "--methods frskd --student cifar:resnet9 --axes batch", "error: .*resnet9.*did you mean"),
+        ("throughput", "data=digits student=cifar:resnet9", "error: .*resnet9.*did you mean"),
+        ("checks", "--methods frksd", "error: .*frksd.*did you mean 'frskd'"),
+    ],
+)
+def test_a_name_that_is_not_known_ends_a_script_with_the_packages_sentence(load, script, words, message):
+    with pytest.raises(SystemExit, match=message):
+        load("pages").ended(lambda: load(script).main(words.split()))
+
+
 def test_a_page_is_named_by_hardware_and_month(load):
     named, day = load("pages").file_name, date(2026, 11, 22)
     assert named("AMD EPYC, 2 threads", day) == "amd-epyc-2-threads-2026-11.md"
@@ -135,3 +170,20 @@ def test_a_page_keeps_its_other_tables_and_their_order(load, tmp_path):
     assert page.holds("A", "run a -x") and page.holds("B", "run b") and not page.holds("A", "run a")
     text = path.read_text()
     assert text == "# A machine\n\n## A\n\n```\nrun a -x\n```\n\n| 3 |\n\n## B\n\n```\nrun b\n```\n\n| 2 |\n"
+
+
+def test_operations_are_those_of_one_step_of_each(load, capsys):
+    words = "--method frskd --student cifar:resnet8 --size 8 --batch 4 --rows 2 --device cpu --threads 1"
+    both = load("operations").main(words.split())
+    calls = [each.calls for each in both["aten::native_batch_norm_backward"]]
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in made.modules()) for made in networks()]
+    assert calls == norms
+    table = capsys.readouterr().out.splitlines()[-5:]
+    assert table[0].startswith("| operation, ms per step | baseline | frskd") and table[-1].startswith("| all |")
+
+
+def networks():
+    """What plain training and FRSKD hold around a cifar:resnet8."""
+    task = Task("classification", 100, (3, 8, 8))
+    for name in ("baseline", "frskd"):
+        yield create_method(name, build_student("cifar:resnet8", num_classes=100, image_shape=(3, 8, 8)), task)

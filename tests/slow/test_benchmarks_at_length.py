@@ -193,10 +193,11 @@ def test_the_page_of_all_benchmarks_is_continued_where_it_stopped(tmp_path):
     assert [line for line in text.splitlines() if line.startswith("#")] == [
         "# Some machine",
         "## Epochs",
+        "## Where the time goes",
         "## Every method",
         "## Growth",
     ]
-    assert "of another command" not in text and len(tables(text)) == 4
+    assert "of another command" not in text and len(tables(text)) == 5
     code, _, err = program("bench.py", "--quick", "--page", page, "--device", "cpu")
     assert code == 0 and page.read_text() == text and "Growth" not in err
 
@@ -212,7 +213,7 @@ def test_all_that_a_gpu_is_wanted_for_runs_without_one_in_slices(tmp_path):
     assert "passed" in checks["golden"] and checks["agrees: frskd, segmentation"].startswith("losses within")
     assert not [found for found in checks.values() if "WRONG" in found]
     text = (tmp_path / "gpu/page.md").read_text()
-    assert "failed" not in text and len(tables(text)) == 4
+    assert "failed" not in text and len(tables(text)) == 5
     trained = tables(text)[-1]
     assert [row[:2] for row in trained[2:]] == [["baseline", "2"], ["frskd", "2"]]
     assert (tmp_path / "gpu/frskd-metrics.jsonl").read_text().count('"kind": "epoch"') == 2
