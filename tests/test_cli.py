@@ -101,6 +101,21 @@ def test_resume_of_a_stopped_run_goes_on_and_refuses_other_changes(run, tmp_path
     assert Run.open(folder).load_checkpoint()["step"] == 4
 
 
+def test_a_run_from_before_cpus_chose_bfloat16_goes_on_in_float32_and_one_without_a_checkpoint_anew(
+    run, tmp_path, monkeypatch
+):
+    from selfdistill.recipe import read
+
+    monkeypatch.setattr("selfdistill.machine.computes_bfloat16", lambda kind: True)
+    words = [word for word in TINY if not word.startswith("precision")]
+    begun = Run.create(tmp_path / "run", read(None, [*words, "precision=auto", "machine.device=cpu"]))
+    begun.append({"kind": "train", "step": 1, "losses": {"task": 9.0}})
+    code, _, err = run("train", "--resume", begun.path)
+    assert code == 0, err
+    assert begun.read_environment()["precision"] == "fp32"
+    assert all(record["losses"]["task"] != 9 for record in begun.metrics() if record["kind"] == "train")
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten(run, trained):
     code, _, err = run("train", *TINY, f"out={trained}")
     assert code == 1 and "already holds a run" in err
@@ -361,7 +376,7 @@ def test_compare_refuses_runs_of_another_recipe_and_names_the_setting(run, tmp_p
     words = ["compare", *TINY, "methods=baseline", "seeds=1", f"out={tmp_path / 'all'}"]
     assert run(*words)[0] == 0
     code, _, err = run(*words, "optim.lr=0.01")
-    assert code == 1 and "optim.lr is 0.1 and not 0.01; choose another out=" in err
+    assert code == 1 and "optim.lr is 0.1 and not 0.01; set optim.lr=0.1 or choose another out=" in err
 
 
 def test_compare_builds_every_arm_before_it_trains_the_first(run, tmp_path):

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import small_method, small_task
 from selfdistill import train
 from selfdistill.build import build
-from selfdistill.compiling import EARNS, usual_ones, way_of
+from selfdistill.compiling import EARNS, Compiler, usual_ones, way_of
+from selfdistill.methods.baseline import Baseline
 from selfdistill.recipe import parse, read
 from test_train import QUICK, Heard, weights
 
@@ -84,13 +86,27 @@ def test_where_compiling_fails_a_run_that_was_told_to_ends_in_one_sentence(uncom
         run_with(True)
 
 
+@pytest.mark.usefixtures("uncompilable")
+def test_where_the_second_graph_cannot_be_compiled_a_run_goes_on_as_well():
+    method = small_method(Baseline, small_task("classification"))
+    compiler = Compiler(method, "default", strict=False)
+    assert compiler(lambda: "compiled", usual=True, mixed=False) == "compiled" and compiler.failure is None
+
+    def given_up_unless_uncompiled():
+        if compiler.way is not None:
+            raise RuntimeError("no kernel for mixed labels")
+        return "uncompiled"
+
+    assert compiler(given_up_unless_uncompiled, usual=True, mixed=True) == "uncompiled"
+    assert "cannot be compiled (RuntimeError: no kernel for mixed labels)" in compiler.failure
+
+
 @pytest.mark.parametrize(
-    ("features", "kind", "precision"),
-    [({"amx_bf16"}, "cpu", "bf16"), ({"avx512_bf16"}, "cpu", "bf16"), ({"avx512_f"}, "cpu", "fp32")],
+    ("feature", "precision"), [("amx_bf16", "bf16"), ("avx512_bf16", "bf16"), ("avx512_f", "fp32")]
 )
-def test_precision_is_bfloat16_where_the_processor_has_it(monkeypatch, features, kind, precision):
-    monkeypatch.setattr("selfdistill.environment._cpu_features", lambda: features)
-    job = build(parse({**QUICK, "precision": "auto", "machine": {"device": kind}}))
+def test_precision_is_bfloat16_where_the_processor_has_it(monkeypatch, feature, precision):
+    monkeypatch.setattr("selfdistill.environment._cpu_features", lambda: {feature})
+    job = build(parse({**QUICK, "precision": "auto", "machine": "cpu"}))
     assert job.recipe.precision == precision
     assert any(note.startswith(f"precision={precision}, as this machine has ") for note in job.notes)
     assert not any("precision" in note for note in build(parse({**QUICK, "precision": "bf16"})).notes)

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
@@ -76,6 +77,42 @@ def stop_and_resume(tmp_path, changes, step):
     assert untimed(whole_run) == untimed(again_run)
     kept = [load_student(run.path).state_dict() for run in (whole_run, again_run)]
     assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+
+
+def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path):
+    _, run, result = train(recipe(tmp_path / "run", epochs=1), watch=StopAt(5))
+    assert result.step == read_about(run.path)["step"] == run.metrics()[-1]["step"] == 5
+
+
+def test_a_run_that_ends_where_it_was_stopped_ships_the_student_of_that_step(tmp_path):
+    with pytest.raises(Interrupted):
+        train(recipe(tmp_path / "run"), watch=StopAt(7))
+    stopped = Run.open(tmp_path / "run")
+    assert read_about(stopped.path)["step"] == 5
+    method, run, result = train(stopped.recipe().model_copy(update={"max_steps": 7}), resume=True)
+    assert read_about(run.path)["scores"] == result.scores._asdict() and read_about(run.path)["step"] == 7
+    shipped, trained = load_student(run.path).state_dict(), method.student.state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in shipped.items())
+
+
+@pytest.mark.parametrize("writes", ["save_student", "save_checkpoint"])
+def test_a_run_that_was_killed_while_it_saved_its_end_ends_as_if_it_had_not(tmp_path, monkeypatch, writes):
+    class Killed(BaseException): ...
+
+    original = getattr(Run, writes)
+
+    def killed(*args, **kwargs):
+        if run.metrics()[-1]["step"] == 10:
+            raise Killed
+        original(*args, **kwargs)
+
+    whole, run = train(recipe(tmp_path / "whole"))[1], Run(tmp_path / "run")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Run, writes, killed)
+        train(recipe(run.path))
+    train(run.recipe(), resume=True)
+    assert untimed(run) == untimed(whole)
+    assert read_about(run.path)["scores"] == read_about(whole.path)["scores"]
 
 
 def test_a_run_folder_holds_what_the_readme_says(tmp_path):
@@ -231,6 +268,17 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(tmp_path):
         method, _, _ = train(recipe(tmp_path / str(accumulate), **changes))
         ends.append(method.student.fc.weight)
     torch.testing.assert_close(*ends)
+
+
+def test_a_gradient_that_is_clipped_twice_is_unscaled_once(tmp_path, monkeypatch):
+    unscaled = []
+    monkeypatch.setattr(Accelerator, "unscale_gradients", lambda self, optimizer=None: unscaled.append(1))
+    optim = {"lr": 1.0, "momentum": 0, "weight_decay": 0, "schedule": "constant", "clip_value": 0.01, "clip": 0.02}
+    changes = {"student": "test_train:Linear", "method": "baseline", "optim": optim, "max_steps": 1}
+    before = build(recipe(tmp_path, **changes)).method.state_dict()
+    after = train(recipe(tmp_path / "run", **changes))[0].state_dict()
+    change = torch.cat([(after[name] - value).flatten() for name, value in before.items()])
+    assert len(unscaled) == 1 and change.abs().max() <= 0.01 and change.norm() == pytest.approx(0.02, rel=1e-3)
 
 
 def test_fp16_on_a_cpu_is_refused(tmp_path):

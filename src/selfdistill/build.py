@@ -276,9 +276,7 @@ def loader_of(rows: Rows, recipe: Recipe) -> HeldOut:
 
 
 def scored_at_once(part: DataPart, kind: str) -> int:
-    """Images that evaluation shows together: 64 to 512, fewer the larger they are; of those with masks, whose sizes
-    differ, one.
-    """
+    """Images that evaluation shows together: 64 to 512, fewer the larger they are; one where there are masks."""
     if kind == "segmentation":
         return 1
     return min(max(SCORED_VALUES // math.prod(image_shape(part)), 64), 512)

@@ -86,13 +86,13 @@ class Compiler:
                 return work()
         self.calls[mixed] += 1
         self.unsteady = self.calls[mixed] <= UNSTEADY[self.way]
-        return self.compiled(work)
+        return self.compiled(work, first=self.calls[mixed] == 1)
 
-    def compiled(self, work: Callable[[], Any]) -> Any:
+    def compiled(self, work: Callable[[], Any], *, first: bool) -> Any:
         from torch._dynamo.exc import TorchDynamoException
 
         try:
-            done = self.first(work) if self.calls.total() == 1 else self.replayed(work)
+            done = self.first(work) if first else self.replayed(work)
         except TorchDynamoException as error:
             raise ValueError(f"{self.complaint(error)}; set machine.compile=false") from error
         if self.way == "reduce-overhead":
@@ -100,7 +100,7 @@ class Compiler:
         return done
 
     def first(self, work: Callable[[], Any]) -> Any:
-        """The first compiled call; where it fails and that is allowed, the same once more, uncompiled."""
+        """The first call of a graph; where it fails and that is allowed, the same once more, uncompiled."""
         parameters = dict(self.method.named_parameters())
         state = copied({name: value for name, value in self.method.state_dict().items() if name not in parameters})
         gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []

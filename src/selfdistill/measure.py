@@ -2,7 +2,9 @@
 
 import math
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,6 +38,14 @@ class Pace:
         self.lines.append(seconds / (counted or len(self.window)))
         self.window, self.slow = [], []
         return self.lines[-1]
+
+    def state(self) -> dict[str, list[float]]:
+        return {"window": self.window, "slow": self.slow, "compiling": self.compiling, "paces": self.lines}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `state`; those of older checkpoints say nothing of slow steps."""
+        self.window, self.lines = list(state["window"]), list(state["paces"])
+        self.slow, self.compiling = list(state.get("slow", [])), list(state.get("compiling", []))
 
     @property
     def usual(self) -> float:

@@ -76,10 +76,10 @@ def fit(
     """
     training = Training(method, train_set, recipe, held_out=held_out, split=split, mix=mix, run=run, about=about or {})
     training.watch = watch or Watch()
-    if resume:
-        assert run is not None
-        training.load(run.load_checkpoint("last"))
     try:
+        if resume:
+            assert run is not None
+            training.load(run.load_checkpoint("last"))
         return training.go()
     finally:
         training.watch.ended()
@@ -123,7 +123,7 @@ class Training:
         optimizer = new_optimizer(method, recipe.optim)
         self.schedule = new_schedule(optimizer, recipe.optim, self.schedule_steps)
         self.ema = new_ema(method.student, recipe.optim)
-        self.compiler = new_compiler(method, recipe, self.accelerator, self.last_step)
+        self.compiler = new_compiler(method, recipe, self.accelerator, steps=self.last_step)
         self.method, self.optimizer = self.accelerator.prepare(method.train(), optimizer)
         self.meter = Meter()
         self.epoch = self.step = self.step_in_epoch = 0
@@ -137,11 +137,14 @@ class Training:
             self.accelerator.init_trackers("selfdistill")
         self.watch.started(first_step=self.step, last_step=self.last_step, steps_per_epoch=self.plan.steps_per_epoch)
         reset_peak_memory(self.device)
-        self.saved_at = time.monotonic()
+        self.saved_at, begun = time.monotonic(), self.step
         with stop_signals() as stop:
             while self.step < self.last_step:
                 self.one_epoch(stop)
-        self.scores = self.scores or self.evaluate()
+        if self.step == begun:  # resumed to end where it was stopped: the student written last is an older one
+            self.scores = self.evaluate()
+            self.refuse_broken_student()
+            self.ship()
         result = Result(
             self.scores,
             self.epochs_begun,
@@ -173,6 +176,8 @@ class Training:
             self.watch.stepped(self.step)
             if means is not None:
                 self.log_window(*means)
+            if self.step == self.last_step:
+                break  # a run that went on from here would have nothing left to score after
             if self.asked_to_stop(stop):
                 self.save()
                 raise Interrupted(f"{(stop or ['another process'])[0]}: stopped after step {self.step}")
@@ -225,11 +230,13 @@ class Training:
 
     def clip(self) -> None:
         """Holds the gradient within the recipe's bounds, its values first and then its norm."""
-        optim = self.recipe.optim
+        optim, parameters = self.recipe.optim, list(self.method.parameters())
+        if optim.clip_value is not None or optim.clip is not None:
+            self.accelerator.unscale_gradients()  # once: accelerate's own clipping does it twice, which fp16 refuses
         if optim.clip_value is not None:
-            self.accelerator.clip_grad_value_(self.method.parameters(), optim.clip_value)
+            nn.utils.clip_grad_value_(parameters, optim.clip_value)
         if optim.clip is not None:
-            self.accelerator.clip_grad_norm_(self.method.parameters(), optim.clip)
+            nn.utils.clip_grad_norm_(parameters, optim.clip)
 
     def asked_to_stop(self, stop: list[str]) -> bool:
         """Whether a signal came; several processes agree on it every tenth step, so that none waits for another."""
@@ -242,10 +249,6 @@ class Training:
     @property
     def epochs_begun(self) -> int:
         return self.epoch + (self.step_in_epoch > 0)
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device.type == "cuda"
 
     def log_window(self, losses: dict[str, float], accuracy: float) -> None:
         """Writes the means since the last line and warns of terms that cannot be right."""
@@ -304,9 +307,12 @@ class Training:
             better = self.split == "val" and (self.best is None or self.scores.main > self.best)
             self.best = self.scores.main if better else self.best
         ends = self.epochs_begun == 1 or self.step == self.last_step
-        if not (better or ends or time.monotonic() - self.saved_at > SAVE_SECONDS):
-            return
-        self.save(best=better)
+        if better or ends or time.monotonic() - self.saved_at > SAVE_SECONDS:
+            self.ship()
+            self.save(best=better)
+
+    def ship(self) -> None:
+        """Writes the student and what is to be known of it."""
         if self.run is not None and self.rank == 0:
             progress = {"epoch": self.epochs_begun, "step": self.step, "scores": self.scores}
             weights = "student" if self.ema is None else "ema"
@@ -346,14 +352,14 @@ class Training:
         self.watch.logged(record)
 
     def save(self, *, best: bool = False) -> None:
-        """Writes the last checkpoint, and the best one too where this is it."""
+        """Writes the best checkpoint, where this is it, and then the last: a run killed before that does all again."""
         self.saved_at = time.monotonic()
         if self.run is None or self.rank != 0:
             return
         state = self.state()
-        self.run.save_checkpoint(state, "last")
         if best:
             self.run.save_checkpoint(state, "best")
+        self.run.save_checkpoint(state, "last")
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on; the generators and the schedule follow from the step."""
@@ -369,8 +375,7 @@ class Training:
             "scaler": None if scaler is None else scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "meter": self.meter.state(),
-            "window": self.pace.window,
-            "paces": self.pace.lines,
+            **self.pace.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -381,7 +386,7 @@ class Training:
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.meter.load(state["meter"], self.device)
-        self.pace.window, self.pace.lines = state["window"], state["paces"]
+        self.pace.load(state)
         for name in ("epoch", "step", "step_in_epoch", "best"):
             setattr(self, name, state[name])
         if self.run is not None and self.rank == 0:
@@ -411,7 +416,7 @@ def length(recipe: Recipe, steps_per_epoch: int) -> tuple[int, int]:
     return planned, min(planned, recipe.max_steps or planned)
 
 
-def new_compiler(method: Method, recipe: Recipe, accelerator: Any, steps: int) -> Compiler:
+def new_compiler(method: Method, recipe: Recipe, accelerator: Any, *, steps: int) -> Compiler:
     """What runs the method's steps in a run of so many, compiled or not."""
     setting = recipe.machine.compile
     way = way_of(setting, accelerator.device, steps, accumulate=recipe.optim.accumulate)

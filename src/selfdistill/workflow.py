@@ -15,6 +15,7 @@ from .display import Lines, Live, LogFile, Several, console, line
 from .environment import environment
 from .foreign import nearest, reason
 from .interrupt import Interrupted
+from .machine import device_kind
 from .methods import find_method, list_methods
 from .predict import device
 from .recipe import DataPart, MethodPart, Recipe, changed, commented, known_names, read
@@ -58,10 +59,14 @@ def resume_run(path: Path, words: Sequence[str] = ()) -> Result | None:
     recipe = read(run.path / "recipe.yaml", [*words, f"out={run.path}"])
     if recipe.epochs is None and recipe.max_steps != run.recipe().max_steps:
         raise ValueError("max_steps laid out this run's learning-rate schedule and cannot change; start a new run")
-    job = build(recipe)
+    if recipe.precision == "auto" and device_kind(recipe) == "cpu":  # it began when that was fp32 on every CPU
+        recipe = recipe.model_copy(update={"precision": "fp32"})
+    job, begun = build(recipe), (run.path / "last.pt").exists()
     if first_process():
         run.write_environment(facts(job))
-    return train_run(job, run, resume=(run.path / "last.pt").exists())
+        if not begun:
+            run.rewind(0)  # it was killed before its first checkpoint, and starts anew
+    return train_run(job, run, resume=begun)
 
 
 def checked(job: Job) -> Job:
@@ -170,7 +175,7 @@ def train_or_take(recipe: Recipe, title: str) -> None:
         if here.get(name) != there.get(name) and not name.startswith(("machine.", "out")):
             raise ValueError(
                 f"{place} holds a run of another recipe, whose {name} is {there.get(name)} and not {here.get(name)}; "
-                "choose another out="
+                f"set {name}={there.get(name)} or choose another out="
             )
     resume_run(place)
 
