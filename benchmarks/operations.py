@@ -11,6 +11,7 @@ import argparse
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from pages import ended, table
@@ -33,10 +34,12 @@ def main(words: list[str] | None = None) -> dict[str, tuple[Operation, Operation
     parser.add_argument("--rows", type=at_least(1), default=14, help="operations shown, the costliest first")
     add_options(parser)
     given = parser.parse_args(words)
+    if given.compile != "false":
+        parser.error("--compile has no effect: operations are those of the uncompiled step")
     setting = setting_of(given)
     plain, own = (operations(stepper(name, given.student, setting)) for name in ("baseline", given.method))
     none = Operation(0.0, 0.0)
-    both = {name: (plain.get(name, none), each) for name, each in own.items()}
+    both = {name: (plain.get(name, none), own.get(name, none)) for name in {**own, **plain}}
     print(f"{setting.told()}, batches of {setting.batch}\n\n**{given.student}**\n\n{shown(both, given)}")
     return both
 
@@ -48,7 +51,7 @@ def operations(of: Stepper) -> dict[str, Operation]:
     with profile(activities=kinds) as seen:
         of.seconds(STEPS)
     on_gpu = of.setting.device.type == "cuda"
-    events = seen.key_averages()
+    events = [each for each in seen.key_averages() if each.device_type == DeviceType.CPU]  # kernels count for these
     return {each.key: Operation(own_time(each, on_gpu) / 1e3 / STEPS, each.count / STEPS) for each in events}
 
 

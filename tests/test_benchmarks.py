@@ -116,6 +116,11 @@ def test_the_pace_of_epochs_leaves_out_the_first(load):
     assert clock.pace(100) == (100, 4, 2, 6, 8)
 
 
+def test_processor_time_counts_also_what_takes_less_than_a_tick_of_the_system(load):
+    cpu_seconds = load("throughput").cpu_seconds
+    assert 0 < cpu_seconds() < cpu_seconds() < cpu_seconds()
+
+
 @pytest.mark.parametrize(
     ("script", "words", "message"),
     [
@@ -127,6 +132,7 @@ def test_the_pace_of_epochs_leaves_out_the_first(load):
         ("scaling", "--axes depth", "no axis is called 'depth'; there are batch, size, classes, examples, processes"),
         ("scaling", "--axes batch --compile true", "--compile has no effect: growth is measured uncompiled"),
         ("scaling", "--axes processes --batch 5", "--batch 5 cannot be dealt to 2 processes; take a multiple of 2"),
+        ("operations", "--compile graphs", "--compile has no effect: operations are those of the uncompiled step"),
         ("throughput", "--epochs 1", "argument --epochs: 1 is less than 2"),
         ("bench", "--only Nothing", "argument --only: invalid choice: 'Nothing'"),
     ],

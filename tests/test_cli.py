@@ -1,5 +1,6 @@
 """The commands, as a user types them, on the built-in digits."""
 
+import importlib
 import json
 import re
 import shutil
@@ -410,6 +411,15 @@ def test_a_finished_run_is_left_alone_by_resume(run, trained):
 def test_what_cannot_be_trained_is_refused_before_there_is_a_folder(run, tmp_path, word, sentence):
     code, _, err = run("train", *TINY, f"out={tmp_path / 'run'}", word)
     assert code == 1 and sentence in err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("cache", "module"), [("device", "cache"), ("memory", "kept")])
+def test_images_for_which_there_is_no_room_are_refused_before_there_is_a_folder(
+    run, tmp_path, cache, module, monkeypatch
+):
+    monkeypatch.setattr(importlib.import_module(f"selfdistill.data.{module}"), "free_bytes", lambda device: 0.0)
+    code, _, err = run("train", *TINY, f"out={tmp_path / 'run'}", f"machine.cache={cache}")
+    assert code == 1 and f"machine.cache={cache} would keep decoded images" in err and not (tmp_path / "run").exists()
 
 
 def broken(image):

@@ -265,6 +265,8 @@ def own(tmp_path, monkeypatch):
         "def nothing(image): pass\n"
         "def small(image): return image.resize((3, 3))\n"
         "def shift(image): return as_floats(image) * random.random()\n"
+        "def blot(image): image.paste('white', (0, 0, 4, 4)); return image\n"
+        "def dim(image): return image.mul_(0.5)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield
@@ -290,3 +292,10 @@ def test_own_functions_may_give_images_or_tensors(own):
 def test_own_functions_that_return_something_else_are_named(own, name, message):
     with pytest.raises(ValueError, match=message):
         train_transform(plain(8, f"my_augment:{name}"))(image_of(8, 8))
+
+
+def test_own_functions_that_change_what_they_are_given_leave_stored_images_alone(own):
+    image = image_of(8, 8)
+    before = image.tobytes()
+    shown = train_transform(plain(8, ["my_augment:blot", "my_augment:as_floats", "my_augment:dim"]))(image)
+    assert (shown[:, :4, :4] == 0.5).all() and image.tobytes() == before

@@ -1,7 +1,9 @@
 """Where decoded images are kept changes nothing but the time: every cache, with workers or without, gives the same."""
 
 import itertools
+import os
 import pickle
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +25,9 @@ from selfdistill.data import (
     train_transform,
 )
 from selfdistill.data import cache as cache_module
-from selfdistill.data.cache import OnDisk, Store, cache_folder
+from selfdistill.data import kept as kept_module
+from selfdistill.data.cache import Store
+from selfdistill.data.kept import DAY, OnDisk, cache_folder
 from selfdistill.data.rows import Rows
 from selfdistill.method import Batch
 from selfdistill.recipe import DataPart, parse
@@ -167,10 +171,18 @@ def test_auto_keeps_images_on_the_device_only_where_there_is_room(pictures, monk
     assert Store(pictures, train_transform(part_of(pictures, **ALONE)), "auto").ready(CPU) is None
 
 
+def test_images_lie_on_the_device_that_asks_for_them(pictures):
+    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
+    here, other = store.ready(CPU), torch.device("meta")
+    assert store.ready(CPU) is here and store.ready(other).device == other
+    assert torch.equal(store.ready(CPU), here)
+
+
 @pytest.mark.parametrize("cache", ["device", "memory", "disk"])
 def test_images_for_which_there_is_no_room_are_refused_with_figures(pictures, cache, monkeypatch):
-    monkeypatch.setattr(cache_module, "free_bytes", lambda device: 2**12 * 1.0)
-    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**12))
+    for module in (cache_module, kept_module):
+        monkeypatch.setattr(module, "free_bytes", lambda device: 2**12 * 1.0)
+    monkeypatch.setattr(kept_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**12))
     store = Store(pictures, train_transform(part_of(pictures, **SMALL)), cache)
     figures = r"decoded images of \S+ GiB, and .* has 3.81e-06 GiB free; (take|name) .*none$"
     with pytest.raises(ValueError, match=rf"^machine.cache={cache} would keep {figures}"):
@@ -224,8 +236,13 @@ def test_a_file_is_named_after_all_that_its_pixels_follow_from(tmp_path, folder_
     assert files(image_size=20) == 2
     assert files(image_size=70) == 3  # the middle of larger images
     assert files(image_size=70, augment="crop") == 4
-    write_image(folder / "b" / "1.png", seed=50)
-    assert files(image_size=16) == 5
+    changed = folder / "b" / "1.png"
+    before, pixels = changed.stat(), changed.read_bytes()
+    changed.write_bytes(pixels[:-1] + b"!")  # the end of a PNG's last checksum, which nobody reads
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert files(image_size=16) == 5  # though size and time are as they were
+    write_image(changed, seed=50)
+    assert files(image_size=16) == 6
     found = Store(rows, train_transform(part_of(rows, image_size=[6, 8])), "disk")
     found.ready(CPU)
     assert found.kept.image(4).tobytes() == rows.image(4).tobytes()
@@ -243,6 +260,44 @@ def test_a_file_that_was_not_finished_is_none(tmp_path, folder_of_the_cache):
     (folder / rows.key(3)).write_bytes(whole)
     Store(rows, train_transform(part_of(rows, image_size=16)), "disk").ready(CPU)
     assert [file.suffix for file in folder_of_the_cache.iterdir()] == [".pixels"]
+
+
+def test_what_a_killed_process_has_begun_is_removed_a_day_later(pictures, folder_of_the_cache):
+    folder_of_the_cache.mkdir()
+    for name, age in (("another's.part", 0), ("left.part", DAY + 60)):
+        (folder_of_the_cache / name).touch()
+        os.utime(folder_of_the_cache / name, (time.time() - age,) * 2)
+    Store(pictures, train_transform(part_of(pictures, **SMALL)), "disk").ready(CPU)
+    assert sorted(file.suffix for file in folder_of_the_cache.iterdir()) == [".part", ".pixels"]
+    assert (folder_of_the_cache / "another's.part").exists()
+
+
+def test_a_disk_that_is_full_is_one_sentence(pictures, folder_of_the_cache, monkeypatch):
+    def full(handle, start, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "disk")
+    with pytest.raises(
+        ValueError, match=r"^machine.cache=disk cannot use .*cache \(No space left on device\); name an"
+    ):
+        store.ready(CPU)
+    assert list(folder_of_the_cache.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_used_is_one_sentence(pictures, tmp_path, monkeypatch):
+    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "disk")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SELFDISTILL_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(
+        ValueError, match=r"^machine.cache=disk cannot use .*/file/cache \(Not a directory\); name anothe"
+    ):
+        store.ready(CPU)
+    monkeypatch.setenv("SELFDISTILL_CACHE", "~no_such_user/cache")
+    with pytest.raises(
+        ValueError, match="^machine.cache=disk finds no home folder for ~no_such_user/cache; name another"
+    ):
+        store.ready(CPU)
 
 
 def test_a_file_sent_to_another_process_is_mapped_there(pictures):

@@ -372,6 +372,7 @@ def own(tmp_path, monkeypatch):
         "def floats(image, mask): return image, mask.float()\n"
         "def torn(image, mask): return image, mask[1:]\n"
         "def broken(image, mask): raise KeyError('no')\n"
+        "def blot(image, mask): image.paste('white', (0, 0, 4, 4)); return image, mask.fill_(1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield
@@ -384,6 +385,14 @@ def test_own_functions_take_image_and_mask(own, name):
     shown, labels = training((6, 8), f"my_joint:{name}")(image, mask)
     assert torch.equal(labels, mask.flip(0)) and torch.equal(shown, values(image).flip(1))
     assert type(labels) is torch.Tensor
+
+
+def test_own_functions_that_change_what_they_are_given_leave_stored_images_alone(own):
+    image, mask = noise(6, 8), torch.arange(48).view(6, 8)
+    before = image.tobytes()
+    shown, labels = training((6, 8), "my_joint:blot")(image, mask)
+    assert (labels == 1).all() and (shown[:, :4, :4] == shown.max()).all()
+    assert image.tobytes() == before and torch.equal(mask, torch.arange(48).view(6, 8))
 
 
 def test_what_own_functions_cut_off_is_padded(own):

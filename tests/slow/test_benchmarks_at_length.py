@@ -146,19 +146,18 @@ def test_a_method_that_refuses_the_student_is_left_out_with_its_reason(overhead,
     assert "sla                left out: this student has no such thing" in capsys.readouterr().err
 
 
-def test_epochs_go_through_the_loop_with_and_without_scores():
-    words = ["data=digits", "data.limit=40", "student=cifar:resnet8", "batch_size=16", "--epochs", "3"]
-    code, out, err = program("throughput.py", *words)
-    assert code == 0, err
-    ((_, _, *rows),) = tables(out)
+def test_epochs_go_through_the_loop_with_and_without_scores(load, capsys):  # noqa: F811
+    words = ["data=digits", "data.limit=40", "student=cifar:resnet8", "batch_size=16", "--epochs", "2"]
+    load("throughput").main(words)
+    ((_, _, *rows),) = tables(capsys.readouterr().out)
     assert [row[0] for row in rows] == ["baseline", "frskd"]
     assert all(float(row[1].replace(",", "")) > 0 and float(row[5]) > 0 for row in rows)
 
 
-def test_input_alone_is_measured_for_every_number_of_workers(tmp_path):
+def test_input_alone_is_measured_for_every_number_of_workers(load, capsys):  # noqa: F811
     words = ["--loading", "data=digits", "data.limit=64", "--workers", "0,1", "--epochs", "3", "--caches", "none"]
-    code, out, err = program("throughput.py", *words)
-    assert code == 0, err
+    load("throughput").main(words)
+    out = capsys.readouterr().out
     ((_, _, *rows),) = tables(out)
     assert [row[:2] for row in rows] == [["none", "0"], ["none", "1"]] and "refused" not in out
 

@@ -232,12 +232,12 @@ class Blur(Step):
 class OwnPair(Own):
     """A user's callable for image and mask, with its result checked.
 
-    It is given a mask that transforms of torchvision (v2) know for one.
+    It is given copies, and a mask that transforms of torchvision (v2) know for one.
     """
 
     def __call__(self, pair: Pair) -> Pair:
         pair = pair.made()
-        shown = self.called(pair.image, _labels(pair.mask))
+        shown = self.called(pair.image.copy(), _labels(pair.mask.clone()))
         if not isinstance(shown, tuple | list) or len(shown) != 2:
             raise ValueError(f"the transform {self.name} returned {_named(shown)}, not an image and a mask")
         image, mask = shown

@@ -141,10 +141,10 @@ class Cover(Resizing):
 
 
 class OwnImage(Own):
-    """A user's callable, with its result checked."""
+    """A user's callable, with its result checked. It may draw into the image: that is a copy."""
 
     def __call__(self, image: Any) -> Any:
-        shown = self.called(image)
+        shown = self.called(image.clone() if isinstance(image, Tensor) else image.copy())
         if not isinstance(shown, Image.Image | Tensor):
             kind = type(shown).__name__
             raise ValueError(f"the transform {self.name} returned a {kind}, not a PIL image or a tensor")

@@ -238,4 +238,4 @@ def over_rows(work: Callable[[Sequence[int]], Any], rows: Sequence[int], *, thre
 
 def threads_for(rows: Rows) -> int:
     """How many threads decode rows fastest, by the first: little images in memory leave too little to do beside."""
-    return 1 if len(rows) and rows.size(0) < LITTLE and not isinstance(rows.source(0), str) else THREADS
+    return 1 if len(rows) and not isinstance(rows.source(0), str) and rows.size(0) < LITTLE else THREADS
