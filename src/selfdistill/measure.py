@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .allocator import return_freed_memory
 from .method import Method
 
 
@@ -72,7 +73,9 @@ def count(module: nn.Module) -> int:
 def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif Path("/proc/self/clear_refs").exists():
+        return
+    return_freed_memory()  # else an earlier run of this process would be measured
+    if Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the resident set's high-water mark
 
 
