@@ -212,7 +212,7 @@ def test_all_that_a_gpu_is_wanted_for_runs_without_one_in_slices(tmp_path):
     assert "passed" in checks["golden"] and checks["agrees: frskd, segmentation"].startswith("losses within")
     assert not [found for found in checks.values() if "WRONG" in found]
     text = (tmp_path / "gpu/page.md").read_text()
-    assert "failed" not in text and len(tables(text)) == 5
+    assert "failed" not in text and len(tables(text)) == 4
     trained = tables(text)[-1]
     assert [row[:2] for row in trained[2:]] == [["baseline", "2"], ["frskd", "2"]]
     assert (tmp_path / "gpu/frskd-metrics.jsonl").read_text().count('"kind": "epoch"') == 2
