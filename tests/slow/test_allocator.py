@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
 FAULTS = """
 import resource, torch
 from selfdistill.allocator import keep_freed_memory

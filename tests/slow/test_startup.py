@@ -7,6 +7,8 @@ import pytest
 
 import selfdistill
 
+pytestmark = pytest.mark.slow
+
 HEAVY = {
     "torch",
     "torchvision",
