@@ -28,7 +28,7 @@ from selfdistill.recipe import read
 from selfdistill.task import Task
 from selfdistill.train import fit
 from selfdistill.watch import Watch
-from stepping import Setting, Stepper, add_device, made, noise
+from stepping import Setting, Stepper, add_device, made, moved, noise
 
 STUDENTS = {"classification": ("cifar:resnet8", 16), "segmentation": ("smp:Unet/resnet18", 32)}
 ROWS, CLASSES = 8, 10
@@ -102,10 +102,6 @@ def one_step(method: Method, batch: Batch, *, seed: int = 0) -> tuple[dict[str, 
     step.loss.backward()
     gradients = {name: p.grad.cpu() for name, p in method.named_parameters() if p.grad is not None}
     return {term: value.item() for term, value in step.losses.items()}, gradients
-
-
-def moved(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(None if part is None else part.to(device) for part in batch))
 
 
 def agrees(method: Method, batch: Batch, device: torch.device) -> str:

@@ -159,6 +159,10 @@ def noise(task: Task, rows: int, *, views: int = 0, partners: int = 0) -> Batch:
     return Batch(torch.randn(rows, *shape), target, torch.arange(rows), *further)
 
 
+def moved(batch: Batch, device: torch.device) -> Batch:
+    return Batch(*(None if part is None else part.to(device) for part in batch))
+
+
 class Stepper:
     """Takes training steps of a module that is called as a method is."""
 
@@ -171,7 +175,7 @@ class Stepper:
         wrapped: Callable[[nn.Module], nn.Module] = lambda module: module,
     ) -> None:
         self.module, self.setting, device = module.to(setting.device).train(), setting, setting.device
-        self.batch = Batch(*(None if part is None else part.to(device) for part in batch))
+        self.batch = moved(batch, device)
         if setting.channels_last:
             module.to(memory_format=torch.channels_last)
             images = self.batch.images.contiguous(memory_format=torch.channels_last)

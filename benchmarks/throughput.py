@@ -30,6 +30,7 @@ from PIL import Image
 
 from pages import ended, table, tell
 from selfdistill.build import Job, build
+from selfdistill.machine import device_kind
 from selfdistill.methods import find_method
 from selfdistill.recipe import MachinePart, Recipe, read
 from selfdistill.train import fit
@@ -153,16 +154,14 @@ def paced(job: Job, *, scored: bool = True) -> Pace:
 def alone_of(recipe: Recipe, given: argparse.Namespace) -> Stepper:
     """Steps of the recipe's method on one batch of noise that is already there."""
     method, kind = build(recipe).method, find_method(recipe.method.name)
-    task, device = method.task, recipe.machine.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    task = method.task
     rows = min(recipe.batch_size or 1, task.num_examples)
     setting = Setting(
         task.kind,
         rows,
         task.image_shape[1],
         task.num_classes,
-        torch.device(device),
+        torch.device(device_kind(recipe)),
         given.precision,
         given.compile,
         recipe.machine.channels_last,
@@ -187,16 +186,16 @@ def loading(given: argparse.Namespace) -> list[list[str]]:
 
 
 def caches(given: argparse.Namespace) -> Sequence[str]:
-    field = MachinePart.model_fields.get("cache")
-    return given.caches or ([each for each in get_args(field.annotation) if each != "auto"] if field else ["none"])
+    """Those asked for, or all places that a cache can be in."""
+    return given.caches or [each for each in get_args(MachinePart.model_fields["cache"].annotation) if each != "auto"]
 
 
 def loaded(workers: str, cache: str, given: argparse.Namespace) -> list[str]:
-    settings = ["method=baseline", "student=costless:mean_colour", "batch_size=64", f"machine.workers={workers}"]
-    cached = [f"machine.cache={cache}"] if "cache" in MachinePart.model_fields else []
+    settings = ["method=baseline", "student=costless:mean_colour", "batch_size=64"]
+    settings += [f"machine.workers={workers}", f"machine.cache={cache}"]
     torch.set_num_threads(1)
     try:
-        pace = paced(build(recipe_of(given, *settings, *cached)), scored=False)
+        pace = paced(build(recipe_of(given, *settings)), scored=False)
     except ValueError as error:
         tell(f"cache {cache}, {workers} workers: {error}")
         return [cache, workers, "refused", "", ""]

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from .foreign import reason
-from .method import Method
 
 Way = Literal["default", "reduce-overhead"]  # torch.compile's words: fused kernels; and CUDA graphs of them
 
@@ -64,7 +63,7 @@ def usual_ones(steps: Sequence[Sequence[int]], *, first_epoch: bool) -> list[lis
 class Compiler:
     """Runs the steps of one `fit`, those of usual batches compiled."""
 
-    def __init__(self, method: Method, way: Way | None, *, strict: bool) -> None:
+    def __init__(self, method: nn.Module, way: Way | None, *, strict: bool) -> None:
         """Unless `strict`, a method that cannot be compiled runs uncompiled, and `failure` tells why."""
         self.method, self.way, self.strict = method, way, strict
         self.failure: str | None = None
@@ -131,7 +130,7 @@ class Compiler:
             torch.compiler.reset()
 
 
-def keep_memory(method: Method) -> None:
+def keep_memory(method: nn.Module) -> None:
     """Copies what the method remembers of a step out of the memory that the next replay of CUDA graphs overwrites."""
     if type(method).get_extra_state is not nn.Module.get_extra_state:
         method.set_extra_state(copied(method.get_extra_state()))
