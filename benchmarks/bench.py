@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from pages import Page, file_name, tell
-from selfdistill.environment import computes_bfloat16, environment
+from selfdistill.runs.environment import computes_bfloat16, environment
 from stepping import add_device, chip, threads
 
 HERE = Path(__file__).parent

@@ -23,11 +23,11 @@ from torch import nn
 from pages import ended
 from selfdistill import Batch, Method, list_methods
 from selfdistill.build import build
+from selfdistill.config.recipe import read
 from selfdistill.methods import find_method
-from selfdistill.recipe import read
 from selfdistill.task import Task
-from selfdistill.train import fit
-from selfdistill.watch import Watch
+from selfdistill.training.callbacks import Watch
+from selfdistill.training.loop import fit
 from stepping import Setting, Stepper, add_device, made, moved, noise
 
 STUDENTS = {"classification": ("cifar:resnet8", 16), "segmentation": ("smp:Unet/resnet18", 32)}
@@ -202,7 +202,17 @@ def golden() -> str:
     """The authors' numbers, by the tests that hold them."""
     if importlib.util.find_spec("pytest") is None:
         return "left out: pytest is not installed"
-    words = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "tests/test_golden.py"]
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+        "tests/methods/test_golden.py",
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     last = (done.stdout.strip().splitlines() or [done.stderr.strip()[-300:]])[-1]
     if done.returncode:

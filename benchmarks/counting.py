@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from selfdistill import Method
-from selfdistill.measure import count, parameters
+from selfdistill.training.profile import count, parameters
 from stepping import Stepper
 
 

@@ -27,7 +27,7 @@ import checks
 from bench import HERE, versions
 from pages import Page, table, tell
 from selfdistill import list_methods
-from selfdistill.run import Run
+from selfdistill.runs.folder import Run
 from stepping import chip, device
 
 RECIPE = HERE.parent / "recipes/cifar100/resnet18_frskd.yaml"

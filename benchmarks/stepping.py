@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill import Batch, Method, Task, create_method
-from selfdistill.allocator import keep_freed_memory
-from selfdistill.compiling import Compiler, way_of
-from selfdistill.environment import environment
+from selfdistill.config.recipe import OptimPart
 from selfdistill.methods import find_method
-from selfdistill.optim import new_optimizer
-from selfdistill.recipe import OptimPart
-from selfdistill.students import build_student
+from selfdistill.models import build_student
+from selfdistill.runs.environment import environment
+from selfdistill.training.compile import Compiler, way_of
+from selfdistill.training.memory import keep_freed_memory
+from selfdistill.training.optim import new_optimizer
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED: dict[str, Any] = {"false": False, "true": True, "graphs": "graphs"}  # as machine.compile has them

@@ -30,11 +30,11 @@ from PIL import Image
 
 from pages import ended, table, tell
 from selfdistill.build import Job, build
-from selfdistill.machine import device_kind
+from selfdistill.config.recipe import MachinePart, Recipe, read
 from selfdistill.methods import find_method
-from selfdistill.recipe import MachinePart, Recipe, read
-from selfdistill.train import fit
-from selfdistill.watch import Watch
+from selfdistill.training.callbacks import Watch
+from selfdistill.training.device import device_kind
+from selfdistill.training.loop import fit
 from stepping import COMPILED, PRECISIONS, Setting, Stepper, at_least, noise, spread
 
 TURNS = 5  # of steps alone, before and after the epochs

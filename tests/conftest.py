@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from selfdistill import Batch, Task
 from selfdistill.method import Method
 from selfdistill.methods import find_method
-from selfdistill.students import build_student
+from selfdistill.models import build_student
 
 CLASSES = 5
 

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -9,38 +10,21 @@ import pytest
 import selfdistill
 
 ROOT = Path(selfdistill.__file__).parent
-LAYERS = [  # from the top; the units of one layer may import each other
-    {"__main__", "cli", "workflow", "display", "report", "cards"},
+LAYERS = [  # of folders and single files, from the top; the units of one layer may import each other
+    {"__main__", "cli"},
+    {"commands"},
     {"build"},
-    {"train", "export", "run", "predict", "pictures"},
-    {"methods", "data", "students"},
-    {"method", "scores", "dense_scores", "recipe", "settings", "optim", "measure", "terms", "compiling", "machine"},
-    {"nets"},
-    {
-        "task",
-        "losses",
-        "mixing",
-        "taps",
-        "distributed",
-        "layouts",
-        "stages",
-        "dryrun",
-        "interrupt",
-        "foreign",
-        "environment",
-        "launch",
-        "watch",
-        "hub",
-        "windows",
-        "allocator",
-    },
+    {"training", "export", "report"},
+    {"methods", "data", "runs"},
+    {"method", "models"},
+    {"task", "modules", "metrics"},
+    {"features", "losses", "mixing", "distributed", "config", "errors"},
 ]
 STRANGERS = [  # (who, whom): imports that the layers alone would allow
-    *((a, b) for a in LAYERS[3] for b in LAYERS[3] if a != b),
-    ("train", "methods"),  # the loop names no method
-    ("scores", "method"),  # scores are of a plain network
-    ("dense_scores", "method"),
+    *((a, b) for a in LAYERS[4] for b in LAYERS[4] if a != b),
+    ("training", "methods"),  # the loop names no method
 ]
+MOST_UNITS, MOST_ARROWS = 25, 80
 DEPTH = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
@@ -90,8 +74,29 @@ def test_arrows_point_down(file):
         assert objections((ROOT / file).read_text(encoding="utf-8"), file) == []
 
 
-def test_every_file_has_a_place_in_the_layers_and_every_place_a_file():
+def test_every_folder_has_a_place_in_the_layers_and_every_place_a_folder():
     assert {unit(file) for file in FILES} - {"__init__"} == DEPTH.keys()
+
+
+def arrows() -> set[tuple[str, str]]:
+    """(importing unit, imported unit), between different ones."""
+    found = set()
+    for file in set(FILES) - {"__init__.py"}:
+        for name in imported((ROOT / file).read_text(encoding="utf-8"), file):
+            if unit(name) in DEPTH and unit(name) != unit(file):
+                found.add((unit(file), unit(name)))
+    return found
+
+
+def test_the_house_stays_small_enough_to_be_drawn():
+    assert len(DEPTH) <= MOST_UNITS and len(arrows()) <= MOST_ARROWS
+
+
+def test_no_two_units_import_each_other_in_a_circle():
+    graph = TopologicalSorter()
+    for importing, other in arrows():
+        graph.add(importing, other)
+    graph.prepare()  # raises CycleError
 
 
 def test_only_the_training_loop_imports_accelerate():
@@ -102,27 +107,27 @@ def test_only_the_training_loop_imports_accelerate():
         if (isinstance(node, ast.Import) and any(unit(alias.name) == "accelerate" for alias in node.names))
         or (isinstance(node, ast.ImportFrom) and not node.level and unit(node.module) == "accelerate")
     }
-    assert importing == {"train.py"}
+    assert importing == {"training/loop.py"}
 
 
 @pytest.mark.parametrize(
     ("line", "file", "name"),
     [
-        ("import selfdistill.train", "losses.py", "train"),
-        ("import os, selfdistill.data.rows as rows", "losses.py", "data.rows"),
-        ("from selfdistill.train import fit", "losses.py", "train.fit"),
-        ("from selfdistill import train", "losses.py", "train"),
-        ("from . import train", "losses.py", "train"),
-        ("from .train import fit", "losses.py", "train.fit"),
-        ("from .. import train", "nets/bifpn.py", "train"),
-        ("from ..train import fit", "nets/bifpn.py", "train.fit"),
-        ("from ..methods.frskd import FRSKD", "nets/__init__.py", "methods.frskd.FRSKD"),
-        ("def f():\n    if True:\n        from ..train import fit", "nets/bifpn.py", "train.fit"),
-        ("from ..data import rows", "methods/frskd.py", "data.rows"),
-        ("from ..students import build_student", "data/rows.py", "students.build_student"),
-        ("from .methods import create_method", "train.py", "methods.create_method"),
-        ("from .method import Method", "scores.py", "method.Method"),
-        ("from . import build_student", "train.py", "build_student"),
+        ("import selfdistill.training.loop", "losses.py", "training.loop"),
+        ("import os, selfdistill.data.datasets.base as rows", "losses.py", "data.datasets.base"),
+        ("from selfdistill.training.loop import fit", "losses.py", "training.loop.fit"),
+        ("from selfdistill import training", "losses.py", "training"),
+        ("from . import training", "losses.py", "training"),
+        ("from .training import loop", "losses.py", "training.loop"),
+        ("from .. import training", "modules/bifpn.py", "training"),
+        ("from ..training.loop import fit", "modules/bifpn.py", "training.loop.fit"),
+        ("from ..methods.frskd import FRSKD", "modules/__init__.py", "methods.frskd.FRSKD"),
+        ("def f():\n    if True:\n        from ..training import fit", "modules/bifpn.py", "training.fit"),
+        ("from ..data import loader", "methods/frskd.py", "data.loader"),
+        ("from ...runs import folder", "data/datasets/base.py", "runs.folder"),
+        ("from ..methods import create_method", "training/loop.py", "methods.create_method"),
+        ("from ..method import Method", "metrics/evaluation.py", "method.Method"),
+        ("from . import build_student", "build.py", "build_student"),
     ],
 )
 def test_a_forbidden_import_is_seen_in_every_way_of_writing_it(line, file, name):
@@ -134,11 +139,11 @@ def test_a_forbidden_import_is_seen_in_every_way_of_writing_it(line, file, name)
     ("line", "file"),
     [
         ("import torch, timm.models", "losses.py"),
-        ("from .teachers import Frozen", "nets/bifpn.py"),
+        ("from .teachers import Frozen", "modules/bifpn.py"),
         ("from ..method import Method", "methods/frskd.py"),
-        ("from .run import Run", "train.py"),
-        ("from . import __version__", "run.py"),
-        ("from .build import build", "workflow.py"),
+        ("from ..runs.folder import Run", "training/loop.py"),
+        ("from .. import __version__", "runs/folder.py"),
+        ("from ..build import build", "commands/train.py"),
     ],
 )
 def test_an_arrow_down_or_to_the_side_is_free(line, file):

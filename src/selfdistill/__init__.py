@@ -20,13 +20,13 @@ _HOME = {  # public name -> module; imported on first use, so that the command l
     "Method": "method",
     "Step": "method",
     "Task": "task",
-    "Taps": "taps",
+    "Taps": "features.extractor",
     "create_method": "methods",
     "list_methods": "methods",
-    "build_student": "students",
-    "evaluate": "scores",
-    "fit": "train",
-    "load_student": "run",
+    "build_student": "models",
+    "evaluate": "metrics.evaluation",
+    "fit": "training.loop",
+    "load_student": "runs.folder",
 }
 __all__ = [*_HOME, "losses"]
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from . import mixing
+from .config.recipe import DataPart, MixPart, Recipe, StudentPart
 from .data import (
     EvalSet,
     Plan,
@@ -24,15 +25,14 @@ from .data import (
     resolve,
     train_transform,
 )
-from .machine import settled_precision
 from .method import Batch, Method
 from .methods import create_method, find_method, list_methods
-from .recipe import DataPart, MixPart, Recipe, StudentPart
-from .run import Run, build_plain, load_strictly, load_student, read_about
-from .students import build_student
+from .models import build_student
+from .runs.folder import Run, build_plain, load_strictly, load_student, read_about
 from .task import Task
-from .train import HeldOut, Result, fit, length
-from .watch import Watch
+from .training.callbacks import Watch
+from .training.device import settled_precision
+from .training.loop import HeldOut, Result, fit, length
 
 MIXERS: dict[str, dict[str, Callable[..., Any]]] = {
     "classification": {"mixup": mixing.mixup, "cutmix": mixing.cutmix},

@@ -56,10 +56,10 @@ def train(
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many optimiser steps.")] = None,
 ) -> None:
     """Train a network, by default with FRSKD on the built-in digits."""
-    from .launch import hand_over
+    from .commands.launch import hand_over
 
     hand_over()
-    from .workflow import resume_run, start_run
+    from .commands.train import resume_run, start_run
 
     words = list(words or [])
     if max_steps is not None:
@@ -77,10 +77,10 @@ def compare(words: Words = None) -> None:
     methods=baseline,frskd,frskd+beta=0 (settings behind a +) and seeds=3 (or a list: seeds=0,7) stand beside a
     recipe's settings. Runs that are finished are not repeated, so an interrupted comparison goes on where it stopped.
     """
-    from .launch import hand_over
+    from .commands.launch import hand_over
 
     hand_over()
-    from .workflow import compare_methods
+    from .commands.train import compare_methods
 
     words = list(words or [])
     methods = _take(words, "methods", "baseline,frskd").split(",")
@@ -104,7 +104,7 @@ def evaluate(
     """Score a run's student: top-1 and top-5, or a segmenter's mean IoU and every class's; nll (nats) and ece."""
     import json
 
-    from .workflow import score_run
+    from .commands.train import score_run
 
     scores, numbers, rows = score_run(run, data)
     if as_json:
@@ -128,7 +128,7 @@ def predict(
     """Name the most probable classes of images; of a segmenter their shares, with masks and overlays as files."""
     import json
 
-    from .predict import predictions
+    from .commands.predict import predictions
 
     for found in predictions(run, images, top=top, out=out):
         if as_json:
@@ -160,12 +160,12 @@ def methods(
 ) -> None:
     """List the training methods: paper, needs, tasks, cost; or tell all about one."""
     if name is not None:
-        from .cards import card
+        from .commands.cards import card
 
         print(card(name))
         return
-    from .display import console
-    from .workflow import methods_table
+    from .commands.progress import console
+    from .commands.train import methods_table
 
     console().print(methods_table())
 
@@ -181,8 +181,8 @@ def taps(
     ] = None,
 ) -> None:
     """Show the feature maps that methods find in a network."""
-    from .display import console
-    from .workflow import taps_table
+    from .commands.progress import console
+    from .commands.train import taps_table
 
     size = image_size or (32 if student.startswith("cifar:") else 224)
     console().print(taps_table(student, (channels, size, size), names or None, kind=task))
@@ -194,14 +194,14 @@ def init(
     file: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
 ) -> None:
     """Write a commented recipe for your images: selfdistill init data=/my/images"""
-    from .workflow import write_recipe
+    from .commands.train import write_recipe
 
     write_recipe(_recipe(list(words or [])), file)
     print(f"{file} is written; train with: selfdistill train {file}")
 
 
 def _recipe(words: list[str]) -> Any:
-    from .recipe import read
+    from .config.recipe import read
 
     path, words = _split(words)
     return read(path, words)

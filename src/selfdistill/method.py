@@ -10,10 +10,10 @@ from annotated_types import Ge, Interval
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from .dryrun import DryRun
-from .foreign import nearest
-from .nets.teachers import Frozen
-from .taps import Taps, stage_ends
+from .errors import nearest
+from .features.extractor import Taps, stage_ends
+from .features.probe import DryRun
+from .modules.teachers import Frozen
 from .task import Task
 
 Weight = Annotated[float, Interval(ge=0, lt=math.inf)]  # of a loss term

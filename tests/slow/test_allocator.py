@@ -9,8 +9,8 @@ import pytest
 pytestmark = pytest.mark.slow
 FAULTS = """
 import resource, torch
-from selfdistill.allocator import keep_freed_memory
-from selfdistill.measure import peak_memory_mib, reset_peak_memory
+from selfdistill.training.memory import keep_freed_memory
+from selfdistill.training.profile import peak_memory_mib, reset_peak_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

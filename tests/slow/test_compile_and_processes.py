@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from conftest import SmallSegmenter, channel_norm, small_batch, small_method, small_student, small_task, small_teacher
 from selfdistill import list_methods, losses
 from selfdistill.build import build
+from selfdistill.config.recipe import read
 from selfdistill.methods import find_method
-from selfdistill.recipe import read
-from selfdistill.run import Run
+from selfdistill.runs.folder import Run
 
 pytestmark = pytest.mark.slow
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from test_copies import branches
 
 from conftest import CLASSES
-from selfdistill.students import build_student
-from test_copies import branches
+from selfdistill.models import build_student
 
 pytestmark = pytest.mark.slow
 FAMILIES = [

@@ -6,9 +6,9 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
+from test_every_method import every_case, made, same, same_states, sgd, train
 
 from conftest import small_student
-from test_every_method import every_case, made, same, same_states, sgd, train
 
 pytestmark = pytest.mark.slow
 

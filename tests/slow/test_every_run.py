@@ -2,15 +2,15 @@
 
 import pytest
 from safetensors.torch import load_file
+from test_every_method import same
+from test_train import StopAt
 
 from selfdistill import list_methods
 from selfdistill.build import build
-from selfdistill.interrupt import Interrupted
+from selfdistill.config.recipe import read
 from selfdistill.methods import find_method
-from selfdistill.recipe import read
-from selfdistill.run import Run, load_student
-from test_every_method import same
-from test_train import StopAt
+from selfdistill.runs.folder import Run, load_student
+from selfdistill.training.signals import Interrupted
 
 pytestmark = pytest.mark.slow
 

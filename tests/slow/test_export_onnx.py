@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from selfdistill.config.recipe import Recipe
 from selfdistill.export import export
-from selfdistill.recipe import Recipe
-from selfdistill.run import Run, load_student
-from selfdistill.students import build_student
+from selfdistill.models import build_student
+from selfdistill.runs.folder import Run, load_student
 
 pytestmark = pytest.mark.slow
 DATA = {"mean": [0.5, 0.25, 0.125], "std": [0.3, 0.2, 0.1], "source": "/nowhere"}

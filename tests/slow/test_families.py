@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
-from selfdistill.taps import Taps
+from selfdistill.features.extractor import Taps
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from selfdistill import Task, create_method
-from selfdistill.students import build_student
+from selfdistill.models import build_student
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from selfdistill.run import Run
+from selfdistill.runs.folder import Run
 
 pytestmark = pytest.mark.slow
 

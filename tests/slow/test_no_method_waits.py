@@ -1,10 +1,10 @@
 """No step of any method waits for the device; how that is seen is told in `test_no_waiting`."""
 
 import pytest
+from test_no_waiting import on_meta, one_run
 
 from selfdistill import list_methods
 from selfdistill.methods import find_method
-from test_no_waiting import on_meta, one_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures(on_meta.__name__)]
 

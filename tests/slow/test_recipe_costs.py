@@ -4,12 +4,12 @@ import re
 
 import pytest
 import torch
-
-from selfdistill.methods import create_method, find_method
-from selfdistill.recipe import read
-from selfdistill.students import build_student
-from selfdistill.task import Task
 from test_recipes import CLASSES, PAPER, header, name_of, recipe_of
+
+from selfdistill.config.recipe import read
+from selfdistill.methods import create_method, find_method
+from selfdistill.models import build_student
+from selfdistill.task import Task
 
 pytestmark = pytest.mark.slow
 

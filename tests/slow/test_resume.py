@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-
-from selfdistill.recipe import Recipe
-from selfdistill.run import Run
 from test_train import stop_and_resume
+
+from selfdistill.config.recipe import Recipe
+from selfdistill.runs.folder import Run
 
 pytestmark = pytest.mark.slow
 FEATURES = {"name": "frskd", "feature_loss": "hint"}
@@ -28,7 +28,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path,
 
 KILLER = """
 import os, random, signal, sys, time, torch
-from selfdistill.run import Run
+from selfdistill.runs.folder import Run
 
 run = Run.open(sys.argv[1])
 random.seed(0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfdistill.scores import evaluate
+from selfdistill.metrics.evaluation import evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ DENSE = {"num_classes": 6, "kind": "segmentation"}
 RANK = """
 import json, sys, torch
 from slow.test_scores_processes import DENSE, ROWS, batches, dense_batches
-from selfdistill.scores import evaluate
+from selfdistill.metrics.evaluation import evaluate
 folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
 for rows in ROWS:

@@ -7,10 +7,10 @@ import torch
 import torch.multiprocessing as mp
 
 from selfdistill import Batch, Task, create_method
-from selfdistill.nets.pyramid import PyramidTeacher
-from selfdistill.students import build_student
-from selfdistill.students.efficientdet import NETWORKS, EfficientDet
-from selfdistill.taps import Taps
+from selfdistill.features.extractor import Taps
+from selfdistill.models import build_student
+from selfdistill.models.efficientdet import NETWORKS, EfficientDet
+from selfdistill.modules.pyramid import PyramidTeacher
 
 pytestmark = pytest.mark.slow
 CLASSES = 5

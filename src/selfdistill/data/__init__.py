@@ -1,15 +1,15 @@
 """Images with labels or masks, of any origin -> batches: where they lie, how they are split, augmented and stacked."""
 
-from .augment import eval_transform, train_transform
-from .images import read_image
-from .loaders import eval_loader, train_loader
-from .masks import MaskRows
-from .plan import Draw, Plan
-from .resolve import resolve
-from .rows import Rows
-from .splits import Splits, check, open_rows, open_splits
-from .steps import image_shape, window
-from .trainset import EvalSet, TrainSet
+from .dataset import EvalSet, TrainSet
+from .datasets.base import Rows
+from .datasets.image_io import read_image
+from .datasets.masks import MaskRows
+from .defaults import resolve
+from .loader import eval_loader, train_loader
+from .sampler import Draw, Plan
+from .split import Splits, check, open_rows, open_splits
+from .transforms.base import image_shape, window
+from .transforms.names import eval_transform, train_transform
 
 __all__ = [
     "Draw",

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..foreign import load, nearest
+from ..errors import load, nearest
 from ..method import Method
 from ..task import Task
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import losses
 from ..method import Batch, Method, Positive, Step
-from ..nets.teachers import teaching_levels
+from ..modules.teachers import teaching_levels
 from .tfd import at_one_size
 
 

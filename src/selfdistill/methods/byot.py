@@ -7,8 +7,8 @@ from torch import Tensor
 
 from .. import losses
 from ..method import Batch, Method, Positive, Share, Step, Weight
-from ..nets.exits import separable_exits
-from ..nets.points import bilinear
+from ..modules.blocks import bilinear
+from ..modules.exits import separable_exits
 
 
 class BYOT(Method):

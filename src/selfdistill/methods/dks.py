@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..method import Batch, Method, Positive, Step, Weight
-from ..nets.copies import remaining_stages
-from ..nets.exits import shallow_levels
+from ..modules.branches import remaining_stages
+from ..modules.exits import shallow_levels
 
 
 class DKS(Method):

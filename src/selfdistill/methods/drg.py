@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import losses
 from ..method import Batch, Count, Method, Positive, Step, Weight
-from ..nets.exits import SeparableExit, halvings, shallow_levels
+from ..modules.exits import SeparableExit, halvings, shallow_levels
 
 
 class DRG(Method):

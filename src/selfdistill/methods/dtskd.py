@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from .. import distributed, losses
 from ..method import Batch, Count, Method, Positive, Share, Step, Weight
-from ..nets.exits import shallow_levels
-from ..nets.topdown import TopDown
+from ..modules.exits import shallow_levels
+from ..modules.fpn import TopDown
 
 
 class DTSKD(Method):

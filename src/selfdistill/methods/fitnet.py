@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
+from ..features.extractor import Tap
 from ..method import Batch, Count, Method, Positive, Step
-from ..nets.bifpn import enlarge
-from ..nets.teachers import teaching_levels
-from ..taps import Tap
+from ..modules.bifpn import enlarge
+from ..modules.teachers import teaching_levels
 
 
 class FitNet(Method):

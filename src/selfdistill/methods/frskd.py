@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..method import Batch, Count, Method, Positive, Share, Step, Weight
-from ..nets.bifpn import BiFPN, BiFPNc, SelfTeacher
-from ..nets.points import bilinear
-from ..nets.pyramid import PyramidTeacher
+from ..modules.bifpn import BiFPN, BiFPNc, SelfTeacher
+from ..modules.blocks import bilinear
+from ..modules.pyramid import PyramidTeacher
 
 
 class FRSKD(Method):

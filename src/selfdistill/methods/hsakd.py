@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import losses, mixing
 from ..method import Batch, Method, Positive, Step
-from ..nets.teachers import teaching_levels
+from ..modules.teachers import teaching_levels
 from .hsakd_teacher import branched, joint_branches
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import losses, mixing
 from ..method import Batch, Method, Positive, Step
-from ..nets.copies import redrawn
+from ..modules.branches import redrawn
 from .hsakd import imitation
 from .hsakd_teacher import branched, joint_branches
 

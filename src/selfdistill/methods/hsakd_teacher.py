@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import mixing
+from ..features.extractor import Taps
 from ..method import Batch, Method, Step
-from ..nets.copies import remaining_stages
-from ..taps import Taps
+from ..modules.branches import remaining_stages
 from ..task import Task
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import losses
 from ..method import Batch, Method, Share, Step, Weight
-from ..nets.teachers import Trailing
+from ..modules.teachers import Trailing
 
 
 class MeanTeacher(Method):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from .. import losses, mixing
 from ..method import Batch, Method, Positive, Step
-from ..nets.copies import remaining_stages
-from ..nets.exits import shallow_levels
+from ..modules.branches import remaining_stages
+from ..modules.exits import shallow_levels
 
 HIDDEN = 128  # units of a discriminator
 

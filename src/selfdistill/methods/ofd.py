@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
-from ..dryrun import DryRun
+from ..features.extractor import Tap, Taps
+from ..features.probe import DryRun
+from ..features.stages import Output
 from ..method import Batch, Method, Positive, Step
-from ..nets.bifpn import enlarge
-from ..nets.strides import PROJECTIONS
-from ..nets.teachers import teaching_levels
-from ..stages import Output
-from ..taps import Tap, Taps
+from ..modules.bifpn import enlarge
+from ..modules.strides import PROJECTIONS
+from ..modules.teachers import teaching_levels
 from .frskd import connector
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..method import Batch, Count, Method, Positive, Share, Step, Weight
-from ..nets.copies import remaining_stages
-from ..nets.exits import shallow_levels
+from ..modules.branches import remaining_stages
+from ..modules.exits import shallow_levels
 
 
 class ONE(Method):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..method import Batch, Count, Method, Positive, Step, Weight
-from ..nets.exits import shallow_levels
-from ..nets.topdown import TopDown
+from ..modules.exits import shallow_levels
+from ..modules.fpn import TopDown
 
 
 class TESKD(Method):

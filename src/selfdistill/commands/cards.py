@@ -1,0 +1,247 @@
+"""Method cards: what a method's file says of it, as Markdown.
+
+`python -m selfdistill.commands.cards docs/methods.md` writes the page of all methods.
+"""
+
+import ast
+import functools
+import inspect
+import io
+import json
+import math
+import re
+import sys
+import tokenize
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from ..config.recipe import read
+from ..method import Method
+from ..methods import find_method, list_methods
+
+ROOT = Path(__file__).parents[3]  # of the source tree; an installed package has neither recipes nor step times
+PAGE = """# Methods
+
+Written by `python -m selfdistill.commands.cards` from the files of `src/selfdistill/methods`; change those,
+not this page.
+Step times, ratios to plain training, are `docs/step-times.json`, written by `benchmarks/overhead.py`.
+
+"""
+
+
+class Paper(NamedTuple):
+    """What the docstring of a method's module says; without a paper, only the title."""
+
+    title: str
+    reference: str = ""  # authors, venue, link
+
+    @property
+    def link(self) -> str:
+        """The first link."""
+        return next((word.strip(".,;") for word in self.reference.split() if word.startswith("https://")), "")
+
+    @property
+    def venue(self) -> str:
+        """Where and when the first reference appeared, or when alone."""
+        found = re.search(r"\. ([^.,]*\b(?:19|20)\d\d\b[^.,]*)[.,]", self.reference)
+        return found[1] if found else ""
+
+
+def page() -> str:
+    """A table of all methods, then the card of each."""
+    names = list_methods()
+    table = _table(
+        ["method", "paper", "venue", "who teaches", "cost beside plain training", "teacher"],
+        [_row(name, find_method(name)) for name in names],
+    )
+    return PAGE + "\n\n".join([table, *map(card, names)]) + "\n"
+
+
+def card(name: str) -> str:
+    """One method in Markdown: its paper, who teaches whom, needs, cost and hyper-parameters.
+
+    `name` is a file of `methods/` or "package.module:Class"; raises `ValueError`, with the nearest, for any other.
+    """
+    kind = find_method(name)
+    paper = paper_of(kind)
+    facts = {
+        "Tasks": ", ".join(sorted(kind.tasks)),
+        "Needs": "; ".join(needs(kind)) or "nothing beside images and labels",
+        "Cost beside plain training": kind.cost or "not stated",
+        "Step time": step_time(name),
+        "Recipes": "; ".join(f"in `recipes/{data}` {', '.join(files)}" for data, files in recipes(name).items()),
+    }
+    told = "\n".join(f"- {fact}: {text}" for fact, text in facts.items() if text)
+    paragraphs = [f"## {name}", f"**{_prose(paper.title)}.**", _prose(paper.reference), *_docstring(kind), told]
+    settings = [[f"`{each.name}`", _default(each), each.allowed, each.meaning] for each in settings_of(kind)]
+    if settings:
+        paragraphs.append(_table(["hyper-parameter", "default", "allowed", "meaning"], settings))
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+
+
+def paper_of(kind: type[Method]) -> Paper:
+    """The paper that the method's file names."""
+    title, _, rest = inspect.cleandoc(sys.modules[kind.__module__].__doc__ or kind.__name__).partition("\n\n")
+    return Paper(" ".join(title.split()).removesuffix("."), " ".join(rest.partition("\n\n")[0].split()))
+
+
+def needs(kind: type[Method]) -> list[str]:
+    """What a method needs beside images and labels."""
+    teacher = f"that `{kind.teacher_method}` trained" if kind.teacher_method else "that is a trained network"
+    return [
+        need
+        for need, wanted in (
+            (f"{kind.views} more augmented view{'s' * (kind.views > 1)} of each image", kind.views),
+            (f"{kind.partners} other image{'s' * (kind.partners > 1)} of each image's class", kind.partners),
+            (f"a teacher (`method.teacher`, a run folder) {teacher}", kind.needs_teacher),
+            ("hard labels (`mix: none`)", not kind.soft_targets),
+            ("square images", kind.square_images),
+        )
+        if wanted
+    ]
+
+
+class Setting(NamedTuple):
+    """A hyper-parameter as its class writes it."""
+
+    name: str
+    default: Any
+    allowed: str
+    meaning: str  # the comment beside it
+    dense: Any  # the default for segmentation
+
+
+def settings_of(kind: type[Method]) -> list[Setting]:
+    """The hyper-parameters of a method, in order."""
+    hints = get_type_hints(kind, include_extras=True)
+    dense = kind.hyperparameters("segmentation")
+    comments: dict[str, str] = {}
+    for base in reversed(_bases(kind)):
+        comments |= comments_in(inspect.getsource(sys.modules[base.__module__]), base.__name__)
+    return [
+        Setting(name, default, allowed(hints[name]), comments.get(name, ""), dense[name])
+        for name, default in kind.hyperparameters().items()
+    ]
+
+
+def comments_in(source: str, name: str) -> dict[str, str]:
+    """The comment beside each annotated attribute that the class `name` gives a value.
+
+    >>> comments_in("class A:\\n    alpha: float = (\\n        1.0  # weighs it\\n    )", "A")
+    {'alpha': 'weighs it'}
+    """
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    lines = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    kinds = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name]
+    return {
+        node.target.id: " ".join(lines[i] for i in range(node.lineno, (node.end_lineno or 0) + 1) if i in lines)
+        for kind in kinds
+        for node in kind.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None
+    }
+
+
+def allowed(hint: Any) -> str:
+    """The values that an annotation allows, in words.
+
+    >>> allowed(Literal["all", "others"]), allowed(bool), allowed(Annotated[int, "any"] | None)
+    ('`all` or `others`', '`true` or `false`', 'whole number or `null`')
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(map(allowed, inner))
+    if hint is bool or origin is Literal:
+        return " or ".join(f"`{_plain(value)}`" for value in (inner or (True, False)))
+    if hint is NoneType:
+        return "`null`"
+    kind, *limits = inner if origin is Annotated else [hint]
+    words = {float: "number", int: "whole number", str: "text"}.get(kind, str(kind))
+    return f"{words} {' and '.join(_limits(limits))}".strip()
+
+
+def _limits(marks: list[Any]) -> list[str]:
+    words = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
+    ends = [(word, getattr(mark, end, None)) for mark in marks for end, word in words.items()]
+    told = [f"{word} {value:g}" for word, value in ends if value is not None and value != math.inf]
+    return [" ".join(told)] if told and told[0].startswith("from") else told
+
+
+def recipes(name: str) -> dict[str, list[str]]:
+    """The recipes of a method that lie here, by folder."""
+    found: dict[str, list[str]] = {}
+    for path, method in _method_of_recipe(ROOT / "recipes").items():
+        if method == name:
+            found.setdefault(path.parent.name, []).append(path.name)
+    return found
+
+
+@functools.cache
+def _method_of_recipe(folder: Path) -> dict[Path, str]:
+    return {path: read(path).method.name for path in sorted(folder.glob("*/*.yaml"))}
+
+
+def step_time(name: str) -> str:
+    """What a step takes over one of plain training, as docs/step-times.json has it for each student."""
+    file = ROOT / "docs/step-times.json"
+    measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"students": {}}
+    if name == "baseline":
+        return "what the others' are measured against"
+    told = [f"{_ratios(name, each)} for `{s}`" for s, each in measured["students"].items() if name in each["ratios"]]
+    return f"{', '.join(told)} ({measured['machine']}, batches of {measured['batch']})" if told else "not measured"
+
+
+def _ratios(name: str, student: dict[str, Any]) -> str:
+    memory = student.get("memory", {}).get(name)
+    return f"{student['ratios'][name]:.2f}x plain training's" + (f", {memory:.2f}x its memory" if memory else "")
+
+
+def _row(name: str, kind: type[Method]) -> list[str]:
+    paper, teacher = paper_of(kind), f"`{kind.teacher_method}`" if kind.teacher_method else "a trained network"
+    title = f"[{_prose(paper.title)}]({paper.link})" if paper.link else _prose(paper.title)
+    who = next(iter(_docstring(kind)), "")
+    return [f"[{name}](#{name})", title, paper.venue, who, kind.cost, teacher if kind.needs_teacher else "none"]
+
+
+def _docstring(kind: type[Method]) -> list[str]:
+    """The paragraphs of the class's docstring."""
+    paragraphs = [_prose(" ".join(each.split())) for each in inspect.cleandoc(kind.__doc__ or "").split("\n\n")]
+    label = "Departs from the paper:"
+    return [
+        f"**{label}**" + each.removeprefix(label) if each.startswith(label) else each for each in paragraphs if each
+    ]
+
+
+def _prose(text: str) -> str:
+    """Text in which Markdown takes no star for emphasis."""
+    return text.replace("*", "\\*")
+
+
+def _default(each: Setting) -> str:
+    other = f"; segmentation: `{_plain(each.dense)}`" if each.dense != each.default else ""
+    return f"`{_plain(each.default)}`{other}"
+
+
+def _plain(value: Any) -> str:
+    """A value as recipes write it.
+
+    >>> _plain(None), _plain(True), _plain(0.05), _plain("all")
+    ('null', 'true', '0.05', 'all')
+    """
+    return yaml.safe_dump(value, width=1000).removesuffix("\n").removesuffix("\n...")
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _bases(kind: type[Method]) -> list[type[Method]]:
+    """The class and those that it builds on, below `Method`."""
+    return [base for base in kind.__mro__ if issubclass(base, Method) and base is not Method]
+
+
+if __name__ == "__main__":
+    Path(*sys.argv[1:] or ["docs/methods.md"]).write_text(page(), encoding="utf-8")

@@ -1,0 +1,266 @@
+"""A recipe: everything that decides a training run, as plain values. Unknown names are errors.
+
+`read` merges, in this order, the defaults, a YAML file and `name=value` words. A plain string is short for a part's
+main field: `data: /my/images` for `data: {source: /my/images}`. A word that names another method than the file drops
+the file's settings of that method: `method=baseline` makes the baseline of any recipe.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from .overrides import Part, commented_lines, load_yaml, names_in, override, refuse_idle, sentences
+
+Natural = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Usual(NamedTuple):
+    """Defaults that depend on the task."""
+
+    source: str
+    student: str
+    lr: float  # of SGD
+    batch_size: int
+
+
+USUAL = {
+    "classification": Usual("digits", "cifar:resnet20", lr=0.1, batch_size=128),
+    "segmentation": Usual("scenes", "smp:Unet/resnet18", lr=0.01, batch_size=16),
+}
+
+
+class DataPart(Part):
+    """Which images, which of them to hold out, and how they are presented."""
+
+    main: ClassVar[str] = "source"
+    source: str = Field(
+        USUAL["classification"].source,
+        description="digits | scenes | a folder | .csv | .jsonl | .parquet | hf:NAME | torchvision:NAME",
+    )
+    val: str | None = Field(None, description="validation source or split name; found by itself where it is called val")
+    val_fraction: float | None = Field(
+        None, gt=0, lt=1, description="share of each class held out; 0.2 where the source has no other split"
+    )
+    split_seed: int = Field(0, description="of the held-out choice; independent of the training seed")
+    limit: Natural | None = Field(None, description="train on so many images only, the first of every class in turn")
+    image_size: Natural | tuple[Natural, Natural] | None = Field(
+        None,
+        description="pixels, or [height, width]; the images' own where all agree and are small, else 224;"
+        " segmentation: of the training crops, the images' own up to 512",
+    )
+    channels: Literal[1, 3, 4] | None = Field(None, description="1 if all images are grey, else 3; 4 keeps alpha")
+    augment: str | list[str] = Field(
+        "auto",
+        description="auto | none | crop, flip, resized_crop, rotation, randaugment, trivialaugment, cutout, erasing,"
+        " MODULE:FUNCTION; segmentation: short_side, scale, crop, flip, colour, blur, MODULE:FUNCTION",
+    )
+    mean: list[float] | None = Field(None, description="per channel, pixels in [0, 1]; computed from the training set")
+    std: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="as mean")
+    image_column: str | None = Field(None, description="of tables; found by its type or name")
+    label_column: str | None = Field(None, description="of tables; found by its type or name; of masks too")
+    classes: list[str] | None = Field(
+        None, description="segmentation: names of the mask values 0, 1, ..., void ones included; found beside the masks"
+    )
+    void: list[int | str] | None = Field(
+        None, description="segmentation: mask values, or their names, that count for nothing; 255 where not named"
+    )
+    palette: str | None = Field(
+        None,
+        description="segmentation: a CSV of name, r, g, b for masks whose colours are the classes; found by itself",
+    )
+    short_side: Natural | None = Field(
+        None, description="segmentation: pixels that images are first resized to; none: as they are"
+    )
+    window: bool = Field(
+        False, description="segmentation: score windows of image_size that overlap by a third, not whole images"
+    )
+    download: bool = Field(False, description="allow torchvision: and hf: sources to fetch what is not there")
+    root: str = Field("data", description="where torchvision: sources lie or are downloaded to")
+
+
+class TaskPart(Part):
+    """What is to be learned."""
+
+    main: ClassVar[str] = "kind"
+    kind: Literal["classification", "segmentation"] = Field(
+        "classification", description="one class for each image, or one for each pixel"
+    )
+
+
+class StudentPart(Part):
+    """The network that ships."""
+
+    name: str = Field(
+        USUAL["classification"].student,
+        description="timm:NAME | torchvision:NAME | cifar:NAME | MODULE:FUNCTION; segmentation: smp:ARCH/ENCODER |"
+        " torchvision:NAME | efficientdet:d0",
+    )
+    pretrained: bool = Field(False, description="start from the source's weights")
+    start: str | None = Field(None, description="a run folder, whose student's weights to start from")
+    options: dict[str, Any] = Field({}, description="passed on to the network's constructor")
+
+    @model_validator(mode="after")
+    def _no_idle_setting(self) -> "StudentPart":
+        refuse_idle(self, ["pretrained"], self.start is not None, "student.start")
+        return self
+
+
+class MethodPart(Part):
+    """How the student is trained; hyper-parameters of the method stand beside its name."""
+
+    model_config = ConfigDict(extra="allow")
+    anew: ClassVar[bool] = True
+    name: str = Field("frskd", description="a name that `selfdistill methods` lists, or package.module:Class")
+    taps: list[str] | None = Field(None, description="submodules that give the feature maps; found by themselves")
+    teacher: str | None = Field(None, description="a run folder, for methods that need a trained teacher")
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class MixPart(Part):
+    """Mixing images and labels of a batch, around any method that takes soft labels."""
+
+    name: Literal["none", "mixup", "cutmix"] = "none"
+    alpha: float = Field(1.0, gt=0, description="of the Beta(alpha, alpha) that draws the mixing weight")
+    probability: Share = Field(1.0, description="share of the batches that are mixed")
+
+    @model_validator(mode="after")
+    def _no_idle_setting(self) -> "MixPart":
+        refuse_idle(self, ["alpha", "probability"], self.name == "none", "mix=none")
+        return self
+
+
+class OptimPart(Part):
+    """Optimiser, learning-rate schedule and what happens to a gradient on its way."""
+
+    name: str = Field("sgd", description="sgd or any optimiser of timm")
+    lr: float | None = Field(None, gt=0, description="0.1 for sgd (segmentation: 0.01), 0.001 for others")
+    momentum: Weight = 0.9
+    nesterov: bool = Field(False, description="sgd only")
+    weight_decay: Weight = 1e-4
+    decay: Literal["all", "weights"] = Field("all", description="all parameters, or all but biases, norms and vectors")
+    schedule: Literal["step", "cosine", "constant", "linear", "poly"] = "cosine"
+    milestones: list[Share] = Field([0.5, 0.75], description="step: shares of training after which lr drops")
+    gamma: float = Field(0.1, gt=0, le=1, description="step: what lr is multiplied by")
+    min_lr: Weight = Field(0.0, description="cosine, linear, poly: the end")
+    warmup: Share = Field(0.0, description="share of training over which lr rises linearly from a hundredth")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    clip_value: float | None = Field(None, gt=0, description="largest size of each of the gradient's values")
+    accumulate: Natural = Field(1, description="micro-batches that a batch is split into")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the student, which then ships")
+
+    @model_validator(mode="after")
+    def _settled(self) -> "OptimPart":
+        refuse_idle(self, ["milestones", "gamma"], self.schedule != "step", f"optim.schedule={self.schedule}")
+        refuse_idle(self, ["min_lr"], self.schedule in ("step", "constant"), f"optim.schedule={self.schedule}")
+        refuse_idle(self, ["nesterov"], self.name != "sgd" or self.momentum == 0, "an optimiser but sgd with momentum")
+        return self
+
+
+class MachinePart(Part):
+    """What may differ between machines without changing what is computed, up to rounding."""
+
+    main: ClassVar[str] = "device"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that load images")
+    cache: Literal["auto", "device", "memory", "disk", "none"] = Field(
+        "auto", description="where decoded images are kept; auto: on the device where they are small, else nowhere"
+    )
+    compile: Literal["auto", "graphs"] | bool = Field(
+        "auto",
+        description="auto: on GPUs, in long runs | true | false | graphs: with CUDA graphs too",
+    )
+    channels_last: bool = True
+    checkpoint_minutes: float = Field(10.0, gt=0, description="longest time between two checkpoints")
+    track: list[str] = Field([], description="trackers of accelerate, for example tensorboard")
+
+
+class Recipe(Part):
+    """A whole run."""
+
+    data: DataPart = DataPart()
+    task: TaskPart = TaskPart()
+    student: StudentPart = StudentPart()
+    method: MethodPart = MethodPart()
+    mix: MixPart = MixPart()
+    optim: OptimPart = OptimPart()
+    epochs: Natural | None = Field(None, description="30 where max_steps is not given either")
+    max_steps: Natural | None = Field(
+        None, description="alone: the length of the schedule in optimiser steps; beside epochs: stops early"
+    )
+    batch_size: Natural | None = Field(
+        None, description="images per optimiser step, over all processes; 128, or 16 for segmentation"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on GPUs and CPUs that compute with it, else fp32"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    out: str | None = Field(None, description="the run folder; runs/DATA-STUDENT-METHOD-sSEED")
+    machine: MachinePart = MachinePart()
+
+    @model_validator(mode="after")
+    def _settled(self) -> "Recipe":
+        """Fills in the defaults that depend on other settings."""
+        if self.epochs is None and self.max_steps is None:
+            self.epochs = 30
+        usual = USUAL[self.task.kind]
+        if "source" not in self.data.model_fields_set:
+            self.data = self.data.model_copy(update={"source": usual.source})
+        if "name" not in self.student.model_fields_set:
+            self.student = self.student.model_copy(update={"name": usual.student})
+        lr = self.optim.lr or (usual.lr if self.optim.name == "sgd" else 0.001)
+        self.optim = self.optim.model_copy(update={"lr": lr})
+        self.batch_size = self.batch_size or usual.batch_size
+        return self
+
+
+def read(path: str | Path | None = None, words: Iterable[str] = ()) -> Recipe:
+    """The recipe of a YAML file with `name=value` words applied over it.
+
+    Raises `ValueError` in one sentence for an unreadable file, an unknown name (with the nearest legal one) or a value
+    of the wrong type.
+    """
+    values = load_yaml(Path(path)) if path is not None else {}
+    return _overridden(values, words)
+
+
+def changed(recipe: Recipe, words: Iterable[str]) -> Recipe:
+    """The recipe with `name=value` words applied over it; errors as `read`."""
+    return _overridden(recipe.model_dump(), words)
+
+
+def _overridden(values: dict[str, Any], words: Iterable[str]) -> Recipe:
+    """The recipe of nested `values` and words; those that name a whole part come first, wherever they stand."""
+    for word in sorted(words, key=lambda word: "." in word.partition("=")[0]):
+        override(values, word, Recipe)
+    return parse(values)
+
+
+def parse(values: dict[str, Any]) -> Recipe:
+    """The recipe that nested plain values describe; errors as `read`."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(sentences(error.errors(), Recipe)) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML that `read` understands."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def commented(recipe: Recipe) -> str:
+    """The recipe as YAML, each setting with what it means."""
+    return "\n".join(commented_lines(recipe)) + "\n"
+
+
+def known_names() -> list[str]:
+    """Every legal dotted name, hyper-parameters of methods aside."""
+    return names_in(Recipe)

@@ -1,0 +1,123 @@
+"""Folders of class folders: `train/cat/1.jpg`, `val/cat/2.jpg`, or `cat/1.jpg` without splits."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+
+from .base import FileRows
+from .labels import shortened
+from .splits import Found, split_of
+
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".webp", ".avif"),
+    *(".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+
+
+def open_folder(folder: str) -> Found:
+    """The splits of a folder, or all of it as "train" where it holds class folders directly.
+
+    A class is a folder; images in folders below it count to it, links are followed. Hidden files and files that are no
+    images are left out and counted in a note. Raises `ValueError` for a folder that is not of this form.
+    """
+    names = folders_in(folder)
+    splits: dict[str, list[str]] = {}
+    for name in names:
+        if split_of(name):
+            splits.setdefault(split_of(name), []).append(name)
+    if not splits.get("train") and len(names) > sum(map(len, splits.values())):
+        splits = {"train": [""]}  # classes that happen to be called test or val are classes
+    if not splits:
+        raise ValueError(_no_classes(folder))
+    for split, twice in splits.items():
+        if len(twice) > 1:
+            raise ValueError(f"{folder} holds {' and '.join(twice)}, which both mean its {split} split; keep one")
+    rows, notes = {}, []
+    for split, (name,) in splits.items():
+        rows[split], more = open_class_folders(os.path.join(folder, name) if name else folder)
+        notes += more
+    return Found(rows, tuple(notes))
+
+
+def open_class_folders(folder: str) -> tuple[FileRows, list[str]]:
+    """The images of a folder whose folders are classes, sorted by class and path, and notes on what was left out."""
+    paths: list[str] = []
+    labels: list[int] = []
+    classes: list[str] = []
+    ignored: Counter[str] = Counter()
+    nested = 0
+    for name in folders_in(folder):
+        found = sorted(walk(os.path.join(folder, name), name, frozenset(), ignored))
+        classname = unicodedata.normalize("NFC", name)  # one file system composes accents, another does not
+        if classname not in classes:
+            classes.append(classname)
+        paths += found
+        labels += [classes.index(classname)] * len(found)
+        nested += sum(path.count(os.sep) > 1 for path in found)
+    loose = sum(is_image(name) for name in os.listdir(folder))
+    if not paths:
+        raise ValueError(_no_classes(folder))
+    return FileRows(folder, paths, labels, classes=classes), list(_notes(folder, classes, ignored, nested, loose))
+
+
+def folders_in(folder: str) -> list[str]:
+    """The names of the folders in a folder, sorted, without hidden ones."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+
+
+def walk(folder: str, relative: str, above: frozenset[str], ignored: Counter[str]) -> Iterator[str]:
+    """Relative paths of the images in and below `folder`; a link back to a folder above is not followed."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = os.path.join(relative, entry.name)
+            if is_hidden(entry.name):
+                ignored["hidden"] += 1
+            elif entry.is_dir():
+                yield from walk(entry.path, path, above | {real}, ignored)
+            elif is_image(entry.name):
+                yield path
+            else:
+                ignored["other"] += 1
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_image(name: str) -> bool:
+    return not is_hidden(name) and os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _notes(folder: str, classes: list[str], ignored: Counter[str], nested: int, loose: int) -> Iterator[str]:
+    yield from left_out(folder, ignored)
+    if nested:
+        yield f"{folder}: {nested} images lie in folders below a class folder and count to that class"
+    if loose:
+        yield f"{folder}: left out {loose} images that lie beside the class folders"
+    lower = Counter(name.casefold() for name in classes)
+    same = [name for name in classes if lower[name.casefold()] > 1]
+    if same:
+        yield f"{folder}: the class folders {shortened(same)} differ only in case and are taken as different classes"
+
+
+def left_out(folder: str, ignored: Counter[str]) -> Iterator[str]:
+    """A note on the files that `walk` found to be no images, if any."""
+    if ignored:
+        parts = [f"{count} {kind}" for kind, count in ((k, ignored[k]) for k in ("hidden", "other")) if count]
+        yield f"{folder}: left out {' and '.join(parts)} files, which are not images"
+
+
+def _no_classes(folder: str) -> str:
+    names = os.listdir(folder)
+    if not names:
+        return f"{folder} is empty; it must hold one folder of images per class"
+    images = sum(is_image(name) for name in names)
+    if images:
+        return f"{folder} holds {images} images but no class folders; put those of each class into a folder of its own"
+    known = " ".join(EXTENSIONS)
+    return f"{folder} holds no images; it must hold one folder of images per class (extensions: {known})"

@@ -1,0 +1,313 @@
+"""Parquet files and data sets of the Hub's `datasets` library (extra `[hf]`).
+
+Files of at most 2 GiB together are read into memory as they are, images still encoded: no cache is written. Larger ones
+are unpacked once by `datasets` into its own cache and mapped from there.
+"""
+
+import bisect
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from ...models.hub import quietly
+from .base import Rows
+from .image_io import Source
+from .labels import number_labels, shortened
+from .masks import Pairs
+from .splits import Found, split_of
+from .table import IMAGE_NAMES, LABEL_NAMES, MASK_NAMES, find_column
+
+IN_MEMORY = 2 * 2**30  # bytes of Parquet files
+
+
+class Wanted(NamedTuple):
+    """What to find beside the images, and the columns to find both in where the user named them."""
+
+    holds: Literal["labels", "masks"] = "labels"
+    image_column: str | None = None
+    label_column: str | None = None
+
+
+LABELS = Wanted()
+
+
+class Origin(NamedTuple):
+    """Where a table comes from, and what is wanted of it."""
+
+    parts: list[tuple[str, int]]  # a name and a number of rows, in order
+    folder: str  # what paths in the image column are relative to
+    wanted: Wanted
+
+    @property
+    def name(self) -> str:
+        return self.parts[0][0]
+
+
+class TableRows(Rows):
+    """Rows of an Arrow table whose image column holds encoded bytes, or paths."""
+
+    def __init__(self, images: Any, origin: Origin) -> None:
+        self.images, self.origin, self.classes = images, origin, ()
+        self.labels = torch.zeros(len(images), dtype=torch.int64)
+        self.ends = list(itertools.accumulate(count for _, count in origin.parts))
+
+    def value(self, i: int) -> Any:
+        """What the table holds: bytes, a path, or None."""
+        value = self.images[i].as_py()
+        if isinstance(value, dict):
+            return value.get("path") if value.get("bytes") is None else value["bytes"]
+        return value
+
+    def source(self, i: int) -> Source:
+        value = self.value(i)
+        if value is None:
+            raise ValueError(f"{self.name(i)} holds no image")
+        return os.path.join(self.origin.folder, value) if isinstance(value, str) else value
+
+    def name(self, i: int) -> str:
+        part = bisect.bisect_right(self.ends, i)
+        title, count = self.origin.parts[part]
+        return f"row {i - self.ends[part] + count} of {title}"
+
+    def key(self, i: int) -> str:
+        return str(i)
+
+
+def has_parquet(folder: str) -> bool:
+    """Whether a folder, or `data` in it, holds Parquet files."""
+    return bool(_parquet_files(folder))
+
+
+def open_parquet(path: str, wanted: Wanted = LABELS) -> Found:
+    """The splits of a Parquet file, or of a folder of files called `train-*`, `validation-*`, `test-*`.
+
+    Files of a folder without such names, and a single file, are all training rows.
+    """
+    datasets = _datasets(path)
+    files = _parquet_files(path) if os.path.isdir(path) else [path]
+    groups: dict[str, list[str]] = {}
+    for file in files:
+        groups.setdefault(_split_of_file(file), []).append(file)
+    if os.path.isdir(path) and "" in groups and len(groups) > 1:
+        file = groups[""][0]
+        raise ValueError(f"{file} belongs to no split, as other files of its folder do; call it train-*.parquet")
+    if "" in groups or not os.path.isdir(path):
+        groups = {"train": files}
+    splits, notes = {}, []
+    for split, members in groups.items():
+        parts = [(member, _count(member)) for member in members]
+        origin = Origin(parts, os.path.dirname(members[0]), wanted)
+        splits[split] = _read(datasets, members, origin)
+        if _is_large(members):
+            notes.append(f"{path}: the {split} files are unpacked once into {datasets.config.HF_DATASETS_CACHE}")
+    return _labelled(path, splits, notes)
+
+
+def open_hub(name: str, wanted: Wanted = LABELS, *, download: bool = False) -> Found:
+    """A data set of the Hub, or a local folder in any layout that `datasets` knows.
+
+    Nothing is fetched, nor the network asked, unless `download`.
+    """
+    datasets = _datasets(f"hf:{name}")
+    name = os.path.expanduser(name)
+    if not os.path.isdir(name) and (not name or name[0] in "./"):
+        raise ValueError(f"hf:{name} names no folder; after hf: comes a name of the Hub or a local folder")
+    if os.path.isdir(name) and has_parquet(name):
+        return open_parquet(name, wanted)
+    loaded = _load(datasets, name, download)
+    splits = {}
+    for split, dataset in loaded.items():
+        if split_of(split) is None:
+            continue
+        flat = dataset.flatten_indices(keep_in_memory=True) if dataset._indices is not None else dataset
+        origin = Origin([(f"{name} ({split})", len(flat))], "", wanted)
+        find, read = READERS[wanted.holds]
+        splits[split_of(split)] = read(flat.data, flat.features, find(flat.features, origin), origin)
+    if not splits:
+        raise ValueError(f"hf:{name} has the splits {', '.join(loaded)}, none of them called train, validation or test")
+    return _labelled(f"hf:{name}", splits, [])
+
+
+def _labelled(where: str, splits: dict[str, Rows | None], notes: list[str]) -> Found:
+    """The splits that have labels or masks, and a note on those that have none."""
+    for split, rows in splits.items():
+        if rows is None:
+            notes.append(f"{where}: the {split} split has no labels and is left out")
+    return Found({split: rows for split, rows in splits.items() if rows is not None}, tuple(notes))
+
+
+def _load(datasets: Any, name: str, download: bool) -> dict[str, Any]:
+    """Splits by name; from the disk alone unless `download`."""
+    try:
+        if any(os.path.isfile(os.path.join(name, state)) for state in ("dataset_dict.json", "state.json")):
+            loaded = datasets.load_from_disk(name)
+        else:
+            with _network(datasets, download), quietly():
+                loaded = datasets.load_dataset(name)
+    except Exception as error:  # the library raises nearly any type here
+        if not download and not os.path.isdir(name):
+            raise ValueError(f"hf:{name} is not on this machine; data.download=true fetches it from the Hub") from None
+        raise ValueError(
+            f"hf:{name} cannot be loaded: {' '.join(str(error).split())}; check its name and the network"
+        ) from None
+    return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+
+@contextmanager
+def _network(datasets: Any, allowed: bool) -> Iterator[None]:
+    """Holds `datasets` to what is on the disk unless `allowed`."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or not allowed
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _datasets(source: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise ValueError(f'{source} needs the package datasets; pip install "selfdistill[hf]"') from None
+    return datasets
+
+
+def _parquet_files(folder: str) -> list[str]:
+    for place in (folder, os.path.join(folder, "data")):
+        if os.path.isdir(place):
+            names = sorted(name for name in os.listdir(place) if name.lower().endswith(".parquet") and name[0] != ".")
+            if names:
+                return [os.path.join(place, name) for name in names]
+    return []
+
+
+def _split_of_file(path: str) -> str:
+    """The split that a file name begins with, "" where it names none."""
+    return split_of(re.split(r"[-_.]", os.path.basename(path))[0]) or ""
+
+
+def _count(file: str) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_metadata(file).num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())}") from None
+
+
+def _is_large(files: list[str]) -> bool:
+    return sum(map(os.path.getsize, files)) > IN_MEMORY
+
+
+def _read(datasets: Any, files: list[str], origin: Origin) -> Rows | None:
+    """The rows of files with the same columns; of small ones the two columns in memory, of large ones in a cache."""
+    import pyarrow
+    import pyarrow.parquet
+
+    file = files[0]
+    try:
+        features = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file))
+        find, read = READERS[origin.wanted.holds]
+        columns = find(features, origin)
+        if _is_large(files):
+            with _network(datasets, False):
+                table = datasets.load_dataset("parquet", data_files={"train": files}, split="train").data
+        else:
+            tables = []
+            for file in files:  # the error below names the one it stopped at
+                tables.append(pyarrow.parquet.read_table(file, columns=list(columns)))
+            table = pyarrow.concat_tables(tables)
+    except (pyarrow.ArrowException, datasets.exceptions.DatasetsError, OSError) as error:
+        raise ValueError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())}") from None
+    return read(table, features, columns, origin)
+
+
+def _labelled_columns(features: Any, origin: Origin) -> tuple[str, str]:
+    """The names of the image and the label column."""
+    wanted, where = origin.wanted, origin.name
+    return _image_column(features, wanted.image_column, where), _label_column(features, wanted.label_column, where)
+
+
+def _labelled_rows(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> TableRows | None:
+    """The rows of a table, None where none has a label, as in published test sets."""
+    image, label = columns
+    values = table.column(label).to_pylist()
+    if values and all(value in (None, -1) for value in values):
+        return None
+    rows = _images(table, features, image, origin)
+    rows.labels, rows.classes = number_labels(values, rows.name)
+    if label in _typed(features, "ClassLabel"):
+        names = tuple(features[label].names)
+        for i in (rows.labels >= len(names)).nonzero().flatten().tolist()[:1]:
+            known = f"the {len(names)} classes {shortened(names)}"
+            raise ValueError(f"{rows.name(i)} has label {values[i]}, out of range for {known}")
+        rows.classes = names
+    return rows
+
+
+def _masked_columns(features: Any, origin: Origin) -> tuple[str, str]:
+    """The names of the image and the mask column."""
+    wanted, where = origin.wanted, origin.name
+    typed = _typed(features, "Image")
+    usual = [name for name in typed if name.lower() in MASK_NAMES]
+    names = usual if usual and wanted.label_column is None else list(features)
+    mask = find_column(names, wanted.label_column, MASK_NAMES, where, "label_column")
+    others = {name: feature for name, feature in features.items() if name != mask}
+    return _image_column(others, wanted.image_column, where), mask
+
+
+def _masked_rows(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> Pairs | None:
+    """The rows of a table, None where none has a mask, as in published test sets."""
+    image, mask = columns
+    if len(table) and table.column(mask).null_count == len(table):
+        return None
+    images, masks = (_images(table, features, name, origin) for name in (image, mask))
+    return Pairs(images, masks)
+
+
+def _images(table: Any, features: Any, name: str, origin: Origin) -> TableRows:
+    """The images of a column, without labels."""
+    rows = TableRows(table.column(name), origin)
+    if len(table) and not isinstance(rows.value(0), bytes | str | None):
+        raise ValueError(f"column {name!r} of {origin.name} holds {features[name]}, not encoded images or their paths")
+    return rows
+
+
+READERS: dict[str, tuple[Callable[..., tuple[str, str]], Callable[..., Rows | None]]] = {
+    "labels": (_labelled_columns, _labelled_rows),
+    "masks": (_masked_columns, _masked_rows),
+}
+
+
+def _typed(features: Any, kind: str) -> list[str]:
+    """The columns whose type is the class `kind` of `datasets`."""
+    import datasets
+
+    return [name for name, feature in features.items() if isinstance(feature, getattr(datasets, kind))]
+
+
+def _image_column(features: Any, given: str | None, where: str) -> str:
+    typed = _typed(features, "Image")
+    if given is None and len(typed) == 1:
+        return typed[0]
+    return find_column(list(features) if given else typed or list(features), given, IMAGE_NAMES, where, "image_column")
+
+
+def _label_column(features: Any, given: str | None, where: str) -> str:
+    typed = _typed(features, "ClassLabel")
+    if given is None and len(typed) > 1 and "label" not in typed:
+        raise ValueError(f"{where} has several label columns, {', '.join(typed)}; choose one with data.label_column")
+    if given is None and len(typed) == 1:
+        return typed[0]
+    name = find_column(list(features), given, LABEL_NAMES, where, "label_column")
+    if name in _typed(features, "Image"):
+        raise ValueError(
+            f"column {name!r} of {where} holds images (masks), not class labels; task=segmentation learns from masks"
+        )
+    return name

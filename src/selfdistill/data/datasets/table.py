@@ -1,0 +1,146 @@
+"""CSV and JSON-lines files that name one image and its label per line."""
+
+import csv
+import difflib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .base import FileRows
+from .labels import number_labels
+from .mask_folder import pair_files
+from .masks import Pairs
+from .splits import SPLITS, Found, split_of
+
+IMAGE_NAMES = ("path", "file", "filename", "image", "file_name", "file_path", "filepath", "image_path", "img")
+LABEL_NAMES = ("label", "class", "target", "labels", "category", "class_name")
+MASK_NAMES = ("mask", "label", "annotation", "segmentation", "masks", "labels", "mask_path", "label_path", "target")
+SPLIT_NAMES = ("split",)
+
+
+class Line(NamedTuple):
+    number: int  # as an editor counts
+    values: dict[str, Any]
+
+
+def open_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> Found:
+    """The rows of a `.csv` (with a header) or `.jsonl` file, by its `split` column where it has one.
+
+    Paths are relative to the table. Raises `ValueError`, naming the line, for what cannot be read or does not exist.
+    """
+    lines = _lines(table)
+    image = find_column(_names(lines), image_column, IMAGE_NAMES, table, "image_column")
+    label = find_column(_names(lines), label_column, LABEL_NAMES, table, "label_column")
+    return Found({split: _rows(table, group, image, label) for split, group in _by_split(lines, table).items()})
+
+
+def open_mask_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> Found:
+    """As `open_table`, where each line names an image and its mask."""
+    lines = _lines(table)
+    mask = find_column(_names(lines), label_column, MASK_NAMES, table, "label_column")
+    others = [name for name in _names(lines) if name != mask]
+    image = find_column(others, image_column, IMAGE_NAMES, table, "image_column")
+    return Found({split: _pairs(table, group, image, mask) for split, group in _by_split(lines, table).items()})
+
+
+def _lines(table: str) -> list[Line]:
+    lines = list(_csv_lines(table) if table.lower().endswith(".csv") else _json_lines(table))
+    if not lines:
+        raise ValueError(f"{table} has no rows")
+    return lines
+
+
+def _names(lines: list[Line]) -> list[str]:
+    return list(dict.fromkeys(name for line in lines for name in line.values))
+
+
+def _by_split(lines: list[Line], table: str) -> dict[str, list[Line]]:
+    column = next((name for name in _names(lines) if name.lower() in SPLIT_NAMES), None)
+    groups: dict[str, list[Line]] = {}
+    for line in lines:
+        groups.setdefault(_split(line, column, table) if column else "train", []).append(line)
+    return groups
+
+
+def find_column(names: list[str], given: str | None, usual: tuple[str, ...], where: str, setting: str) -> str:
+    """The column that `given` names, or the first with a usual name in any case."""
+    if given is not None:
+        if given in names:
+            return given
+        near = difflib.get_close_matches(given, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names)}"
+        raise ValueError(f"{where} has no column {given!r} ({setting}); {hint}")
+    lower = {name.strip().lower(): name for name in reversed(names)}
+    for name in usual:
+        if name in lower:
+            return lower[name]
+    wanted = f"none of them called {', '.join(usual[:4])}"
+    raise ValueError(f"{where} has the columns {', '.join(names)}, {wanted}; name it with data.{setting}")
+
+
+def _csv_lines(table: str) -> Iterator[Line]:
+    with open(table, encoding="utf-8-sig", newline="") as file:
+        try:
+            text = file.readline()
+            file.seek(0)
+            delimiter = max(",;\t", key=text.count)
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            for values in reader:
+                if None in values:
+                    where = f"line {reader.line_num} of {table}"
+                    raise ValueError(f"{where} has more fields than the header; quote what holds {delimiter!r}")
+                yield Line(reader.line_num, values)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{table} cannot be read as CSV: {error}") from None
+
+
+def _json_lines(table: str) -> Iterator[Line]:
+    with open(table, encoding="utf-8-sig") as file:
+        try:
+            for number, text in enumerate(file, 1):
+                if text.strip():
+                    yield Line(number, _json(text, f"line {number} of {table}"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{table} cannot be read as JSON lines: {error}") from None
+
+
+def _json(text: str, where: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} holds a {type(values).__name__}, not an object with a path and a label")
+    return values
+
+
+def _split(line: Line, column: str, table: str) -> str:
+    value = str(line.values.get(column))
+    if (split := split_of(value)) is None:
+        raise ValueError(f"line {line.number} of {table} has split {value!r}; allowed are {', '.join(SPLITS)}")
+    return split
+
+
+def _rows(table: str, lines: list[Line], image: str, label: str) -> FileRows:
+    root = os.path.dirname(table)
+    paths = [_path(line, image, table, root) for line in lines]
+    labels, classes = number_labels(
+        [line.values.get(label) for line in lines], lambda i: f"line {lines[i].number} of {table}"
+    )
+    return FileRows(root, paths, labels, classes=classes)
+
+
+def _pairs(table: str, lines: list[Line], image: str, mask: str) -> Pairs:
+    root = os.path.dirname(table)
+    return pair_files(root, *([_path(line, column, table, root) for line in lines] for column in (image, mask)))
+
+
+def _path(line: Line, column: str, table: str, root: str) -> str:
+    path = line.values.get(column)
+    if not isinstance(path, str) or not path.strip():
+        raise ValueError(f"line {line.number} of {table} names no image in its column {column!r}")
+    path = path.strip()
+    if not os.path.isfile(os.path.join(root, path)):
+        raise ValueError(f"line {line.number} of {table} names {os.path.join(root, path)}, which does not exist")
+    return path

@@ -1,0 +1,118 @@
+"""Data sets with a name: scikit-learn's digits and the classification sets of torchvision."""
+
+import difflib
+import inspect
+import os
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .base import FileRows, ImageRows, Rows
+from .splits import Found
+
+# a mirrored image of these is another character, or none
+CHARACTERS = ("MNIST", "KMNIST", "USPS", "SVHN", "RenderedSST2", "GTSRB")
+PICTURES = (
+    *("CIFAR10", "CIFAR100", "FashionMNIST", "STL10", "Flowers102", "Food101", "DTD", "FGVCAircraft", "StanfordCars"),
+    *("OxfordIIITPet", "EuroSAT", "Country211", "Imagenette", "SUN397", "ImageNet"),
+)
+SPLIT_ARGUMENTS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
+
+
+def open_digits() -> Found:
+    """scikit-learn's 1,797 scanned 8x8 digits, their 17 grey levels spread over 0..255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    pairs = [(Image.fromarray(image), int(label)) for image, label in zip(pixels, digits.target, strict=True)]
+    names = [str(name) for name in digits.target_names]
+    return Found({"train": ImageRows(pairs, digits.target.tolist(), classes=names, title="digits", reflectable=False)})
+
+
+def open_torchvision(name: str, root: str, *, download: bool = False) -> Found:
+    """The splits that the class `name` of `torchvision.datasets` has; files are fetched only when `download`."""
+    import torchvision.datasets
+
+    known = [*CHARACTERS, *PICTURES]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean torchvision:{near[0]}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"torchvision:{name} is not a classification set of torchvision; {hint}")
+    kind = getattr(torchvision.datasets, name)
+    splits = {}
+    for split, arguments in _splits(kind).items():
+        for argument in arguments:
+            dataset = _load(kind, root, argument, download)
+            if dataset is not None:
+                splits[split] = _rows(dataset, f"{name} ({split})", name not in CHARACTERS)
+                break
+    return Found(splits)
+
+
+def _splits(kind: type) -> dict[str, list[dict[str, Any]]]:
+    """Arguments to try for each split; a class that has no such argument is all training set."""
+    parameters = inspect.signature(kind).parameters
+    if "split" in parameters:
+        return {split: [{"split": value} for value in values] for split, values in SPLIT_ARGUMENTS.items()}
+    if "train" in parameters:
+        return {"train": [{"train": True}], "test": [{"train": False}]}
+    return {"train": [{}]}
+
+
+def _load(kind: type, root: str, arguments: dict[str, Any], download: bool) -> Any:
+    """The data set, or None where it has no such split."""
+    if "download" in inspect.signature(kind).parameters:
+        arguments = {**arguments, "download": download}
+    name = f"torchvision:{kind.__name__}"
+    try:
+        return kind(root, **arguments)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{name} needs the package {error.name}; pip install {error.name}") from None
+    except (RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, ValueError) and "split" in str(error):
+            return None
+        if download:
+            raise ValueError(f"{name} could not be fetched to {root}: {' '.join(str(error).split())}") from None
+        fetch = "data.download=true fetches them" if "download" in arguments else "they must be fetched by hand"
+        raise ValueError(f"the files of {name} are not in {os.path.abspath(root)}, or not whole; {fetch}") from None
+
+
+def _rows(dataset: Any, title: str, reflectable: bool) -> Rows:
+    labels = _labels(dataset)
+    count = int(max(labels)) + 1
+    names = getattr(dataset, "classes", ())
+    classes = [_class_name(name) for name in names] if len(names) >= count else [str(k) for k in range(count)]
+    files = _files(dataset)
+    if files is None:
+        return ImageRows(dataset, labels, classes=classes, title=title, reflectable=reflectable)
+    pairs = sorted((os.path.relpath(path, dataset.root), label) for path, label in zip(files, labels, strict=True))
+    paths, labels = zip(*pairs, strict=True)  # sorted, because some classes list their files as the disk gives them
+    return FileRows(str(dataset.root), paths, labels, classes=classes, reflectable=reflectable)
+
+
+def _class_name(name: Any) -> str:
+    return ", ".join(name) if isinstance(name, tuple) else str(name)
+
+
+def _labels(dataset: Any) -> list[int]:
+    """All labels without decoding an image: torchvision's classes keep them under one of these names."""
+    for name in ("targets", "labels", "_labels"):
+        found = getattr(dataset, name, None)
+        if found is not None:
+            return [int(label) for label in found]
+    return [int(label) for _, label in dataset._samples]
+
+
+def _files(dataset: Any) -> list[str] | None:
+    """The image files, for the classes that keep a list of them."""
+    for name in ("_image_files", "_images", "samples", "_samples"):
+        found = getattr(dataset, name, None)
+        if found is not None and len(found) and isinstance(_path(found[0]), str | os.PathLike):
+            return [os.fspath(_path(item)) for item in found]
+    return None
+
+
+def _path(item: Any) -> Any:
+    return item[0] if isinstance(item, tuple | list) else item

@@ -1,0 +1,161 @@
+"""A recipe's data settings -> the rows to train on, to validate on and to test on."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from ..config.recipe import DataPart
+from .datasets.base import Rows, Subset
+from .datasets.image_io import ALPHA
+from .datasets.labels import align, shortened
+from .datasets.registry import open_source
+from .datasets.splits import Found, split_of
+from .random.seeds import generator
+
+VAL_FRACTION = 0.2  # held out where the source has no other split
+HOLD_OUT = 5  # what a seed is for
+
+
+class Splits(NamedTuple):
+    """What to train on and to judge by, with sentences to show to the user."""
+
+    train: Rows
+    val: Rows | None
+    test: Rows | None
+    notes: tuple[str, ...]
+
+
+def open_splits(part: DataPart, kind: str = "classification") -> Splits:
+    """The rows that `part` describes, those of images with masks for `kind` "segmentation".
+
+    No image is opened yet (`check` does that), only masks whose values nobody names. Validation images are, in this
+    order: what `val` names, the source's own, `val_fraction` of each training class (of all images with masks), 20 % of
+    them where the source has no test split either. `limit` keeps as many rows of every class as it can, the first ones.
+    Raises `ValueError` in one sentence, naming the file, for anything that cannot be trained on.
+    """
+    if part.download and not any((each or "").startswith(("hf:", "torchvision:")) for each in (part.source, part.val)):
+        raise ValueError(f"data.download=true has no effect on {part.source}, which lies on this machine")
+    found = open_source(part, part.source, kind)
+    train = _trainable(part, found)
+    classes = train.classes
+    empty = [split for split, rows in found.splits.items() if not len(rows)]
+    others = {split: align(rows, classes) for split, rows in found.splits.items() if split not in ("train", *empty)}
+    train, val, notes = _validation(part, kind, train, others)
+    notes += [f"the {split} split of {part.source} has no images and is left out" for split in empty]
+    test = others.get("test")
+    if part.limit is not None:
+        train = limited(train, part.limit)
+    test = None if test is val else test
+    return Splits(train, val, test, (*found.notes, *notes, *_missing_classes(part.source, val=val, test=test)))
+
+
+def open_rows(part: DataPart, source: str, classes: Sequence[str], kind: str = "classification") -> Rows:
+    """All labelled images of `source`, numbered by `classes`: its validation split, else its test split, else all.
+
+    For validation on another source, and for scoring a trained network on one.
+    """
+    found = open_source(part, source, kind, classes)
+    rows = next(found.splits[split] for split in ("val", "test", "train") if split in found.splits)
+    if not len(rows):
+        raise ValueError(f"{source} has no rows")
+    return align(rows, tuple(classes))
+
+
+def _trainable(part: DataPart, found: Found) -> Rows:
+    if "train" not in found.splits:
+        there = ", ".join(found.splits) or "none"
+        raise ValueError(f"{part.source} has no labelled split called train to learn from; it has: {there}")
+    rows = found.splits["train"]
+    if len(rows) < 2:
+        count = "one training image" if len(rows) else "no training image"
+        raise ValueError(f"{part.source} has {count}; a network needs more to learn from")
+    if len(rows.classes) < 2:
+        raise ValueError(f"{part.source} has only one class, {rows.classes[0]!r}; a classifier needs at least two")
+    _refuse_empty_classes(rows, part.source)
+    return rows
+
+
+def _refuse_empty_classes(rows: Rows, source: str) -> None:
+    empty = [rows.classes[k] for k in rows.absent()]
+    if empty:
+        hint = "; integer labels count from 0 without gaps" if all(name.isdecimal() for name in rows.classes) else ""
+        raise ValueError(f"{source} has no training image of the class {shortened(empty)}{hint}")
+
+
+def _validation(part: DataPart, kind: str, train: Rows, others: dict[str, Rows]) -> tuple[Rows, Rows | None, list[str]]:
+    """Training rows, validation rows, and what to say about them."""
+    if part.val_fraction is not None and (part.val is not None or "val" in others):
+        holder = f"val={part.val}" if part.val is not None else f"the validation split of {part.source}"
+        raise ValueError(f"data.val_fraction={part.val_fraction} has no effect beside {holder}; drop one of them")
+    if part.val is not None:
+        return train, _named_validation(part, kind, train, others), []
+    if "val" in others:
+        return train, others["val"], []
+    if part.val_fraction is None and "test" in others:
+        note = f"{part.source} has a test split but no validation split; data.val_fraction holds one out of train"
+        return train, None, [note]
+    fraction = part.val_fraction or VAL_FRACTION
+    kept, held = hold_out(train, fraction, part.split_seed)
+    what = f"{100 * fraction:g} % of {train.shares} {part.source}"
+    note = f"{what} is held out for validation: {len(held)} of {len(train)} images (split_seed {part.split_seed})"
+    return kept, held, [note]
+
+
+def _named_validation(part: DataPart, kind: str, train: Rows, others: dict[str, Rows]) -> Rows:
+    assert part.val is not None
+    split = split_of(part.val)
+    if split in others:
+        return others[split]
+    if split is not None and not os.path.exists(part.val):
+        there = f"it has {', '.join(others)} beside train" if others else "it has no split but train"
+        raise ValueError(f"data.val={part.val} is no validation split of {part.source}; {there}")
+    return open_rows(part.model_copy(update=train.settings()), part.val, train.classes, kind)
+
+
+def hold_out(rows: Rows, fraction: float, seed: int) -> tuple[Subset, Subset]:
+    """The rows without, and the rows of, a random `fraction` of each group, at least one image and never all."""
+    held = []
+    for label, members in enumerate(rows.groups()):
+        if len(members) < 2:
+            only = f"has one image, {rows.name(int(members[0]))}" if len(members) else "has no image"
+            raise ValueError(f"class {rows.classes[label]!r} {only}; holding one out takes two")
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        order = torch.randperm(len(members), generator=generator(seed, label, HOLD_OUT))
+        held.append(members[order[:count]])
+    mask = torch.zeros(len(rows), dtype=torch.bool)
+    mask[torch.cat(held)] = True
+    return rows.subset((~mask).nonzero().flatten()), rows.subset(mask.nonzero().flatten())
+
+
+def limited(rows: Rows, limit: int) -> Rows:
+    """`limit` rows, as many of every group as there can be, the first ones of each."""
+    if limit >= len(rows):
+        return rows
+    groups = rows.groups()
+    if limit < len(groups):
+        count = len(groups)
+        raise ValueError(f"data.limit={limit} leaves classes without a training image; it must be at least {count}")
+    turn = torch.empty(len(rows), dtype=torch.int64)
+    for members in groups:
+        turn[members] = torch.arange(len(members))
+    first = torch.argsort(turn, stable=True)[:limit].sort().values
+    return rows.subset(first)
+
+
+def _missing_classes(source: str, **splits: Rows | None) -> Iterator[str]:
+    for name, rows in splits.items():
+        if rows is not None and (missing := [rows.classes[k] for k in rows.absent()]):
+            yield f"the {name} split of {source} has no image of the class {shortened(missing)}"
+
+
+def check(rows: Rows, channels: int | None = None) -> tuple[str, ...]:
+    """Reads the images before they are needed, and gives what the user should know of them.
+
+    Sets of up to 5,000 images are decoded, with their masks; of larger ones 50,000 headers are read. Raises
+    `ValueError` naming the first that cannot be used. The result is kept: a second call, and `resolve`, cost nothing.
+    """
+    alpha = any(found.mode in ALPHA for found in rows.formats) and channels != 4
+    notes = ["some images have an alpha channel, which is dropped unless data.channels=4"] * alpha
+    return (*notes, *rows.remarks())

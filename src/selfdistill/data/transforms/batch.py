@@ -1,0 +1,156 @@
+"""Augmentations of whole batches, on the device where these lie. Each image draws from its own key, see `dice`."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+
+from ..random.keys import below, branch, normal, uniform
+
+TRIES = 10  # rectangles that are drawn until one lies within the image
+ANGLE = math.radians(15)
+
+Size = tuple[int, int]  # height, width
+Images = Shaped[Tensor, "n c h w"]
+Keys = Int64[Tensor, " n"]
+
+
+class Batched(ABC):
+    """One augmentation: images (n, c, h, w), uint8 or float, and n keys -> images of the same shape and type.
+
+    An image's result depends on the image and its key alone.
+    """
+
+    @abstractmethod
+    def __call__(self, images: Images, keys: Keys) -> Images: ...
+
+
+class PaddedCrop(Batched):
+    """Moves images by up to an eighth of their sides, every whole number of pixels alike; black comes in."""
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        height, width = images.shape[2:]
+        y, x = height // 8, width // 8
+        top, left = uniform(keys, 2)
+        windows = F.pad(images, (x, x, y, y)).unfold(2, height, 1).unfold(3, width, 1)  # a view: n c top left h w
+        each = torch.arange(len(images), device=images.device)
+        return windows[each, :, below(top, 2 * y + 1), below(left, 2 * x + 1)]
+
+
+class ResizedCrop(Batched):
+    """Cuts out 8 to 100 % of the area, 3:4 to 4:3 in shape, and enlarges that to the image's size, bilinear.
+
+    Source: Szegedy et al., 2015, section 6, https://arxiv.org/abs/1409.4842
+    """
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        height, width = images.shape[2:]
+        numbers = uniform(keys, 2 * TRIES + 2)
+        tall, wide = rectangles(numbers[2:], (height, width), area=(0.08, 1.0), shape=4 / 3)
+        found, tall, wide = _first((tall <= height) & (wide <= width), tall, wide)
+        tall = tall.where(found, min(height, round(width * 4 / 3)))
+        wide = wide.where(found, min(width, round(height * 4 / 3)))
+        top = below(numbers[0], height - tall + 1).where(found, (height - tall) // 2)
+        left = below(numbers[1], width - wide + 1).where(found, (width - wide) // 2)
+        return sampled(images, _spread(top, tall, height)[:, :, None], _spread(left, wide, width)[:, None, :])
+
+
+class Flip(Batched):
+    """Mirrors half of the images left to right."""
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        return torch.where(of_images(uniform(keys, 1)[0] < 0.5), images.flip(3), images)
+
+
+class Rotation(Batched):
+    """Turns images about their middle by an angle uniform in -15..15 degrees, bilinear; black comes in."""
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        angle = of_images((2 * uniform(keys, 1)[0] - 1) * ANGLE)[:, 0]
+        middles = [(side - 1) / 2 for side in images.shape[2:]]
+        y = torch.arange(images.shape[2], device=images.device)[:, None] - middles[0]
+        x = torch.arange(images.shape[3], device=images.device) - middles[1]
+        sine, cosine = angle.sin(), angle.cos()
+        return sampled(images, middles[0] + cosine * y - sine * x, middles[1] + sine * y + cosine * x)
+
+
+class Cutout(Batched):
+    """Sets a square of half the shorter side to 0, the mean; its middle is anywhere, so the border may clip it.
+
+    Source: DeVries, Taylor, 2017, section 3, https://arxiv.org/abs/1708.04552, where it is 16 of CIFAR-10's 32 pixels.
+    """
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        height, width = images.shape[2:]
+        side = min(height, width) // 2
+        y, x = uniform(keys, 2)
+        hole = window(below(y, height) - side // 2, side, height)[:, :, None]
+        return images.masked_fill((hole & window(below(x, width) - side // 2, side, width)[:, None, :])[:, None], 0)
+
+
+class Erasing(Batched):
+    """Half of the images lose a rectangle, 2 to 40 % of them and 3:10 to 10:3 in shape, to noise like their pixels.
+
+    The noise is normal with the images' mean and deviation; the paper's is uniform over all values of a pixel.
+    Source: Zhong et al., 2020, section 3.2, https://arxiv.org/abs/1708.04896
+    """
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        height, width = images.shape[2:]
+        numbers = uniform(branch(keys, 0), 2 * TRIES + 3)
+        tall, wide = rectangles(numbers[3:], (height, width), area=(0.02, 0.4), shape=10 / 3)
+        found, tall, wide = _first((tall < height) & (wide < width), tall, wide)
+        rows = window(below(numbers[0], height - tall + 1), tall, height)[:, :, None]
+        columns = window(below(numbers[1], width - wide + 1), wide, width)[:, None, :]
+        erased = (rows & columns)[:, None] & of_images(found & (numbers[2] < 0.5))
+        return torch.where(erased, normal(branch(keys, 1), tuple(images.shape[1:])).to(images.dtype), images)
+
+
+def rectangles(
+    numbers: Float[Tensor, "u n"], size: Size, *, area: tuple[float, float], shape: float
+) -> tuple[Int64[Tensor, "t n"], Int64[Tensor, "t n"]]:
+    """Heights and widths, from 1 pixel on, of t = u / 2 random rectangles for each image of a size.
+
+    Their areas are uniform between two shares of the image's, the ratios of their sides log-uniform from 1 / `shape` to
+    `shape`; some reach beyond the image.
+    """
+    areas, shapes = numbers.chunk(2)
+    sides = ((area[0] + (area[1] - area[0]) * areas) * (size[0] * size[1])).sqrt()
+    stretch = torch.exp((shapes - 0.5) * math.log(shape))  # the root of the ratio
+    return (sides / stretch).round().long().clamp(min=1), (sides * stretch).round().long().clamp(min=1)
+
+
+def _first(
+    fits: Bool[Tensor, "t n"], tall: Int64[Tensor, "t n"], wide: Int64[Tensor, "t n"]
+) -> tuple[Bool[Tensor, " n"], Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+    """Whether any of t rectangles fits, and height and width of the first that does."""
+    first = fits.int().argmax(dim=0, keepdim=True)
+    return fits.any(dim=0), tall.gather(0, first)[0], wide.gather(0, first)[0]
+
+
+def window(start: Int64[Tensor, " n"], length: int | Int64[Tensor, " n"], extent: int) -> Bool[Tensor, "n {extent}"]:
+    """Which of `extent` places lie in windows of this length; what reaches beyond is cut off."""
+    places = torch.arange(extent, device=start.device)[:, None]
+    return ((places >= start) & (places < start + length)).T
+
+
+def of_images(values: Shaped[Tensor, " n"]) -> Shaped[Tensor, "n 1 1 1"]:
+    return values[:, None, None, None]
+
+
+def _spread(start: Int64[Tensor, " n"], length: Int64[Tensor, " n"], count: int) -> Float[Tensor, "n {count}"]:
+    """Where the middles of `count` equal parts of a window lie, in pixels, none beyond that of its last pixel."""
+    parts = (torch.arange(count, device=start.device) + 0.5) * (length[:, None] / count) - 0.5
+    return start[:, None] + parts.clamp(min=0).minimum(length[:, None] - 1)
+
+
+def sampled(images: Images, y: Float[Tensor, "n #h #w"], x: Float[Tensor, "n #h #w"]) -> Images:
+    """The images at places given in pixels, bilinear, with zeros beyond their border."""
+    height, width = images.shape[2:]
+    grid = torch.stack(torch.broadcast_tensors((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
+    values = images if images.is_floating_point() else images.float()
+    found = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return found if images.is_floating_point() else found.round_().to(images.dtype)

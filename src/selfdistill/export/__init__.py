@@ -1,0 +1,237 @@
+"""The student of a run as one file for other programs, compared with the network after writing."""
+
+import difflib
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental import _config as tracing
+
+from .. import __version__
+from ..errors import reason
+from ..runs.folder import build_plain, load_strictly, load_student, read_about, replacing, save_weights
+from .masks import key
+
+FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}  # and what their files end in
+TOLERANCE = 1e-4  # of the logits, relative to 1 + the largest
+ONNX_LIMIT = 2**31 - 2**24  # bytes of weights: an ONNX file holds 2 GiB, and the graph needs some of them
+Network = Callable[[Tensor], Tensor]
+Form = tuple[int, int, int]  # of images: how many, height, width
+
+
+class Exported(NamedTuple):
+    """A written file, and the largest difference of its logits from the network's."""
+
+    path: Path
+    max_difference: float
+
+
+class Freedom(NamedTuple):
+    """What an exported network leaves open of its images (b, c, h, w)."""
+
+    axes: dict[int, str]  # names of the free ones
+    tried: Callable[[int, int], Sequence[Form]]  # forms of images that it is tried on, from those that it learned from
+
+
+FIXED = Freedom({0: "batch"}, lambda height, width: [(1, height, width), (3, height, width)])
+FREEDOM = {  # by the kind of task
+    "classification": FIXED,
+    "segmentation": Freedom(
+        {0: "batch", 2: "height", 3: "width"},
+        lambda height, width: [*FIXED.tried(height, width), (2, 93, 121), (1, height * 3 // 2, width * 5 // 4)],
+    ),
+}
+
+
+def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed_size: bool = False) -> Exported:
+    """Writes the student of a run folder as one file; `format` is safetensors, onnx or torch-export.
+
+    It takes any batch size, a segmenter's also images of any height and width unless `fixed_size`, and carries student,
+    classes, image size and normalisation as text. The file appears at `out`, or RUN/export/student.SUFFIX, after it was
+    read back and gave the network's logits on random images of several forms, to 1e-4 of 1 + the largest; `ValueError`
+    and no new file otherwise.
+    """
+    write = _writer(format)
+    about = read_about(run)
+    freedom = _freedom(about, format, fixed_size)
+    path = _target(out if out is not None else Path(run) / "export" / f"student{FORMATS[format]}", format)
+    network, name = load_student(run), about["student"]["name"]
+    _refuse_large(network, name, format)
+    channels, *size = about["student"]["image_shape"]
+    way = f"; --fixed-size exports it for images of {size[0]}x{size[1]} alone" if freedom is not FIXED else ""
+    what = f"{format} for images of any size" if way else format
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        try:
+            again = write(network, about, temporary, axes=freedom.axes)
+            difference, allowed = _difference(network, again, channels, freedom.tried(*size))
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise ValueError(f"{name} cannot be exported as {what}: {why}{way}") from error
+        if not difference <= allowed:
+            raise ValueError(
+                f"{name} as {what} gives other logits than the network, by up to {difference:.2g} where "
+                f"{allowed:.2g} is allowed; {path} was not written{way}"
+            )
+    return Exported(path, difference)
+
+
+def _freedom(about: Mapping[str, Any], format: str, fixed_size: bool) -> Freedom:
+    """What a file of this format leaves open; `ValueError` where `fixed_size` would change nothing."""
+    task = about["task"]
+    traced = format != "safetensors"  # which holds weights alone
+    if fixed_size and not (traced and FREEDOM[task] is not FIXED):
+        whom = f"task={task}" if traced else f"the format {format}"
+        raise ValueError(f"--fixed-size has no effect on {whom}; it binds a segmenter's onnx or torch-export to a size")
+    return FREEDOM[task] if traced and not fixed_size else FIXED
+
+
+def _writer(format: str) -> Callable[..., Network]:
+    """What writes `format`, with some axes free, and gives the network that it reads back from the file."""
+    writers = {"safetensors": _safetensors, "onnx": _onnx, "torch-export": _torch_export}
+    if format not in writers:
+        near = difflib.get_close_matches(format, writers, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(writers)}"
+        raise ValueError(f"no export format is called {format!r}; {hint}")
+    missing = [package for package in ("onnx", "onnxscript", "onnxruntime") if find_spec(package) is None]
+    if format == "onnx" and missing:
+        raise ValueError(f'the format onnx needs {", ".join(missing)}: pip install "selfdistill[onnx]"')
+    return writers[format]
+
+
+def _target(out: str | Path, format: str) -> Path:
+    path = Path(out) / f"student{FORMATS[format]}" if Path(out).is_dir() else Path(out)
+    if path.suffix != FORMATS[format]:
+        raise ValueError(f"out={out} must end in {FORMATS[format]} for the format {format}, or be a folder")
+    return path
+
+
+def _refuse_large(network: nn.Module, name: str, format: str) -> None:
+    size = sum(value.nbytes for value in network.state_dict().values())
+    if format == "onnx" and size > ONNX_LIMIT:
+        raise ValueError(
+            f"{name} cannot be exported as onnx: its weights take {size / 2**30:.1f} GiB and one ONNX file holds 2; "
+            "use torch-export"
+        )
+
+
+def _safetensors(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Network:
+    save_weights(path, network.state_dict(), facts(about))
+    again = build_plain(about)
+    load_strictly(again, path, about["student"]["name"])
+    return again.eval()
+
+
+def _onnx(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Network:
+    with _traceable(axes):
+        program = torch.onnx.export(
+            network,
+            (_example(about),),
+            dynamo=True,
+            dynamic_shapes=(axes,),
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+        assert program is not None
+        graph = program.model.graph
+        for axis in axes:  # the exporter writes a formula in the place of a size that was filled up and cut back
+            graph.outputs[0].shape[axis] = graph.inputs[0].shape[axis]
+        program.model.metadata_props.update(facts(about))
+        program.save(path, external_data=False)
+    return _read_onnx(path)
+
+
+def _read_onnx(path: Path) -> Network:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised as well
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+def _torch_export(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Network:
+    free = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)  # named ones must be proven to fit, and formulas are not
+    asserts = {"prefer_deferred_runtime_asserts_over_guards": True} if _sizes_are_free(axes) else {}
+    with _traceable(axes):
+        program = torch.export.export(network, (_example(about),), dynamic_shapes=(free,), **asserts)
+        torch.export.save(program, path, extra_files=facts(about))
+        return torch.export.load(path).module()
+
+
+def facts(about: Mapping[str, Any]) -> dict[str, str]:
+    """What a program needs beside the weights, as text; all but the names are JSON."""
+    student, data = about["student"], about["data"]
+    return {
+        "selfdistill": __version__,
+        "student": student["name"],
+        "method": about["method"],
+        "classes": json.dumps(about["classes"], ensure_ascii=False),
+        "image_shape": json.dumps(student["image_shape"]),
+        "mean": json.dumps(data["mean"]),
+        "std": json.dumps(data["std"]),
+        **FACTS[about["task"]](about),
+    }
+
+
+def _facts_of_masks(about: Mapping[str, Any]) -> dict[str, str]:
+    """What the classes are in masks, and the short side that images are resized to beforehand, null for none."""
+    return {
+        "mask_values": json.dumps(key(about).values),
+        "colours": json.dumps(key(about).colours),
+        "short_side": json.dumps(about["data"].get("short_side")),
+    }
+
+
+FACTS = {"classification": lambda about: {}, "segmentation": _facts_of_masks}
+
+
+def _example(about: Mapping[str, Any]) -> Tensor:
+    """Images to trace the network with; a single one would fix the batch size."""
+    return torch.zeros(2, *about["student"]["image_shape"])
+
+
+def _difference(network: nn.Module, again: Network, channels: int, forms: Sequence[Form]) -> tuple[float, float]:
+    """The largest difference of the two networks' logits on images of these forms, and the allowed one."""
+    random = torch.Generator().manual_seed(0)
+    differences, sizes = [], []
+    with torch.no_grad():
+        for count, *size in forms:
+            images = torch.randn(count, channels, *size, generator=random)
+            try:
+                logits, others = network(images), again(images)
+            except Exception as error:
+                raise ValueError(f"on images of {size[0]}x{size[1]} it raises {reason(error)}") from error
+            if logits.shape != others.shape:
+                raise ValueError(f"its logits have shape {tuple(others.shape)} instead of {tuple(logits.shape)}")
+            differences.append((logits - others).abs().max())
+            sizes.append(logits.abs().max())
+    largest, size = torch.stack(differences).max(), torch.stack(sizes).max()  # nan where any is, unlike Python's max
+    return largest.item(), TOLERANCE * (1 + size.item())
+
+
+def _sizes_are_free(axes: dict[int, str]) -> bool:
+    return axes.keys() > FIXED.axes.keys()
+
+
+@contextmanager
+def _traceable(axes: dict[int, str]) -> Iterator[None]:
+    """Tracing that keeps its advice to itself, and binds free sizes to nothing that is true of the example alone.
+
+    Without the setting, whether an example is filled up to the stride is written into the file as a condition. With it,
+    a few networks bind the batch size instead, so it stays off where the sizes are fixed.
+    """
+    oblivious = tracing.patch(backed_size_oblivious=True) if _sizes_are_free(axes) else nullcontext()
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), oblivious:
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,120 @@
+"""Feature maps of any network, as return values.
+
+The network is neither rewritten nor subclassed: its maps come from timm's `forward_intermediates` where it has one
+that is true to its `forward`, else from forward hooks that sleep outside `Taps.__call__`.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .layouts import Layout, Size
+from .probe import DryRun, forward_intermediates, intermediate_indices
+from .stages import Map
+
+
+def stage_ends(student: nn.Module) -> list[str] | None:
+    """The submodules whose outputs go from stage to stage, where the network taps others; None where it names none.
+
+    A network says so by a key "stage_end" in its `feature_info`: a pre-activation network is tapped inside the next
+    stage, after the activation, but what goes from stage to stage is the bare sum.
+    """
+    info = getattr(student, "feature_info", None)
+    named = isinstance(info, list) and all(isinstance(entry, dict) and "stage_end" in entry for entry in info)
+    return [entry["stage_end"] for entry in info] if named and info else None
+
+
+class Tap(NamedTuple):
+    """One feature map: the submodule that emits it, and what it is for images of the shape given to `Taps`."""
+
+    name: str
+    channels: int
+    size: Size
+
+
+class Taps:
+    """Runs a student and hands back its feature maps: `logits, features = taps(images)`, shallow to deep.
+
+    `names` are submodules of the student; where not given, those in its `tap_names`. Without either, the stages are
+    looked for, in this order: by timm's `forward_intermediates`, by the modules named in the student's `feature_info`,
+    by what a segmenter's `encoder` hands to its decoder, by a dry run. Of these, the last map of each resolution is
+    taken, the deepest four at most; of a network with one resolution (a ViT), four evenly spaced blocks. Tokens
+    (b, n, c) and (b, h, w, c) become (b, c, h, w). Iterating gives each map's `Tap`, and `source` says which of the
+    ways found them.
+
+    The dry run takes two random images through the student, in eval and in training mode, and leaves its modes, its
+    buffers and the random state as they were. Raises `ValueError` for a student that does not run on `image_shape` or
+    does not return class scores, (b, k) or (b, k, h, w), and for maps that do not exist or that a later layer
+    overwrites in place.
+    """
+
+    source: Literal["names", "forward_intermediates", "feature_info", "encoder", "dry run"]
+
+    def __init__(
+        self, student: nn.Module, image_shape: tuple[int, int, int], names: Sequence[str] | None = None
+    ) -> None:
+        self.student, self.image_shape = student, image_shape
+        self._caught: dict[int, Tensor] | None = None  # a dict while a call is under way
+        self._indices: list[int] | None = None  # of forward_intermediates, where that is what runs
+        self._layouts: list[Layout] = []
+        dry = DryRun(student, image_shape)
+        self.num_classes, *positions = dry.logits.shape[1:]
+        self.positions = tuple(positions)  # what follows (b, k) in the shape of the scores
+        names = getattr(student, "tap_names", None) if names is None else names
+        wanted = intermediate_indices(names or ())
+        if (names is None or wanted) and (found := dry.intermediates(wanted)):
+            self.source = "forward_intermediates"
+            self._indices = list(found)
+            self._taps = [Tap(name, m.shape[1], (m.shape[2], m.shape[3])) for name, m in found.values()]
+        elif names is not None:
+            self.source = "names"
+            self._hook(dry.named(names))
+        elif listed := dry.from_feature_info():
+            self.source = "feature_info"
+            self._hook(listed)
+        elif handed := dry.from_encoder():
+            self.source = "encoder"
+            self._hook(handed)
+        else:
+            self.source = "dry run"
+            self._hook(dry.found())
+
+    def __call__(
+        self, images: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b k *pos"], list[Float[Tensor, "b _ _ _"]]]:
+        """The student's class scores and one map per tap, shallow to deep; all carry gradients."""
+        if self._indices is not None:
+            final, features = forward_intermediates(self.student, images, self._indices)
+            return self.student.forward_head(final), features  # type: ignore[operator]
+        self._caught = caught = {}
+        try:
+            logits = self.student(images)
+        finally:
+            self._caught = None
+        return logits, [layout.to_map(caught[i]) for i, layout in enumerate(self._layouts)]
+
+    def __iter__(self) -> Iterator[Tap]:
+        return iter(self._taps)
+
+    def __len__(self) -> int:
+        return len(self._taps)
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of each map, shallow to deep."""
+        return [tap.channels for tap in self._taps]
+
+    def _hook(self, maps: list[Map]) -> None:
+        self._taps = [Tap(m.name, m.channels, m.size) for m in maps]
+        self._layouts = [m.layout for m in maps]
+        for i, m in enumerate(maps):
+            # Placed once: a hook added per call would break the graph of torch.compile. A bound method, unlike a
+            # closure, goes along to the copy in copy.deepcopy.
+            m.output.module.register_forward_hook(functools.partial(self._catch, i))
+
+    def _catch(self, i: int, module: nn.Module, args: Any, output: Tensor) -> None:
+        if self._caught is not None:
+            self._caught[i] = output

@@ -1,0 +1,211 @@
+"""FRSKD's self-teachers: a bidirectional feature pyramid over the student's maps, and a classifier on what it refines.
+
+Ji et al., 2021, section 3.1, https://arxiv.org/abs/2103.08273; the pyramid and its weighted fusion are EfficientDet's:
+Tan, Pang, Le, 2020, section 3, https://arxiv.org/abs/1911.09070
+
+Every map handed from part to part is after its ReLU. Only a `separable` block ends before it, because the overhaul
+loss wants the refined maps that way.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .blocks import Map, Point, Pointwise, enlarge
+from .heads import SEVERAL
+
+
+class SelfTeacher(nn.Module):
+    """A stack of pyramid passes and a classifier.
+
+    `forward(features) -> (logits, refined)`: one refined map per feature map, of the same size; after its ReLU, or
+    before it with `preactivation`. Feature maps come shallow to deep and may have any sizes and channels. With `kind`
+    "classification" a linear layer scores the pooled deepest map, (b, k); with "segmentation" all refined maps
+    together are scored at the size of the shallowest, (b, k, h, w).
+    """
+
+    def __init__(
+        self,
+        passes: Sequence["Pass"],
+        num_classes: int,
+        *,
+        preactivation: bool = False,
+        kind: str = "classification",
+    ) -> None:
+        super().__init__()
+        self.passes = nn.ModuleList(passes)
+        self.channels = passes[-1].widths  # of the refined maps
+        self.preactivation = preactivation
+        self.fc = SEVERAL[kind](self.channels, num_classes)
+
+    def forward(self, features: list[Map]) -> tuple[Float[Tensor, "b k *pos"], list[Map]]:
+        activated = [rectified(feature) for feature in features]
+        for bifpn in self.passes:
+            refined, activated = bifpn(activated, preactivation=self.preactivation)
+        return self.fc(activated), refined
+
+    def norms(self) -> list[nn.BatchNorm2d]:
+        """The batch norm that each refined map comes out of, shallow to deep."""
+        last = self.passes[-1]
+        if not len(last.node_up):  # a single level, which is the first pass's lateral
+            return [self.passes[0].lateral_down[0][1]]
+        return [last.node_down[0][-1], *(node[-1] for node in last.node_up)]
+
+
+class BiFPNc(SelfTeacher):
+    """The paper's self-teacher: each level is `width` times as wide as the student's map, thin for a thin student.
+
+    `depth`: depthwise-separable convolutions per node. Source: Ji et al., 2021, section 3.1 and table 6.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        *,
+        width: int = 2,
+        depth: int = 2,
+        preactivation: bool = False,
+        kind: str = "classification",
+    ) -> None:
+        widths = [width * c for c in channels]
+        only = Pass(channels, widths, depth=depth, laterals=True, resample_widths=True)
+        super().__init__([only], num_classes, preactivation=preactivation, kind=kind)
+
+
+class BiFPN(SelfTeacher):
+    """EfficientDet's pyramid: every level has `num_channels`, `repeat` passes, resampling without convolutions."""
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        *,
+        num_channels: int = 256,
+        depth: int = 2,
+        repeat: int = 1,
+        preactivation: bool = False,
+        kind: str = "classification",
+    ) -> None:
+        widths = [num_channels] * len(channels)
+        first = Pass(channels, widths, depth=depth, laterals=True, resample_widths=False)
+        more = [Pass(widths, widths, depth=depth, laterals=False, resample_widths=False) for _ in range(repeat - 1)]
+        super().__init__([first, *more], num_classes, preactivation=preactivation, kind=kind)
+
+
+class Pass(nn.Module):
+    """Once down the pyramid and once up again: maps of `channels` after their ReLU -> maps of `widths`.
+
+    `forward` gives the maps T_i twice: as a node leaves them, and after their ReLU. Unless `preactivation` is wanted,
+    the ReLU overwrites what it rectifies, so that both are the same maps.
+
+        P_L = lateral(F_L);  P_i = node(lateral(F_i) + up(P_{i+1}))                       deep to shallow
+        T_1 = P_1;           T_i = node(lateral'(F_i) + P_i + down(T_{i-1}))              shallow to deep, no P_L in T_L
+
+    where + is a mean weighted by `Fusion`. The second path reads the features through laterals of its own, as the
+    authors' code does.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], widths: Sequence[int], *, depth: int, laterals: bool, resample_widths: bool
+    ) -> None:
+        super().__init__()
+        deepest = len(channels) - 1
+        self.widths = list(widths)
+        steps = list(zip(widths[1:], widths, strict=False))  # (deeper, shallower)
+        self.lateral_down = nn.ModuleList(map(Point if laterals else Same, channels, widths))
+        self.lateral_up = nn.ModuleList(map(Point, channels[1:], widths[1:]))
+        resampled = Point if resample_widths else Same
+        self.point_down = nn.ModuleList(resampled(deep, shallow) for deep, shallow in steps)
+        self.point_up = nn.ModuleList(resampled(shallow, deep) for deep, shallow in steps)
+        self.fuse_down = nn.ModuleList(Fusion(2) for _ in steps)
+        self.fuse_up = nn.ModuleList(Fusion(2 if i == deepest else 3) for i in range(1, len(channels)))
+        self.node_down = nn.ModuleList(separable(width, depth) for width in widths[:-1])
+        self.node_up = nn.ModuleList(separable(width, depth) for width in widths[1:])
+
+    def forward(self, features: list[Map], *, preactivation: bool = False) -> tuple[list[Map], list[Map]]:
+        relu = F.relu if preactivation else F.relu_
+        deepest = len(features) - 1
+        raw = self.lateral_down[-1](features[-1])
+        down = [raw]
+        for i in reversed(range(deepest)):
+            own, above = self.fuse_down[i]()
+            lateral = self.lateral_down[i](features[i], own)
+            raw = self.node_down[i](lateral + self.point_down[i](down[0], above, like=lateral))
+            down.insert(0, relu(raw))
+        refined, activated = [raw], down[:1]
+        for i in range(1, deepest + 1):
+            *weights, last = self.fuse_up[i - 1]()
+            fused = self.lateral_up[i - 1](features[i], weights[0])
+            if i < deepest:
+                fused = torch.addcmul(fused, down[i], weights[1])
+            fused = fused + self.point_up[i - 1](shrink(activated[-1], features[i]), last)
+            refined.append(self.node_up[i - 1](fused))
+            activated.append(relu(refined[-1]))
+        return refined, activated
+
+
+class Fusion(nn.Module):
+    """The weights of a mean of maps: learnt, kept positive by a ReLU, equal at the start, together about 1.
+
+    A weight that reaches 0 gets no gradient any more and stays there.
+    Source: Tan, Pang, Le, 2020, section 3.3, "fast normalized fusion", https://arxiv.org/abs/1911.09070
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(inputs))
+
+    def forward(self) -> tuple[Float[Tensor, ""], ...]:
+        weight = F.relu(self.weight)
+        return (weight / (weight.sum() + 1e-6)).unbind()
+
+
+class Same(nn.Identity):
+    """Stands where a `Point` could: the map itself, weighed and enlarged likewise."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+
+    def forward(self, feature: Map, weight: Tensor | None = None, like: Map | None = None) -> Map:
+        weighed = feature if weight is None else weight * feature
+        return weighed if like is None else enlarge(weighed, like)
+
+
+def separable(width: int, depth: int) -> nn.Sequential:
+    """`depth` times 3x3 depthwise, 1x1 convolution, batch norm; a ReLU between repeats and none at the end."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+            Pointwise(width, width),
+            nn.BatchNorm2d(width),
+        ]
+    return nn.Sequential(*layers[1:])
+
+
+def rectified(feature: Map) -> Map:
+    """The map after its ReLU: itself where a ReLU gave it, which the record of autograd tells."""
+    known = None if torch.compiler.is_compiling() else feature.grad_fn  # a compiler sees two ReLUs in a row by itself
+    return feature if known is not None and known.name() == "ReluBackward0" else F.relu(feature)
+
+
+def shrink(feature: Float[Tensor, "b c _h _w"], like: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:
+    """Max pooling to the height and width of `like`.
+
+    Along an axis that halves, rounding up, windows are 3 wide at stride 2 and lie as TensorFlow's "same" has them; an
+    axis that stays is left alone; any other ratio takes adaptive windows.
+    """
+    before, after = feature.shape[2:], like.shape[2:]
+    if before == after:
+        return feature
+    if any(new not in (old, -(-old // 2)) for old, new in zip(before, after, strict=True)):
+        return F.adaptive_max_pool2d(feature, after)
+    kernel = [1 if old == new else 3 for old, new in zip(before, after, strict=True)]
+    stride = [1 if old == new else 2 for old, new in zip(before, after, strict=True)]
+    margin = [0 if old == new else old % 2 for old, new in zip(before, after, strict=True)]  # before the first position
+    return F.max_pool2d(feature, kernel, stride, margin, ceil_mode=True)

@@ -1,0 +1,190 @@
+"""Method cards: what they say is what the methods' files say."""
+
+import json
+import re
+import sys
+from typing import Annotated, Literal
+
+import pytest
+from annotated_types import Ge, Interval
+from test_cli import run  # noqa: F401
+
+from conftest import CLASSES, small_method
+from selfdistill import Task, list_methods
+from selfdistill.commands import cards as cards
+from selfdistill.method import Count, Positive, Share, Weight
+from selfdistill.methods import find_method
+
+every_method = pytest.mark.parametrize("name", list_methods())
+
+OWN = '''
+"""A Method of One's Own.
+
+Doe, Roe. Some Conference 2030. https://example.org/paper_of_ours, with
+Poe. 1850. https://example.org/other
+"""
+
+from typing import ClassVar, Literal
+
+from selfdistill.method import Count, Weight
+from selfdistill.methods.label_smoothing import LabelSmoothing
+
+
+class Own(LabelSmoothing):
+    """Nobody teaches | anybody,
+    said in two lines.
+
+    Departs from the paper: it has 2 * 3 * 4 stars.
+    """
+
+    views = 2
+    partners = 1
+    soft_targets = False
+    share: ClassVar[str] = "all"
+    dense: ClassVar[dict] = {"epsilon": 0.7, "level": 3}
+    label: str = "some text"  # of another class below
+
+    epsilon: Weight = 0.3  # said anew
+    level: Count | None = None  # this one | or none
+    mode: Literal["a", "b"] = (
+        "a"  # a comment further down
+    )
+    silent: bool = False
+
+
+class Other:
+    epsilon: float = 0.4  # of no method
+'''
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_card.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "own_card:Own"
+    sys.modules.pop("own_card", None)
+
+
+def settings(card):
+    """The rows of a card's table of hyper-parameters."""
+    rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| `")]
+    return {row[0].strip("|` "): [cell.strip("| ") for cell in row[1:]] for row in rows}
+
+
+@every_method
+def test_a_card_names_the_paper_the_teaching_the_cost_and_every_setting(name):
+    kind, card = find_method(name), cards.card(name)
+    paper = cards.paper_of(kind)
+    assert card.startswith(f"## {name}\n\n**{paper.title}.**") and paper.link in card
+    assert (kind.__doc__ or "").split("\n\n")[0].split()[-1] in card
+    assert f"- Cost beside plain training: {kind.cost}" in card
+    assert list(settings(card)) == list(kind.hyperparameters())
+    assert ("Departs from the paper:" in kind.__doc__) == ("**Departs from the paper:** " in card)
+
+
+@every_method
+def test_a_paper_has_a_venue_and_a_link_or_is_none(name):
+    paper = cards.paper_of(find_method(name))
+    assert paper.title and (paper.reference == "") == (name == "baseline")
+    if paper.reference:
+        assert re.search(r"(19|20)\d\d", paper.venue) and paper.link.startswith("https://")
+
+
+@every_method
+def test_a_card_asks_for_square_images_where_others_are_refused(name):
+    kind = find_method(name)
+    try:
+        small_method(kind, Task("classification", CLASSES, (3, 16, 24), num_examples=32))
+        square = False
+    except ValueError as error:
+        square = "square" in str(error)
+    assert ("square images" in cards.needs(kind)) == square
+
+
+def test_a_card_of_ones_own_method(own):
+    card = cards.card(own)
+    assert "**A Method of One's Own.**" in card and "Nobody teaches | anybody, said in two lines." in card
+    assert r"**Departs from the paper:** it has 2 \* 3 \* 4 stars." in card
+    assert "- Tasks: classification, segmentation" in card and "Recipes" not in card
+    needs = "2 more augmented views of each image; 1 other image of each image's class; hard labels (`mix: none`)"
+    assert f"- Needs: {needs}" in card
+    paper = cards.paper_of(find_method(own))
+    assert (paper.venue, paper.link) == ("Some Conference 2030", "https://example.org/paper_of_ours")
+
+
+def test_settings_are_told_with_the_comments_beside_them_those_of_a_subclass_first(own):
+    assert settings(cards.card(own)) == {
+        "epsilon": ["`0.3`; segmentation: `0.7`", "number from 0", "said anew"],
+        "label": ["`some text`", "text", "of another class below"],
+        "level": ["`null`; segmentation: `3`", "whole number from 1 or `null`", r"this one \| or none"],
+        "mode": ["`a`", "`a` or `b`", "a comment further down"],
+        "silent": ["`false`", "`true` or `false`", ""],
+    }
+
+
+def test_an_inherited_setting_keeps_its_comment():
+    assert settings(cards.card("frskd_sla"))["alpha"][2] == settings(cards.card("frskd"))["alpha"][2] != ""
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (Weight, "number from 0"),
+        (Positive, "number above 0"),
+        (Share, "number from 0 to 1"),
+        (Count, "whole number from 1"),
+        (int, "whole number"),
+        (Annotated[float, Interval(gt=0, lt=1)], "number above 0 and below 1"),
+        (Annotated[float, Interval(ge=0.5, lt=1)], "number from 0.5 below 1"),
+        (Annotated[int, Ge(2)] | None, "whole number from 2 or `null`"),
+        (Literal["a", 2], "`a` or `2`"),
+        (str | bool, "text or `true` or `false`"),
+    ],
+)
+def test_allowed_values_are_told_in_words(hint, words):
+    assert cards.allowed(hint) == words
+
+
+def test_needs_tell_whose_run_the_teacher_must_be():
+    assert cards.needs(find_method("kd")) == ["a teacher (`method.teacher`, a run folder) that is a trained network"]
+    assert "that `hsakd_teacher` trained" in cards.card("hsakd")
+    assert cards.needs(find_method("baseline")) == []
+
+
+def test_recipes_are_listed_where_they_lie_here_and_left_out_elsewhere(tmp_path, monkeypatch):
+    assert "resnet18_label_smoothing.yaml" in cards.recipes("label_smoothing")["cifar100"]
+    assert "digits_frskd_sla.yaml" in cards.recipes("frskd_sla")["quick"]
+    monkeypatch.setattr(cards, "ROOT", tmp_path)
+    assert cards.recipes("frskd") == {} and "Recipes" not in cards.card("frskd")
+
+
+def test_step_times_are_told_where_they_were_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "ROOT", tmp_path)
+    assert cards.step_time("frskd") == "not measured"
+    (tmp_path / "docs").mkdir()
+    ratios = {"cifar:resnet18": {"ratios": {"frskd": 1.456}}, "cifar:resnet8": {"ratios": {"frskd": 2, "kd": 1.2}}}
+    measured = {"machine": "a fast one", "batch": 128, "students": ratios}
+    (tmp_path / "docs/step-times.json").write_text(json.dumps(measured))
+    told = "1.46x plain training's for `cifar:resnet18`, 2.00x plain training's for `cifar:resnet8`"
+    assert cards.step_time("frskd") == f"{told} (a fast one, batches of 128)"
+    assert cards.step_time("sad") == "not measured"
+
+
+def test_the_page_of_all_methods_is_up_to_date():
+    written = (cards.ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    assert written == cards.page(), "run: python -m selfdistill.commands.cards docs/methods.md"
+
+
+def test_the_table_links_every_card():
+    page = cards.page()
+    rows = [line for line in page.splitlines() if line.startswith("| [")]
+    assert [re.match(r"\| \[(\w+)\]\(#\1\) \|", row)[1] for row in rows] == list_methods()
+    assert all(len(re.split(r"(?<!\\)\|", row)) == 8 for row in rows)
+    assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == list_methods()
+
+
+def test_the_command_line_prints_a_card_and_refuses_unknown_names(run):  # noqa: F811
+    code, out, _ = run("methods", "label_smoothing")
+    assert code == 0 and out == cards.card("label_smoothing") + "\n"
+    code, _, err = run("methods", "label_smothing")
+    assert code == 1 and err == "error: no method is called 'label_smothing'; did you mean 'label_smoothing'?\n"

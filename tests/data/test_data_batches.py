@@ -1,0 +1,257 @@
+"""Plans, augmented rows and loaders: what is drawn depends on seed, epoch and row alone."""
+
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from test_data_images import damage
+from test_data_sources import encoded, opened, write_classes, write_image, write_parquet
+
+from selfdistill.config.recipe import DataPart
+from selfdistill.data import (
+    Draw,
+    EvalSet,
+    Plan,
+    TrainSet,
+    eval_loader,
+    eval_transform,
+    image_shape,
+    open_splits,
+    resolve,
+    train_loader,
+    train_transform,
+)
+from selfdistill.data.random.seeds import private_generators
+
+
+def rows_of(steps) -> list[int]:
+    return [draw.row for step in steps for part in step for draw in part]
+
+
+def sizes(steps) -> list[list[int]]:
+    return [[len(part) for part in step] for step in steps]
+
+
+# the plan
+
+
+def test_an_epoch_visits_every_row_once_in_an_order_of_its_own():
+    plan = Plan(25, 8, seed=0)
+    assert sizes(plan.epoch(0)) == [[8], [8], [8]] and plan.steps_per_epoch == 3  # the 25th row alone is no batch
+    plan = Plan(26, 8, seed=0)
+    assert sizes(plan.epoch(0)) == [[8], [8], [8], [2]] and plan.steps_per_epoch == 4
+    assert sorted(rows_of(plan.epoch(0))) == list(range(26))
+    assert plan.epoch(0) == Plan(26, 8, seed=0).epoch(0)
+    assert rows_of(plan.epoch(0)) != rows_of(plan.epoch(1)) != rows_of(Plan(26, 8, seed=1).epoch(1))
+    assert {draw.epoch for step in plan.epoch(3) for part in step for draw in part} == {3}
+
+
+def test_processes_share_the_batches_of_one():
+    whole = Plan(21, 8, seed=3).epoch(2)
+    parts = [Plan(21, 8, seed=3, rank=rank, world=2).epoch(2) for rank in range(2)]
+    assert [len(part) for part in parts] == [3, 3]
+    for step, first, second in zip(whole[:2], *(part[:2] for part in parts), strict=True):
+        assert len(rows_of([first])) == len(rows_of([second])) == 4
+        assert sorted(rows_of([step])) == sorted(rows_of([first, second]))
+    assert sizes(parts[0])[2] == sizes(parts[1])[2] == [2]  # of five rows one is left out
+    assert set(rows_of([parts[0][2], parts[1][2]])) < set(rows_of([whole[2]]))
+
+
+def test_micro_batches_have_two_rows_at_least():
+    assert sizes(Plan(16, 8, seed=0, accumulate=3).epoch(0)) == [[2, 3, 3]] * 2
+    assert sizes(Plan(21, 8, seed=0, accumulate=4).epoch(0)) == [[2] * 4, [2] * 4, [2, 3]]
+    assert sizes(Plan(8, 8, seed=0, accumulate=100, world=2).epoch(0)) == [[2, 2]]
+
+
+def test_a_set_smaller_than_the_batch_is_one_batch():
+    assert sizes(Plan(5, 128, seed=0).epoch(0)) == [[5]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((1, 8, 1), "1 training images are too few"),
+        ((3, 8, 2), "3 training images are too few for 2 processes"),
+        ((9, 1, 1), "batch_size=1 cannot be dealt"),
+        ((9, 9, 2), "batch_size=9 cannot be dealt to 2 processes; choose a multiple of 2 from 4 on"),
+        ((9, 2, 2), "batch_size=2 cannot be dealt"),
+    ],
+)
+def test_plans_that_cannot_work_say_why(settings, message):
+    rows, batch_size, world = settings
+    with pytest.raises(ValueError, match=message):
+        Plan(rows, batch_size, seed=0, world=world)
+
+
+# the training set
+
+
+class Dice:
+    """Noise from all three global generators in place of an augmentation."""
+
+    def __call__(self, image) -> torch.Tensor:
+        return torch.tensor([torch.rand(()).item(), random.random(), float(np.random.rand())]).reshape(3, 1, 1)
+
+
+class Grey:
+    """The mean grey of the image, which tells rows apart."""
+
+    def __call__(self, image) -> torch.Tensor:
+        return torch.tensor(np.asarray(image, dtype=np.float32).mean()).reshape(1, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_splits(DataPart(limit=60)).train
+
+
+def presented(augment: str | list[str] = "auto") -> DataPart:
+    return resolve(DataPart(augment=augment, mean=[0.3], std=[0.4]), open_splits(DataPart()))
+
+
+def test_augmentation_depends_on_seed_epoch_row_and_view_alone(digits):
+    dataset = TrainSet(digits, Dice(), seed=0, views=2, partners=2)
+    first = dataset[Draw(0, 7)]
+    dataset[Draw(0, 8)], drawn()
+    again = dataset[Draw(0, 7)]
+    seen = [first.images, *first.views, *first.partners]
+    for one, two in zip(seen, [again.images, *again.views, *again.partners], strict=True):
+        assert torch.equal(one, two)
+    other = [dataset[Draw(1, 7)], dataset[Draw(0, 8)], TrainSet(digits, Dice(), seed=1)[Draw(0, 7)]]
+    values = torch.stack([*seen, *(batch.images for batch in other)]).flatten()
+    assert len(values.unique()) == len(values)  # every generator differs in every view, epoch, row and seed
+    assert torch.equal(TrainSet(digits, Dice(), seed=0)[Draw(0, 7)].images, first.images)  # whatever else is asked for
+
+
+def seeded() -> None:
+    torch.manual_seed(5)
+    random.seed(5)
+    np.random.seed(5)
+
+
+def drawn() -> tuple[float, float, float]:
+    return torch.rand(()).item(), random.random(), np.random.rand()
+
+
+def test_private_generators_leave_the_global_ones_as_they_were():
+    seeded()
+    expected = drawn(), drawn()
+    seeded()
+    inside = []
+    for number in (1, 1, 2):
+        with private_generators() as seed:
+            seed(number)
+            inside.append(drawn())
+    assert inside[0] == inside[1] and not set(inside[0]) & set(inside[2])
+    assert drawn() == expected[0]
+    with pytest.raises(KeyError), private_generators() as seed:
+        seed(2**64 - 1)
+        drawn()
+        raise KeyError
+    assert drawn() == expected[1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_draws_nothing_from_the_generators_outside(digits, workers):
+    dataset = TrainSet(digits, Dice(), seed=0, views=1, partners=1)
+    seeded()
+    expected = drawn()
+    seeded()
+    for _ in train_loader(dataset, Plan(len(digits), 20, seed=0).epoch(0), workers=workers):
+        pass
+    for _ in eval_loader(EvalSet(digits, Grey()), batch_size=20, workers=workers):
+        pass
+    assert drawn()[::2] == expected[::2]  # not random's, which the checks of annotations in tests draw from
+
+
+def test_partners_are_other_rows_of_the_same_label(tmp_path):
+    splits = opened(
+        write_classes(tmp_path / "train", {"a": 5, "b": 4, "c": 1}).parent,
+        val_fraction=None,
+        val=str(tmp_path / "train"),
+    )
+    rows = splits.train
+    greys = [float(Grey()(rows.image(i))) for i in range(len(rows))]
+    assert len(set(greys)) == 10
+    dataset = TrainSet(rows, Grey(), seed=0, partners=3)
+    met: dict[int, set[int]] = {row: set() for row in range(10)}
+    for epoch in range(10):
+        for row in range(10):
+            others = [greys.index(float(partner)) for partner in dataset[Draw(epoch, row)].partners]
+            met[row] |= set(others)
+            if rows.labels[row] != 2:
+                assert len(set(others)) == 3
+    assert met == {
+        **{row: set(range(5)) - {row} for row in range(5)},
+        **{row: set(range(5, 9)) - {row} for row in range(5, 9)},
+        9: {9},  # alone in its class
+    }
+    few = TrainSet(rows, Grey(), seed=0, partners=6)[Draw(0, 6)].partners
+    assert few.shape == (6, 1, 1, 1) and {greys.index(float(one)) for one in few} <= {5, 7, 8}
+
+
+def test_batches_have_the_shapes_that_methods_expect(digits):
+    part = presented()
+    dataset = TrainSet(digits, train_transform(part), seed=0, views=2, partners=1)
+    batch = next(iter(train_loader(dataset, Plan(len(digits), 12, seed=0).epoch(0))))
+    assert batch.images.shape == (12, 1, 8, 8) and batch.images.dtype == torch.float32
+    assert batch.target.shape == batch.row.shape == (12,) and batch.target.dtype == batch.row.dtype == torch.int64
+    assert batch.views.shape == (12, 2, 1, 8, 8) and batch.partners.shape == (12, 1, 1, 8, 8)
+    assert torch.equal(batch.target, digits.labels[batch.row])
+    plain = next(iter(train_loader(TrainSet(digits, train_transform(part), seed=0), Plan(60, 12, seed=0).epoch(0))))
+    assert plain.views is None and plain.partners is None and torch.equal(plain.images, batch.images)
+
+
+# loaders
+
+
+def test_workers_and_resuming_change_nothing(digits):
+    part = presented(["crop", "randaugment"])
+    dataset = TrainSet(digits, train_transform(part), seed=4, views=1, partners=1)
+    steps = Plan(len(digits), 16, seed=4, accumulate=2).epoch(1)
+    alone = list(train_loader(dataset, steps))
+    assert [len(batch.images) for batch in alone] == [8, 8, 8, 8, 8, 8, 6, 6]
+    for others in (list(train_loader(dataset, steps, workers=2)), alone[:2] + list(train_loader(dataset, steps[1:]))):
+        assert len(others) == len(alone)
+        for one, two in zip(alone, others, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_a_training_set_can_be_sent_to_a_fresh_process(tmp_path):
+    pytest.importorskip("datasets")
+    blob = encoded(write_image(tmp_path / "x.png"))
+    file = write_parquet(tmp_path / "x.parquet", [blob] * 8, [0, 1] * 4)
+    splits = opened(file)
+    part = resolve(DataPart(source=str(file), augment=["crop", "flip", "trivialaugment"]), splits)
+    dataset = TrainSet(splits.train, train_transform(part), seed=0, partners=1)
+    sent = pickle.loads(pickle.dumps(dataset))
+    for one, two in zip(dataset[Draw(2, 3)], sent[Draw(2, 3)], strict=True):
+        assert (one is None and two is None) or torch.equal(one, two)
+
+
+def test_evaluation_sees_every_row_once_over_all_processes(digits):
+    part = presented()
+    shares = []
+    for rank in range(3):
+        loader = eval_loader(EvalSet(digits, eval_transform(part)), batch_size=7, rank=rank, world=3, workers=rank // 2)
+        shares.append(list(loader))
+    seen = torch.cat([batch.row for share in shares for batch in share])
+    assert seen.sort().values.tolist() == list(range(60))
+    assert [len(batch.images) for batch in shares[1]] == [7, 7, 6]
+    for batch in shares[2]:
+        assert torch.equal(batch.target, digits.labels[batch.row]) and batch.views is None
+    assert list(eval_loader(EvalSet(digits, eval_transform(part)), batch_size=7, rank=60, world=61)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_breaks_later_is_one_sentence_from_any_process(tmp_path, workers):
+    splits = opened(write_classes(tmp_path, {"a": 5, "b": 5}, suffix=".jpg", size=(40, 40)))
+    part = resolve(DataPart(source=str(tmp_path)), splits)
+    dataset = TrainSet(splits.train, train_transform(part), seed=0)
+    damage(tmp_path / splits.train.key(3), "truncated")
+    with pytest.raises(ValueError) as error:
+        list(train_loader(dataset, Plan(8, 4, seed=0).epoch(0), workers=workers))
+    assert str(error.value).startswith(f"{splits.train.name(3)} cannot be read as an image: ")
+    assert "\n" not in str(error.value) and image_shape(part) == (3, 40, 40)

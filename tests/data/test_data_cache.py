@@ -1,0 +1,330 @@
+"""Where decoded images are kept changes nothing but the time: every cache, with workers or without, gives the same."""
+
+import itertools
+import os
+import pickle
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_data_images import damage
+from test_data_joint import Drawn
+from test_data_sources import opened, write_classes, write_image
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from selfdistill.build import build
+from selfdistill.config.recipe import DataPart, parse
+from selfdistill.data import (
+    EvalSet,
+    Plan,
+    TrainSet,
+    eval_loader,
+    eval_transform,
+    open_splits,
+    resolve,
+    train_loader,
+    train_transform,
+)
+from selfdistill.data import loader as loaders
+from selfdistill.data.cache import storage as kept_module
+from selfdistill.data.cache import store as cache_module
+from selfdistill.data.cache.storage import DAY, OnDisk, cache_folder
+from selfdistill.data.cache.store import Store
+from selfdistill.data.datasets.base import Rows
+from selfdistill.method import Batch
+
+CPU = torch.device("cpu")
+CACHES = ["auto", "device", "memory", "disk"]
+SMALL = {"image_size": [12, 16], "augment": ["crop", "flip", "rotation", "cutout"]}
+LARGE = {"image_size": 70, "augment": ["crop", "rotation", "erasing"]}
+ALONE = {"image_size": 12, "augment": ["flip", "trivialaugment", "resized_crop"]}
+PRESENTED = {"small": SMALL, "large": LARGE, "alone": ALONE}
+
+
+@pytest.fixture(autouse=True)
+def folder_of_the_cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("SELFDISTILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Rows:
+    """Sixteen images of several sizes and modes."""
+    folder = write_classes(tmp_path_factory.mktemp("pictures"), {"a": 5, "b": 5}, size=(90, 80))
+    for number in range(5, 8):
+        write_image(folder / "a" / f"{number}.png", number, size=(75 + number, 120), mode="L")
+        write_image(folder / "b" / f"{number}.png", number, size=(60, 30 + number), mode="RGBA")
+    return opened(folder, val=str(folder)).train
+
+
+def part_of(rows: Rows, **settings) -> DataPart:
+    return resolve(DataPart(mean=[0.4] * 3, std=[0.3] * 3, channels=3, **settings), open_splits(DataPart()))
+
+
+def trained(rows: Rows, settings: dict, cache: str, *, workers: int = 0, start: int = 0) -> list[Batch]:
+    dataset = TrainSet(rows, train_transform(part_of(rows, **settings)), seed=3, views=1, partners=2, cache=cache)
+    steps = Plan(len(rows), 5, seed=3, accumulate=2).epoch(1)
+    return list(train_loader(dataset, steps[start:], workers=workers, channels_last=True))
+
+
+def scored(rows: Rows, cache: str) -> list[Batch]:
+    dataset = EvalSet(rows, eval_transform(part_of(rows, image_size=70)), cache=cache)
+    return [*eval_loader(dataset, batch_size=3), *eval_loader(dataset, batch_size=3, rank=1, world=2, workers=1)]
+
+
+def assert_same(some: list[Batch], others: list[Batch]) -> None:
+    for one, two in zip(some, others, strict=True):
+        for a, b in zip(one, two, strict=True):
+            assert (a is None and b is None) or (torch.equal(a, b) and a.stride() == b.stride())
+
+
+@pytest.fixture(scope="module")
+def uncached(pictures) -> dict[str, list[Batch]]:
+    return {name: trained(pictures, settings, "none") for name, settings in PRESENTED.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "cache"),
+    [*(("small", cache) for cache in CACHES), *itertools.product(["large", "alone"], ["memory", "disk"])],
+)
+def test_every_cache_gives_the_same_batches_bit_for_bit(pictures, uncached, name, cache):
+    expected = uncached[name]
+    assert [len(batch.images) for batch in expected] == [2, 3] * 3
+    assert expected[0].views.shape[:2] == (2, 1) and expected[0].partners.shape[:2] == (2, 2)
+    assert_same(trained(pictures, PRESENTED[name], cache), expected)
+
+
+def test_batches_do_not_depend_on_what_is_augmented_with_them(pictures, uncached, monkeypatch):
+    assert_same(trained(pictures, SMALL, "device", start=1), uncached["small"][2:])  # as in a resumed run
+    monkeypatch.setattr(loaders, "CHUNKS", {"cpu": 1})
+    assert_same(trained(pictures, SMALL, "device"), uncached["small"])  # batch by batch
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_workers_read_what_is_kept(pictures, uncached, cache):
+    assert_same(trained(pictures, ALONE, cache, workers=2), uncached["alone"])
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_evaluation_shows_the_same_from_every_cache(pictures, cache):
+    assert_same(scored(pictures, cache), scored(pictures, "none"))
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_an_image_is_decoded_once_where_it_is_kept(pictures, cache, monkeypatch):
+    decoded = []
+    image = Rows.image
+    monkeypatch.setattr(Rows, "image", lambda self, i: decoded.append(i) or image(self, i))
+    dataset = TrainSet(pictures, train_transform(part_of(pictures, **SMALL)), seed=3, partners=1, cache=cache)
+    for epoch in range(3):
+        for _ in train_loader(dataset, Plan(len(pictures), 5, seed=3).epoch(epoch)):
+            pass
+    assert sorted(decoded) == list(range(len(pictures)))
+
+
+# on the device
+
+
+class Asked(TorchDispatchMode):
+    """Notes the operations that wait for the values of a tensor."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls.append(func.__name__.partition(".")[0])
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def waits(self) -> list[str]:
+        return [call for call in self.calls if call in self.WAITING]
+
+
+def test_batches_from_the_device_never_wait_for_a_value(pictures, monkeypatch):
+    every = {"image_size": 16, "augment": ["crop", "resized_crop", "flip", "rotation", "cutout", "erasing"]}
+    dataset = TrainSet(pictures, train_transform(part_of(pictures, **every)), seed=0, views=1, partners=2, cache="auto")
+    monkeypatch.setattr(loaders, "CHUNKS", {"cpu": 1})  # batch by batch
+    loader = iter(train_loader(dataset, Plan(len(pictures), 4, seed=0).epoch(0), channels_last=True))
+    next(loader)  # moves what the epoch needs
+    with Asked() as asked:
+        assert len(list(loader)) == 3
+    assert asked.waits == [] and asked.calls.count("index_select") == 3
+    with Asked() as asked:
+        torch.ones(1).item()
+    assert asked.waits == ["_local_scalar_dense"]
+
+
+def test_auto_keeps_images_on_the_device_only_where_there_is_room(pictures, monkeypatch):
+    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
+    needed = 16 * 3 * 12 * 16
+    assert store.bytes == needed and store.ready(CPU).shape == (16, 3, 12, 16)
+    monkeypatch.setattr(cache_module, "free_bytes", lambda device: 8 * needed - 1)
+    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
+    assert store.small_enough and store.ready(CPU) is None
+    monkeypatch.setattr(cache_module, "MOST", needed - 1)
+    assert not store.small_enough
+    assert Store(pictures, train_transform(part_of(pictures, **ALONE)), "auto").ready(CPU) is None
+
+
+def test_images_lie_on_the_device_that_asks_for_them(pictures):
+    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
+    here, other = store.ready(CPU), torch.device("meta")
+    assert store.ready(CPU) is here and store.ready(other).device == other
+    assert torch.equal(store.ready(CPU), here)
+
+
+@pytest.mark.parametrize("cache", ["device", "memory", "disk"])
+def test_images_for_which_there_is_no_room_are_refused_with_figures(pictures, cache, monkeypatch):
+    for module in (cache_module, kept_module):
+        monkeypatch.setattr(module, "free_bytes", lambda device: 2**12 * 1.0)
+    monkeypatch.setattr(kept_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**12))
+    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), cache)
+    figures = r"decoded images of \S+ GiB, and .* has 3.81e-06 GiB free; (take|name) .*none$"
+    with pytest.raises(ValueError, match=rf"^machine.cache={cache} would keep {figures}"):
+        store.ready(CPU)
+
+
+@pytest.mark.parametrize("settings", [LARGE, ALONE])
+def test_a_device_keeps_no_images_with_which_something_is_done_one_by_one(pictures, settings):
+    with pytest.raises(ValueError, match="^machine.cache=device keeps images of one size, and data.augment holds what"):
+        TrainSet(pictures, train_transform(part_of(pictures, **settings)), seed=0, cache="device")
+
+
+@pytest.mark.parametrize("cache", ["device", "memory", "disk"])
+def test_images_with_masks_are_not_kept(cache):
+    rows = Drawn((8, 8), (8, 8))
+    with pytest.raises(ValueError, match=f"machine.cache={cache} keeps images that have one label each; with masks"):
+        TrainSet(rows, lambda image, mask: (image, mask), seed=0, cache=cache)
+
+
+def test_idle_workers_are_told_of(tmp_path):
+    settings = {"data": {"source": "digits", "limit": 40}, "student": "cifar:resnet8", "out": str(tmp_path)}
+
+    def notes(**machine) -> tuple[str, ...]:
+        return build(parse({**settings, "method": "baseline", "machine": machine})).notes
+
+    assert "machine.workers=2 has no effect on images that are kept on the device" in notes(workers=2)
+    assert not any("workers" in note for note in (*notes(workers=2, cache="none"), *notes()))
+
+
+# on the disk
+
+
+def test_a_second_run_maps_the_file_of_the_first(pictures, folder_of_the_cache, monkeypatch):
+    expected = trained(pictures, ALONE, "disk")
+    (file,) = folder_of_the_cache.iterdir()
+    written = file.stat().st_mtime_ns
+    monkeypatch.setattr(Rows, "image", None)
+    assert_same(trained(pictures, ALONE, "disk"), expected)
+    assert [file] == list(folder_of_the_cache.iterdir()) and file.stat().st_mtime_ns == written
+
+
+def test_a_file_is_named_after_all_that_its_pixels_follow_from(tmp_path, folder_of_the_cache):
+    folder = write_classes(tmp_path / "images", {"a": 3, "b": 3})
+    rows = opened(folder, val=str(folder)).train
+
+    def files(**settings) -> int:
+        Store(rows, train_transform(part_of(rows, **settings)), "disk").ready(CPU)
+        return len(list(folder_of_the_cache.iterdir()))
+
+    assert files(image_size=16) == files(image_size=16, augment=["flip", "crop"]) == 1  # of the same pixels
+    assert files(image_size=20) == 2
+    assert files(image_size=70) == 3  # the middle of larger images
+    assert files(image_size=70, augment="crop") == 4
+    changed = folder / "b" / "1.png"
+    before, pixels = changed.stat(), changed.read_bytes()
+    changed.write_bytes(pixels[:-1] + b"!")  # the end of a PNG's last checksum, which nobody reads
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert files(image_size=16) == 5  # though size and time are as they were
+    write_image(changed, seed=50)
+    assert files(image_size=16) == 6
+    found = Store(rows, train_transform(part_of(rows, image_size=[6, 8])), "disk")
+    found.ready(CPU)
+    assert found.kept.image(4).tobytes() == rows.image(4).tobytes()
+
+
+def test_a_file_that_was_not_finished_is_none(tmp_path, folder_of_the_cache):
+    folder = write_classes(tmp_path / "images", {"a": 3, "b": 3}, suffix=".jpg", size=(40, 40))
+    rows = opened(folder, val=str(folder)).train
+    whole = (folder / rows.key(3)).read_bytes()
+    damage(folder / rows.key(3), "truncated")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"jpg cannot be read as an image: "):
+            Store(rows, train_transform(part_of(rows, image_size=16)), "disk").ready(CPU)
+        assert list(folder_of_the_cache.iterdir()) == []
+    (folder / rows.key(3)).write_bytes(whole)
+    Store(rows, train_transform(part_of(rows, image_size=16)), "disk").ready(CPU)
+    assert [file.suffix for file in folder_of_the_cache.iterdir()] == [".pixels"]
+
+
+def test_what_a_killed_process_has_begun_is_removed_a_day_later(pictures, folder_of_the_cache):
+    folder_of_the_cache.mkdir()
+    for name, age in (("another's.part", 0), ("left.part", DAY + 60)):
+        (folder_of_the_cache / name).touch()
+        os.utime(folder_of_the_cache / name, (time.time() - age,) * 2)
+    Store(pictures, train_transform(part_of(pictures, **SMALL)), "disk").ready(CPU)
+    assert sorted(file.suffix for file in folder_of_the_cache.iterdir()) == [".part", ".pixels"]
+    assert (folder_of_the_cache / "another's.part").exists()
+
+
+def test_a_disk_that_is_full_is_one_sentence(pictures, folder_of_the_cache, monkeypatch):
+    def full(handle, start, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "disk")
+    with pytest.raises(
+        ValueError, match=r"^machine.cache=disk cannot use .*cache \(No space left on device\); name an"
+    ):
+        store.ready(CPU)
+    assert list(folder_of_the_cache.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_used_is_one_sentence(pictures, tmp_path, monkeypatch):
+    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "disk")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SELFDISTILL_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(
+        ValueError, match=r"^machine.cache=disk cannot use .*/file/cache \(Not a directory\); name anothe"
+    ):
+        store.ready(CPU)
+    monkeypatch.setenv("SELFDISTILL_CACHE", "~no_such_user/cache")
+    with pytest.raises(
+        ValueError, match="^machine.cache=disk finds no home folder for ~no_such_user/cache; name another"
+    ):
+        store.ready(CPU)
+
+
+def test_a_file_sent_to_another_process_is_mapped_there(pictures):
+    store = Store(pictures, train_transform(part_of(pictures, **LARGE)), "disk")
+    store.ready(CPU)
+    first = store.kept.image(11)
+    sent = pickle.dumps(store.kept)
+    assert len(sent) < 3000 and len(store.kept.pixels) > 200_000
+    assert isinstance(store.kept, OnDisk) and pickle.loads(sent).image(11) == first
+
+
+def test_the_folder_is_the_users(tmp_path, monkeypatch):
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("SELFDISTILL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "selfdistill"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "selfdistill"
+
+
+@pytest.mark.parametrize("cache", ["none", *CACHES])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_used_is_one_sentence_from_every_cache(tmp_path, cache, workers):
+    folder = write_classes(tmp_path / "images", {"a": 3, "b": 3}, suffix=".jpg", size=(40, 40))
+    rows = opened(folder, val=str(folder)).train
+    damage(folder / rows.key(4), "truncated")
+    dataset = TrainSet(rows, train_transform(part_of(rows, image_size=16)), seed=0, cache=cache)
+    with pytest.raises(ValueError) as error:
+        list(train_loader(dataset, Plan(len(rows), 3, seed=0).epoch(0), workers=workers))
+    assert str(error.value).startswith(f"{rows.name(4)} cannot be read as an image: ") and "\n" not in str(error.value)

@@ -1,0 +1,201 @@
+"""Reading single images: modes, orientation, damage, and the check that looks at all of them before training."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+from test_data_sources import encoded, opened, write_classes, write_image, write_parquet
+
+from selfdistill.config.recipe import DataPart
+from selfdistill.data import check, read_image, resolve
+from selfdistill.data.datasets import base as rows_module
+from selfdistill.data.datasets.base import over_rows, spread
+from selfdistill.data.datasets.image_io import read_format, to_channels
+
+
+def noise(mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 4), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16"])
+def test_every_safe_mode_becomes_the_wanted_channels(mode, channels):
+    image = Image.fromarray(np.full((6, 8), 999, np.uint16)) if mode == "I;16" else noise("RGB").convert(mode)
+    made = to_channels(image, channels)
+    assert made.mode == {1: "L", 3: "RGB", 4: "RGBA"}[channels] and made.size == (8, 6)
+
+
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
+    values = np.array([[0, 128, 257, 32896, 65535]], dtype=np.uint16)
+    for suffix in (".png", ".tif"):
+        Image.fromarray(values).save(tmp_path / f"deep{suffix}")
+        made = to_channels(read_image(str(tmp_path / f"deep{suffix}")), 1)
+        assert np.asarray(made).tolist() == [[0, 0, 1, 128, 255]]
+
+
+def test_alpha_is_dropped_not_blended():
+    image = noise("RGBA")
+    assert to_channels(image, 3).tobytes() == Image.fromarray(np.asarray(image)[..., :3].copy()).tobytes()
+    assert np.asarray(to_channels(noise("RGB"), 4))[..., 3].min() == 255
+
+
+def test_a_palette_is_looked_up(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    image.info["transparency"] = b"\x80\xff"  # partly transparent colours
+    image.save(tmp_path / "p.png")
+    read = read_image(str(tmp_path / "p.png"))
+    assert np.asarray(to_channels(read, 3)).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    assert read_format(str(tmp_path / "p.png")).mode == "PA"
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_a_mode_of_unknown_range_is_refused_with_its_file(tmp_path, mode):
+    write_classes(tmp_path, {"a": 2, "b": 2})
+    Image.new(mode, (4, 4)).save(tmp_path / "b" / "9.tif")
+    with pytest.raises(ValueError, match=f"b/9.tif: mode {mode} has no safe conversion"):
+        check(opened(tmp_path).train.rows)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_exif_orientation_is_applied_and_known_from_the_header(tmp_path, orientation, suffix):
+    image = Image.new("RGB", (16, 8))
+    image.paste((255, 255, 255), (0, 0, 8, 8))  # the stored left half is white
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / f"x.{suffix}", exif=exif)
+    read = read_image(str(tmp_path / f"x.{suffix}"))
+    found = read_format(str(tmp_path / f"x.{suffix}"))
+    assert read.size == (found.width, found.height) == ((16, 8) if orientation < 5 else (8, 16))
+    white = {1: (2, 4), 2: (13, 4), 3: (13, 4), 4: (2, 4), 5: (4, 2), 6: (4, 2), 7: (4, 13), 8: (4, 13)}[orientation]
+    assert read.getpixel(white)[0] > 200
+
+
+def test_the_header_of_a_png_is_read_without_its_pixels(tmp_path, monkeypatch):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Software", "none")
+    noise("RGB").save(tmp_path / "x.png", pnginfo=texts)
+    expected = read_format(str(tmp_path / "x.png"), decode=True)
+
+    def load(image):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    assert read_format(str(tmp_path / "x.png")) == read_format((tmp_path / "x.png").read_bytes()) == expected
+
+
+def test_a_png_may_say_behind_its_pixels_or_in_a_text_how_it_is_turned(tmp_path):
+    exif, texts = Image.Exif(), PngImagePlugin.PngInfo()
+    exif[0x0112] = 6
+    image = noise("RGB").crop((0, 0, 16, 8))
+    image.save(tmp_path / "exif.png", exif=exif)
+    png = (tmp_path / "exif.png").read_bytes()
+    start = png.index(b"eXIf") - 4
+    chunk = png[start : start + 12 + int.from_bytes(png[start : start + 4])]
+    (tmp_path / "late.png").write_bytes(png.replace(chunk, b"")[:-12] + chunk + png[-12:])
+    texts.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    image.save(tmp_path / "xmp.png", pnginfo=texts)
+    for name in ("exif", "late", "xmp"):
+        found = read_format(str(tmp_path / f"{name}.png"))
+        assert (found.width, found.height) == read_image(str(tmp_path / f"{name}.png")).size == (8, 16)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_does_not_cost_a_sound_image(tmp_path):
+    noise("RGB").save(tmp_path / "x.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7fgarbage")
+    assert read_image(str(tmp_path / "x.jpg")).size == (8, 6)
+
+
+def test_of_an_animation_the_first_frame_counts(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    assert to_channels(read_image(str(tmp_path / "x.gif")), 3).getpixel((0, 0)) == (255, 0, 0)
+
+
+def damage(path: Path, kind: str) -> None:
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("hello")
+    elif kind == "scrambled":
+        whole = bytearray(path.read_bytes())
+        whole[40:] = bytes(len(whole) - 40)
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("truncated", "truncated|image"), ("empty", "it is empty"), ("text", "no known image format"), ("scrambled", "")],
+)
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_damaged_file_is_named_before_training(tmp_path, kind, message, suffix):
+    write_classes(tmp_path, {"a": 3, "b": 3}, suffix=suffix, size=(40, 40))
+    damage(tmp_path / "b" / f"1{suffix}", kind)
+    with pytest.raises(ValueError, match=f"b/1{suffix} cannot be read as an image: .*({message})") as error:
+        check(opened(tmp_path).train.rows)
+    assert "\n" not in str(error.value)
+
+
+def test_a_blob_in_a_table_is_named_by_its_row(tmp_path):
+    pytest.importorskip("datasets")
+    good = encoded(write_image(tmp_path / "x.png"))
+    file = write_parquet(tmp_path / "x.parquet", [good, good, {"bytes": b"text", "path": None}, good], [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="row 2 of .*x.parquet cannot be read as an image"):
+        check(opened(file).train.rows)
+
+
+def test_the_first_of_several_damaged_files_is_named_and_the_others_counted(tmp_path):
+    write_classes(tmp_path, {"a": 4, "b": 4})
+    for number in (1, 2, 3):
+        damage(tmp_path / "a" / f"{number}.png", "text")
+    with pytest.raises(ValueError, match=r"a/1.png .*\(and 2 more such images\)"):
+        check(opened(tmp_path).train.rows)
+
+
+def test_large_sets_are_checked_by_their_headers(tmp_path, monkeypatch):
+    write_classes(tmp_path, {"a": 4, "b": 4}, suffix=".jpg", size=(40, 40))
+    damage(tmp_path / "a" / "1.jpg", "truncated")
+    monkeypatch.setattr(rows_module, "DECODED", 7)
+    check(opened(tmp_path).train.rows)
+    damage(tmp_path / "b" / "3.jpg", "text")
+    with pytest.raises(ValueError, match="b/3.jpg"):
+        check(opened(tmp_path).train.rows)
+    monkeypatch.setattr(rows_module, "HEADERS", 4)
+    check(opened(tmp_path).train.rows)
+
+
+def test_alpha_is_mentioned_by_the_check(tmp_path):
+    write_classes(tmp_path / "rgb", {"a": 2, "b": 2})
+    write_classes(tmp_path / "rgba", {"a": 2, "b": 2}, mode="RGBA")
+    assert check(opened(tmp_path / "rgb").train) == ()
+    assert "alpha" in check(opened(tmp_path / "rgba").train)[0]
+
+
+def test_threads_keep_the_order():
+    assert spread(7, 3) == [0, 2, 4] and spread(3, 7) == [0, 1, 2]
+    blocks = over_rows(list, range(1000))
+    assert sum(blocks, []) == list(range(1000)) and len(blocks) > 1
+
+
+def test_statistics_are_those_of_all_pixels(tmp_path):
+    write_classes(tmp_path / "train", {"a": 3, "b": 3})
+    write_classes(tmp_path / "val", {"a": 1, "b": 1}, size=(9, 9))
+    part = DataPart(source=str(tmp_path))
+    splits = opened(tmp_path)
+    pixels = np.stack([np.asarray(splits.train.image(i), dtype=np.float64) / 255 for i in range(6)])
+    resolved = resolve(part, splits)
+    assert resolved.mean == pytest.approx(pixels.mean(axis=(0, 1, 2)), abs=1e-6)
+    assert resolved.std == pytest.approx(pixels.std(axis=(0, 1, 2)), abs=1e-6)

@@ -1,0 +1,220 @@
+"""HSAKD's three methods against the slow reference and the published formula, and where their gradients go."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conftest import SmallResNet, names_reached, small_batch, small_method, small_student, small_task
+from reference import hsakd as slow
+from reference.frskd import turned
+from selfdistill import Task, create_method
+from selfdistill.features.extractor import Taps, stage_ends
+from selfdistill.methods import find_method
+from selfdistill.models import build_student
+from selfdistill.modules.branches import remaining_stages
+
+STAGES = ["stage1", "stage2", "stage3"]
+GOLDEN = Path(__file__).parents[1] / "golden/hsakd_student.npz"
+
+
+def made(name, *, teacher=None, rows=3, **settings):
+    """The method in float64 and a batch."""
+    kind, task = find_method(name), small_task(side=8)
+    if teacher is None:
+        method = small_method(kind, task, **settings)
+    else:
+        method = kind(small_student(task), task, teacher=teacher, **settings).train()
+    batch = small_batch(kind, task, rows=rows)
+    return method.double(), batch._replace(images=batch.images.double())
+
+
+def agree(losses, expected):
+    assert losses.keys() == expected.keys()
+    for term, value in losses.items():
+        np.testing.assert_allclose(value.item(), expected[term], rtol=1e-9, err_msg=term)
+
+
+@torch.no_grad()
+def scored(taps, branches, batch):
+    """Scores and the branches' scores of the turned images, as nested lists."""
+    logits, features = taps(torch.from_numpy(turned(batch.images.numpy())))
+    return logits.tolist(), [branch(feature).tolist() for branch, feature in zip(branches, features, strict=True)]
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_the_teachers_terms_agree_with_the_reference(joint):
+    method, batch = made("hsakd_teacher", joint=joint)
+    expected = slow.teacher_terms(*scored(method.taps, method.branches, batch), batch.target.tolist())
+    agree(method(batch).losses, {term: value for term, value in expected.items() if joint or term == "joint"})
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.5}, {"taps": STAGES[1:]}, {"taps": STAGES[::2]}], ids=str)
+def test_the_students_terms_agree_with_the_reference(settings):
+    method, batch = made("hsakd", **settings)
+    own = scored(method.taps, method.branches, batch)
+    teacher = scored(method.teacher.net.taps, method.teacher.net.branches, batch)
+    agree(method(batch).losses, slow.student_terms(*own, *teacher, batch.target.tolist(), method.temperature))
+
+
+def test_a_teacher_with_fewer_branches_teaches_with_its_shallowest_more_than_once():
+    teacher, _ = made("hsakd_teacher", taps=STAGES[1:])
+    method, batch = made("hsakd", teacher=teacher)
+    own, taught = (scored(each.taps, each.branches, batch) for each in (method, teacher))
+    assert (len(own[1]), len(taught[1])) == (3, 2)
+    agree(method(batch).losses, slow.student_terms(*own, *taught, batch.target.tolist(), 3.0))
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.5}], ids=str)
+def test_the_online_terms_agree_with_the_reference(settings):
+    method, batch = made("hsakd_online", **settings)
+    own = scored(method.taps, method.branches, batch)
+    peer = scored(Taps(method.peer, method.task.image_shape, STAGES), method.peer_branches, batch)
+    agree(method(batch).losses, slow.online_terms(*own, *peer, batch.target.tolist(), method.temperature))
+
+
+class Stored(nn.Module):
+    """Gives stored scores for any input, as a leaf that collects gradients."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = nn.Parameter(value)
+
+    def forward(self, images):
+        return self.value * 1.0
+
+
+class StoredTaps(Taps):
+    """Stored scores, and maps that nobody reads."""
+
+    def __init__(self, logits, levels):
+        self.logits, self.levels = Stored(logits), levels
+
+    def __call__(self, images):
+        return self.logits(images), [images] * self.levels
+
+
+def replay(method, logits, joint):
+    method._taps = StoredTaps(logits, len(joint))
+    method.branches = nn.ModuleList(map(Stored, joint))
+
+
+def test_the_student_has_the_published_losses_and_gradients():
+    with np.load(GOLDEN) as archive:
+        values = {key: torch.from_numpy(np.array(archive[key])) for key in archive.files}
+    task = Task("classification", 10, (3, 8, 8))
+    teacher = create_method("hsakd_teacher", SmallResNet(10), task)
+    temperature = float(values["hyper.temperature"])
+    method = create_method("hsakd", SmallResNet(10), task, teacher=teacher, temperature=temperature)
+    for each, who in ((method, "student"), (teacher, "teacher")):
+        replay(each, values[f"{who}_logits"], [values[f"{who}_aux_logits.{level}"] for level in range(3)])
+    images = torch.zeros(len(values["target"]), 3, 8, 8, dtype=torch.float64)
+    step = method(small_batch(type(method), task)._replace(images=images, target=values["target"]))
+    for term, published in {"task": "ce", "kd": "kl_final", "joint": "kl_aux"}.items():
+        close(step.losses[term], values[f"loss.{published}"])
+    close(step.loss, values["loss.total"])
+    step.loss.backward()
+    close(method.taps.logits.value.grad, values["grad.student_logits"])
+    for level, branch in enumerate(method.branches):
+        close(branch.value.grad, values[f"grad.student_aux_logits.{level}"])
+    assert teacher.taps.logits.value.grad is None
+
+
+def close(ours, published):
+    torch.testing.assert_close(ours, published, rtol=1e-9, atol=1e-12)
+
+
+def reached(method, term):
+    """The submodules of the method to which a loss term sends a gradient."""
+    return {name.split(".")[0] for name in names_reached(method, term)}
+
+
+ROUTES = {
+    "hsakd_teacher": {"task": {"student"}, "joint": {"student", "branches"}},
+    "hsakd": {"task": {"student"}, "kd": {"student"}, "joint": {"student", "branches"}},
+    "hsakd_online": {
+        **{term: {"student"} for term in ("task", "kd")},
+        **{term: {"student", "branches"} for term in ("joint", "joint_kd")},
+        **{term: {"peer"} for term in ("peer_task", "peer_kd")},
+        **{term: {"peer", "peer_branches"} for term in ("peer_joint", "peer_joint_kd")},
+    },
+}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_gradients_go_where_the_paper_sends_them(name):
+    method, batch = made(name)
+    assert {term: reached(method, value) for term, value in method(batch).losses.items()} == ROUTES[name]
+
+
+def test_every_branch_sends_its_gradient_to_the_stages_before_it():
+    method, batch = made("hsakd_teacher")
+    _, joint = method.scores(batch.images)
+    for level, scores in enumerate(joint):
+        method.zero_grad(set_to_none=True)
+        scores.sum().backward(retain_graph=True)
+        grown = [getattr(method.student, stage).conv1.weight.grad is not None for stage in STAGES]
+        assert grown == [stage <= level for stage in range(3)]
+
+
+def test_a_frozen_network_stays_as_it_came_while_its_branches_learn():
+    method, batch = made("hsakd_teacher", joint=False)
+    before = copy.deepcopy(method.state_dict())
+    method.train()
+    assert not any(module.training for module in method.student.modules())
+    assert all(module.training for module in method.branches.modules())
+    assert not any(parameter.requires_grad for parameter in method.student.parameters())
+    assert all(parameter.requires_grad for parameter in method.branches.parameters())
+    step = method(batch)
+    assert step.losses.keys() == {"joint"} and not step.logits.requires_grad
+    step.loss.backward()
+    with torch.no_grad():
+        for parameter in method.branches.parameters():
+            parameter -= 0.1 * parameter.grad
+    moved = {key.split(".")[0] for key, value in method.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"branches"}
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_it():
+    teacher, batch = made("hsakd_teacher")
+    method, _ = made("hsakd", teacher=copy.deepcopy(teacher))
+    method.student.load_state_dict(teacher.student.state_dict())
+    method.branches.load_state_dict(teacher.branches.state_dict())
+    losses = method.eval()(batch).losses
+    assert abs(losses["kd"]) < 1e-12 and abs(losses["joint"]) < 1e-12 and losses["task"] > 0.1
+
+
+def test_the_peer_is_the_students_architecture_with_weights_of_its_own():
+    method, _ = made("hsakd_online")
+    own, peer = method.student.state_dict(), method.peer.state_dict()
+    assert own.keys() == peer.keys()
+    for key, value in own.items():
+        if value.ndim > 1:
+            assert not torch.equal(peer[key], value)
+            torch.testing.assert_close(peer[key].std(), value.std(), rtol=0.5, atol=0.0)
+    assert not {p.data_ptr() for p in method.peer.parameters()} & {p.data_ptr() for p in method.student.parameters()}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_images_that_are_not_square_are_refused(name):
+    task = small_task(side=8)._replace(image_shape=(3, 8, 10))
+    teacher = made("hsakd_teacher")[0].float() if name == "hsakd" else None
+    with pytest.raises(ValueError, match="rotations need square images, and these are 8 x 10"):
+        create_method(name, small_student(task), task, teacher=teacher)
+
+
+def test_a_teacher_of_other_classes_is_refused():
+    task = small_task(side=8)._replace(num_classes=7)
+    with pytest.raises(ValueError, match="the teacher scores 5 classes and the task has 7"):
+        create_method("hsakd", SmallResNet(7), task, teacher=made("hsakd_teacher")[0].float())
+
+
+@pytest.mark.parametrize(("name", "count"), [("wrn-16-2", 1_928_304), ("resnet20", 762_992)])
+def test_branches_have_the_authors_parameter_counts(name, count):
+    student = build_student(f"cifar:{name}", num_classes=100, image_shape=(3, 32, 32))
+    taps = Taps(student, (3, 32, 32), stage_ends(student))
+    branches = [remaining_stages(taps, level, 400) for level in range(3)]
+    assert sum(parameter.numel() for branch in branches for parameter in branch.parameters()) == count

@@ -1,0 +1,120 @@
+"""Teachers and starting weights from run folders, on the built-in digits with a tiny network."""
+
+import pytest
+import torch
+
+from selfdistill.build import build, refuse_stranger
+from selfdistill.config.recipe import read
+from selfdistill.methods.hsakd_teacher import HSAKDTeacher
+from selfdistill.modules.teachers import Trailing, teaching_levels
+from selfdistill.runs.folder import Run, load_student, read_about
+
+WORDS = ["data.limit=40", "student=cifar:resnet8", "batch_size=16", "max_steps=2", "precision=fp32"]
+
+
+def job(*words):
+    return build(read(None, [*WORDS, *words]))
+
+
+def train(out, *words):
+    made = job(f"out={out}", *words)
+    made.fit(Run.create(out, made.recipe))
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        "plain": train(folder / "plain", "method=baseline"),
+        "joint": train(folder / "joint", "method=hsakd_teacher"),
+    }
+
+
+def same(first, second):
+    first, second = first.state_dict(), second.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_a_run_folders_network_teaches(runs):
+    made = job("method=kd", f"method.teacher={runs['plain']}", "seed=3")
+    assert same(made.method.teacher.net, load_student(runs["plain"]))
+    assert not same(made.method.student, made.method.teacher.net)
+
+
+def test_a_method_teaches_with_its_training_only_parts(runs):
+    made = job("method=hsakd", f"method.teacher={runs['joint']}")
+    teacher = made.method.teacher.net
+    state = Run.open(runs["joint"]).load_checkpoint()["method"]
+    assert isinstance(teacher, HSAKDTeacher) and len(teacher.branches) == 3
+    assert all(torch.equal(value, state[key]) for key, value in teacher.state_dict().items())
+    assert not any(module.training for module in teacher.modules())
+
+
+def test_a_teacher_leaves_the_student_as_it_would_have_begun(runs):
+    plain, taught = job("method=baseline"), job("method=hsakd", f"method.teacher={runs['joint']}")
+    assert same(plain.method.student, taught.method.student)
+
+
+def test_the_student_sees_images_as_its_teacher_did(runs):
+    seen = read_about(runs["plain"])["data"]
+    made = job("method=kd", f"method.teacher={runs['plain']}", "data.limit=60")
+    assert made.recipe.data.mean == seen["mean"] and made.recipe.data.std == seen["std"]
+    with pytest.raises(ValueError, match=r"saw images with data\.mean=\[0\.\d+\], not \[0\.9\]"):
+        job("method=kd", f"method.teacher={runs['plain']}", "data.mean=[0.9]")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["method=hsakd", "method.teacher={plain}"],
+            "learns from a run of method=hsakd_teacher, and .*is one of baseline",
+        ),
+        (["method=kd", "method.teacher={plain}", "data.image_size=16"], "takes images of 1x8x8, and these are 1x16x16"),
+        (["method=kd"], "KD needs a teacher"),
+        (["method=baseline", "method.teacher={plain}"], "Baseline needs no teacher"),
+        (["student.start={plain}", "student.pretrained=true"], "pretrained"),
+        (["method=hsakd_teacher", "method.joint=false"], "leaves the student's weights random; set student.start=RUN"),
+        (["student.start={plain}", "data.image_size=16"], "takes images of 1x8x8, and these are 1x16x16"),
+        (["student=cifar:resnet14", "student.start={plain}", "method=baseline"], "does not fit cifar:resnet14"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(runs, words, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        job(*(word.format(**runs) for word in words))
+
+
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [
+        (list("0123456789")[::-1], "has 10 classes, the data 10, in another order"),
+        (list("012345678x"), "has 10 classes, the data 10, and 'x' is unknown to .*plain"),
+        (["0"], "has 10 classes, the data 1, and '1' is unknown to the data"),
+    ],
+)
+def test_a_teacher_of_other_classes_is_refused(runs, classes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        refuse_stranger(str(runs["plain"]), classes, (1, 8, 8))
+
+
+def test_a_student_starts_from_the_weights_of_a_run(runs):
+    made = job("method=hsakd_teacher", "method.joint=false", f"student.start={runs['plain']}")
+    assert same(made.method.student, load_student(runs["plain"]))
+
+
+def test_a_trailing_average_moves_a_share_of_the_way():
+    net, trailing = torch.nn.Linear(2, 2), None
+    trailing = Trailing(net)
+    before = net.weight.detach().clone()
+    with torch.no_grad():
+        net.weight.add_(1.0)
+    trailing.follow(net, 0.75)
+    torch.testing.assert_close(trailing.net.weight, before + 0.25)
+    assert not any(parameter.requires_grad for parameter in trailing.parameters())
+
+
+@pytest.mark.parametrize(("own", "teachers"), [(3, 3), (2, 4), (4, 2), (1, 1)])
+def test_the_deepest_levels_meet(own, teachers):
+    levels = teaching_levels(own, teachers)
+    assert levels[-1] == teachers - 1 and len(levels) == own and levels == sorted(levels)

@@ -1,0 +1,122 @@
+"""Where a run is compiled, which of its steps are, and what happens where that fails."""
+
+import importlib.util
+
+import pytest
+import torch
+from test_train import QUICK, Heard, weights
+from torch import nn
+
+from conftest import small_method, small_task
+from selfdistill.build import build
+from selfdistill.config.recipe import parse, read
+from selfdistill.methods.baseline import Baseline
+from selfdistill.training import loop as train
+from selfdistill.training.compile import EARNS, Compiler, usual_ones, way_of
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_a_run_is_compiled_by_itself_on_gpus_alone_and_where_it_is_long(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert way_of("auto", CUDA, EARNS) == way_of(True, CUDA, 1) == way_of(True, CPU, 1) == "default"
+    assert way_of("graphs", CUDA, 1) == "reduce-overhead"
+    assert not any([way_of("auto", CUDA, EARNS - 1), way_of("auto", CPU, 10 * EARNS), way_of(False, CUDA, EARNS)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert way_of("auto", CUDA, EARNS) is None
+
+
+def test_graphs_that_cannot_be_are_refused_before_training():
+    with pytest.raises(ValueError, match="graphs needs a CUDA GPU, and this run is on cpu"):
+        job = build(parse({**QUICK, "machine": {"compile": "graphs", "device": "cpu"}}))
+        train.preflight(job.method, job.recipe)
+    with pytest.raises(ValueError, match="graphs takes no optim.accumulate=2; use true"):
+        way_of("graphs", CUDA, 1, accumulate=2)
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("false", False), ("auto", "auto"), ("graphs", "graphs")])
+def test_compile_is_a_yes_a_no_or_a_word(word, value):
+    assert read(words=[f"machine.compile={word}"]).machine.compile == value
+    with pytest.raises(ValueError, match=r"machine.compile='\w+x' should be 'auto' or 'graphs' or .* boolean"):
+        read(words=[f"machine.compile={word}x"])
+
+
+def test_an_unusual_batch_and_the_next_one_run_uncompiled():
+    epoch = [[4, 4], [4, 4], [3, 3]]
+    assert usual_ones(epoch, first_epoch=True) == [[False, True], [True, True], [False, False]]
+    assert usual_ones(epoch[:2], first_epoch=True) == [[False, True], [True, True]]
+    assert usual_ones([[3, 4, 4]] * 2, first_epoch=False) == [[False, False, True]] * 2
+
+
+@pytest.fixture
+def uncompilable(monkeypatch):
+    """A compiler that gives up in the first backward pass: after the forward pass moved statistics and drew numbers."""
+    exc = pytest.importorskip("torch._dynamo.exc")
+
+    def given_up(method):
+        def call(*args):
+            method._call_impl(*args)
+            torch.rand(3)
+            raise exc.TorchDynamoException("no kernel for that\nand a long story")
+
+        return call
+
+    monkeypatch.setattr(train, "way_of", lambda setting, *args, **kwargs: "default" if setting else None)
+    monkeypatch.setattr(train, "usual_ones", lambda steps, **_: [[True] * len(step) for step in steps])
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: setattr(self, "_compiled_call_impl", given_up(self)))
+
+
+def run_with(compile, **changes):
+    heard = Heard()
+    job = build(parse({**QUICK, "method": "dlb", "max_steps": 3, "machine": {"compile": compile}, **changes}))
+    result = train.fit(job.method, job.train_set, job.recipe, watch=heard)
+    return weights(job.method), result, heard.sentences
+
+
+def test_where_compiling_fails_a_run_that_chose_it_itself_goes_on_as_if_it_had_not(uncompilable):
+    plain, result, _ = run_with(False)
+    weights, fallen, told = run_with("auto")
+    assert all(torch.equal(value, weights[name]) for name, value in plain.items())
+    assert [each for each in told if "DLB cannot be compiled (TorchDynamoException: no kernel for that and" in each]
+    assert len(told) == 1 and fallen.compile_seconds >= 0 == result.compile_seconds
+
+
+def test_where_compiling_fails_a_run_that_was_told_to_ends_in_one_sentence(uncompilable):
+    with pytest.raises(ValueError, match=r"DLB cannot be compiled \(.*\); set machine.compile=false$"):
+        run_with(True)
+
+
+@pytest.mark.usefixtures("uncompilable")
+def test_where_the_second_graph_cannot_be_compiled_a_run_goes_on_as_well():
+    method = small_method(Baseline, small_task("classification"))
+    compiler = Compiler(method, "default", strict=False)
+    assert compiler(lambda: "compiled", usual=True, mixed=False) == "compiled" and compiler.failure is None
+
+    def given_up_unless_uncompiled():
+        if compiler.way is not None:
+            raise RuntimeError("no kernel for mixed labels")
+        return "uncompiled"
+
+    assert compiler(given_up_unless_uncompiled, usual=True, mixed=True) == "uncompiled"
+    assert "cannot be compiled (RuntimeError: no kernel for mixed labels)" in compiler.failure
+
+
+@pytest.mark.parametrize(
+    ("feature", "precision"), [("amx_bf16", "bf16"), ("avx512_bf16", "bf16"), ("avx512_f", "fp32")]
+)
+def test_precision_is_bfloat16_where_the_processor_has_it(monkeypatch, feature, precision):
+    monkeypatch.setattr("selfdistill.runs.environment._cpu_features", lambda: {feature})
+    job = build(parse({**QUICK, "precision": "auto", "machine": "cpu"}))
+    assert job.recipe.precision == precision
+    assert any(note.startswith(f"precision={precision}, as this machine has ") for note in job.notes)
+    assert not any("precision" in note for note in build(parse({**QUICK, "precision": "bf16"})).notes)
+
+
+def test_processors_are_read_from_linux_where_torch_does_not_tell(monkeypatch):
+    from selfdistill.runs import environment as environment
+
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(environment, "_cpu_line", lambda name: "fpu avx512_bf16 amx_bf16" if name == "flags" else None)
+    assert environment.computes_bfloat16("cpu") and not environment.computes_bfloat16("mps")
+    monkeypatch.setattr(environment, "_cpu_line", lambda name: None)
+    assert not environment.computes_bfloat16("cpu")

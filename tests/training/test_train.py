@@ -1,0 +1,369 @@
+"""The training loop, on the built-in digits with a tiny network."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import nn
+
+import selfdistill
+from selfdistill.build import build
+from selfdistill.config.recipe import OptimPart, parse
+from selfdistill.method import Batch, Method, Step
+from selfdistill.runs.folder import Run, load_student, read_about
+from selfdistill.training.callbacks import Watch
+from selfdistill.training.optim import new_optimizer, new_schedule
+from selfdistill.training.signals import Interrupted
+
+QUICK = {
+    "data": {"source": "digits", "limit": 80},
+    "student": "cifar:resnet8",
+    "epochs": 2,
+    "batch_size": 16,
+    "precision": "fp32",
+    "optim": {"lr": 0.05},
+}
+
+
+def recipe(tmp_path, **changes):
+    return parse({**QUICK, "out": str(tmp_path), **changes})
+
+
+def train(recipe, *, resume=False, watch=None):
+    job = build(recipe)
+    run = Run.open(recipe.out) if resume else Run.create(recipe.out, job.recipe)
+    result = job.fit(run, resume=resume, watch=watch)
+    return job.method, run, result
+
+
+class StopAt(Watch):
+    """Sends this process SIGTERM after one step."""
+
+    def __init__(self, step):
+        self.at = step
+
+    def stepped(self, step):
+        if step == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def weights(method):
+    return {name: value for name, value in method.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
+def untimed(run):
+    timing = {"seconds_per_step", "peak_memory_mib", "compile_seconds"}
+    return [{name: value for name, value in record.items() if name not in timing} for record in run.metrics()]
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path):
+    stop_and_resume(tmp_path, {"method": "frskd"}, 3)
+
+
+def stop_and_resume(tmp_path, changes, step):
+    """Compares a whole run with one that was stopped after a step and resumed."""
+    whole, whole_run, _ = train(recipe(tmp_path / "whole", **changes))
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        train(recipe(tmp_path / "stopped", **changes), watch=StopAt(step))
+    stopped = Run.open(tmp_path / "stopped")
+    assert stopped.load_checkpoint()["step"] == step
+    again, again_run, _ = train(stopped.recipe(), resume=True)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(again)[name]), name
+    assert untimed(whole_run) == untimed(again_run)
+    kept = [load_student(run.path).state_dict() for run in (whole_run, again_run)]
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+
+
+def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path):
+    _, run, result = train(recipe(tmp_path / "run", epochs=1), watch=StopAt(5))
+    assert result.step == read_about(run.path)["step"] == run.metrics()[-1]["step"] == 5
+
+
+def test_a_run_that_ends_where_it_was_stopped_ships_the_student_of_that_step(tmp_path):
+    with pytest.raises(Interrupted):
+        train(recipe(tmp_path / "run"), watch=StopAt(7))
+    stopped = Run.open(tmp_path / "run")
+    assert read_about(stopped.path)["step"] == 5
+    method, run, result = train(stopped.recipe().model_copy(update={"max_steps": 7}), resume=True)
+    assert read_about(run.path)["scores"] == result.scores._asdict() and read_about(run.path)["step"] == 7
+    shipped, trained = load_student(run.path).state_dict(), method.student.state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in shipped.items())
+
+
+@pytest.mark.parametrize("writes", ["save_student", "save_checkpoint"])
+def test_a_run_that_was_killed_while_it_saved_its_end_ends_as_if_it_had_not(tmp_path, monkeypatch, writes):
+    class Killed(BaseException): ...
+
+    original = getattr(Run, writes)
+
+    def killed(*args, **kwargs):
+        if run.metrics()[-1]["step"] == 10:
+            raise Killed
+        original(*args, **kwargs)
+
+    whole, run = train(recipe(tmp_path / "whole"))[1], Run(tmp_path / "run")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Run, writes, killed)
+        train(recipe(run.path))
+    train(run.recipe(), resume=True)
+    assert untimed(run) == untimed(whole)
+    assert read_about(run.path)["scores"] == read_about(whole.path)["scores"]
+
+
+def test_a_run_folder_holds_what_the_readme_says(tmp_path):
+    method, run, result = train(recipe(tmp_path / "run"))
+    files = {path.name for path in run.path.iterdir()}
+    assert files >= {"recipe.yaml", "metrics.jsonl", "last.pt", "best.pt", "student.safetensors", "student.json"}
+    kinds = [record["kind"] for record in run.metrics()]
+    assert kinds.count("epoch") == 2 and kinds[-1] == "end"
+    about = read_about(run.path)
+    assert about["scores"] == result.scores._asdict() and about["weights"] == "student" and about["epoch"] == 2
+    assert json.dumps(about["classes"]) == json.dumps([str(digit) for digit in range(10)])
+
+
+def test_the_student_that_ships_is_the_plain_network_with_the_trained_weights(tmp_path):
+    method, run, result = train(recipe(tmp_path / "run"))
+    plain = selfdistill.build_student("cifar:resnet8", num_classes=10, image_shape=(1, 8, 8))
+    shipped = load_student(run.path)
+    plain.load_state_dict(shipped.state_dict(), strict=True)
+    images = torch.randn(4, 1, 8, 8)
+    torch.testing.assert_close(shipped(images), method.student.eval()(images))
+
+
+def test_every_term_of_the_loss_is_logged_at_every_window(tmp_path):
+    _, run, _ = train(recipe(tmp_path / "run", method="frskd"))
+    for record in run.metrics():
+        if record["kind"] == "train":
+            assert set(record["losses"]) == {"task", "teacher", "kd", "feature"}
+            assert 0 <= record["accuracy"] <= 1 and record["lr"] > 0
+
+
+def test_a_resolved_recipe_builds_the_same_run_again(tmp_path):
+    first = build(recipe(tmp_path))
+    second = build(parse(first.recipe.model_dump(mode="json")))
+    assert first.recipe == second.recipe
+    for (name, value), other in zip(weights(first.method).items(), weights(second.method).values(), strict=True):
+        assert torch.equal(value, other), name
+
+
+def test_methods_start_from_the_same_student(tmp_path):
+    plain, refined = (build(recipe(tmp_path, method=name)).method.student for name in ("baseline", "frskd"))
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, refined.state_dict()[name]), name
+
+
+def test_a_short_schedule_takes_the_method_s_short_run_settings_and_says_so(tmp_path):
+    job = build(recipe(tmp_path, method="frskd"))
+    assert job.method.ramp == job.recipe.method.hyperparameters["ramp"] == 1.0
+    assert any("ramp=1.0" in note for note in job.notes)
+    given = build(recipe(tmp_path, method={"name": "frskd", "ramp": 0}))
+    assert given.method.ramp == 0 and not any("ramp" in note for note in given.notes)
+    assert build(recipe(tmp_path, method="frskd", epochs=10_000)).method.ramp == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "scheduled", "last"),
+    [({"epochs": 3}, 12, 12), ({"epochs": 3, "max_steps": 5}, 12, 5), ({"epochs": None, "max_steps": 5}, 5, 5)],
+)
+def test_max_steps_stops_early_beside_epochs_and_sets_the_length_alone(tmp_path, changes, scheduled, last):
+    from selfdistill.training.loop import length
+
+    assert length(recipe(tmp_path, **changes), 4) == (scheduled, last)
+
+
+class Probe(Method):
+    """Terms with chosen values."""
+
+    zero: float = 0.0
+    large: float = 0.0
+
+    def forward(self, batch: Batch, progress=0.0) -> Step:
+        logits = self.student(batch.images)
+        task = self.task.loss(logits, batch.target)
+        return Step({"task": task, "idle": task * self.zero, "huge": task * self.large}, logits)
+
+
+class Heard(Watch):
+    def __init__(self):
+        self.sentences = []
+
+    def warned(self, sentence):
+        self.sentences.append(sentence)
+
+
+def test_a_term_that_is_zero_or_dwarfs_the_rest_is_warned_of_once(tmp_path):
+    heard = Heard()
+    method = {"name": "test_train:Probe", "large": 1e4}
+    train(recipe(tmp_path / "run", method=method, optim={"lr": 1e-6}), watch=heard)
+    assert sum("'idle' is exactly zero" in sentence for sentence in heard.sentences) == 1
+    assert sum("'huge'" in sentence and "dwarfs" in sentence for sentence in heard.sentences) == 1
+
+
+class Sleeper(Probe):
+    """A term that is zero during the warm-up."""
+
+    warmup: float = 0.6
+
+    def forward(self, batch: Batch, progress=0.0) -> Step:
+        step = super().forward(batch, progress)
+        return step._replace(losses={"task": step.losses["task"], "idle": step.losses["idle"]})
+
+
+@pytest.mark.parametrize(("steps", "warned"), [(2, False), (4, True)])  # the last begins after 1/2, or after 3/4
+def test_a_term_that_still_slept_in_the_last_step_is_not_warned_of(tmp_path, steps, warned):
+    heard = Heard()
+    train(recipe(tmp_path / "run", method="test_train:Sleeper", epochs=None, max_steps=steps), watch=heard)
+    assert any("'idle' is exactly zero" in sentence for sentence in heard.sentences) == warned
+
+
+def test_what_nothing_can_be_learned_from_is_refused_before_training(tmp_path):
+    with pytest.raises(
+        ValueError, match="method=dks trains classification, not segmentation; for that there are at, b"
+    ):
+        build(recipe(tmp_path, task="segmentation", data="scenes", method="dks"))
+    for split in ("train", "val"):
+        for number in range(2):
+            for part, mode, value in (("images", "RGB", (9, 9, 9)), ("masks", "L", number)):
+                place = tmp_path / "data" / part / split
+                place.mkdir(parents=True, exist_ok=True)
+                Image.new(mode, (32, 32), 255 if part == "masks" and split == "val" else value).save(
+                    place / f"{number}.png"
+                )
+    with pytest.raises(ValueError, match="the val split has no labelled pixel to score: the mask of all 2 images from"):
+        build(parse({"task": "segmentation", "data": str(tmp_path / "data"), "out": str(tmp_path / "run")}))
+
+
+def test_weights_that_become_nan_end_the_run_in_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"NaN or infinite before step \d+; lower optim.lr"):
+        train(recipe(tmp_path / "run", method={"name": "test_train:Probe", "large": float("1e30")}))
+
+
+def test_a_student_that_broke_in_the_last_step_does_not_ship(tmp_path):
+    method = {"name": "test_train:Probe", "large": float("1e30")}
+    with pytest.raises(ValueError, match="NaN or infinite before step 1;"):
+        train(recipe(tmp_path / "run", method=method, max_steps=1))
+    assert not (tmp_path / "run" / "student.safetensors").exists()
+
+
+class Linear(nn.Module):
+    """A student without batch norm."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, images):
+        return self.fc(images.flatten(1))
+
+
+def test_micro_batches_add_up_to_the_gradient_of_the_batch(tmp_path):
+    ends = []
+    for accumulate in (1, 4):
+        changes = {"student": "test_train:Linear", "method": "baseline", "optim": {"accumulate": accumulate}}
+        method, _, _ = train(recipe(tmp_path / str(accumulate), **changes))
+        ends.append(method.student.fc.weight)
+    torch.testing.assert_close(*ends)
+
+
+def test_a_gradient_that_is_clipped_twice_is_unscaled_once(tmp_path, monkeypatch):
+    unscaled = []
+    monkeypatch.setattr(Accelerator, "unscale_gradients", lambda self, optimizer=None: unscaled.append(1))
+    optim = {"lr": 1.0, "momentum": 0, "weight_decay": 0, "schedule": "constant", "clip_value": 0.01, "clip": 0.02}
+    changes = {"student": "test_train:Linear", "method": "baseline", "optim": optim, "max_steps": 1}
+    before = build(recipe(tmp_path, **changes)).method.state_dict()
+    after = train(recipe(tmp_path / "run", **changes))[0].state_dict()
+    change = torch.cat([(after[name] - value).flatten() for name, value in before.items()])
+    assert len(unscaled) == 1 and change.abs().max() <= 0.01 and change.norm() == pytest.approx(0.02, rel=1e-3)
+
+
+def test_fp16_on_a_cpu_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="fp16 needs a GPU"):
+        train(recipe(tmp_path / "run", precision="fp16", machine="cpu"))
+
+
+def test_mixed_labels_are_refused_by_a_method_that_needs_hard_ones(tmp_path):
+    with pytest.raises(ValueError, match="mix=cutmix gives soft labels and method=frskd_sla"):
+        build(recipe(tmp_path, method="frskd_sla", mix="cutmix"))
+
+
+def test_compile_is_an_option(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled.append(options))
+    train(recipe(tmp_path / "run", max_steps=1, machine={"compile": True}))
+    assert compiled == [{"fullgraph": True, "dynamic": False, "mode": "default"}]
+
+
+def test_an_average_of_the_student_ships_where_it_is_asked_for(tmp_path):
+    method, run, _ = train(recipe(tmp_path / "run", optim={"lr": 0.05, "ema": 0.5}))
+    assert read_about(run.path)["weights"] == "ema"
+    shipped = load_student(run.path).state_dict()
+    assert not torch.equal(shipped["fc.weight"], method.student.fc.weight)
+
+
+def rates(steps=100, **changes):
+    optim = OptimPart(**{"lr": 1.0, **changes})
+    schedule = new_schedule(new_optimizer(nn.Linear(2, 2), optim), optim, steps)
+    found = []
+    for step in range(steps):
+        schedule.step_update(step)
+        found.append(schedule.optimizer.param_groups[0]["lr"])
+    return found
+
+
+def test_the_step_schedule_is_the_paper_s():
+    found = rates(schedule="step")
+    assert found[49] == 1 and found[50] == pytest.approx(0.1) and found[75] == pytest.approx(0.01)
+
+
+def test_cosine_falls_to_its_end_and_warm_up_rises():
+    found = rates(schedule="cosine", warmup=0.1)
+    assert found[0] == pytest.approx(0.01) and found[10] == pytest.approx(1.0) and found[-1] < 0.001
+    assert all(after > before for before, after in zip(found[:10], found[1:11], strict=True))
+
+
+def test_decay_spares_vectors_where_it_is_for_weights():
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    groups = new_optimizer(net, OptimPart(decay="weights", weight_decay=0.1)).param_groups
+    assert {group["weight_decay"]: len(group["params"]) for group in groups} == {0.0: 3, 0.1: 1}
+    (only,) = new_optimizer(net, OptimPart(decay="all", weight_decay=0.1)).param_groups
+    assert only["weight_decay"] == 0.1 and not only["nesterov"] and len(only["params"]) == 4
+
+
+def test_an_unknown_optimiser_and_an_idle_nesterov_are_refused():
+    with pytest.raises(ValueError, match="not an optimiser of timm; did you mean 'sgd'"):
+        new_optimizer(nn.Linear(1, 1), OptimPart(name="sgdd"))
+    with pytest.raises(ValueError, match="nesterov=True has no effect"):
+        OptimPart(name="adamw", nesterov=True)
+
+
+class Pixels(nn.Module):
+    """A segmenter that looks at 3x3 pixels, and remembers what sizes of images it was scored on."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(1, num_classes, 3, padding=1)
+        self.scored = set()
+
+    def forward(self, images):
+        if not self.training:
+            self.scored.add(tuple(images.shape[2:]))
+        return self.conv(images)
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_a_segmenter_is_scored_by_its_masks_whole_or_window_by_window(tmp_path, window):
+    data = {"source": "scenes", "limit": 6, "image_size": [24, 32], "channels": 1, "window": window}
+    changes = {"task": "segmentation", "student": "test_train:Pixels", "method": "baseline", "batch_size": 3}
+    method, run, result = train(recipe(tmp_path / "run", **changes, data=data, epochs=2))
+    assert (method.student.scored == {(24, 32)}) == window
+    records = run.metrics()
+    assert all(0 <= record["accuracy"] <= 1 for record in records if record["kind"] == "train")
+    scores = [record["scores"] for record in records if record["kind"] == "epoch"]
+    assert scores[-1]["iou"] == pytest.approx(result.scores.iou, nan_ok=True)
+    assert run.load_checkpoint()["best"] == max(each["miou"] for each in scores)
+    assert read_about(run.path)["scores"]["miou"] == result.scores.main
