@@ -22,6 +22,11 @@ class Task(NamedTuple):
     void: int = -100  # label that counts for nothing
 
     @property
+    def output(self) -> Literal["image", "pixel"]:
+        """What a class score belongs to: a whole image, or one pixel of it."""
+        return "image" if self.kind == "classification" else "pixel"
+
+    @property
     def positions(self) -> tuple[int, ...]:
         """What follows (b, k) in the shape of the scores for one batch of training images: (), or (H, W)."""
         return () if self.kind == "classification" else self.image_shape[1:]
