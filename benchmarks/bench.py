@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from pages import Page, file_name, tell
+from harness import add_device, chip, threads
+from report import Page, file_name, tell
 from selfdistill.runs.environment import computes_bfloat16, environment
-from stepping import add_device, chip, threads
 
 HERE = Path(__file__).parent
 SECTIONS = {  # heading -> what is run, {half} being the precision in which the machine is fastest

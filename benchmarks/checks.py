@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pages import ended
+from harness import Setting, Stepper, add_device, made, moved, random_batch
+from report import ended
 from selfdistill import Batch, Method, list_methods
 from selfdistill.build import build
 from selfdistill.config.recipe import read
@@ -28,7 +29,6 @@ from selfdistill.methods import find_method
 from selfdistill.task import Task
 from selfdistill.training.callbacks import Watch
 from selfdistill.training.loop import fit
-from stepping import Setting, Stepper, add_device, made, moved, noise
 
 STUDENTS = {"classification": ("cifar:resnet8", 16), "segmentation": ("smp:Unet/resnet18", 32)}
 ROWS, CLASSES = 8, 10
@@ -78,7 +78,7 @@ def small(name: str, kind: str) -> tuple[Method, Batch]:
     task, found = Task(kind, CLASSES, (3, size, size), num_examples=ROWS), find_method(name)  # type: ignore[arg-type]
     torch.manual_seed(0)
     method = made(name, student, task).train()
-    return method, noise(task, ROWS, views=found.views, partners=found.partners)
+    return method, random_batch(task, ROWS, views=found.views, partners=found.partners)
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def one_step(method: Method, batch: Batch, *, seed: int = 0) -> tuple[dict[str, 
     return {term: value.item() for term, value in step.losses.items()}, gradients
 
 
-def agrees(method: Method, batch: Batch, device: torch.device) -> str:
+def compare_with_cpu(method: Method, batch: Batch, device: torch.device) -> str:
     there = copy.deepcopy(method).to(device)
     other_draw = one_step(copy.deepcopy(method), batch, seed=1)[0]
     losses, gradients = one_step(method, batch)
@@ -145,31 +145,31 @@ def no_wait(method: Method, batch: Batch, device: torch.device) -> str:
     stepper = Stepper(method, batch, setting)
     stepper.step()
     stepper.step()
-    with waiting_refused(device):
+    with refusing_waits(device):
         stepper.step()
     return "as it must" if device.type == "cuda" else "nothing to wait for"
 
 
 CHECKS: dict[str, Callable[[Method, Batch, torch.device], str]] = {
-    "agrees": agrees,
+    "agrees": compare_with_cpu,
     "one graph": one_graph,
     "no wait": no_wait,
 }
 
 
 @contextmanager
-def waiting_refused(device: torch.device) -> Iterator[None]:
+def refusing_waits(device: torch.device) -> Iterator[None]:
     """Inside, whatever makes the host wait for the GPU raises."""
-    refuse_waiting(device, refuse=True)
+    set_sync_debug(device, refuse=True)
     try:
         yield
     except RuntimeError as error:
         raise Unlike(" ".join(str(error).split())[:300]) from error
     finally:
-        refuse_waiting(device, refuse=False)
+        set_sync_debug(device, refuse=False)
 
 
-def refuse_waiting(device: torch.device, *, refuse: bool) -> None:
+def set_sync_debug(device: torch.device, *, refuse: bool) -> None:
     if device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error" if refuse else "default")
 
@@ -178,7 +178,7 @@ class Strict(Watch):
     """Refuses waiting between the third step and the eighth, where the loop logs nothing."""
 
     def __init__(self, device: torch.device) -> None:
-        self.refuse = functools.partial(refuse_waiting, device)
+        self.refuse = functools.partial(set_sync_debug, device)
 
     def stepped(self, step: int) -> None:
         if step in (3, 8):
@@ -194,7 +194,7 @@ def fit_without_waiting(device: torch.device) -> str:
     except RuntimeError as error:
         raise Unlike(" ".join(str(error).split())[:300]) from error
     finally:
-        refuse_waiting(device, refuse=False)
+        set_sync_debug(device, refuse=False)
     return "as it must" if device.type == "cuda" else "nothing to wait for"
 
 

@@ -1,4 +1,4 @@
-"""Everything that a GPU is wanted for, by one command: correctness, then step times, then epochs, then whole trainings.
+"""Everything that a GPU is wanted for, by one command: correctness, then step times, then epochs, then whole runs.
 
     python benchmarks/on_gpu.py --data torchvision:CIFAR10 data.root=/data --out build/gpu --minutes 9
 
@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 
 import checks
 from bench import HERE, versions
-from pages import Page, table, tell
+from harness import chip, device
+from report import Page, table, tell
 from selfdistill import list_methods
 from selfdistill.runs.folder import Run
-from stepping import chip, device
 
 RECIPE = HERE.parent / "recipes/cifar100/resnet18_frskd.yaml"
 SPARE = 20.0  # seconds: what is begun with fewer left would hardly get anywhere
@@ -133,7 +133,7 @@ class Work:
         """The plain network and FRSKD, in as many slices as it takes."""
         for method in ("baseline", "frskd"):
             run = self.out / f"runs/{method}"
-            if finished(run):
+            if is_finished(run):
                 continue
             if self.left < SPARE or not self.trained(method, run):
                 yield False
@@ -141,7 +141,7 @@ class Work:
         methods = {method: self.out / f"runs/{method}" for method in ("baseline", "frskd")}
         for method, run in methods.items():
             shutil.copyfile(run / "metrics.jsonl", self.out / f"{method}-metrics.jsonl")
-        self.page.put("Trainings", self.command("METHOD", Path("RUN")), trainings(methods))
+        self.page.put("Trainings", self.command("METHOD", Path("RUN")), training_table(methods))
         yield True
 
     def command(self, method: str, run: Path) -> str:
@@ -165,10 +165,10 @@ class Work:
             file.write(json.dumps({"method": method, "seconds": time.monotonic() - started}) + "\n")
         if process.returncode not in (0, 130, -signal.SIGTERM):  # the last: stopped before its first step
             sys.exit(f"training {method} failed; see above")
-        return finished(run)
+        return is_finished(run)
 
 
-def finished(run: Path) -> bool:
+def is_finished(run: Path) -> bool:
     return (run / "metrics.jsonl").exists() and ended(run) is not None
 
 
@@ -177,7 +177,7 @@ def ended(run: Path) -> dict[str, Any] | None:
     return next((record for record in Run.open(run).metrics() if record["kind"] == "end"), None)
 
 
-def trainings(runs: dict[str, Path]) -> str:
+def training_table(runs: dict[str, Path]) -> str:
     """The table of finished runs; seconds are those of all slices, start-up and evaluation included."""
     rows = []
     lines = (next(iter(runs.values())).parents[1] / "slices.jsonl").read_text().splitlines()

@@ -16,8 +16,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pages import ended, table
-from stepping import Stepper, add_options, at_least, setting_of, stepper
+from harness import Stepper, add_options, at_least, setting_of, stepper
+from report import ended, table
 
 STEPS = 5
 WARM_UP = 6
@@ -42,7 +42,7 @@ def main(words: list[str] | None = None) -> dict[str, tuple[Operation, Operation
     plain, own = (operations(stepper(name, given.student, setting)) for name in ("baseline", given.method))
     none = Operation(0.0, 0.0)
     both = {name: (plain.get(name, none), own.get(name, none)) for name in {**own, **plain}}
-    print(f"{setting.told()}, batches of {setting.batch}\n\n**{given.student}**\n\n{shown(both, given)}")
+    print(f"{setting.told()}, batches of {setting.batch}\n\n**{given.student}**\n\n{render(both, given)}")
     return both
 
 
@@ -83,7 +83,7 @@ class Timed(TorchDispatchMode):
         return {name: Operation(1e3 * each / STEPS, seen.calls[name] / STEPS) for name, each in seen.seconds.items()}
 
 
-def shown(both: dict[str, tuple[Operation, Operation]], given: argparse.Namespace) -> str:
+def render(both: dict[str, tuple[Operation, Operation]], given: argparse.Namespace) -> str:
     """The operations by what the method adds to them, and the sum of all."""
     ranked = sorted(both.items(), key=lambda item: item[1][0].milliseconds - item[1][1].milliseconds)
     rows = [line(name, *each) for name, each in ranked[: given.rows]]

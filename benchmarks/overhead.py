@@ -5,11 +5,11 @@
     python benchmarks/overhead.py --task segmentation --students smp:Unet/resnet18 --size 64 --batch 4
     python benchmarks/overhead.py --students cifar:resnet18 --batch 16 --threads 1 --out docs/step-times.json
 
-A method's steps take turns with plain ones, each on a network of its own, and `tax` is the median over the turns of its
-seconds over those of the plain step beside it, with the quartiles. `baseline` is measured so too: how far it is from 1
-is what chance does to the others. Memory, operations and rows are counted, not timed (counting.py); `rows` are those
-that enter the student for each image. Teachers are the same student, untrained. A method that refuses the student is
-named with its reason and left out.
+A method's steps take turns with plain ones, each on a network of its own. `slowdown` is the median over the turns of
+its seconds over those of the plain step beside it, with the quartiles. `baseline` is measured in the same way: how far
+it is from 1 is what chance does to the others. Memory, operations and rows are counted, not timed (flops_memory.py).
+`rows` are those that enter the student for each image. Teachers are the same student, untrained. A method that refuses
+the student is named with its reason and left out.
 
 `--against FILE.py` measures another implementation in the same turns: the file's `build(student, num_classes,
 image_shape)` gives a module that takes (images, labels) and gives the loss, with whatever it trains as its parameters.
@@ -24,20 +24,20 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from counting import Counts, counted
-from pages import ended, table, tell
+from flops_memory import Counts, count_costs
+from harness import Setting, Spread, Stepper, add_options, at_least, setting_of, spread, stepper, time_in_turns
+from report import ended, table, tell
 from selfdistill import list_methods
 from selfdistill.methods import find_method
-from stepping import Setting, Spread, Stepper, add_options, at_least, setting_of, spread, stepper, taken_in_turn
 
-HEAD = "method|s / step|tax|images / s|peak MiB|x|GFLOP / image|x|rows|parameters|training only"
+HEAD = "method|s / step|slowdown|images / s|peak MiB|x|GFLOP / image|x|rows|parameters|training only"
 
 
 class Cost(NamedTuple):
     """Of one method's step, beside a plain one of the same student."""
 
     seconds: Spread
-    tax: Spread
+    slowdown: Spread
     counts: Counts
     plain: Counts
     compile_seconds: float
@@ -60,7 +60,7 @@ def main(words: list[str] | None = None) -> dict[str, dict[str, Cost]]:
     found: dict[str, dict[str, Cost]] = {}
     for student in given.students:
         found[student] = costs(student, [*methods(given), *map(str, given.against)], setting, given.turns)
-        print(f"**{student}**\n\n{shown(found[student], setting)}\n", flush=True)
+        print(f"**{student}**\n\n{render(found[student], setting)}\n", flush=True)
         if report is not None and given.out is not None:
             note(report, student, found[student])
             given.out.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -95,7 +95,7 @@ def methods(given: argparse.Namespace) -> list[str]:
 def costs(student: str, names: list[str], setting: Setting, turns: int) -> dict[str, Cost]:
     """The cost of every method that takes the student; each takes turns with plain training."""
     plain, found = stepper("baseline", student, setting), {}
-    alone = counted(plain)
+    alone = count_costs(plain)
     for name in names:
         try:
             own = stepper(name, student, setting)
@@ -103,27 +103,27 @@ def costs(student: str, names: list[str], setting: Setting, turns: int) -> dict[
             tell(f"{name:18} left out: {error}")
             continue
         found[name] = cost(own, plain, alone, turns)
-        tell(f"{name:18} {found[name].tax.told()} x")
+        tell(f"{name:18} {found[name].slowdown.told()} x")
     return found
 
 
 def cost(own: Stepper, plain: Stepper, alone: Counts, turns: int) -> Cost:
-    counts = counted(own)
+    counts = count_costs(own)
     compile_seconds = own.compile()  # before the plain step's, which `baseline` would find compiled
     plain.compile()
-    theirs, ours = taken_in_turn([plain, own], turns)
+    theirs, ours = time_in_turns([plain, own], turns)
     own.close()  # a process may hold a few graphs only
     plain.close()
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     return Cost(spread(ours), spread(ratios), counts, alone, compile_seconds)
 
 
-def shown(found: dict[str, Cost], setting: Setting) -> str:
+def render(found: dict[str, Cost], setting: Setting) -> str:
     """The table of one student's costs."""
     head = [*HEAD.split("|"), *["compile s"] * (setting.compile != "false")]
     rows = []
     for name, each in found.items():
-        cells = [name, each.seconds.told(".4f"), each.tax.told(), f"{setting.batch / each.seconds.median:,.0f}"]
+        cells = [name, each.seconds.told(".4f"), each.slowdown.told(), f"{setting.batch / each.seconds.median:,.0f}"]
         cells += [f"{each.counts.memory / 2**20:,.1f}", f"{each.memory:.2f}"]
         cells += [f"{each.counts.flops / 1e9 / setting.batch:.3f}", f"{each.flops:.2f}", f"{each.counts.rows:g}"]
         cells += [f"{each.counts.student:,}", f"{each.counts.training_only:,}"]
@@ -148,7 +148,7 @@ def note(report: dict[str, Any], student: str, found: dict[str, Cost]) -> None:
     for name, each in found.items():
         if name == "baseline" or name.endswith(".py"):
             continue
-        low, median, high = (round(value, 3) for value in each.tax)
+        low, median, high = (round(value, 3) for value in each.slowdown)
         told = {"ratios": median, "spread": [low, high], "memory": each.memory, "flops": each.flops}
         for column, value in told.items():
             there.setdefault(column, {})[name] = round(value, 3) if isinstance(value, float) else value

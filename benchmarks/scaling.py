@@ -25,10 +25,21 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from counting import peak_memory
-from pages import ended, table, tell
+from flops_memory import peak_memory
+from harness import (
+    Setting,
+    Stepper,
+    add_options,
+    at_least,
+    made,
+    random_batch,
+    setting_of,
+    spread,
+    stepper,
+    time_in_turns,
+)
+from report import ended, table, tell
 from selfdistill.methods import find_method
-from stepping import Setting, Stepper, add_options, at_least, made, noise, setting_of, spread, stepper, taken_in_turn
 
 AXES = {
     "batch": (16, 32, 64, 128),
@@ -50,14 +61,14 @@ def main(words: list[str] | None = None) -> dict[str, dict[str, dict[int, Point]
     """Measures along the axes, prints a table for each, and gives axis -> method -> size -> cost."""
     given, setting = arguments(words)
     if given.as_process is not None:
-        as_process(given, setting)
+        run_as_process(given, setting)
         return {}
     print(f"{given.student}, {setting.told()}, batches of {setting.batch}, {setting.classes} classes\n")
     found = {}
     for axis in given.axes:
         found[axis] = processes(given, setting) if axis == "processes" else along(axis, given, setting)
         if found[axis]:
-            print(f"**{axis}**\n\n{shown(found[axis], growing=axis != 'processes')}\n", flush=True)
+            print(f"**{axis}**\n\n{render(found[axis], growing=axis != 'processes')}\n", flush=True)
     return found
 
 
@@ -101,7 +112,7 @@ def along(axis: str, given: argparse.Namespace, setting: Setting) -> dict[str, d
         for each in steppers:
             each.step()
         memory = [peak_memory(each) for each in steppers]
-        seconds = [spread(each).median for each in taken_in_turn(steppers, given.turns)]
+        seconds = [spread(each).median for each in time_in_turns(steppers, given.turns)]
         found[method] = {size: Point(*each) for size, *each in zip(sizes, seconds, memory, strict=True)}
         tell(f"{axis} {method}")
     return found
@@ -116,7 +127,7 @@ def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
     return statistics.linear_regression(*([math.log(value) for value in each] for each in (sizes, costs))).slope
 
 
-def shown(found: dict[str, dict[int, Point]], *, growing: bool) -> str:
+def render(found: dict[str, dict[int, Point]], *, growing: bool) -> str:
     """A table of seconds and one of memory; how they grow, or the ratio of the last to the first."""
     parts = []
     for unit, scale, digits in (("seconds", 1, 4), ("memory", 2**20, 1)):
@@ -136,11 +147,11 @@ def processes(given: argparse.Namespace, setting: Setting) -> dict[str, dict[int
     if setting.device.type == "cuda" and torch.cuda.device_count() < WORLD:
         tell(f"processes: left out, as {WORLD} of them need as many GPUs")
         return {}
-    counts = {world: launched(world, given, setting) for world in (1, WORLD)}
+    counts = {world: launch(world, given, setting) for world in (1, WORLD)}
     return {method: {world: Point(*counts[world][method]) for world in counts} for method in given.methods}
 
 
-def launched(world: int, given: argparse.Namespace, setting: Setting) -> dict[str, list[float]]:
+def launch(world: int, given: argparse.Namespace, setting: Setting) -> dict[str, list[float]]:
     """Runs this file in so many processes, and gives what their first one wrote."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "points.json"
@@ -154,7 +165,7 @@ def launched(world: int, given: argparse.Namespace, setting: Setting) -> dict[st
         return json.loads(out.read_text())
 
 
-def as_process(given: argparse.Namespace, setting: Setting) -> None:
+def run_as_process(given: argparse.Namespace, setting: Setting) -> None:
     """What one of several processes does: every method, one after another, on its share of the batch."""
     gpu = setting.device.type == "cuda"
     rank, world = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
@@ -167,12 +178,12 @@ def as_process(given: argparse.Namespace, setting: Setting) -> None:
     points = {}
     for name in given.methods:
         kind = find_method(name)
-        batch = noise(setting.task, setting.batch, views=kind.views, partners=kind.partners)
+        batch = random_batch(setting.task, setting.batch, views=kind.views, partners=kind.partners)
         own = Stepper(made(name, given.student, setting.task), batch, setting, wrapped=together)
         own.step()
         memory = peak_memory(own)
         dist.barrier()
-        (seconds,) = taken_in_turn([own], given.turns)
+        (seconds,) = time_in_turns([own], given.turns)
         points[name] = Point(spread(seconds).median, memory)
     if rank == 0:
         given.as_process.write_text(json.dumps(points))

@@ -28,21 +28,21 @@ import psutil
 import torch
 from PIL import Image
 
-from pages import ended, table, tell
+from harness import COMPILED, PRECISIONS, Setting, Stepper, at_least, random_batch, spread
+from report import ended, table, tell
 from selfdistill.build import Job, build
 from selfdistill.config.recipe import MachinePart, Recipe, read
 from selfdistill.methods import find_method
 from selfdistill.training.callbacks import Watch
 from selfdistill.training.device import device_kind
 from selfdistill.training.loop import fit
-from stepping import COMPILED, PRECISIONS, Setting, Stepper, at_least, noise, spread
 
 TURNS = 5  # of steps alone, before and after the epochs
 STEPS = 4  # alone, in a turn on a CPU
 PHOTOGRAPHS = {"train": 256, "val": 16}  # made where no data are named
 
 
-class Pace(NamedTuple):
+class EpochTimes(NamedTuple):
     """Of whole epochs, the first one aside."""
 
     images: int  # of an epoch
@@ -77,12 +77,12 @@ class Clock(Watch):
         if record["kind"] == ("epoch" if self.scored else "train") and record["step"] % self.steps == 0:
             self.begun.append(time.perf_counter())
 
-    def pace(self, images: int) -> Pace:
+    def pace(self, images: int) -> EpochTimes:
         training = [end - start for start, end in zip(self.begun, self.trained, strict=False)]
         scoring = [start - end for start, end in zip(self.begun[1:], self.trained, strict=False)]
         cpu = [after - before for before, after in itertools.pairwise(self.cpu)]
         medians = (statistics.median(each[1:] or each or [0.0]) for each in (training, scoring))
-        return Pace(images, *medians, self.first_step, statistics.median(cpu[1:] or cpu))
+        return EpochTimes(images, *medians, self.first_step, statistics.median(cpu[1:] or cpu))
 
 
 def cpu_seconds() -> float:
@@ -128,9 +128,9 @@ def recipe_of(given: argparse.Namespace, *more: str) -> Recipe:
 def epochs(method: str, given: argparse.Namespace) -> list[str]:
     """A row of the table: whole epochs of a method, and its steps alone."""
     recipe = recipe_of(given, f"method={method}")
-    alone = alone_of(recipe, given)
+    alone = stepper_alone(recipe, given)
     before = [alone.seconds(steps(alone)) for _ in range(TURNS)]
-    pace = paced(build(recipe))
+    pace = time_epochs(build(recipe))
     seconds = spread(before + [alone.seconds(steps(alone)) for _ in range(TURNS)]).median
     whole = pace.train_seconds * alone.setting.batch / pace.images
     cells = [method, f"{pace.images / pace.train_seconds:,.0f}", f"{alone.setting.batch / seconds:,.0f}"]
@@ -140,10 +140,10 @@ def epochs(method: str, given: argparse.Namespace) -> list[str]:
 
 
 def steps(alone: Stepper) -> int:
-    return max(STEPS, alone.setting.steps_a_turn)
+    return max(STEPS, alone.setting.steps_per_turn)
 
 
-def paced(job: Job, *, scored: bool = True) -> Pace:
+def time_epochs(job: Job, *, scored: bool = True) -> EpochTimes:
     """Trains a job, without a run folder, and tells its pace."""
     held_out = job.held_out if scored else None
     clock = Clock(scored=held_out is not None)
@@ -151,7 +151,7 @@ def paced(job: Job, *, scored: bool = True) -> Pace:
     return clock.pace(len(job.train_set))
 
 
-def alone_of(recipe: Recipe, given: argparse.Namespace) -> Stepper:
+def stepper_alone(recipe: Recipe, given: argparse.Namespace) -> Stepper:
     """Steps of the recipe's method on one batch of noise that is already there."""
     method, kind = build(recipe).method, find_method(recipe.method.name)
     task = method.task
@@ -167,7 +167,7 @@ def alone_of(recipe: Recipe, given: argparse.Namespace) -> Stepper:
         recipe.machine.channels_last,
         torch.get_num_threads(),
     )
-    stepper = Stepper(method, noise(task, rows, views=kind.views, partners=kind.partners), setting)
+    stepper = Stepper(method, random_batch(task, rows, views=kind.views, partners=kind.partners), setting)
     stepper.compile()
     stepper.seconds(steps(stepper))
     return stepper
@@ -177,7 +177,7 @@ def loading(given: argparse.Namespace) -> list[list[str]]:
     """Input alone, for every number of workers and every cache."""
     with tempfile.TemporaryDirectory() as folder:
         if not any(word.startswith("data=") for word in given.words):
-            given.words = [f"data={photographs(Path(folder))}", "data.image_size=224", *given.words]
+            given.words = [f"data={write_photographs(Path(folder))}", "data.image_size=224", *given.words]
             tell(f"made {sum(PHOTOGRAPHS.values())} JPEG files of 500x375 pixels")
         rows = [loaded(workers, cache, given) for cache in caches(given) for workers in given.workers]
     print("Input alone, one thread a process\n")
@@ -191,11 +191,11 @@ def caches(given: argparse.Namespace) -> Sequence[str]:
 
 
 def loaded(workers: str, cache: str, given: argparse.Namespace) -> list[str]:
-    settings = ["method=baseline", "student=costless:mean_colour", "batch_size=64"]
+    settings = ["method=baseline", "student=null_model:mean_colour", "batch_size=64"]
     settings += [f"machine.workers={workers}", f"machine.cache={cache}"]
     torch.set_num_threads(1)
     try:
-        pace = paced(build(recipe_of(given, *settings)), scored=False)
+        pace = time_epochs(build(recipe_of(given, *settings)), scored=False)
     except ValueError as error:
         tell(f"cache {cache}, {workers} workers: {error}")
         return [cache, workers, "refused", "", ""]
@@ -205,7 +205,7 @@ def loaded(workers: str, cache: str, given: argparse.Namespace) -> list[str]:
     return row
 
 
-def photographs(folder: Path) -> Path:
+def write_photographs(folder: Path) -> Path:
     """A folder of two classes of JPEG files, soft blobs under noise, about 60 kB each as photographs are."""
     draw = np.random.default_rng(0)
     for number, split in enumerate(split for split, count in PHOTOGRAPHS.items() for _ in range(count)):

@@ -43,20 +43,20 @@ class Countable(nn.Module):
 
 @pytest.fixture
 def stepper(load):
-    stepping = load("stepping")
+    harness = load("harness")
 
     def make(module=None, name="frskd", **changes):
-        setting = stepping.Setting("classification", 4, 8, 5, CPU, "fp32", "false", True, 1)._replace(**changes)
+        setting = harness.Setting("classification", 4, 8, 5, CPU, "fp32", "false", True, 1)._replace(**changes)
         if module is None:
-            return stepping.stepper(name, "cifar:resnet8", setting)
+            return harness.stepper(name, "cifar:resnet8", setting)
         batch = Batch(torch.randn(4, 3, 4, 4), torch.randint(5, (4,)))
-        return stepping.Stepper(module, batch, setting)
+        return harness.Stepper(module, batch, setting)
 
     return make
 
 
 def test_operations_rows_and_memory_are_those_counted_by_hand(load, stepper):
-    counts = load("counting").counted(stepper(Countable()))
+    counts = load("flops_memory").count_costs(stepper(Countable()))
     rows, weight = 64 * 4, 4 * 48 * 1000  # bytes: of the weight, its gradient, its momentum
     assert counts.flops == 2 * (rows * 48 * 1000) * 2  # forward, and the gradient of the weight; none of the images
     assert (counts.rows, counts.student, counts.training_only) == (64, 48_000, 0)
@@ -70,7 +70,7 @@ def test_operations_rows_and_memory_are_those_counted_by_hand(load, stepper):
 def test_a_convolutions_gradients_cost_what_it_costs(load, groups, transposed):
     kind = nn.ConvTranspose2d if transposed else nn.Conv2d
     layer, images = kind(8, 16, 3, stride=2, groups=groups, bias=False), torch.randn(2, 8, 9, 9, requires_grad=True)
-    with load("counting").flop_counter() as flops:
+    with load("flops_memory").flop_counter() as flops:
         scores = layer(images)
         forward = flops.get_total_flops()
         scores.sum().backward()
@@ -80,16 +80,16 @@ def test_a_convolutions_gradients_cost_what_it_costs(load, groups, transposed):
 
 
 def test_counts_are_the_same_at_every_run_and_frskd_costs_more_than_plain_training(load, stepper):
-    counted = load("counting").counted
-    plain, again, frskd = (counted(stepper(name=name)) for name in ("baseline", "baseline", "frskd"))
-    assert plain == again == counted(stepper(name="baseline"))
+    count_costs = load("flops_memory").count_costs
+    plain, again, frskd = (count_costs(stepper(name=name)) for name in ("baseline", "baseline", "frskd"))
+    assert plain == again == count_costs(stepper(name="baseline"))
     assert 1.2 < frskd.flops / plain.flops < 4 and frskd.memory > plain.memory
     assert frskd.student == plain.student and frskd.training_only > 0 == plain.training_only
-    assert (plain.rows, frskd.rows, counted(stepper(name="sla")).rows) == (1, 1, 4)
+    assert (plain.rows, frskd.rows, count_costs(stepper(name="sla")).rows) == (1, 1, 4)
 
 
 def test_a_batch_twice_as_large_costs_twice_the_operations(load, stepper):
-    one, two = (load("counting").counted(stepper(name="baseline", batch=rows)) for rows in (4, 8))
+    one, two = (load("flops_memory").count_costs(stepper(name="baseline", batch=rows)) for rows in (4, 8))
     assert two.flops == 2 * one.flops and one.memory < two.memory < 2 * one.memory
 
 
@@ -100,12 +100,14 @@ def test_growth_is_the_slope_between_logarithms(load):
 
 
 def test_medians_and_quartiles_are_over_turns_behind_the_warm_up(load):
-    stepping = load("stepping")
+    harness = load("harness")
     times = [iter([9, 9, 1, 2, 4]), iter([9, 9, 3, 2, 8])]  # two turns to warm up
-    steppers = [SimpleNamespace(seconds=lambda _, t=t: next(t), setting=SimpleNamespace(steps_a_turn=1)) for t in times]
-    plain, own = stepping.taken_in_turn(steppers, 3)
+    steppers = [
+        SimpleNamespace(seconds=lambda _, t=t: next(t), setting=SimpleNamespace(steps_per_turn=1)) for t in times
+    ]
+    plain, own = harness.time_in_turns(steppers, 3)
     assert (plain, own) == ([1, 2, 4], [3, 2, 8])
-    assert stepping.spread([one / other for one, other in zip(own, plain, strict=True)]) == (1.5, 2.0, 2.5)
+    assert harness.spread([one / other for one, other in zip(own, plain, strict=True)]) == (1.5, 2.0, 2.5)
 
 
 def test_the_pace_of_epochs_leaves_out_the_first(load):
@@ -154,11 +156,11 @@ def test_a_command_line_that_cannot_work_ends_with_one_sentence(load, capsys, sc
 )
 def test_a_name_that_is_not_known_ends_a_script_with_the_packages_sentence(load, script, words, message):
     with pytest.raises(SystemExit, match=message):
-        load("pages").ended(lambda: load(script).main(words.split()))
+        load("report").ended(lambda: load(script).main(words.split()))
 
 
 def test_a_page_is_named_by_hardware_and_month(load):
-    named, day = load("pages").file_name, date(2026, 11, 22)
+    named, day = load("report").file_name, date(2026, 11, 22)
     assert named("AMD EPYC, 2 threads", day) == "amd-epyc-2-threads-2026-11.md"
     assert named("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, 1 thread", day) == (
         "intel-xeon-platinum-8481c-cpu-1-thread-2026-11.md"
@@ -169,10 +171,10 @@ def test_a_page_is_named_by_hardware_and_month(load):
 def test_a_page_keeps_its_other_tables_and_their_order(load, tmp_path):
     path = tmp_path / "results/page.md"
     for heading, command, printed in [("A", "run a", "| 1 |"), ("B", "run b", "| 2 |"), ("A", "run a -x", "| 3 |")]:
-        page = load("pages").Page(path, "A machine")
+        page = load("report").Page(path, "A machine")
         assert not page.holds(heading, command)
         page.put(heading, command, printed)
-    page = load("pages").Page(path, "another title")
+    page = load("report").Page(path, "another title")
     assert page.holds("A", "run a -x") and page.holds("B", "run b") and not page.holds("A", "run a")
     text = path.read_text()
     assert text == "# A machine\n\n## A\n\n```\nrun a -x\n```\n\n| 3 |\n\n## B\n\n```\nrun b\n```\n\n| 2 |\n"

@@ -74,7 +74,7 @@ def test_plain_training_costs_itself_and_methods_more(overhead, capsys):
     assert found["frskd"].flops > 1 and found["sla"].flops > 3.9 and found["sla"].counts.rows == 4
     for cost in found.values():
         assert 0 < cost.seconds.low <= cost.seconds.median <= cost.seconds.high < 10
-        assert 0 < cost.tax.low <= cost.tax.median <= cost.tax.high
+        assert 0 < cost.slowdown.low <= cost.slowdown.median <= cost.slowdown.high
     ((head, _, *rows),) = tables(capsys.readouterr().out)
     assert [row[0] for row in rows] == ["baseline", "frskd", "sla"] and {len(row) for row in rows} == {len(head)}
 
@@ -100,9 +100,9 @@ def test_masks_are_measured_too(overhead):
 def test_precision_and_compilation_reach_the_step(overhead, load, capsys):  # noqa: F811
     overhead("baseline", "--precision", "bf16", "--no-channels-last")
     assert "bf16, 8x8 images, batches of 4" in capsys.readouterr().out
-    stepping = load("stepping")
-    setting = stepping.Setting("classification", 4, 8, 5, torch.device("cpu"), "bf16", "false", True, 1)
-    stepper, seen = stepping.stepper("baseline", "cifar:resnet8", setting), []
+    harness = load("harness")
+    setting = harness.Setting("classification", 4, 8, 5, torch.device("cpu"), "bf16", "false", True, 1)
+    stepper, seen = harness.stepper("baseline", "cifar:resnet8", setting), []
     stepper.module.student.conv1.register_forward_hook(lambda layer, images, out: seen.append(out.dtype))
     before = stepper.module.student.fc.weight.clone()
     stepper.step()

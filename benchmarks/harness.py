@@ -28,7 +28,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED: dict[str, Any] = {"false": False, "true": True, "graphs": "graphs"}  # as machine.compile has them
 WARM_UP = 2  # turns: the first allocates, and finds no memory of an earlier batch
 LATE = 0.9  # share of training done: every ramp is over
-HARMLESS = OptimPart(lr=1e-6)  # on noise, nothing is to be learned nor to diverge
+TINY_STEPS = OptimPart(lr=1e-6)  # on noise, nothing is to be learned nor to diverge
 
 
 class Setting(NamedTuple):
@@ -51,7 +51,7 @@ class Setting(NamedTuple):
         return Task(self.kind, self.classes, shape, num_examples=self.examples or self.batch)  # type: ignore[arg-type]
 
     @property
-    def steps_a_turn(self) -> int:
+    def steps_per_turn(self) -> int:
         """A GPU is asked for several steps before it is waited for, as in training."""
         return 20 if self.device.type == "cuda" else 1
 
@@ -121,7 +121,7 @@ class Loss(NamedTuple):
     loss: Tensor
 
 
-class Foreign(nn.Module):
+class UserModule(nn.Module):
     """A network with its training objective from a file of the user's, called as a method is."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -134,13 +134,13 @@ class Foreign(nn.Module):
     def after_step(self) -> None: ...
 
 
-def foreign(path: Path, student: str, task: Task) -> Foreign:
+def foreign(path: Path, student: str, task: Task) -> UserModule:
     """What `build(student, num_classes, image_shape)` of the file gives: a module (images, labels) -> loss, ()."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return Foreign(module.build(student, task.num_classes, task.image_shape))
+    return UserModule(module.build(student, task.num_classes, task.image_shape))
 
 
 def made(name: str, student: str, task: Task) -> Method:
@@ -151,7 +151,7 @@ def made(name: str, student: str, task: Task) -> Method:
     return create_method(name, net, task, teacher=other if kind.teacher_method or other is None else other.student)
 
 
-def noise(task: Task, rows: int, *, views: int = 0, partners: int = 0) -> Batch:
+def random_batch(task: Task, rows: int, *, views: int = 0, partners: int = 0) -> Batch:
     """A batch of random images and labels."""
     shape = task.image_shape
     further = [torch.randn(rows, count, *shape) if count else None for count in (views, partners)]
@@ -172,7 +172,7 @@ class Stepper:
         batch: Batch,
         setting: Setting,
         *,
-        wrapped: Callable[[nn.Module], nn.Module] = lambda module: module,
+        wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     ) -> None:
         self.module, self.setting, device = module.to(setting.device).train(), setting, setting.device
         self.batch = moved(batch, device)
@@ -180,8 +180,8 @@ class Stepper:
             module.to(memory_format=torch.channels_last)
             images = self.batch.images.contiguous(memory_format=torch.channels_last)
             self.batch = self.batch._replace(images=images)
-        self.called = wrapped(module)
-        self.optimizer = new_optimizer(module, HARMLESS)
+        self.called = wrap(module)
+        self.optimizer = new_optimizer(module, TINY_STEPS)
         self.progress = torch.tensor(LATE, device=device)
         self.compiler: Compiler | None = None
 
@@ -232,15 +232,15 @@ def stepper(name: str, student: str, setting: Setting) -> Stepper:
     """Of a method of the package, or "package.module:Class", or of the user's own file, `PATH.py`."""
     task = setting.task
     if name.endswith(".py"):
-        return Stepper(foreign(Path(name), student, task), noise(task, setting.batch), setting)
+        return Stepper(foreign(Path(name), student, task), random_batch(task, setting.batch), setting)
     kind = find_method(name)
-    batch = noise(task, setting.batch, views=kind.views, partners=kind.partners)
+    batch = random_batch(task, setting.batch, views=kind.views, partners=kind.partners)
     return Stepper(made(name, student, task), batch, setting)
 
 
-def taken_in_turn(steppers: Sequence[Stepper], turns: int) -> list[list[float]]:
+def time_in_turns(steppers: Sequence[Stepper], turns: int) -> list[list[float]]:
     """Seconds per step of each stepper at each of its turns, after a warm-up."""
-    rounds = [[each.seconds(each.setting.steps_a_turn) for each in steppers] for _ in range(WARM_UP + turns)]
+    rounds = [[each.seconds(each.setting.steps_per_turn) for each in steppers] for _ in range(WARM_UP + turns)]
     return [list(seconds) for seconds in zip(*rounds[WARM_UP:], strict=True)]
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness import Stepper
 from selfdistill import Method
 from selfdistill.training.profile import count, parameters
-from stepping import Stepper
 
 
 class Counts(NamedTuple):
@@ -23,10 +23,10 @@ class Counts(NamedTuple):
     training_only: int  # parameters beside the student's and a frozen teacher's
 
 
-def counted(stepper: Stepper) -> Counts:
+def count_costs(stepper: Stepper) -> Counts:
     """The costs of one step. Deterministic on CPUs; takes four steps, and must come before `stepper.compile`."""
     stepper.step()  # the optimiser's state is made by the first
-    with entering(stepper.module.student) as rows, flop_counter() as flops:
+    with count_images(stepper.module.student) as rows, flop_counter() as flops:
         stepper.step()
     own = parameters(stepper.module) if isinstance(stepper.module, Method) else {"student": count(stepper.module)}
     return Counts(
@@ -50,7 +50,7 @@ def convolution_backward(grad: Any, images: Any, weight: Any, *args: Any, **kwar
 
 
 @contextmanager
-def entering(student: nn.Module) -> Iterator[Any]:
+def count_images(student: nn.Module) -> Iterator[Any]:
     """Counts rows on their way into the student's first layer; what it yields gives their number."""
     rows: dict[nn.Module, int] = {}
 
@@ -67,10 +67,10 @@ def entering(student: nn.Module) -> Iterator[Any]:
 def peak_memory(stepper: Stepper) -> int:
     """Bytes at the peak of one step, those between steps included; a GPU's as its allocator counts them."""
     stepper.wait()
-    return resident(stepper) + (most_on_gpu(stepper) if stepper.setting.device.type == "cuda" else most_on_cpu(stepper))
+    return resident(stepper) + (peak_on_gpu(stepper) if stepper.setting.device.type == "cuda" else peak_on_cpu(stepper))
 
 
-def most_on_gpu(stepper: Stepper) -> int:
+def peak_on_gpu(stepper: Stepper) -> int:
     device = stepper.setting.device
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
@@ -79,7 +79,7 @@ def most_on_gpu(stepper: Stepper) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def most_on_cpu(stepper: Stepper) -> int:
+def peak_on_cpu(stepper: Stepper) -> int:
     """Every allocation of torch's is seen, also those inside its operations; oneDNN's own scratch memory is not."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it tells of every machine without a GPU that it has none
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
