@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .errors import nearest
 from .features.extractor import Taps, stage_ends
+from .features.hooks import Hooks
 from .features.probe import DryRun
 from .modules.teachers import Frozen
 from .task import Task
@@ -246,6 +247,12 @@ class Method(nn.Module):
 
     def after_step(self) -> None:
         """Called after each optimiser step; for teachers that trail the student."""
+
+    def close(self) -> None:
+        """Removes the hooks from student and teacher; a closed method cannot train. Deleting the method does it too."""
+        for value in vars(self).values():
+            if isinstance(value, Taps | Hooks):
+                value.close()
 
 
 def _refuse_batch(method: Method, args: tuple[Any, ...]) -> None:

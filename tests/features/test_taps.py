@@ -378,17 +378,6 @@ def test_student_and_taps_can_be_pickled():
     assert taps.student is student and torch.equal(taps(plain())[1][1], Taps(net, SHAPE)(plain())[1][1])
 
 
-def test_nothing_is_kept_between_calls():
-    net = Staged()
-    taps = Taps(net, SHAPE)
-    taps(plain())
-    net(plain())
-    assert taps._caught is None
-    with pytest.raises(RuntimeError):
-        taps(plain()[:, :2])
-    assert taps._caught is None
-
-
 def test_hooks_are_placed_once():
     net = Staged()
     taps = Taps(net, SHAPE)

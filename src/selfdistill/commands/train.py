@@ -14,8 +14,9 @@ from ..config.recipe import DataPart, MethodPart, Recipe, changed, commented, kn
 from ..data import Draw, EvalSet, Rows, eval_loader, eval_transform, open_rows, open_splits, window
 from ..errors import nearest, reason
 from ..features.extractor import Taps
+from ..features.modes import set_mode
 from ..methods import find_method, list_methods
-from ..metrics.evaluation import Scores, evaluate, evaluating
+from ..metrics.evaluation import Scores, evaluate
 from ..metrics.segmentation import DenseScores
 from ..metrics.sliding_window import score_map
 from ..models import build_student, task_of
@@ -87,7 +88,7 @@ def refuse_whole_images(job: Job) -> None:
     batch, shown = next(iter(job.held_out(workers=0))), window(job.recipe.data)
     shape, name = tuple(batch.images.shape[2:]), job.recipe.student.name
     try:
-        with evaluating(job.method.student), torch.no_grad():
+        with set_mode(job.method.student, training=False), torch.no_grad():
             score_map(job.method.student, batch.images, shape, window=shown)
     except Exception as error:  # of anyone's network
         way = "" if shown else "; set data.window=true, which shows it windows of data.image_size"

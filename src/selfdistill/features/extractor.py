@@ -4,13 +4,13 @@ The network is neither rewritten nor subclassed: its maps come from timm's `forw
 that is true to its `forward`, else from forward hooks that sleep outside `Taps.__call__`.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .hooks import Recorder
 from .layouts import Layout, Size
 from .probe import DryRun, forward_intermediates, intermediate_indices
 from .stages import Map
@@ -57,7 +57,7 @@ class Taps:
         self, student: nn.Module, image_shape: tuple[int, int, int], names: Sequence[str] | None = None
     ) -> None:
         self.student, self.image_shape = student, image_shape
-        self._caught: dict[int, Tensor] | None = None  # a dict while a call is under way
+        self._recorder = Recorder()
         self._indices: list[int] | None = None  # of forward_intermediates, where that is what runs
         self._layouts: list[Layout] = []
         dry = DryRun(student, image_shape)
@@ -89,12 +89,12 @@ class Taps:
         if self._indices is not None:
             final, features = forward_intermediates(self.student, images, self._indices)
             return self.student.forward_head(final), features  # type: ignore[operator]
-        self._caught = caught = {}
-        try:
-            logits = self.student(images)
-        finally:
-            self._caught = None
-        return logits, [layout.to_map(caught[i]) for i, layout in enumerate(self._layouts)]
+        logits, outputs = self._recorder.record(self.student, images)
+        return logits, [layout.to_map(outputs[i]) for i, layout in enumerate(self._layouts)]
+
+    def close(self) -> None:
+        """Removes the hooks from the student, after which no map can be had. Collecting the `Taps` does it too."""
+        self._recorder.close()
 
     def __iter__(self) -> Iterator[Tap]:
         return iter(self._taps)
@@ -111,10 +111,4 @@ class Taps:
         self._taps = [Tap(m.name, m.channels, m.size) for m in maps]
         self._layouts = [m.layout for m in maps]
         for i, m in enumerate(maps):
-            # Placed once: a hook added per call would break the graph of torch.compile. A bound method, unlike a
-            # closure, goes along to the copy in copy.deepcopy.
-            m.output.module.register_forward_hook(functools.partial(self._catch, i))
-
-    def _catch(self, i: int, module: nn.Module, args: Any, output: Tensor) -> None:
-        if self._caught is not None:
-            self._caught[i] = output
+            self._recorder.record_output(m.output.module, i)

@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from .hooks import Hooks
 from .layouts import layouts
+from .modes import set_mode
 from .stages import Map, Output, chosen, nesting, stages
 
 IMAGES = 2  # the fewest that batch norm takes in training mode
@@ -138,11 +139,12 @@ class DryRun:
             elif name == "encoder" and not training:
                 self.handed = list(_tensors(value))
 
-        modules = self.student.named_modules(remove_duplicate=False)
-        handles = [m.register_forward_hook(functools.partial(note, name)) for name, m in modules if name]
         mode = " in training mode" if training else ""
         try:
-            with _undisturbed(self.student, training):
+            with Hooks() as hooks, _undisturbed(self.student, training):
+                for name, module in self.student.named_modules(remove_duplicate=False):
+                    if name:
+                        hooks.on_output(module, note, name)
                 logits = self.student(self.images)
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
@@ -150,9 +152,6 @@ class DryRun:
                 f"{self.kind} does not run on {self.shape} images{mode} ({reason}); take another image size, "
                 f"or build it for this one"
             ) from error
-        finally:
-            for handle in handles:
-                handle.remove()
         if not isinstance(logits, Tensor) or logits.ndim not in (2, 4) or len(logits) != IMAGES:
             given = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise ValueError(
@@ -207,20 +206,22 @@ class DryRun:
 @contextlib.contextmanager
 def _undisturbed(student: nn.Module, training: bool) -> Iterator[None]:
     """One mode, no gradients; modes, buffers and random state come back, so that equal calls have equal results."""
-    modes = [(module, module.training) for module in student.modules()]
     buffers = [(m, name, b, b.clone()) for m in student.modules() for name, b in m._buffers.items() if b is not None]
     device = _device_and_dtype(student)[0]
-    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    gpus = [device] if device.type == "cuda" else []
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.random.fork_rng(gpus),
+        set_mode(student, training=training),
+    ):
         try:
-            student.train(training)
             yield
         finally:
             for module, name, buffer, value in buffers:
                 module._buffers[name] = buffer
                 if not torch.equal(buffer, value):
                     buffer.copy_(value)
-            for module, mode in modes:
-                module.training = mode
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

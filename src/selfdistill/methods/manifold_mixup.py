@@ -3,7 +3,6 @@
 Verma, Lamb, Beckham, Najafi, Mitliagkas, Lopez-Paz, Bengio. ICML 2019. https://arxiv.org/abs/1806.05236
 """
 
-import functools
 from typing import Any
 
 import torch
@@ -11,6 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from .. import mixing
+from ..features.hooks import Hooks
+from ..features.modes import set_mode
 from ..method import Batch, Count, Method, Positive, Step
 
 
@@ -36,14 +37,13 @@ class ManifoldMixup(Method):
     def setup(self) -> None:
         if self.levels > len(self.taps):
             raise ValueError(f"{self.levels} levels were asked for and the student has {len(self.taps)} feature maps")
-        self._blend = Blend()
+        self._blend, self._hooks = Blend(), Hooks()
         names = [tap.name for tap in self.taps][: self.levels]
         known = dict(self.student.named_modules())
         for place, name in enumerate(names, 1):
             if name not in known:
                 raise ValueError(f"{name} is no submodule whose output could be mixed; name submodules in taps=[...]")
-            # Placed once, and asleep outside of `mixed`; a bound method goes along to the copy in copy.deepcopy.
-            known[name].register_forward_hook(functools.partial(self._blend.hook, place))
+            self._hooks.on_output(known[name], self._blend.hook, place)  # does nothing outside of `mixed`
         self.refuse_bypassed(names)
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
@@ -83,13 +83,10 @@ class ManifoldMixup(Method):
         images = torch.rand(2, *self.task.image_shape, generator=torch.Generator().manual_seed(0))
         images = images.to(next(self.student.parameters()))
         swap, none = torch.tensor([1, 0], device=images.device), torch.zeros((), device=images.device)
-        modes = {module: module.training for module in self.student.modules()}
-        self.student.eval()
-        scores = self.student(images)
         places = torch.arange(1, 1 + len(names), device=images.device)
-        swapped = [self.mixed(images, place, weight=none, order=swap) for place in places]
-        for module, mode in modes.items():
-            module.training = mode
+        with set_mode(self.student, training=False):
+            scores = self.student(images)
+            swapped = [self.mixed(images, place, weight=none, order=swap) for place in places]
         rounding = 0.01 * (scores[0] - scores[1]).abs().max() + 1e-5 * scores.abs().max()
         for name, found in zip(names, swapped, strict=True):
             if (found - scores[swap]).abs().max() > rounding:

@@ -3,9 +3,7 @@
 Heo, Kim, Yun, Park, Kwak, Choi. ICCV 2019. https://arxiv.org/abs/1904.01866
 """
 
-import functools
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..features.extractor import Tap, Taps
+from ..features.hooks import Recorder
 from ..features.probe import DryRun
 from ..features.stages import Output
 from ..method import Batch, Method, Positive, Step
@@ -74,32 +73,24 @@ class OFD(Method):
         return Step(terms, logits)
 
 
-class BeforeReLU:
+class BeforeReLU(Recorder):
     """What `Taps` gives, but each map that an `nn.ReLU` ends as it is before it.
 
     `outputs` are those of a dry run of the same network.
     """
 
     def __init__(self, taps: Taps, outputs: Mapping[str, Output]) -> None:
+        super().__init__()
         self.taps = taps
-        self._caught: dict[int, Tensor] | None = None  # a dict while a call is under way
         relus = [last_relu(outputs, tap.name) for tap in taps]
         self._rectified = [relu is not None for relu in relus]
         for i, relu in enumerate(relus):
-            if relu is not None:  # hooked once, and asleep outside calls, as in `Taps`
-                relu.register_forward_pre_hook(functools.partial(self._catch, i))
+            if relu is not None:
+                self.record_input(relu, i)
 
     def __call__(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], list[Float[Tensor, "b _ _ _"]]]:
-        self._caught = caught = {}
-        try:
-            logits, features = self.taps(images)
-        finally:
-            self._caught = None
-        return logits, [caught[i] if self._rectified[i] else feature for i, feature in enumerate(features)]
-
-    def _catch(self, i: int, relu: nn.ReLU, args: tuple[Any, ...]) -> None:
-        if self._caught is not None:  # of several calls the last one counts, as in the dry run
-            self._caught[i] = args[0].clone() if relu.inplace else args[0]
+        (logits, features), inputs = self.record(self.taps, images)
+        return logits, [inputs[i] if self._rectified[i] else feature for i, feature in enumerate(features)]
 
 
 def last_relu(outputs: Mapping[str, Output], name: str) -> nn.ReLU | None:

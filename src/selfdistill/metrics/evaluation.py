@@ -1,8 +1,7 @@
 """Scores of a plain student on labelled images: `evaluate`, and what each kind of task is scored by."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ..errors import nearest
+from ..features.modes import set_mode
 from .segmentation import BINS, DenseScores, DenseTally
 
 
@@ -61,7 +61,7 @@ def evaluate(
     device = torch.device(device)
     half = precision in (torch.bfloat16, torch.float16)
     tally = TALLIES[kind](num_classes, void=void, window=window, device=device)
-    with evaluating(student), torch.no_grad():
+    with set_mode(student, training=False), torch.no_grad():
         for batch in batches:
             with torch.autocast(device.type, dtype=precision if half else None, enabled=half):
                 logits = tally.logits(student, batch.images.to(device, non_blocking=True), batch.target)
@@ -74,18 +74,6 @@ def restored(values: Mapping[str, Any]) -> Scores | DenseScores:
     """Scores from the names and values that `_asdict` gave, as a run's records hold them."""
     kind = next(kind for kind in (Scores, DenseScores) if kind._fields[0] in values)
     return kind(**values)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule is in the mode it was in, also where they differed."""
-    modes = {part: part.training for part in module.modules()}
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 class RowTally:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import nearest, reason
+from ..features.modes import set_mode
 
 
 def refused_option(student: str, option: str, legal: Iterable[str]) -> ValueError:
@@ -62,17 +63,12 @@ def misfit(
     net: nn.Module, *, num_classes: int, image_shape: tuple[int, int, int], kind: str = "classification"
 ) -> str | None:
     """Why `net` cannot score images of `image_shape`, None if it can: one blank image is tried in eval mode."""
-    training = {module: module.training for module in net.modules()}
     parameter = next((each for each in net.parameters() if each.is_floating_point()), torch.zeros(()))
     try:
-        with torch.no_grad():
-            logits = net.eval()(parameter.new_zeros(1, *image_shape))
+        with set_mode(net, training=False), torch.no_grad():
+            logits = net(parameter.new_zeros(1, *image_shape))
     except Exception as error:
         return f"cannot take images of {'x'.join(map(str, image_shape))} ({reason(error)})"
-    finally:
-        net.train()  # some networks cache values in eval mode, and only this call drops them
-        for module, mode in training.items():
-            module.training = mode
     if not isinstance(logits, Tensor):
         return f"must return a tensor of scores, not a {type(logits).__name__}"
     expected = (1, num_classes, *(image_shape[1:] if kind == "segmentation" else ()))

@@ -5,7 +5,6 @@ the copy's own `forward` does the rest, functional operations and all. Before it
 repeat the student's scores from the student's map; a network with another flow than stage after stage fails there.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..features.extractor import Taps
+from ..features.hooks import Recorder, copy_without_hooks
 from ..features.layouts import Layout
 from ..features.probe import DryRun, agree
 from ..features.stages import Output
@@ -29,8 +29,8 @@ class RemainingStages(nn.Module):
         super().__init__()
         self.entry, self.rest = entry, rest
         self.layout, self.deepest_layout = layouts
-        self._kept: list[Tensor] | None = None  # a list while `with_map` is under way
-        rest.get_submodule(deepest).register_forward_hook(self._keep)
+        self._recorder = Recorder()
+        self._recorder.record_output(rest.get_submodule(deepest), "deepest")
 
     def forward(self, feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """The scores alone."""
@@ -38,20 +38,12 @@ class RemainingStages(nn.Module):
 
     def with_map(self, feature: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d y x"]]:
         """The scores and the deepest stage's map."""
-        self._kept = kept = []
-        try:
-            scores = self(feature)
-        finally:
-            self._kept = None
-        return scores, self.deepest_layout.to_map(kept[-1])
-
-    def _keep(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        if self._kept is not None:
-            self._kept.append(output)
+        scores, outputs = self._recorder.record(self, feature)
+        return scores, self.deepest_layout.to_map(outputs["deepest"])
 
 
-class Pass(nn.Module):
-    """Hands its first argument on."""
+class FirstArgument(nn.Module):
+    """Returns its first argument and takes any others: stands in for whatever ran before the branch."""
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         return x
@@ -87,10 +79,10 @@ def behind(dry: DryRun, start: str) -> nn.Module:
 
     Raises `ValueError` where it would not.
     """
-    rest = _bare_copy(dry.student)
+    rest = copy_without_hooks(dry.student).requires_grad_(True)  # branches of a frozen student learn all the same
     if start in dry.outputs:
         for name in _finished(list(dry.outputs), start):
-            rest.set_submodule(name, Pass())
+            rest.set_submodule(name, FirstArgument())
         with torch.no_grad():
             true = runs(lambda: agree(rest.eval()(dry.outputs[start].value), dry.logits))
     if start not in dry.outputs or not true:
@@ -104,7 +96,7 @@ def behind(dry: DryRun, start: str) -> nn.Module:
 
 def stirred(student: nn.Module) -> nn.Module:
     """A copy whose all-zero parameters are random: a classifier or gate that starts at zero hides what it gets."""
-    copied = _bare_copy(student)
+    copied = copy_without_hooks(student)
     with torch.no_grad():
         for parameter in copied.parameters():
             if not parameter.any():
@@ -144,16 +136,6 @@ def _finished(order: list[str], start: str) -> Iterator[str]:
         parts = name.split(".")
         if not any(".".join(parts[:i]) in done for i in range(1, len(parts))):
             yield name
-
-
-def _bare_copy(student: nn.Module) -> nn.Module:
-    """A deep copy without the hooks that taps have placed."""
-    bare = copy.deepcopy(student).requires_grad_(True)  # a frozen student's branches learn all the same
-    for module in bare.modules():
-        for key, hook in list(module._forward_hooks.items()):
-            if isinstance(getattr(getattr(hook, "func", None), "__self__", None), Taps):
-                del module._forward_hooks[key]
-    return bare
 
 
 def _freeze_idle(rest: nn.Module, given: Tensor) -> None:

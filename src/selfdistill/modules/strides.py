@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..features.extractor import Tap
+from ..features.hooks import Hooks
 from ..features.layouts import Layout
 from ..features.stages import Output
 
@@ -49,13 +50,10 @@ def _fitted(net: nn.Module, stage: dict[str, Output], given: Tensor, *, expands:
     inside = [net.get_submodule(name) for name in stage if has(net, name)]
     layers = [module for module in inside if not any(module.children())]
     wide = _expansions(layers) if expands else []
-    hooks = [layer.register_forward_pre_hook(functools.partial(_fit, wide)) for layer in layers]
-    try:
-        with torch.no_grad():
-            net.eval()(given)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with Hooks() as hooks, torch.no_grad():
+        for layer in layers:
+            hooks.on_input(layer, _fit, wide)
+        net.eval()(given)
     for name in [name for name in reversed(stage) if name.rpartition(".")[2] in PROJECTIONS and has(net, name)]:
         shorter = copy.deepcopy(net)
         shorter.set_submodule(name, nn.Identity())

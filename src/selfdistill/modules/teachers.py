@@ -1,10 +1,11 @@
 """Teachers that are whole networks: frozen ones and trailing averages."""
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..features.hooks import copy_without_hooks
 
 
 class Frozen(nn.Module):
@@ -30,7 +31,7 @@ class Trailing(Frozen):
     """
 
     def __init__(self, net: nn.Module) -> None:
-        super().__init__(copy.deepcopy(net))
+        super().__init__(copy_without_hooks(net))
 
     @torch.no_grad()
     def follow(self, net: nn.Module, decay: float) -> None:

@@ -1,0 +1,22 @@
+"""Training and evaluation mode for the length of a block."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def set_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+    """Puts a module in training or in eval mode; afterwards every submodule is in the mode it was in.
+
+    What a network caches in eval mode, such as LeViT its attention biases, is dropped at the end.
+    """
+    modes = {submodule: submodule.training for submodule in module.modules()}
+    try:
+        module.train(training)
+        yield
+    finally:
+        module.train()  # networks that cache values in eval mode drop them here
+        for submodule, mode in modes.items():
+            submodule.training = mode
