@@ -2,6 +2,8 @@
 
 import copy
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -19,6 +21,17 @@ CLASSES = 5
 def own_seed():
     """Every test starts from the same random state, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@contextmanager
+def float64_by_default() -> Iterator[None]:
+    """What is drawn or built in here is float64 from the start. In float32, processors draw different last digits."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class Block(nn.Module):
@@ -109,13 +122,16 @@ def small_method(kind: type[Method], task: Task, *, student: nn.Module | None = 
     """The method around a small student, in training mode, with a teacher where it needs one."""
     student = small_student(task) if student is None else student
     teacher = copy.deepcopy(small_teacher(kind.teacher_method, task)) if kind.needs_teacher else None
+    if teacher is not None:
+        teacher.to(next(student.parameters()).dtype)
     torch.manual_seed(seed)
     return kind(student, task, teacher=teacher, **settings).train()
 
 
 @functools.cache
+@float64_by_default()
 def small_teacher(method: str, task: Task) -> nn.Module:
-    """A small network, or the method that trained it where one is named, after 25 steps on one batch."""
+    """A small network, or the method that trained it where one is named, after 25 steps on one batch, in float64."""
     found = find_method(method or "baseline")
     trained, batch = small_method(found, task, student=small_student(task, seed=4), seed=5), small_batch(found, task)
     optimizer = torch.optim.SGD(trained.parameters(), lr=0.05, momentum=0.9)

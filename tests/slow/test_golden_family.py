@@ -1,4 +1,6 @@
-"""Every method's numbers on one small problem, in float64. They may change only with a reason in the commit.
+"""Every method's numbers on one small problem, in float64 from the first draw, so that every processor gives them.
+
+They may change only with a reason in the commit.
 
 `PYTHONPATH=tests python tests/slow/test_golden_family.py` writes them anew.
 """
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import small_batch, small_method, small_student, small_task
+from conftest import float64_by_default, small_batch, small_method, small_student, small_task
 from selfdistill import list_methods
 from selfdistill.methods import find_method
 
@@ -18,14 +20,12 @@ FILE = Path(__file__).parents[1] / "golden" / "family.json"
 STEPS = 3
 
 
+@float64_by_default()
 def numbers(name):
     """The loss terms of a few steps, the sum of the scores and the size of the last gradient, as plain numbers."""
     torch.manual_seed(0)
     kind, task = find_method(name), small_task(sorted(find_method(name).tasks)[0])
-    method = small_method(kind, task, student=small_student(task)).double()
-    batch = type(small_batch(kind, task))(
-        *(part.double() if part is not None and part.is_floating_point() else part for part in small_batch(kind, task))
-    )
+    method, batch = small_method(kind, task, student=small_student(task)), small_batch(kind, task)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
     terms = []
     for number in range(STEPS):
