@@ -24,7 +24,7 @@ from harness import Setting, Stepper, add_device, made, moved, random_batch
 from report import ended
 from selfdistill import Batch, Method, list_methods
 from selfdistill.build import build
-from selfdistill.config.recipe import read
+from selfdistill.config.read import read
 from selfdistill.methods import find_method
 from selfdistill.task import Task
 from selfdistill.training.callbacks import Watch

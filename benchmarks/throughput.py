@@ -31,7 +31,8 @@ from PIL import Image
 from harness import COMPILED, PRECISIONS, Setting, Stepper, at_least, random_batch, spread
 from report import ended, table, tell
 from selfdistill.build import Job, build
-from selfdistill.config.recipe import MachinePart, Recipe, read
+from selfdistill.config.read import read
+from selfdistill.config.recipe import MachinePart, Recipe
 from selfdistill.methods import find_method
 from selfdistill.training.callbacks import Watch
 from selfdistill.training.device import device_kind

@@ -201,7 +201,7 @@ def init(
 
 
 def _recipe(words: list[str]) -> Any:
-    from .config.recipe import read
+    from .config.read import read
 
     path, words = _split(words)
     return read(path, words)

@@ -42,7 +42,7 @@ def run(capsys):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     from selfdistill.commands.train import start_run
-    from selfdistill.config.recipe import read
+    from selfdistill.config.read import read
 
     folder = tmp_path_factory.mktemp("runs") / "trained"
     start_run(read(None, [*TINY, f"out={folder}", "method=frskd"]))
@@ -105,7 +105,7 @@ def test_resume_of_a_stopped_run_goes_on_and_refuses_other_changes(run, tmp_path
 def test_a_run_from_before_cpus_chose_bfloat16_goes_on_in_float32_and_one_without_a_checkpoint_anew(
     run, tmp_path, monkeypatch
 ):
-    from selfdistill.config.recipe import read
+    from selfdistill.config.read import read
 
     monkeypatch.setattr("selfdistill.training.device.computes_bfloat16", lambda kind: True)
     words = [word for word in TINY if not word.startswith("precision")]
@@ -207,7 +207,7 @@ DENSE = ["task=segmentation", "method=baseline", "data.image_size=16", "batch_si
 @pytest.fixture(scope="module")
 def segmenter(street, tmp_path_factory):
     from selfdistill.commands.train import start_run
-    from selfdistill.config.recipe import read
+    from selfdistill.config.read import read
 
     folder = tmp_path_factory.mktemp("runs") / "segmenter"
     start_run(read(None, [*DENSE, f"data={street}", "student=test_cli:Pixelwise", "epochs=3", f"out={folder}"]))

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from selfdistill.config.recipe import DataPart, read
+from selfdistill.config.read import read
+from selfdistill.config.recipe import DataPart
 from selfdistill.data import open_splits
 from selfdistill.methods import find_method, list_methods
 

@@ -15,7 +15,8 @@ from test_data_sources import opened, write_classes, write_image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from selfdistill.build import build
-from selfdistill.config.recipe import DataPart, parse
+from selfdistill.config.read import parse
+from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
     EvalSet,
     Plan,

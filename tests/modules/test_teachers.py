@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from selfdistill.build import build, refuse_stranger
-from selfdistill.config.recipe import read
+from selfdistill.config.read import read
 from selfdistill.methods.hsakd_teacher import HSAKDTeacher
 from selfdistill.modules.teachers import Trailing, teaching_levels
 from selfdistill.runs.folder import Run, load_student, read_about

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from selfdistill.config.recipe import parse
+from selfdistill.config.read import parse
 from selfdistill.report.comparison import Comparison, compare_table
 from selfdistill.runs.folder import Run
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from selfdistill.config.recipe import Recipe, parse
+from selfdistill.config.read import parse
+from selfdistill.config.recipe import Recipe
 from selfdistill.metrics.evaluation import Scores
 from selfdistill.runs.environment import environment
 from selfdistill.runs.folder import Run, load_student, read_about, save_weights

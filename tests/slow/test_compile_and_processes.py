@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from conftest import SmallSegmenter, channel_norm, small_batch, small_method, small_student, small_task, small_teacher
 from selfdistill import list_methods, losses
 from selfdistill.build import build
-from selfdistill.config.recipe import read
+from selfdistill.config.read import read
 from selfdistill.methods import find_method
 from selfdistill.runs.folder import Run
 

@@ -7,7 +7,7 @@ from test_train import StopAt
 
 from selfdistill import list_methods
 from selfdistill.build import build
-from selfdistill.config.recipe import read
+from selfdistill.config.read import read
 from selfdistill.methods import find_method
 from selfdistill.runs.folder import Run, load_student
 from selfdistill.training.signals import Interrupted

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_recipes import CLASSES, PAPER, header, name_of, recipe_of
 
-from selfdistill.config.recipe import read
+from selfdistill.config.read import read
 from selfdistill.methods import create_method, find_method
 from selfdistill.models import build_student
 from selfdistill.task import Task

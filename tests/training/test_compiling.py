@@ -9,7 +9,7 @@ from torch import nn
 
 from conftest import small_method, small_task
 from selfdistill.build import build
-from selfdistill.config.recipe import parse, read
+from selfdistill.config.read import parse, read
 from selfdistill.methods.baseline import Baseline
 from selfdistill.training import loop as train
 from selfdistill.training.compile import EARNS, Compiler, usual_ones, way_of

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import small_batch, small_method, small_task
 from selfdistill.build import build, mixer
-from selfdistill.config.recipe import MixPart, OptimPart, parse
+from selfdistill.config.read import parse
+from selfdistill.config.recipe import MixPart, OptimPart
 from selfdistill.methods import find_method
 from selfdistill.methods.baseline import Baseline
 from selfdistill.training import loop as train

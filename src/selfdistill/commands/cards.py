@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import yaml
 
-from ..config.recipe import read
+from ..config.read import read
 from ..method import Method
 from ..methods import find_method, list_methods
 

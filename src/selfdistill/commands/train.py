@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from ..build import Job, build, scored_at_once
-from ..config.overrides import flattened
-from ..config.recipe import DataPart, MethodPart, Recipe, changed, commented, known_names, read
+from ..config.files import dump_commented
+from ..config.part import flatten, list_settings
+from ..config.read import change, read
+from ..config.recipe import DataPart, MethodPart, Recipe
 from ..data import Draw, EvalSet, Rows, eval_loader, eval_transform, open_rows, open_splits, window
 from ..errors import nearest, reason
 from ..features.extractor import Taps
@@ -158,10 +160,10 @@ def arm_recipe(base: Recipe, arm: str) -> Recipe:
     known = {**known, "teacher": None}
     for word in own:
         setting = word.partition("=")[0]
-        if setting not in known and setting not in (names := known_names()):
+        if setting not in known and setting not in (names := list_settings(Recipe)):
             raise ValueError(f"{arm}: {name} has no setting {setting!r}{nearest(setting, [*known, *names])}")
     own = [f"method.{word}" if word.partition("=")[0] in known else word for word in own]
-    return changed(base.model_copy(update={"method": MethodPart(**method)}), own)
+    return change(base.model_copy(update={"method": MethodPart(**method)}), own)
 
 
 def train_or_take(recipe: Recipe, title: str) -> None:
@@ -174,7 +176,7 @@ def train_or_take(recipe: Recipe, title: str) -> None:
         start_run(recipe, title=title)
         return
     run = Run.open(place)
-    there, here = (flattened(each.model_dump(mode="json")) for each in (run.recipe(), recipe))
+    there, here = (flatten(each.model_dump(mode="json")) for each in (run.recipe(), recipe))
     for name in here.keys() | there.keys():
         if here.get(name) != there.get(name) and not name.startswith(("machine.", "out")):
             raise ValueError(
@@ -269,7 +271,7 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
         *(f"# {note}" for note in splits.notes),
         f"# run: selfdistill train {path}",
     ]
-    path.write_text("\n".join(head) + "\n\n" + commented(recipe), encoding="utf-8")
+    path.write_text("\n".join(head) + "\n\n" + dump_commented(recipe), encoding="utf-8")
 
 
 def first_process() -> bool:

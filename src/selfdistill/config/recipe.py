@@ -1,18 +1,10 @@
-"""A recipe: everything that decides a training run, as plain values. Unknown names are errors.
+"""A recipe: everything that decides a training run, as plain values. Unknown names are errors."""
 
-`read` merges, in this order, the defaults, a YAML file and `name=value` words. A plain string is short for a part's
-main field: `data: /my/images` for `data: {source: /my/images}`. A word that names another method than the file drops
-the file's settings of that method: `method=baseline` makes the baseline of any recipe.
-"""
-
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-import yaml
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from .overrides import Part, commented_lines, load_yaml, names_in, override, refuse_idle, sentences
+from .part import Part
 
 Natural = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -104,17 +96,12 @@ class StudentPart(Part):
     start: str | None = Field(None, description="a run folder, whose student's weights to start from")
     options: dict[str, Any] = Field({}, description="passed on to the network's constructor")
 
-    @model_validator(mode="after")
-    def _no_idle_setting(self) -> "StudentPart":
-        refuse_idle(self, ["pretrained"], self.start is not None, "student.start")
-        return self
-
 
 class MethodPart(Part):
     """How the student is trained; hyper-parameters of the method stand beside its name."""
 
     model_config = ConfigDict(extra="allow")
-    anew: ClassVar[bool] = True
+    drops_old_settings: ClassVar[bool] = True
     name: str = Field("frskd", description="a name that `selfdistill methods` lists, or package.module:Class")
     taps: list[str] | None = Field(None, description="submodules that give the feature maps; found by themselves")
     teacher: str | None = Field(None, description="a run folder, for methods that need a trained teacher")
@@ -130,11 +117,6 @@ class MixPart(Part):
     name: Literal["none", "mixup", "cutmix"] = "none"
     alpha: float = Field(1.0, gt=0, description="of the Beta(alpha, alpha) that draws the mixing weight")
     probability: Share = Field(1.0, description="share of the batches that are mixed")
-
-    @model_validator(mode="after")
-    def _no_idle_setting(self) -> "MixPart":
-        refuse_idle(self, ["alpha", "probability"], self.name == "none", "mix=none")
-        return self
 
 
 class OptimPart(Part):
@@ -155,13 +137,6 @@ class OptimPart(Part):
     clip_value: float | None = Field(None, gt=0, description="largest size of each of the gradient's values")
     accumulate: Natural = Field(1, description="micro-batches that a batch is split into")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the student, which then ships")
-
-    @model_validator(mode="after")
-    def _settled(self) -> "OptimPart":
-        refuse_idle(self, ["milestones", "gamma"], self.schedule != "step", f"optim.schedule={self.schedule}")
-        refuse_idle(self, ["min_lr"], self.schedule in ("step", "constant"), f"optim.schedule={self.schedule}")
-        refuse_idle(self, ["nesterov"], self.name != "sgd" or self.momentum == 0, "an optimiser but sgd with momentum")
-        return self
 
 
 class MachinePart(Part):
@@ -219,48 +194,3 @@ class Recipe(Part):
         self.optim = self.optim.model_copy(update={"lr": lr})
         self.batch_size = self.batch_size or usual.batch_size
         return self
-
-
-def read(path: str | Path | None = None, words: Iterable[str] = ()) -> Recipe:
-    """The recipe of a YAML file with `name=value` words applied over it.
-
-    Raises `ValueError` in one sentence for an unreadable file, an unknown name (with the nearest legal one) or a value
-    of the wrong type.
-    """
-    values = load_yaml(Path(path)) if path is not None else {}
-    return _overridden(values, words)
-
-
-def changed(recipe: Recipe, words: Iterable[str]) -> Recipe:
-    """The recipe with `name=value` words applied over it; errors as `read`."""
-    return _overridden(recipe.model_dump(), words)
-
-
-def _overridden(values: dict[str, Any], words: Iterable[str]) -> Recipe:
-    """The recipe of nested `values` and words; those that name a whole part come first, wherever they stand."""
-    for word in sorted(words, key=lambda word: "." in word.partition("=")[0]):
-        override(values, word, Recipe)
-    return parse(values)
-
-
-def parse(values: dict[str, Any]) -> Recipe:
-    """The recipe that nested plain values describe; errors as `read`."""
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise ValueError(sentences(error.errors(), Recipe)) from None
-
-
-def dump(recipe: Recipe) -> str:
-    """The recipe as YAML that `read` understands."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
-
-
-def commented(recipe: Recipe) -> str:
-    """The recipe as YAML, each setting with what it means."""
-    return "\n".join(commented_lines(recipe)) + "\n"
-
-
-def known_names() -> list[str]:
-    """Every legal dotted name, hyper-parameters of methods aside."""
-    return names_in(Recipe)

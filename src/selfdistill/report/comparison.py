@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config.overrides import flattened
+from ..config.part import flatten
 from ..metrics.evaluation import Scores, restored
 from ..metrics.segmentation import DenseScores
 from ..runs.folder import Run
@@ -112,7 +112,7 @@ def _finished(run: Run) -> Finished | None:
     if not ends:
         return None
     values = run.recipe().model_dump(mode="json")
-    settings = flattened({name: value for name, value in values.items() if name not in SEEDLIKE})
+    settings = flatten({name: value for name, value in values.items() if name not in SEEDLIKE})
     scores = ends[-1].get("scores")
     return Finished(run, settings, values["seed"], ends[-1], restored(scores) if scores else None)
 

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from .. import __version__
-from ..config.recipe import Recipe, dump, read
+from ..config.files import dump
+from ..config.read import read
+from ..config.recipe import Recipe
 from .environment import now
 
 FORMAT = 1  # of student.json

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config.overrides import flattened
+from ..config.part import flatten
 from ..config.recipe import Recipe
 from ..data import Plan, TrainSet, train_loader, window
 from ..data.random.seeds import derive
@@ -347,7 +347,7 @@ class Training:
         if self.run is not None:
             self.run.append(record)
         if self.recipe.machine.track:
-            numbers = {name: value for name, value in flattened(record).items() if isinstance(value, int | float)}
+            numbers = {name: value for name, value in flatten(record).items() if isinstance(value, int | float)}
             self.accelerator.log(numbers, step=self.step)
         self.watch.logged(record)
 

@@ -1,0 +1,93 @@
+"""Recipe files: YAML, the files that a file builds on, and recipes written out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from .names import find_recipe
+from .part import Part
+from .recipe import Recipe
+
+
+class RecipeFile(NamedTuple):
+    """What one file says, without the files that it builds on."""
+
+    path: Path
+    values: dict[str, Any]
+
+
+def load_with_bases(path: Path) -> list[RecipeFile]:
+    """Return what a recipe file says, behind the files that it builds on, the deepest base first.
+
+    `base:` names a file beside this one, or a recipe that comes with the package. Raises `ValueError` for a base that
+    is not text or not there, and for files that build on each other.
+    """
+    files: list[RecipeFile] = []
+    while True:
+        values = load_yaml(path)
+        has_base, base = "base" in values, values.pop("base", None)
+        files.insert(0, RecipeFile(path, values))
+        if not has_base:
+            return files
+        if not isinstance(base, str) or not base.strip():
+            raise ValueError(f"{path}: base={base!r} is not the name of a recipe")
+        try:
+            path = find_recipe(base, path.parent)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        if path.resolve() in [file.path.resolve() for file in files]:
+            circle = " on ".join(str(file.path) for file in reversed(files))
+            raise ValueError(f"recipes cannot build on each other: {circle} on {path}")
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Return the names and values of a YAML file; `ValueError` in one sentence for a file that is anything else."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, not names and values")
+    return {str(name): value for name, value in values.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a name may stand once only."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.YAMLError(f"{name} stands twice")
+        return super().construct_mapping(node, deep)
+
+
+def dump(recipe: Recipe) -> str:
+    """Return the recipe as YAML that `read` understands, complete and without a base."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def dump_commented(recipe: Recipe) -> str:
+    """Return the recipe as YAML, each setting with what it means."""
+    return "\n".join(_commented_lines(recipe)) + "\n"
+
+
+def _commented_lines(part: Part, indent: str = "") -> Iterator[str]:
+    values = part.model_dump(mode="json")
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if isinstance(value, Part):
+            yield f"{indent}{name}:  # {(value.__doc__ or '').splitlines()[0]}"
+            yield from _commented_lines(value, indent + "  ")
+            continue
+        yield f"{indent}{name}: {_one_line(values[name])}" + (f"  # {field.description}" if field.description else "")
+    for name, value in (part.model_extra or {}).items():
+        yield f"{indent}{name}: {_one_line(value)}"
+
+
+def _one_line(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()

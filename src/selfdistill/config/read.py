@@ -1,0 +1,108 @@
+"""From files and words to a recipe.
+
+`read` merges, in this order, the defaults, the files that a recipe builds on, the recipe and `name=value` words.
+A plain string is short for a part's main field: `data: /my/images` for `data: {source: /my/images}`. Naming another
+method drops the settings of the old one: `method=baseline` makes the baseline of any recipe.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..errors import nearest
+from .checks import find_conflicts
+from .files import RecipeFile, load_with_bases
+from .names import find_recipe
+from .overrides import apply_word, expand, merge
+from .part import flatten, list_settings, part_class
+from .recipe import Recipe
+
+
+def read(name: str | Path | None = None, words: Iterable[str] = ()) -> Recipe:
+    """Return the recipe of a YAML file, or one that comes with the package, with `name=value` words over it.
+
+    Raises `ValueError` in one sentence for an unreadable file, an unknown name (with the nearest legal one), a value
+    of the wrong type or settings that do not go together, and names the file in which these stand.
+    """
+    files = load_with_bases(find_recipe(name)) if name is not None else []
+    return _parse(merge_files(files), words, files)
+
+
+def change(recipe: Recipe, words: Iterable[str]) -> Recipe:
+    """Return the recipe with `name=value` words applied over it; errors as `read`."""
+    return _parse(recipe.model_dump(), words)
+
+
+def parse(values: dict[str, Any]) -> Recipe:
+    """Return the recipe that nested plain values describe; errors as `read`."""
+    return _parse(values)
+
+
+def merge_files(files: Iterable[RecipeFile]) -> dict[str, Any]:
+    """Return what recipe files say together, each over those before it."""
+    values: dict[str, Any] = {}
+    for file in files:
+        values = merge(values, file.values, Recipe)
+    return values
+
+
+def _parse(values: dict[str, Any], words: Iterable[str] = (), files: Sequence[RecipeFile] = ()) -> Recipe:
+    """Words that name a whole part come first, wherever they stand."""
+    values, from_words = copy.deepcopy(values), dict[str, Any]()
+    for word in sorted(words, key=lambda word: "." in word.partition("=")[0]):
+        apply_word(values, word, Recipe)
+        apply_word(from_words, word, Recipe)
+    try:
+        recipe = Recipe.model_validate(values)
+        problems = dict(find_conflicts(recipe))
+    except ValidationError as error:
+        problems = _describe(error.errors())
+    if problems:
+        raise ValueError("; ".join(_say_where(name, files, from_words) + told for name, told in problems.items()))
+    return recipe
+
+
+def _describe(errors: list[Any]) -> dict[str, str]:
+    """Return one sentence for each wrong setting, whatever the number of types that it might have had."""
+    known, by_name = list_settings(Recipe), dict[str, list[Any]]()
+    for error in errors:
+        path = [str(step) for step in error["loc"]]
+        name = ".".join(path)
+        if error["type"] != "extra_forbidden":  # of a list or one of several types, the path goes on below the setting
+            ends = (".".join(path[:end]) for end in range(len(path), 0, -1))
+            name = next((end for end in ends if end in known), name)
+        by_name.setdefault(name, []).append(error)
+    return {name: _sentence(name, errors, known) for name, errors in by_name.items()}
+
+
+def _sentence(name: str, errors: list[Any], known: list[str]) -> str:
+    if errors[0]["type"] == "extra_forbidden":
+        return unknown_setting(name, known)
+    messages = [error["msg"].removeprefix("Input ").removeprefix("Value error, ") for error in errors]
+    message = " or ".join(dict.fromkeys(messages))
+    return f"{name}={errors[0]['input']!r} {message}" if name else message
+
+
+def unknown_setting(name: str, known: Iterable[str]) -> str:
+    """Return the sentence that says so, with the nearest legal name."""
+    known = list(known)
+    same = [other for other in known if other.rpartition(".")[2] == name]
+    siblings = [other for other in known if other.rpartition(".")[0] == name.rpartition(".")[0]]
+    hint = f"; did you mean {same[0]!r}?" if same else nearest(name, known) or nearest(name, siblings)
+    return f"no setting is called {name!r}{hint}"
+
+
+def _say_where(name: str, files: Sequence[RecipeFile], from_words: Mapping[str, Any]) -> str:
+    """Return the file in which a setting stands, as the beginning of a sentence; "" where a word gives it."""
+    if _gives(from_words, name):
+        return ""
+    return next((f"{file.path}: " for file in reversed(files) if _gives(file.values, name)), "")
+
+
+def _gives(values: Mapping[str, Any], name: str) -> bool:
+    """Whether nested values give a setting, a part of it, or all of the part that it stands in."""
+    expanded = {key: expand(value, part_class(Recipe, key)) for key, value in values.items()}
+    return any(f"{name}.".startswith(f"{given}.") or given.startswith(f"{name}.") for given in flatten(expanded))

@@ -1,0 +1,56 @@
+"""Settings that do not go together are refused, each with the reason."""
+
+import pytest
+
+from selfdistill.config.read import parse, read
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["student.start=runs/a", "student.pretrained=true"],
+            "student.pretrained=True has no effect with student.start",
+        ),
+        (["mix.alpha=0.2"], "mix.alpha=0.2 has no effect with mix=none"),
+        (["mix.probability=0.5"], "mix.probability=0.5 has no effect with mix=none"),
+        (["optim.milestones=0.1"], "optim.milestones=[0.1] has no effect with optim.schedule=cosine"),
+        (["optim.gamma=0.5", "optim.schedule=linear"], "optim.gamma=0.5 has no effect with optim.schedule=linear"),
+        (["optim.min_lr=0.1", "optim.schedule=step"], "optim.min_lr=0.1 has no effect with optim.schedule=step"),
+        (
+            ["optim.min_lr=0.1", "optim.schedule=constant"],
+            "optim.min_lr=0.1 has no effect with optim.schedule=constant",
+        ),
+        (
+            ["optim=adamw", "optim.nesterov=true"],
+            "optim.nesterov=True has no effect with an optimizer but sgd with momentum",
+        ),
+        (
+            ["optim.momentum=0", "optim.nesterov=true"],
+            "optim.nesterov=True has no effect with an optimizer but sgd with momentum",
+        ),
+    ],
+)
+def test_a_setting_that_another_one_leaves_without_effect_is_refused(words, sentence):
+    with pytest.raises(ValueError) as error:
+        read(words=words)
+    assert str(error.value) == sentence
+
+
+def test_all_conflicts_are_told_at_once():
+    with pytest.raises(ValueError, match=r"mix.alpha=0.2 has no effect .*; optim.min_lr=0.1 has no effect"):
+        parse({"mix": {"alpha": 0.2}, "optim": {"min_lr": 0.1, "schedule": "constant"}})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mix=mixup", "mix.alpha=0.2", "mix.probability=0.5"],
+        ["optim.schedule=step", "optim.milestones=0.1", "optim.gamma=0.5"],
+        ["optim.schedule=poly", "optim.min_lr=0.1"],
+        ["optim.nesterov=true"],
+        ["mix.alpha=1", "optim.gamma=0.1"],  # the defaults, said in words
+    ],
+)
+def test_settings_that_have_an_effect_are_taken(words):
+    read(words=words)
