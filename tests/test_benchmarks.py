@@ -1,6 +1,5 @@
 """What the benchmarks count and how they write it; nothing that a clock enters."""
 
-import importlib
 import sys
 from datetime import date
 from pathlib import Path
@@ -14,16 +13,6 @@ from selfdistill import Batch, Task, build_student, create_method
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:  # `pages` and the like are nobody else's names
-        if (FOLDER / f"{name}.py").exists():
-            del sys.modules[name]
 
 
 class Countable(nn.Module):

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import pytest
 from annotated_types import Ge, Interval
-from test_cli import run  # noqa: F401
 
-from conftest import CLASSES, small_method
+from helpers.methods import small_method
+from helpers.networks import CLASSES
 from selfdistill import Task, list_methods
 from selfdistill.commands import cards as cards
 from selfdistill.method import Count, Positive, Share, Weight
@@ -183,7 +183,7 @@ def test_the_table_links_every_card():
     assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == list_methods()
 
 
-def test_the_command_line_prints_a_card_and_refuses_unknown_names(run):  # noqa: F811
+def test_the_command_line_prints_a_card_and_refuses_unknown_names(run):
     code, out, _ = run("methods", "label_smoothing")
     assert code == 0 and out == cards.card("label_smoothing") + "\n"
     code, _, err = run("methods", "label_smothing")

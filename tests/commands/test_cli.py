@@ -12,31 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from selfdistill import cli
 from selfdistill.commands.predict import predictions
 from selfdistill.runs.folder import Run, load_student
 
 TINY = ["data.limit=80", "student=cifar:resnet8", "epochs=1", "batch_size=16", "precision=fp32"]
-
-
-@pytest.fixture
-def run(capsys):
-    """Calls the program with words -> (exit code, standard output, standard error)."""
-
-    def call(*words):
-        capsys.readouterr()
-        code, argv = 0, sys.argv
-        sys.argv = ["selfdistill", *map(str, words)]
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        finally:
-            sys.argv = argv
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +189,7 @@ def segmenter(street, tmp_path_factory):
     from selfdistill.config.read import read
 
     folder = tmp_path_factory.mktemp("runs") / "segmenter"
-    start_run(read(None, [*DENSE, f"data={street}", "student=test_cli:Pixelwise", "epochs=3", f"out={folder}"]))
+    start_run(read(None, [*DENSE, f"data={street}", f"student={__name__}:Pixelwise", "epochs=3", f"out={folder}"]))
     return folder
 
 
@@ -292,9 +271,9 @@ def test_between_two_predictions_gradients_are_as_the_caller_has_them(segmenter,
 
 
 def test_a_network_that_cannot_take_whole_images_is_refused_before_it_is_trained(run, street, tmp_path):
-    words = [*DENSE, f"data={street}", "student=test_cli:Bound", "epochs=1", f"out={tmp_path / 'run'}"]
+    words = [*DENSE, f"data={street}", f"student={__name__}:Bound", "epochs=1", f"out={tmp_path / 'run'}"]
     code, _, err = run("train", *words)
-    assert code == 1 and "test_cli:Bound cannot score images of 18x24" in err and "data.window=true" in err
+    assert code == 1 and f"{__name__}:Bound cannot score images of 18x24" in err and "data.window=true" in err
     assert not (tmp_path / "run").exists() and err.count("\n") == 1
     code, _, err = run("train", *words, "data.window=true")
     assert code == 0, err
@@ -405,7 +384,7 @@ def test_a_finished_run_is_left_alone_by_resume(run, trained):
     [
         ("optim.name=sdg", "did you mean 'sgd'"),
         ("machine.track=tensorbord", "did you mean 'tensorboard'"),
-        ("data.augment=test_cli:broken", "the transform test_cli:broken raised KeyError: 'oops'"),
+        (f"data.augment={__name__}:broken", f"the transform {__name__}:broken raised KeyError: 'oops'"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_there_is_a_folder(run, tmp_path, word, sentence):

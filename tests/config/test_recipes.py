@@ -1,4 +1,3 @@
-import functools
 import re
 import shutil
 import subprocess
@@ -9,27 +8,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from helpers.recipes import ALL, CLASSES, PAPER, ROOT, header, name_of, recipe_of
 from selfdistill.config.read import read
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import open_splits
 from selfdistill.methods import find_method, list_methods
 
-ROOT = Path(__file__).parents[2]
-ALL = sorted(ROOT.glob("recipes/**/*.yaml"))
-PAPER = [path for path in ALL if path.parent.name != "quick"]
-CLASSES = {
-    "cifar100": 100,
-    "tiny-imagenet": 200,
-    "cub-200": 200,
-    "mit67": 67,
-    "stanford-dogs": 120,
-    "stanford-40": 40,
-    "imagenet": 1000,
-    "voc": 21,
-    "camvid": 11,
-    "cityscapes": 19,
-    "ade20k": 150,
-}
 DENSE = {"voc", "camvid", "cityscapes", "ade20k"}
 PUBLISHED = {  # the only accuracies with a source, % top-1 or % mean IoU; a recipe may also quote its control's
     "cifar100/resnet18_frskd": {"77.71"},
@@ -82,12 +66,6 @@ PUBLISHED = {  # the only accuracies with a source, % top-1 or % mean IoU; a rec
 FRSKDS = {"frskd", "frskd_sla", "deep_supervision"}
 ACCURACY = r"\b[1-9]\d\.\d|%|±"  # what looks like one
 
-recipe_of = functools.cache(read)
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
-
 
 def parts_of(path: Path) -> tuple[str, str, str]:
     """Data set, student and variant that a recipe's path names."""
@@ -98,14 +76,6 @@ def parts_of(path: Path) -> tuple[str, str, str]:
 def method_of(variant: str) -> str:
     """The method that the end of a file's name begins with; a mixing, a variant or the teacher may follow it."""
     return max((name for name in list_methods() if f"{variant}_".startswith(f"{name}_")), key=len)
-
-
-def header(path: Path) -> dict[str, str]:
-    """The labelled paragraphs of the comment that a recipe begins with."""
-    comment, _, _ = path.read_text(encoding="utf-8").partition("\n\n")
-    comment = re.sub("^# ?", "", comment, flags=re.MULTILINE)
-    found = re.findall(r"^(\w+): (.*(?:\n  .*)*)", comment, re.MULTILINE)
-    return {label: " ".join(text.split()) for label, text in found}
 
 
 every_recipe = pytest.mark.parametrize("path", ALL, ids=name_of)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_data_sources import opened, write_classes, write_image
 
+from helpers.images import opened, write_classes, write_image
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import Splits, eval_transform, image_shape, open_splits, resolve, train_transform
 from selfdistill.data.random.keys import keys_from

@@ -6,9 +6,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from test_data_images import damage
-from test_data_sources import encoded, opened, write_classes, write_image, write_parquet
 
+from helpers.images import damage, encoded, opened, write_classes, write_image, write_parquet
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
     Draw,

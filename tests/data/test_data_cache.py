@@ -9,11 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_data_images import damage
-from test_data_joint import Drawn
-from test_data_sources import opened, write_classes, write_image
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.images import damage, opened, write_classes, write_image
+from helpers.masks import Drawn
 from selfdistill.build import build
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import DataPart

@@ -1,13 +1,12 @@
 """Reading single images: modes, orientation, damage, and the check that looks at all of them before training."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
-from test_data_sources import encoded, opened, write_classes, write_image, write_parquet
 
+from helpers.images import damage, encoded, opened, write_classes, write_image, write_parquet
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import check, read_image, resolve
 from selfdistill.data.datasets import base as rows_module
@@ -121,19 +120,6 @@ def test_of_an_animation_the_first_frame_counts(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     assert to_channels(read_image(str(tmp_path / "x.gif")), 3).getpixel((0, 0)) == (255, 0, 0)
-
-
-def damage(path: Path, kind: str) -> None:
-    if kind == "truncated":
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "text":
-        path.write_text("hello")
-    elif kind == "scrambled":
-        whole = bytearray(path.read_bytes())
-        whole[40:] = bytes(len(whole) - 40)
-        path.write_bytes(whole)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from helpers.masks import VOID, Drawn, blocks, noise
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
     Draw,
@@ -25,7 +26,6 @@ from selfdistill.data import (
 )
 from selfdistill.data.transforms.image_mask import STEPS, Blur, Colour, Pair, Scale, ShortSide, default_size
 
-VOID = -100
 STEP = 4  # shades from one column, or row, of `numbered` to the next
 
 
@@ -47,41 +47,8 @@ def numbered(height: int, width: int) -> tuple[Image.Image, torch.Tensor]:
     return Image.fromarray(pixels), torch.from_numpy(y * width + x)
 
 
-def noise(height: int, width: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
 def values(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
-
-
-def blocks(height: int, width: int) -> torch.Tensor:
-    """A mask of three classes and void."""
-    labels = torch.tensor([0, 1, 2, VOID]).repeat_interleave(height * width // 4 + 1)
-    return labels[: height * width].view(height, width)
-
-
-class Drawn(Rows):
-    """Noise images with masks, in memory, of the given (height, width)."""
-
-    def __init__(self, *sizes: tuple[int, int], reflectable: bool = True) -> None:
-        self.images = [noise(*size, seed=number) for number, size in enumerate(sizes)]
-        self.masks = [blocks(*size) for size in sizes]
-        self.classes, self.labels = ("sky", "road", "car"), torch.zeros(len(sizes), dtype=torch.int64)
-        self.reflectable = reflectable
-
-    def source(self, i):
-        return self.images[i]
-
-    def name(self, i):
-        return f"scene {i}"
-
-    def shown(self, i, transform):
-        with self.named(i):
-            return transform(self.images[i], self.masks[i])
-
-    def settings(self):
-        return {"classes": ["sky", "road", "car", "other"], "void": [3, 255]}
 
 
 def resolved(rows: Rows, **settings) -> DataPart:

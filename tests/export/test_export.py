@@ -57,7 +57,7 @@ class Bound(nn.Module):
 
 def saved_segmenter(folder: Path, network: type[nn.Module]) -> Path:
     """A run folder with a segmenter of masks that store 0, 2 and 3."""
-    student = {**STUDENT, "name": f"test_export:{network.__name__}", "image_shape": [3, 32, 48]}
+    student = {**STUDENT, "name": f"{__name__}:{network.__name__}", "image_shape": [3, 32, 48]}
     data = {**DATA, "source": "/nowhere", "classes": ["Möwe", "void", "b, c", "d"], "void": [1], "short_side": 40}
     masks = {"values": [0, 2, 3], "colours": [[255, 0, 0], [0, 255, 0], [0, 0, 255]]}
     about = {**ABOUT, "task": "segmentation", "student": student, "data": data, "masks": masks}

@@ -11,7 +11,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from conftest import small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import small_method
+from helpers.networks import small_student
 from selfdistill import create_method, list_methods
 from selfdistill.features.extractor import Taps
 from selfdistill.features.hooks import Hooks, Recorder, copy_without_hooks

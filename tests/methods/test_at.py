@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from test_golden import Replay
-from test_tfd import agree
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import small_method
+from helpers.networks import CLASSES, small_student
+from helpers.replay import Replay, agree
 from reference.at_sad import at_loss
 from reference.frskd import cross_entropy
 from selfdistill import Batch, Task, create_method

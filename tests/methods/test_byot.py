@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import names_reached, settled_in_double, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import names_reached, settled_in_double, small_method
+from helpers.networks import small_student
 from reference import branches as slow
 from selfdistill import create_method
 from selfdistill.methods.byot import BYOT

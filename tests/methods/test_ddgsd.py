@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CLASSES, small_batch, small_method, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import small_method
+from helpers.networks import CLASSES
 from reference import consistency as slow
 from reference.frskd import cross_entropy, soft_label_loss
 from selfdistill.methods.ddgsd import DDGSD, discrepancy

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import names_reached, settled_in_double, small_student
+from helpers.methods import names_reached, settled_in_double
+from helpers.networks import small_student
 from reference import dense as slow
 from reference.frskd import Weights
 from selfdistill import Batch, Task, create_method, list_methods

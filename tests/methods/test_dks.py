@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import small_method
+from helpers.networks import CLASSES, small_student
 from reference import branches as slow
 from selfdistill import create_method
 from selfdistill.methods.dks import DKS

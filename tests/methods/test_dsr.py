@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import CLASSES, small_batch, small_method, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import small_method
+from helpers.networks import CLASSES
 from reference import lightskd as slow
 from selfdistill.methods import find_method
 

@@ -1,7 +1,6 @@
 """The contract: what every file of `methods/` keeps, tested for each by its existing."""
 
 import copy
-import functools
 import importlib
 import weakref
 from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -11,78 +10,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
-from selfdistill import create_method, list_methods, losses
+from helpers.batches import small_batch, small_task
+from helpers.contract import METHODS, every_case, made, train
+from helpers.methods import small_method
+from helpers.networks import CLASSES, small_student
+from helpers.states import same, same_states
+from selfdistill import create_method, losses
 from selfdistill.method import Method, Step, Weight
 from selfdistill.methods import find_method
 
-METHODS = list_methods()
-CASES = [(name, kind) for name in METHODS for kind in sorted(find_method(name).tasks)]
 SETTINGS = [(name, setting) for name in METHODS for setting in find_method(name).hyperparameters()]
-every_case = pytest.mark.parametrize(("name", "kind"), CASES)
 every_method = pytest.mark.parametrize("name", METHODS)
 every_setting = pytest.mark.parametrize(("name", "setting"), SETTINGS)
 
 
-def made(name, kind="classification", **options):
-    """The method and a batch for it; both the same at every call."""
-    if options:
-        return small_method(find_method(name), small_task(kind), **options), small_batch(
-            find_method(name), small_task(kind)
-        )
-    return copy.deepcopy(built(name, kind))
-
-
-@functools.cache
-def built(name, kind):
-    """What `made` copies: taps and branches need dry runs of the student, and a copy none."""
-    return build(name, kind)
-
-
-def build(name, kind, **options):
-    found, task = find_method(name), small_task(kind)
-    return small_method(found, task, **options), small_batch(found, task)
-
-
 def any_case(name):
     return made(name, sorted(find_method(name).tasks)[0])
-
-
-def train(method, batch, steps, optimizer=None):
-    """The step results of `steps`, a range; the random state of each depends on its number alone, as in `fit`."""
-    optimizer = optimizer or sgd(method)
-    done = []
-    for number in steps:
-        torch.manual_seed(number)
-        step = method(batch, torch.tensor(number / 25))
-        optimizer.zero_grad()
-        step.loss.backward()
-        optimizer.step()
-        method.after_step()
-        done.append(step)
-    return done
-
-
-def sgd(method):
-    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(trained, lr=0.05, momentum=0.9)
-
-
-def same_states(first, second):
-    first, second = first.state_dict(), second.state_dict()
-    assert first.keys() == second.keys()
-    return all(same(first[key], second[key]) for key in first)
-
-
-def same(first, second):
-    """Whether two values of a state dict are equal, bit for bit."""
-    if isinstance(first, torch.Tensor):
-        return first.shape == second.shape and torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(value, second[key]) for key, value in first.items())
-    if isinstance(first, tuple | list):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 @pytest.mark.parametrize(("side", "padding"), [(16, 1), (15, 0)], ids=["halving", "odd"])

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from conftest import names_reached, settled_in_double, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import names_reached, settled_in_double, small_method
+from helpers.networks import small_student
 from reference import fitnet as slow
 from reference import frskd as plain
 from selfdistill import create_method

@@ -1,54 +1,15 @@
 """Numbers computed with the authors' modules, in float64; see tests/golden/README.md."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
+from helpers.golden import close, read, under
+from helpers.replay import Replay
 from reference.authors import self_teacher_state
 from selfdistill import Batch, Task, create_method, losses, mixing
 from selfdistill.modules.bifpn import BiFPN, BiFPNc
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 FRSKD = ["frskd_bifpnc_attached", "frskd_bifpnc_detached", "frskd_bifpn_attached"]
-
-
-def read(name):
-    with np.load(GOLDEN / f"{name}.npz") as archive:
-        return {key: torch.from_numpy(np.array(archive[key])) for key in archive.files}
-
-
-def under(values, prefix):
-    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-
-
-def close(ours, authors):
-    torch.testing.assert_close(ours, authors, rtol=1e-9, atol=1e-12)
-
-
-class Replay(nn.Module):
-    """A student whose stages emit stored maps and whose scores are stored, as leaves that collect gradients."""
-
-    def __init__(self, maps, logits):
-        super().__init__()
-        self.stages = nn.ModuleList(Leaf(each) for each in maps)
-        self.scores = nn.Parameter(logits)
-
-    def forward(self, images):
-        for stage in self.stages:
-            stage(images)
-        return self.scores if len(images) == len(self.scores) else self.scores[:1].expand(len(images), -1)
-
-
-class Leaf(nn.Module):
-    def __init__(self, value):
-        super().__init__()
-        self.value = nn.Parameter(value)
-
-    def forward(self, images):
-        return self.value[: len(images)] * 1.0
 
 
 def replayed(values, **hyperparameters):

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import SmallResNet, names_reached, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import names_reached, small_method
+from helpers.networks import SmallResNet, small_student
 from reference import hsakd as slow
 from reference.frskd import turned
 from selfdistill import Task, create_method

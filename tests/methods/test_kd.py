@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_tfd import agree
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import small_method
+from helpers.networks import CLASSES, small_student
+from helpers.replay import agree
 from reference.frskd import cross_entropy, soft_label_loss
 from selfdistill import create_method
 from selfdistill.methods import find_method

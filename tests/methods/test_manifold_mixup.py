@@ -7,7 +7,9 @@ import pytest
 import timm
 import torch
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import small_method
+from helpers.networks import CLASSES, small_student
 from reference import manifold_mixup as slow
 from selfdistill import create_method
 from selfdistill.methods import find_method

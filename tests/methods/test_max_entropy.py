@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CLASSES, small_batch, small_method, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import small_method
+from helpers.networks import CLASSES
 from reference import penalties as slow
 from selfdistill.methods import find_method
 from selfdistill.methods.max_entropy import entropy

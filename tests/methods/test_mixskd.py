@@ -5,7 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CLASSES, names_reached, settled_in_double, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import names_reached, settled_in_double, small_method
+from helpers.networks import CLASSES, small_student
 from reference import branches as slow
 from reference.frskd import Weights
 from selfdistill import create_method

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import channel_norm, small_batch, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.networks import channel_norm, small_student
 from reference import frskd as plain
 from reference import ofd as slow
 from selfdistill import create_method, losses

@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_tfd import SHAPES, agree, arrays, every_shape, replayed
 
-from conftest import small_batch, small_method, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import small_method
+from helpers.replay import SHAPES, agree, arrays, every_shape, replayed
 from reference.at_sad import sad_loss
 from reference.frskd import cross_entropy
 from selfdistill.methods import find_method

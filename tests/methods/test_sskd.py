@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import SmallResNet, names_reached, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import names_reached, small_method
+from helpers.networks import SmallResNet, small_student
 from reference import sskd as slow
 from reference.frskd import turned
 from selfdistill import create_method, distributed

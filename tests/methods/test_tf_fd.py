@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from test_golden import Replay, close, read
-from test_tfd import SHAPES, agree, arrays, every_shape, replayed
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.golden import close, read
+from helpers.methods import small_method
+from helpers.networks import CLASSES, small_student
+from helpers.replay import SHAPES, Replay, agree, arrays, every_shape, replayed
 from reference import tfd as slow
 from reference.frskd import soft_label_loss
 from selfdistill import Batch, Task, create_method

@@ -1,46 +1,17 @@
 """TFD against the slow reference, and who learns from whom."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_golden import Replay
 
-from conftest import CLASSES, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import small_method
+from helpers.networks import small_student
+from helpers.replay import SHAPES, agree, arrays, every_shape, replayed
 from reference import tfd as slow
-from selfdistill import Batch, Task, create_method
+from selfdistill import create_method
 from selfdistill.methods import find_method
 from selfdistill.methods.tfd import at_one_size, imitation
-
-SHAPES = {  # of the maps, and the images that they are of
-    "halving": ([(4, 16, 16), (6, 8, 8), (8, 4, 4)], (16, 16)),
-    "fewer channels": ([(8, 15, 15), (3, 7, 7), (5, 3, 3), (2, 3, 3)], (15, 15)),
-    "oblong": ([(2, 12, 18), (4, 6, 9), (4, 3, 5)], (12, 18)),
-    "one size": ([(6, 4, 4)] * 4, (16, 16)),
-}
-every_shape = pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
-
-
-def replayed(name, shapes, rows=3, **settings):
-    """The method, in float64, on a student whose rectified maps are parameters of these shapes; and a batch."""
-    shapes, size = shapes
-    maps = [torch.randn(rows, *shape, dtype=torch.float64).relu() for shape in shapes]
-    student = Replay(maps, torch.randn(rows, CLASSES, dtype=torch.float64)).double()
-    task = Task("classification", CLASSES, (3, *size))
-    method = create_method(name, student, task, taps=[f"stages.{i}" for i in range(len(maps))], **settings).double()
-    return method.train(), Batch(torch.zeros(rows, 3, *size, dtype=torch.float64), torch.arange(rows) % CLASSES)
-
-
-def arrays(method):
-    """Maps and scores of a `replayed` method's student."""
-    maps = [stage.value.detach().numpy() for stage in method.student.stages]
-    return method.student.scores.detach().numpy(), maps
-
-
-def agree(losses, expected):
-    assert losses.keys() == expected.keys()
-    for term, value in losses.items():
-        np.testing.assert_allclose(value.item(), expected[term], rtol=1e-9, err_msg=term)
 
 
 @every_shape

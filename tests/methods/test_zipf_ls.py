@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CLASSES, names_reached, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import names_reached, small_method
+from helpers.networks import CLASSES, small_student
 from reference import frskd as plain
 from reference import zipf as slow
 from selfdistill import create_method

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from conftest import refused_student
+from helpers.students import refused_student, segmenter, settled
 from selfdistill.features.extractor import Taps
 from selfdistill.models import build_student, list_students
 from selfdistill.models.efficientdet import EfficientDet
@@ -20,20 +20,6 @@ from selfdistill.modules.pyramid import PyramidLayer, PyramidTeacher
 
 CLASSES = 5
 SMALL = {"decoder_channels": (16, 16, 8, 8, 8)}
-
-
-def segmenter(name, image_shape=(3, 64, 96), **options):
-    torch.manual_seed(0)
-    return build_student(name, num_classes=CLASSES, image_shape=image_shape, kind="segmentation", **options)
-
-
-def settled(net):
-    """The net in eval mode with batch norms that are not the identity."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return net.eval()
 
 
 def plain(architecture, encoder, **options):

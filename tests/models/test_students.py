@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models._api import WeightsEnum
 
-from conftest import refused_student
+from helpers.students import refused_student
 from selfdistill import models as students
 from selfdistill.models import build_student, list_students
 

@@ -6,27 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import CLASSES, SmallResNet, small_student, small_task
-from selfdistill.features.extractor import Taps, stage_ends
+from helpers.batches import small_task
+from helpers.branches import SHAPE, branches, taps_of
+from helpers.networks import CLASSES, SmallResNet, small_student
+from selfdistill.features.extractor import Taps
 from selfdistill.features.probe import DryRun
 from selfdistill.models import build_student
 from selfdistill.modules.branches import behind, redrawn, remaining_stages
 
-SHAPE = (3, 16, 16)
 AUXILIARY = {  # parameters of all branches with 400 outputs, as counted on the authors' networks
     "wrn-16-2": 1_928_304,
     "resnet20": 762_992,
     "resnet8x4": 3_557_296,
 }
-
-
-def taps_of(student, shape=SHAPE):
-    return Taps(student, shape, stage_ends(student))
-
-
-def branches(student, outputs=4 * CLASSES, shape=SHAPE):
-    taps = taps_of(student, shape)
-    return taps, [remaining_stages(taps, level, outputs) for level in range(len(taps))]
 
 
 @pytest.mark.parametrize("level", range(3))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import CLASSES, small_student, small_task
+from helpers.batches import small_task
+from helpers.networks import CLASSES, small_student
 from reference import branches as slow
 from reference.frskd import Weights
 from selfdistill.features.extractor import Taps

@@ -11,7 +11,6 @@ import torch
 
 from selfdistill import list_methods
 from selfdistill.methods import find_method
-from test_benchmarks import load  # noqa: F401
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +37,7 @@ def build(student, num_classes, image_shape):
 
 
 @pytest.fixture
-def overhead(load):  # noqa: F811
+def overhead(load):
     main = load("overhead").main
 
     def run(methods, *words, student="cifar:resnet8"):
@@ -79,7 +78,7 @@ def test_plain_training_costs_itself_and_methods_more(overhead, capsys):
     assert [row[0] for row in rows] == ["baseline", "frskd", "sla"] and {len(row) for row in rows} == {len(head)}
 
 
-def test_every_method_of_the_task_is_measured_unless_some_are_named(load):  # noqa: F811
+def test_every_method_of_the_task_is_measured_unless_some_are_named(load):
     overhead = load("overhead")
     for kind in ("classification", "segmentation"):
         names = overhead.methods(overhead.arguments(["--task", kind]))
@@ -97,7 +96,7 @@ def test_masks_are_measured_too(overhead):
     assert found["smp:Unet/resnet18"]["frskd"].flops > 1
 
 
-def test_precision_and_compilation_reach_the_step(overhead, load, capsys):  # noqa: F811
+def test_precision_and_compilation_reach_the_step(overhead, load, capsys):
     overhead("baseline", "--precision", "bf16", "--no-channels-last")
     assert "bf16, 8x8 images, batches of 4" in capsys.readouterr().out
     harness = load("harness")
@@ -146,7 +145,7 @@ def test_a_method_that_refuses_the_student_is_left_out_with_its_reason(overhead,
     assert "sla                left out: this student has no such thing" in capsys.readouterr().err
 
 
-def test_epochs_go_through_the_loop_with_and_without_scores(load, capsys):  # noqa: F811
+def test_epochs_go_through_the_loop_with_and_without_scores(load, capsys):
     words = ["data=digits", "data.limit=40", "student=cifar:resnet8", "batch_size=16", "--epochs", "2"]
     load("throughput").main(words)
     ((_, _, *rows),) = tables(capsys.readouterr().out)
@@ -154,7 +153,7 @@ def test_epochs_go_through_the_loop_with_and_without_scores(load, capsys):  # no
     assert all(float(row[1].replace(",", "")) > 0 and float(row[5]) > 0 for row in rows)
 
 
-def test_input_alone_is_measured_for_every_number_of_workers(load, capsys):  # noqa: F811
+def test_input_alone_is_measured_for_every_number_of_workers(load, capsys):
     words = ["--loading", "data=digits", "data.limit=64", "--workers", "0,1", "--epochs", "3", "--caches", "none"]
     load("throughput").main(words)
     out = capsys.readouterr().out
@@ -162,7 +161,7 @@ def test_input_alone_is_measured_for_every_number_of_workers(load, capsys):  # n
     assert [row[:2] for row in rows] == [["none", "0"], ["none", "1"]] and "refused" not in out
 
 
-def test_memory_grows_with_the_batch_and_a_memory_of_images_with_their_number(load):  # noqa: F811
+def test_memory_grows_with_the_batch_and_a_memory_of_images_with_their_number(load):
     sizes = ["--along-batch", "4,8,16", "--along-examples", "1000,100000"]
     words = ["--student", "cifar:resnet8", "--methods", "baseline,ps_kd", *sizes, *TINY]
     found = load("scaling").main([*words, "--axes", "batch,examples"])
@@ -220,7 +219,7 @@ def test_all_that_a_gpu_is_wanted_for_runs_without_one_in_slices(tmp_path):
     assert code == 0 and err.strip() == "all done"
 
 
-def test_a_training_that_ran_out_of_time_goes_on(load, tmp_path, monkeypatch):  # noqa: F811
+def test_a_training_that_ran_out_of_time_goes_on(load, tmp_path, monkeypatch):
     on_gpu = load("on_gpu")
     monkeypatch.setattr(on_gpu, "QUICK", on_gpu.QUICK._replace(training="student=cifar:resnet8 epochs=2000"))
     words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path), "--minutes", "0.25"]

@@ -4,88 +4,21 @@ Both run in processes of their own, without the run-time type checks of the test
 """
 
 import functools
-import traceback
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from conftest import SmallSegmenter, channel_norm, small_batch, small_method, small_student, small_task, small_teacher
-from selfdistill import list_methods, losses
-from selfdistill.build import build
-from selfdistill.config.read import read
+from helpers.batches import small_batch, small_task
+from helpers.compiled_runs import CASES, MORE, compile_all
+from helpers.methods import small_method
+from helpers.processes import WORLD, share, steps_of
+from selfdistill import losses
 from selfdistill.methods import find_method
-from selfdistill.runs.folder import Run
 
 pytestmark = pytest.mark.slow
 
-WORLD, ROWS, STEPS = 2, 16, 3
-CASES = [(name, kind) for name in list_methods() for kind in sorted(find_method(name).tasks)]
 every_case = pytest.mark.parametrize(("name", "kind"), CASES)
-
-
-EPOCHS = ["epochs=3", "precision=fp32", "optim.lr=1e-4", "machine.compile=false"]  # faster, rounding errors grow
-RUNS = {
-    "classification": ["data.limit=52", "student=cifar:resnet8", "batch_size=16"],
-    "segmentation": [
-        *("task=segmentation", "data.limit=14", "data.image_size=32", "batch_size=4"),
-        f"student={Path(__file__).stem}:segmenter",
-    ],
-}
-MORE = {  # runs of a few methods with other settings: their words, and how many graphs they may have
-    ("frskd", "bfloat16"): (["precision=bf16"], 1),
-    ("frskd", "micro-batches"): (["optim.accumulate=2"], 1),
-    ("frskd", "labels mixed half of the time"): (["mix=cutmix", "mix.probability=0.5"], 2),
-}
-
-
-def segmenter(num_classes):
-    return SmallSegmenter(num_classes)
-
-
-def trained(name, kind, folder, more=()):
-    """What a run of the method logged; its folder is made unless it is there."""
-    if not (folder / "recipe.yaml").exists():
-        found = find_method(name)
-        teacher = folder.parent / f"{found.teacher_method or 'baseline'}-{kind}"
-        if found.needs_teacher:
-            trained(found.teacher_method or "baseline", kind, teacher)
-        words = [*EPOCHS, *RUNS[kind], f"method={name}", f"out={folder}", *more]
-        job = build(read(None, [*words, *[f"method.teacher={teacher}"] * found.needs_teacher]))
-        job.fit(Run.create(folder, job.recipe))
-    return Run.open(folder).metrics()
-
-
-def compiled_as_a_run_does(name, kind, folder, more=()):
-    """Trains uncompiled and compiled, with the graph as it was traced for a backend, and counts the graphs."""
-    from torch._dynamo.testing import CompileCounterWithBackend
-
-    eager = trained(name, kind, folder / f"{name}-{kind}{'-'.join(more)}", more)
-    counter, as_told = CompileCounterWithBackend("aot_eager"), nn.Module.compile
-    nn.Module.compile = lambda self, mode, **options: as_told(self, backend=counter, **options)
-    compiled = trained(name, kind, folder / f"{name}-{kind}-c{'-'.join(more)}", [*more, "machine.compile=true"])
-    nn.Module.compile = as_told
-    told, losses = ([each["losses"] for each in run if each["kind"] == "train"] for run in (eager, compiled))
-    pairs = [(value, every[term]) for every, other in zip(told, losses, strict=True) for term, value in other.items()]
-    off = max(abs(one - other) / (0.01 + abs(other)) for one, other in pairs)
-    return {"graphs": counter.frame_count, "off": off, "seconds": compiled[-1]["compile_seconds"]}
-
-
-def compile_all(_, folder):
-    torch.set_num_threads(1)
-    cases = {case: (*case, ()) for case in CASES}
-    cases |= {(name, what): (name, "classification", tuple(words)) for (name, what), (words, _) in MORE.items()}
-    results = {}
-    for case, (name, kind, more) in cases.items():
-        try:
-            results[case] = compiled_as_a_run_does(name, kind, Path(folder), more)
-        except Exception:
-            results[case] = traceback.format_exc(limit=-3)
-    torch.save(results, f"{folder}/graphs.pt")
 
 
 @pytest.fixture(scope="module")
@@ -116,51 +49,6 @@ def test_ramp_up_is_one_graph_for_all_of_training():
         progress = torch.tensor(number / 5)
         torch.testing.assert_close(compiled(progress), losses.ramp_up(progress, 0.25, 0.5))
     assert counter.frame_count == 1
-
-
-def steps_of(name, kind, *, live, rank=0, world=1):
-    """Losses of some steps on one rank's rows, and the trained weights.
-
-    The student has no batch norm; those of a method's own nets are at rest, in eval mode, unless they are `live`.
-    """
-    found, task = find_method(name), small_task(kind)
-    method = small_method(found, task, student=small_student(task, norm=channel_norm))
-    for norm in [] if live else batch_norms(method):
-        norm.eval()
-    whole = small_batch(found, task, rows=ROWS)
-    if kind == "segmentation":  # as many labelled pixels in every part: then a mean of means is the mean
-        whole = whole._replace(target=whole.target.clamp(min=0))
-    batch = type(whole)(*[None if part is None else part.chunk(world)[rank] for part in whole])
-    module = DistributedDataParallel(method) if world > 1 else method
-    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01, momentum=0.9)
-    seen = []
-    for number in range(STEPS):
-        torch.manual_seed(number)
-        step = module(batch, torch.tensor(number / STEPS))
-        optimizer.zero_grad()
-        step.loss.backward()
-        optimizer.step()
-        method.after_step()
-        seen.append({term: value.item() for term, value in step.losses.items()})
-    return {"losses": seen, "weights": {key: p.detach().clone() for key, p in method.named_parameters()}}
-
-
-def batch_norms(method):
-    return [module for module in method.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-
-
-def share(rank, folder):
-    """What one of the processes does: every method, one after another."""
-    torch.set_num_threads(1)
-    for name, kind in CASES:  # teachers are trained before there are others to share their batch with
-        if find_method(name).needs_teacher:
-            small_teacher(find_method(name).teacher_method, small_task(kind))
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD)
-    results = {
-        (*case, live): steps_of(*case, live=live, rank=rank, world=WORLD) for case in CASES for live in (False, True)
-    }
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from test_copies import branches
 
-from conftest import CLASSES
+from helpers.branches import branches
+from helpers.networks import CLASSES
 from selfdistill.models import build_student
 
 pytestmark = pytest.mark.slow

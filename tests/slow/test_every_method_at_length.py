@@ -6,9 +6,10 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
-from test_every_method import every_case, made, same, same_states, sgd, train
 
-from conftest import small_student
+from helpers.contract import every_case, made, sgd, train
+from helpers.networks import small_student
+from helpers.states import same, same_states
 
 pytestmark = pytest.mark.slow
 

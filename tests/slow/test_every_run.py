@@ -2,9 +2,9 @@
 
 import pytest
 from safetensors.torch import load_file
-from test_every_method import same
-from test_train import StopAt
 
+from helpers.runs import StopAt
+from helpers.states import same
 from selfdistill import list_methods
 from selfdistill.build import build
 from selfdistill.config.read import read

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import float64_by_default, small_batch, small_method, small_student, small_task
+from helpers.batches import small_batch, small_task
+from helpers.methods import float64_by_default, small_method
+from helpers.networks import small_student
 from selfdistill import list_methods
 from selfdistill.methods import find_method
 

@@ -1,14 +1,19 @@
 """No step of any method waits for the device; how that is seen is told in `test_no_waiting`."""
 
 import pytest
-from test_no_waiting import on_meta, one_run
 
+from helpers.meta_device import one_run, train_on_meta
 from selfdistill import list_methods
 from selfdistill.methods import find_method
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures(on_meta.__name__)]
+pytestmark = pytest.mark.slow
 
 CASES = [(name, kind) for name in list_methods() for kind in sorted(find_method(name).tasks)]
+
+
+@pytest.fixture(autouse=True)
+def on_meta(monkeypatch):
+    train_on_meta(monkeypatch)
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)

@@ -4,8 +4,8 @@ import re
 
 import pytest
 import torch
-from test_recipes import CLASSES, PAPER, header, name_of, recipe_of
 
+from helpers.recipes import CLASSES, PAPER, header, name_of, recipe_of
 from selfdistill.config.read import read
 from selfdistill.methods import create_method, find_method
 from selfdistill.models import build_student

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from test_train import stop_and_resume
 
+from helpers.runs import stop_and_resume
 from selfdistill.config.recipe import Recipe
 from selfdistill.runs.folder import Run
 

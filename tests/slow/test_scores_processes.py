@@ -4,21 +4,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from helpers.dealt_rows import DENSE, ROWS, batches, dense_batches
 from selfdistill.metrics.evaluation import evaluate
 
 pytestmark = pytest.mark.slow
 
-ROWS = (7, 1, 0)
-DENSE = {"num_classes": 6, "kind": "segmentation"}
 RANK = """
 import json, sys, torch
-from slow.test_scores_processes import DENSE, ROWS, batches, dense_batches
+from helpers.dealt_rows import DENSE, ROWS, batches, dense_batches
 from selfdistill.metrics.evaluation import evaluate
 folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
@@ -31,31 +28,6 @@ for images in ROWS[:2]:
     print(json.dumps(evaluate(torch.nn.Identity(), dense_batches(images, rank, world), **DENSE)))
 torch.distributed.destroy_process_group()
 """
-
-
-class Labelled(NamedTuple):
-    images: Tensor
-    target: Tensor
-
-
-def batches(rows: int, rank: int = 0, world: int = 1) -> list[Labelled]:
-    """This process's share of the rows, in batches of two."""
-    random = torch.Generator().manual_seed(0)
-    images = 2 * torch.randn(rows, 6, 1, 1, generator=random)
-    target = torch.randint(6, (rows,), generator=random)
-    own = slice(rank, None, world)
-    pairs = zip(images[own].split(2), target[own].split(2), strict=True)
-    return [Labelled(*pair) for pair in pairs if len(pair[0])]
-
-
-def dense_batches(images: int, rank: int = 0, world: int = 1) -> list[Labelled]:
-    """This process's share of the images, one at a time; a few pixels are void, and class 5 is never labelled."""
-    random = torch.Generator().manual_seed(0)
-    shown = 2 * torch.randn(images, 6, 5, 7, generator=random)
-    target = torch.randint(5, (images, 10, 14), generator=random)
-    target[:, :2, :3] = -100
-    pairs = zip(shown.split(1), target.split(1), strict=True)
-    return [Labelled(*pair) for pair in list(pairs)[rank::world]]
 
 
 def test_two_processes_score_like_one(tmp_path: Path) -> None:

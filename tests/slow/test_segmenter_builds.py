@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 import torchvision
-from test_segmenters import CLASSES, segmenter, settled
 from torchvision.models._api import WeightsEnum
 
+from helpers.networks import CLASSES
+from helpers.students import segmenter, settled
 from selfdistill.features.extractor import Taps
 
 pytestmark = pytest.mark.slow

@@ -1,19 +1,17 @@
 """Every architecture of smp around encoders of every make, torchvision's segmenters and the paper's, at odd sizes."""
 
-import traceback
-
 import pytest
 import torch
 import torch.multiprocessing as mp
 
+from helpers.networks import CLASSES
+from helpers.students import segmenter
+from helpers.traced_segmenters import TRACED, trace_all
 from selfdistill import Batch, Task, create_method
-from selfdistill.features.extractor import Taps
-from selfdistill.models import build_student
 from selfdistill.models.efficientdet import NETWORKS, EfficientDet
 from selfdistill.modules.pyramid import PyramidTeacher
 
 pytestmark = pytest.mark.slow
-CLASSES = 5
 PARAMETERS = {"d0": 4_327_590, "d1": 7_127_946, "d2": 8_592_940}  # with self-teacher, at 21 classes, as published
 ENCODERS = ("resnet18", "mobilenetv3_large_100", "efficientnet-b0", "convnext_atto", "mit_b0", "regnety_002")
 ARCHITECTURES = ("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "PAN")
@@ -31,13 +29,6 @@ TORCHVISION = {
     "deeplabv3_mobilenet_v3_large": [f"backbone.{i}" for i in (1, 3, 6, 16)],
     "lraspp_mobilenet_v3_large": [f"backbone.{i}" for i in (1, 3, 6, 16)],
 }
-TRACED = ["smp:Unet/resnet18", "smp:FPN/mobilenetv3_small_050", "smp:DeepLabV3Plus/convnext_atto", "smp:DPT/test_vit"]
-TRACED += ["torchvision:lraspp_mobilenet_v3_large", "efficientdet:d0"]
-
-
-def segmenter(name, image_shape):
-    torch.manual_seed(0)
-    return build_student(name, num_classes=CLASSES, image_shape=image_shape, kind="segmentation")
 
 
 def step(student, image_shape, **settings):
@@ -93,35 +84,6 @@ def test_the_authors_segmenters_and_self_teachers_have_the_published_parameter_c
     net = EfficientDet(network, in_channels=3, num_classes=21, authors=True)
     self_teacher = PyramidTeacher([NETWORKS[network][1]] * 6, 21)
     assert sum(p.numel() for part in (net, self_teacher) for p in part.parameters()) == count
-
-
-def trace_all(_, folder):
-    """In a process without the run-time type checks of the tests: the compiler cannot see through them."""
-    torch.set_num_threads(1)
-    results = {}
-    for name in TRACED:
-        torch.compiler.reset()
-        try:
-            results[name] = differences(segmenter(name, (3, 157, 141)).eval())
-        except Exception:
-            results[name] = traceback.format_exc(limit=-3)
-    torch.save(results, f"{folder}/traced.pt")
-
-
-@torch.no_grad()
-def differences(net):
-    """The largest ones between the network and its taps as one graph, and the network exported with free sizes.
-
-    The images are larger than 128, so that no map of the paper's pyramid is a single position.
-    """
-    images, others = torch.randn(2, 3, 157, 141), torch.randn(3, 3, 220, 331)
-    free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    exported = torch.export.export(net, (images,), dynamic_shapes=(free,)).module()
-    taps = Taps(net, (3, 157, 141))
-    logits, features = taps(images)
-    compiled, maps = torch.compile(taps, fullgraph=True, backend="eager")(images)
-    pairs = [(exported(others), net(others)), (compiled, logits), *zip(maps, features, strict=True)]
-    return [(ours - theirs).abs().max().item() for ours, theirs in pairs]
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,11 @@ import importlib.util
 
 import pytest
 import torch
-from test_train import QUICK, Heard, weights
 from torch import nn
 
-from conftest import small_method, small_task
+from helpers.batches import small_task
+from helpers.methods import small_method
+from helpers.runs import QUICK, Heard, weights
 from selfdistill.build import build
 from selfdistill.config.read import parse, read
 from selfdistill.methods.baseline import Baseline

@@ -1,8 +1,6 @@
 """The training loop, on the built-in digits with a tiny network."""
 
 import json
-import os
-import signal
 
 import pytest
 import torch
@@ -11,73 +9,18 @@ from PIL import Image
 from torch import nn
 
 import selfdistill
+from helpers.runs import Heard, StopAt, recipe, stop_and_resume, train, untimed, weights
 from selfdistill.build import build
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import OptimPart
 from selfdistill.method import Batch, Method, Step
 from selfdistill.runs.folder import Run, load_student, read_about
-from selfdistill.training.callbacks import Watch
 from selfdistill.training.optim import new_optimizer, new_schedule
 from selfdistill.training.signals import Interrupted
-
-QUICK = {
-    "data": {"source": "digits", "limit": 80},
-    "student": "cifar:resnet8",
-    "epochs": 2,
-    "batch_size": 16,
-    "precision": "fp32",
-    "optim": {"lr": 0.05},
-}
-
-
-def recipe(tmp_path, **changes):
-    return parse({**QUICK, "out": str(tmp_path), **changes})
-
-
-def train(recipe, *, resume=False, watch=None):
-    job = build(recipe)
-    run = Run.open(recipe.out) if resume else Run.create(recipe.out, job.recipe)
-    result = job.fit(run, resume=resume, watch=watch)
-    return job.method, run, result
-
-
-class StopAt(Watch):
-    """Sends this process SIGTERM after one step."""
-
-    def __init__(self, step):
-        self.at = step
-
-    def stepped(self, step):
-        if step == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def weights(method):
-    return {name: value for name, value in method.state_dict().items() if isinstance(value, torch.Tensor)}
-
-
-def untimed(run):
-    timing = {"seconds_per_step", "peak_memory_mib", "compile_seconds"}
-    return [{name: value for name, value in record.items() if name not in timing} for record in run.metrics()]
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path):
     stop_and_resume(tmp_path, {"method": "frskd"}, 3)
-
-
-def stop_and_resume(tmp_path, changes, step):
-    """Compares a whole run with one that was stopped after a step and resumed."""
-    whole, whole_run, _ = train(recipe(tmp_path / "whole", **changes))
-    with pytest.raises(Interrupted, match="SIGTERM"):
-        train(recipe(tmp_path / "stopped", **changes), watch=StopAt(step))
-    stopped = Run.open(tmp_path / "stopped")
-    assert stopped.load_checkpoint()["step"] == step
-    again, again_run, _ = train(stopped.recipe(), resume=True)
-    for name, value in weights(whole).items():
-        assert torch.equal(value, weights(again)[name]), name
-    assert untimed(whole_run) == untimed(again_run)
-    kept = [load_student(run.path).state_dict() for run in (whole_run, again_run)]
-    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
 
 def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path):
@@ -189,17 +132,9 @@ class Probe(Method):
         return Step({"task": task, "idle": task * self.zero, "huge": task * self.large}, logits)
 
 
-class Heard(Watch):
-    def __init__(self):
-        self.sentences = []
-
-    def warned(self, sentence):
-        self.sentences.append(sentence)
-
-
 def test_a_term_that_is_zero_or_dwarfs_the_rest_is_warned_of_once(tmp_path):
     heard = Heard()
-    method = {"name": "test_train:Probe", "large": 1e4}
+    method = {"name": f"{__name__}:Probe", "large": 1e4}
     train(recipe(tmp_path / "run", method=method, optim={"lr": 1e-6}), watch=heard)
     assert sum("'idle' is exactly zero" in sentence for sentence in heard.sentences) == 1
     assert sum("'huge'" in sentence and "dwarfs" in sentence for sentence in heard.sentences) == 1
@@ -218,7 +153,7 @@ class Sleeper(Probe):
 @pytest.mark.parametrize(("steps", "warned"), [(2, False), (4, True)])  # the last begins after 1/2, or after 3/4
 def test_a_term_that_still_slept_in_the_last_step_is_not_warned_of(tmp_path, steps, warned):
     heard = Heard()
-    train(recipe(tmp_path / "run", method="test_train:Sleeper", epochs=None, max_steps=steps), watch=heard)
+    train(recipe(tmp_path / "run", method=f"{__name__}:Sleeper", epochs=None, max_steps=steps), watch=heard)
     assert any("'idle' is exactly zero" in sentence for sentence in heard.sentences) == warned
 
 
@@ -241,11 +176,11 @@ def test_what_nothing_can_be_learned_from_is_refused_before_training(tmp_path):
 
 def test_weights_that_become_nan_end_the_run_in_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"NaN or infinite before step \d+; lower optim.lr"):
-        train(recipe(tmp_path / "run", method={"name": "test_train:Probe", "large": float("1e30")}))
+        train(recipe(tmp_path / "run", method={"name": f"{__name__}:Probe", "large": float("1e30")}))
 
 
 def test_a_student_that_broke_in_the_last_step_does_not_ship(tmp_path):
-    method = {"name": "test_train:Probe", "large": float("1e30")}
+    method = {"name": f"{__name__}:Probe", "large": float("1e30")}
     with pytest.raises(ValueError, match="NaN or infinite before step 1;"):
         train(recipe(tmp_path / "run", method=method, max_steps=1))
     assert not (tmp_path / "run" / "student.safetensors").exists()
@@ -265,7 +200,7 @@ class Linear(nn.Module):
 def test_micro_batches_add_up_to_the_gradient_of_the_batch(tmp_path):
     ends = []
     for accumulate in (1, 4):
-        changes = {"student": "test_train:Linear", "method": "baseline", "optim": {"accumulate": accumulate}}
+        changes = {"student": f"{__name__}:Linear", "method": "baseline", "optim": {"accumulate": accumulate}}
         method, _, _ = train(recipe(tmp_path / str(accumulate), **changes))
         ends.append(method.student.fc.weight)
     torch.testing.assert_close(*ends)
@@ -275,7 +210,7 @@ def test_a_gradient_that_is_clipped_twice_is_unscaled_once(tmp_path, monkeypatch
     unscaled = []
     monkeypatch.setattr(Accelerator, "unscale_gradients", lambda self, optimizer=None: unscaled.append(1))
     optim = {"lr": 1.0, "momentum": 0, "weight_decay": 0, "schedule": "constant", "clip_value": 0.01, "clip": 0.02}
-    changes = {"student": "test_train:Linear", "method": "baseline", "optim": optim, "max_steps": 1}
+    changes = {"student": f"{__name__}:Linear", "method": "baseline", "optim": optim, "max_steps": 1}
     before = build(recipe(tmp_path, **changes)).method.state_dict()
     after = train(recipe(tmp_path / "run", **changes))[0].state_dict()
     change = torch.cat([(after[name] - value).flatten() for name, value in before.items()])
@@ -357,7 +292,7 @@ class Pixels(nn.Module):
 @pytest.mark.parametrize("window", [False, True])
 def test_a_segmenter_is_scored_by_its_masks_whole_or_window_by_window(tmp_path, window):
     data = {"source": "scenes", "limit": 6, "image_size": [24, 32], "channels": 1, "window": window}
-    changes = {"task": "segmentation", "student": "test_train:Pixels", "method": "baseline", "batch_size": 3}
+    changes = {"task": "segmentation", "student": f"{__name__}:Pixels", "method": "baseline", "batch_size": 3}
     method, run, result = train(recipe(tmp_path / "run", **changes, data=data, epochs=2))
     assert (method.student.scored == {(24, 32)}) == window
     records = run.metrics()

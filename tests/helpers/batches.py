@@ -1,0 +1,33 @@
+"""Tasks and batches for small networks."""
+
+import torch
+
+from helpers.networks import CLASSES
+from selfdistill import Batch, Task
+from selfdistill.method import Method
+
+
+def small_task(kind: str = "classification", side: int = 16) -> Task:
+    return Task(kind, CLASSES, (3, side, side), num_examples=32)
+
+
+def small_batch(kind: type[Method], task: Task, rows: int = 8) -> Batch:
+    """As many images, views and partners as the method asks for; every class is there."""
+    draw = torch.Generator().manual_seed(2)
+    shape = task.image_shape
+    images = torch.randn(rows, *shape, generator=draw)
+    positions = () if task.kind == "classification" else shape[1:]
+    blocks = [-(-side // 4) for side in positions]  # as fine as the small student's deepest map
+    target = torch.randint(task.num_classes, (rows, *blocks), generator=draw)
+    for axis, side in enumerate(positions, 1):
+        target = target.repeat_interleave(4, axis).narrow(axis, 0, side)
+    target[:CLASSES] = torch.arange(CLASSES).reshape(-1, *[1] * len(positions))[:rows]
+    if positions:
+        target[0, 0] = task.void
+    return Batch(
+        images,
+        target,
+        row=torch.arange(rows),
+        views=torch.randn(rows, kind.views, *shape, generator=draw) if kind.views else None,
+        partners=torch.randn(rows, kind.partners, *shape, generator=draw) if kind.partners else None,
+    )

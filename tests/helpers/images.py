@@ -1,0 +1,61 @@
+"""Writers of images, class folders and Parquet files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from selfdistill.config.recipe import DataPart
+from selfdistill.data import Splits, open_splits
+
+
+def write_image(path: Path, seed: int = 0, *, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> Path:
+    """A small noise image of `size` (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def write_classes(folder: Path, counts: dict[str, int], suffix: str = ".png", **kind) -> Path:
+    """A folder of class folders with so many images each."""
+    for label, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            write_image(folder / name / f"{number}{suffix}", seed=100 * label + number, **kind)
+    return folder
+
+
+def opened(source: Path | str, **settings) -> Splits:
+    return open_splits(DataPart(source=str(source), **settings))
+
+
+def encoded(path: Path) -> dict:
+    return {"bytes": path.read_bytes(), "path": path.name}
+
+
+def write_parquet(path: Path, images: list, labels: list, features=None) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if features is None:
+        pyarrow.parquet.write_table(pyarrow.table({"image": images, "label": labels}), path)
+    else:
+        datasets = pytest.importorskip("datasets")
+        datasets.Dataset.from_dict({"image": images, "label": labels}, features=features).to_parquet(path)
+    return path
+
+
+def damage(path: Path, kind: str) -> None:
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("hello")
+    elif kind == "scrambled":
+        whole = bytearray(path.read_bytes())
+        whole[40:] = bytes(len(whole) - 40)
+        path.write_bytes(whole)

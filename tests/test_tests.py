@@ -1,0 +1,21 @@
+"""What the tests themselves keep."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+FILES = sorted(HERE.rglob("*.py"))
+
+
+def imported_modules(file: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(HERE).as_posix())
+def test_no_test_imports_another_or_a_conftest(file):
+    last_names = {name.rpartition(".")[2] for name in imported_modules(file)}
+    assert not {name for name in last_names if name == "conftest" or name.startswith("test_")}
