@@ -15,13 +15,14 @@ LAYERS = [  # of folders and single files, from the top; the units of one layer 
     {"commands"},
     {"build"},
     {"training", "export", "report"},
+    {"tasks"},
     {"methods", "data", "runs"},
     {"method", "models"},
     {"task", "modules", "metrics"},
     {"features", "losses", "mixing", "distributed", "config", "errors"},
 ]
 STRANGERS = [  # (who, whom): imports that the layers alone would allow
-    *((a, b) for a in LAYERS[4] for b in LAYERS[4] if a != b),
+    *((a, b) for a in LAYERS[5] for b in LAYERS[5] if a != b),
     ("training", "methods"),  # the loop names no method
 ]
 MOST_UNITS, MOST_ARROWS = 25, 80

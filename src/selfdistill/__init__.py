@@ -24,7 +24,7 @@ _HOME = {  # public name -> module; imported on first use, so that the command l
     "create_method": "methods",
     "list_methods": "methods",
     "build_student": "models",
-    "evaluate": "metrics.evaluation",
+    "evaluate": "tasks",
     "fit": "training.loop",
     "load_student": "runs.folder",
 }

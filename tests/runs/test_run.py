@@ -18,7 +18,7 @@ from torch import nn
 
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import Recipe
-from selfdistill.metrics.evaluation import Scores
+from selfdistill.metrics.classification import ClassificationScores
 from selfdistill.runs.environment import environment
 from selfdistill.runs.folder import Run, load_student, read_about, save_weights
 
@@ -87,7 +87,7 @@ def test_a_mistyped_folder_gets_the_nearest_run(run: Run) -> None:
 def test_records_come_back_in_order(run: Run) -> None:
     assert run.metrics() == []
     run.append({"kind": "train", "epoch": 0, "step": 1, "losses": {"kd": torch.tensor(0.5)}, "path": Path("a")})
-    run.append({"kind": "epoch", "epoch": 1, "step": 2, "scores": Scores(0.5, 1.0, 0.25, 0.125, 8)})
+    run.append({"kind": "epoch", "epoch": 1, "step": 2, "scores": ClassificationScores(0.5, 1.0, 0.25, 0.125, 8)})
     run.append({"kind": "train", "epoch": 1, "step": 3, "lr": np.float64(0.5), "losses": {"kd": float("inf")}})
     assert run.metrics() == [
         {"kind": "train", "epoch": 0, "step": 1, "losses": {"kd": 0.5}, "path": "a"},
@@ -228,7 +228,7 @@ def test_the_student_comes_back_as_the_plain_network(run: Run) -> None:
 
 
 def test_student_json_says_what_is_needed_to_use_the_network(run: Run) -> None:
-    run.save_student(plain().state_dict(), {**ABOUT, "scores": Scores(0.5, 1.0, 0.25, 0.125, 8)})
+    run.save_student(plain().state_dict(), {**ABOUT, "scores": ClassificationScores(0.5, 1.0, 0.25, 0.125, 8)})
     about = read_about(run.path)
     assert about["format"] == 1 and about["selfdistill"] == version("selfdistill")
     assert about["student"] == {**STUDENT, "image_shape": [3, 16, 16]}

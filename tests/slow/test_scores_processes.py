@@ -9,14 +9,14 @@ import pytest
 from torch import nn
 
 from helpers.dealt_rows import DENSE, ROWS, batches, dense_batches
-from selfdistill.metrics.evaluation import evaluate
+from selfdistill import evaluate
 
 pytestmark = pytest.mark.slow
 
 RANK = """
 import json, sys, torch
 from helpers.dealt_rows import DENSE, ROWS, batches, dense_batches
-from selfdistill.metrics.evaluation import evaluate
+from selfdistill import evaluate
 folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
 for rows in ROWS:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..metrics.evaluation import restored
+from ..metrics.evaluation import restore_scores
 from ..runs.folder import Run
 from ..training.callbacks import Watch
 
@@ -22,7 +22,8 @@ def line(record: dict[str, Any]) -> str:
     scores = record.get("scores")
     if scores is None:
         return f"{place}  {record['kind']}: nothing held out to score"
-    told = f"{place}  {'final ' if record['kind'] == 'end' else ''}{record['split']}: {restored(scores).sentence()}"
+    final = "final " if record["kind"] == "end" else ""
+    told = f"{place}  {final}{record['split']}: {restore_scores(scores).sentence()}"
     return f"{told}  compiled in {record['compile_seconds']:.0f} s" if record.get("compile_seconds") else told
 
 

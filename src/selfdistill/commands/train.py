@@ -18,12 +18,12 @@ from ..errors import nearest, reason
 from ..features.extractor import Taps
 from ..features.modes import set_mode
 from ..methods import find_method, list_methods
-from ..metrics.evaluation import Scores, evaluate
-from ..metrics.segmentation import DenseScores
+from ..metrics.evaluation import Scores
 from ..metrics.sliding_window import score_map
 from ..models import build_student, task_of
 from ..runs.environment import environment
 from ..runs.folder import Run, load_student, read_about, without_nan
+from ..tasks import evaluate
 from ..training.callbacks import Watch
 from ..training.device import device_kind
 from ..training.loop import Result, preflight
@@ -186,7 +186,7 @@ def train_or_take(recipe: Recipe, title: str) -> None:
     resume_run(place)
 
 
-def score_run(path: Path, source: str | None) -> tuple[Scores | DenseScores, dict[str, Any], str]:
+def score_run(path: Path, source: str | None) -> tuple[Scores, dict[str, Any], str]:
     """Scores of a run's student on its own held-out rows or on all labelled images of `source`.
 
     Also the same as plain values, of a segmenter the IoU of every class by its name and None for what is not defined,
@@ -206,7 +206,7 @@ def score_run(path: Path, source: str | None) -> tuple[Scores | DenseScores, dic
     return scores, plain(scores, classes), source or f"held-out images of {part.source}"
 
 
-def plain(scores: Scores | DenseScores, classes: Sequence[str]) -> dict[str, Any]:
+def plain(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
     """Scores by their names, and those of single classes by the classes' names."""
     values = {
         name: dict(zip(classes, value, strict=True)) if isinstance(value, tuple) else value

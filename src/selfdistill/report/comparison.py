@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config.part import flatten
-from ..metrics.evaluation import Scores, restored
-from ..metrics.segmentation import DenseScores
+from ..metrics.classification import ClassificationScores
+from ..metrics.evaluation import Scores, restore_scores
+from ..metrics.segmentation import SegmentationScores
 from ..runs.folder import Run
 
 SEEDLIKE = ("seed", "out", "machine")  # settings in which the runs of one row may differ
-SHOWN = {Scores: ("top1", "nll", "ece"), DenseScores: ("miou", "boundary_f", "ece")}  # averaged; the main one first
+SHOWN = {  # averaged; the main one first
+    ClassificationScores: ("top1", "nll", "ece"),
+    SegmentationScores: ("miou", "boundary_f", "ece"),
+}
 MAIN = tuple(names[0] for names in SHOWN.values())
 Row = dict[str, Any]
 
@@ -50,7 +54,7 @@ class Comparison(NamedTuple):
 
     def columns(self) -> dict[str, Callable[[Row], str]]:
         """What each column shows of a row, under its title: all but the scores that the rows do not hold."""
-        held = self.rows[0].keys() if self.rows else SHOWN[Scores]
+        held = self.rows[0].keys() if self.rows else SHOWN[ClassificationScores]
         hidden = {name for names in SHOWN.values() for name in names}.difference(held)
         return {title: cell for title, (name, cell) in COLUMNS.items() if name not in hidden}
 
@@ -71,7 +75,7 @@ class Finished(NamedTuple):
     settings: dict[str, Any]  # of the recipe, under dotted names, without those in `SEEDLIKE`
     seed: int
     end: dict[str, Any]
-    scores: Scores | DenseScores | None
+    scores: Scores | None
 
 
 def compare_table(
@@ -94,7 +98,8 @@ def compare_table(
         groups = _by_settings(groups[""])
     every = [found for held in groups.values() for found in held]
     scored = [found for found in every if found.scores is not None]
-    kinds = [kind for kind in SHOWN if any(isinstance(found.scores, kind) for found in scored)] or [Scores]
+    kinds = [kind for kind in SHOWN if any(isinstance(found.scores, kind) for found in scored)]
+    kinds = kinds or [ClassificationScores]
     shown = list(dict.fromkeys(name for kind in kinds for name in SHOWN[kind]))
     rows = [_row(name, held, shown) for name, held in groups.items() if held]
     reference = _baseline(rows, baseline, names=groups)
@@ -114,7 +119,7 @@ def _finished(run: Run) -> Finished | None:
     values = run.recipe().model_dump(mode="json")
     settings = flatten({name: value for name, value in values.items() if name not in SEEDLIKE})
     scores = ends[-1].get("scores")
-    return Finished(run, settings, values["seed"], ends[-1], restored(scores) if scores else None)
+    return Finished(run, settings, values["seed"], ends[-1], restore_scores(scores) if scores else None)
 
 
 def _by_settings(found: Iterable[Finished]) -> dict[str, list[Finished]]:
@@ -152,7 +157,7 @@ def _row(name: str, held: Sequence[Finished], shown: Sequence[str]) -> Row:
     }
 
 
-def _means(scores: Sequence[Scores | DenseScores | None], shown: Sequence[str]) -> Row:
+def _means(scores: Sequence[Scores | None], shown: Sequence[str]) -> Row:
     """The mean of each score over the seeds, and the spread of a main one."""
     found: Row = {}
     for name in shown:

@@ -24,9 +24,9 @@ from ..data.random.seeds import derive
 from ..distributed import share_buffers
 from ..errors import nearest
 from ..method import Batch, Method, Step
-from ..metrics.evaluation import Scores, evaluate
-from ..metrics.segmentation import DenseScores
+from ..metrics.evaluation import Scores
 from ..runs.folder import Run
+from ..tasks import evaluate
 from .callbacks import Watch
 from .compile import Compiler, usual_ones, way_of
 from .device import device_kind, settled_precision
@@ -45,7 +45,7 @@ AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Result(NamedTuple):
     """The end of a run."""
 
-    scores: Scores | DenseScores | None  # of the student that ships, on the held-out rows, after the last step
+    scores: Scores | None  # of the student that ships, on the held-out rows, after the last step
     epoch: int  # epochs trained, one that was begun included
     step: int
     seconds_per_step: float  # median over the log's windows, input included
@@ -128,7 +128,7 @@ class Training:
         self.meter = Meter()
         self.epoch = self.step = self.step_in_epoch = 0
         self.best: float | None = None
-        self.scores: Scores | DenseScores | None = None
+        self.scores: Scores | None = None
         self.pace = Pace()
         self.warned: set[str] = set()
 
@@ -323,7 +323,7 @@ class Training:
         """The network that the user gets: the student, or its moving average."""
         return self.plain.student if self.ema is None else self.ema.module
 
-    def evaluate(self) -> Scores | DenseScores | None:
+    def evaluate(self) -> Scores | None:
         if self.held_out is None:
             return None
         share_buffers(self.shipped)
@@ -333,7 +333,7 @@ class Training:
             self.held_out(rank=self.rank, world=self.world, device=self.device),
             num_classes=task.num_classes,
             kind=task.kind,
-            void=task.void,
+            ignore_index=task.void,
             window=window(self.recipe.data),
             device=self.device,
             precision=AUTOCAST[self.accelerator.mixed_precision],
@@ -342,7 +342,7 @@ class Training:
     def log(self, record: dict[str, Any]) -> None:
         if self.rank != 0:
             return
-        if isinstance(record.get("scores"), Scores | DenseScores):
+        if record.get("scores") is not None:
             record = {**record, "scores": record["scores"]._asdict()}
         if self.run is not None:
             self.run.append(record)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfdistill.metrics.sliding_window import AT_ONCE, score_map, starts
+from selfdistill.metrics.sliding_window import WINDOWS_AT_ONCE, score_map, window_starts
 
 
 class Pointwise(nn.Module):
@@ -36,7 +36,7 @@ def test_windows_of_a_pointwise_network_give_what_the_whole_image_gives(shape: t
     whole = score_map(student, images, shape[2:])
     student.seen.clear()
     torch.testing.assert_close(score_map(student, images, shape[2:], window=(8, 12)), whole)
-    assert {seen[2:] for seen in student.seen} == {(8, 12)} and max(seen[0] for seen in student.seen) <= AT_ONCE
+    assert {seen[2:] for seen in student.seen} == {(8, 12)} and max(seen[0] for seen in student.seen) <= WINDOWS_AT_ONCE
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def test_a_constant_network_gives_a_constant_map() -> None:
 @pytest.mark.parametrize("window", range(1, 14))
 @pytest.mark.parametrize("more", [0, 1, 5, 20])
 def test_windows_reach_both_ends_and_overlap_by_a_third(window: int, more: int) -> None:
-    found = starts(window + more, window)
+    found = window_starts(window + more, window)
     assert found[0] == 0 and found[-1] == more and found == sorted(set(found))
     assert all(b - a <= max(1, round(2 * window / 3)) for a, b in zip(found, found[1:], strict=False))
     assert len(found) == 1 + -(-more // max(1, round(2 * window / 3)))  # and no more of them than that needs

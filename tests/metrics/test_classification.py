@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from reference.scores import slow_scores
-from selfdistill.metrics.evaluation import evaluate
+from selfdistill import evaluate
 
 
 class Labelled(NamedTuple):

@@ -10,9 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference.dense_scores import slow_boundary_f, slow_dense_scores
-from selfdistill.metrics import segmentation as dense_scores
-from selfdistill.metrics.evaluation import Scores, evaluate, restored
-from selfdistill.metrics.segmentation import DenseScores, boundary_f
+from selfdistill import evaluate
+from selfdistill.metrics import boundary
+from selfdistill.metrics.boundary import boundary_f
+from selfdistill.metrics.classification import ClassificationScores
+from selfdistill.metrics.evaluation import restore_scores
+from selfdistill.metrics.segmentation import SegmentationScores
 
 VOID = -100
 
@@ -39,7 +42,7 @@ def labelled(images: int, classes: int, *, scale: float = 2.0, seed: int = 0) ->
     return Labelled(scale * logits, target)
 
 
-def scored(data: list[Labelled], classes: int, **options) -> DenseScores:
+def scored(data: list[Labelled], classes: int, **options) -> SegmentationScores:
     return evaluate(nn.Identity(), data, num_classes=classes, kind="segmentation", **options)
 
 
@@ -96,7 +99,7 @@ def test_what_is_predicted_at_void_pixels_changes_nothing() -> None:
 def test_void_may_be_any_label() -> None:
     data = labelled(3, 5)
     other = Labelled(data.images, data.target.where(data.target != VOID, 255))
-    assert scored([other], 5, void=255) == scored([data], 5)
+    assert scored([other], 5, ignore_index=255) == scored([data], 5)
 
 
 @pytest.mark.parametrize("size", [(5, 7), (40, 31)])
@@ -123,7 +126,7 @@ def test_a_window_is_what_the_student_sees() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_boundary_f_equals_the_definition(monkeypatch: pytest.MonkeyPatch, tolerance: float, seed: int) -> None:
     """Tolerances of 1, 1.4, 2.7 and 4.2 pixels; with labels in which a class has no outline, or only one side has."""
-    monkeypatch.setattr(dense_scores, "TOLERANCE", tolerance)
+    monkeypatch.setattr(boundary, "TOLERANCE", tolerance)
     told, truth = blocks(1, 5, 11, 9, seed)[0].clamp(min=0), blocks(1, 5, 11, 9, seed + 100)[0]
     truth = truth.where(torch.rand(11, 9) < 0.9, told)
     found = boundary_f(told, truth, truth != VOID, num_classes=6)
@@ -182,14 +185,14 @@ def test_precision_runs_the_student_under_autocast_and_scores_in_float32() -> No
 
 def test_both_scores_tell_their_main_number_and_come_back_from_a_record() -> None:
     dense = scored([labelled(2, 5)], 5)
-    rows = Scores(0.9, 1.0, 0.3, 0.02, 10)
+    rows = ClassificationScores(0.9, 1.0, 0.3, 0.02, 10)
     assert (dense.main, rows.main) == (dense.miou, 0.9) and dense.finite and rows.finite
     assert not rows._replace(nll=math.inf).finite
     assert rows.sentence() == "top-1 90.00%  top-5 100.00%  nll 0.3000  ece 0.0200"
-    told = DenseScores(0.5, 0.75, 0.25, 1.0, 0.125, (0.5, math.nan), 3).sentence()
+    told = SegmentationScores(0.5, 0.75, 0.25, 1.0, 0.125, (0.5, math.nan), 3).sentence()
     assert told == "mIoU 50.00%  pixels 75.00%  boundary F 25.00%  nll 1.0000  ece 0.1250"
     for scores in (dense, rows):
-        assert restored(json.loads(json.dumps(scores._asdict()))).sentence() == scores.sentence()
+        assert restore_scores(json.loads(json.dumps(scores._asdict()))).sentence() == scores.sentence()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +212,7 @@ def test_what_cannot_be_scored_is_refused(data: list, sentence: str) -> None:
 
 
 def test_an_unknown_kind_and_an_idle_window_are_refused() -> None:
-    with pytest.raises(ValueError, match="kind='segment' is no kind of task; did you mean 'segmentation'"):
+    with pytest.raises(ValueError, match="no task is called 'segment'; did you mean 'segmentation'"):
         evaluate(nn.Identity(), [], num_classes=3, kind="segment")
     with pytest.raises(ValueError, match=r"window=\(4, 4\) has no effect"):
         evaluate(nn.Identity(), [], num_classes=3, window=(4, 4))

@@ -1,0 +1,80 @@
+"""How well the outlines of the classes in two label maps agree."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+TOLERANCE = 0.0075  # of the image diagonal: how far apart two boundary pixels may lie and still match
+NO_BOUNDARY = -1  # on a boundary map
+DISC_ROWS = 4  # of the disc around boundary pixels that are searched together
+
+
+def boundary_f(
+    predicted: Int64[Tensor, "h w"], target: Int64[Tensor, "h w"], labeled: Bool[Tensor, "h w"], *, num_classes: int
+) -> Float[Tensor, ""]:
+    """F-score of the outlines in one image, mean over its classes, in [0, 1].
+
+    Precision is the share of a class's predicted boundary pixels with a boundary pixel of that class in the labels at
+    most `TOLERANCE` image diagonals away, in a straight line, or one pixel where that is more. Recall is the converse.
+    A class counts where it has a boundary in the labels or the prediction; NaN where none has.
+    Pixels that are not `labeled` are no boundary and do not make their neighbors one.
+    Source: Csurka, Larlus, Perronnin, BMVC 2013, https://dx.doi.org/10.5244/C.27.32
+    """
+    radius = max(1.0, TOLERANCE * math.hypot(*target.shape))
+    told, truth = (_boundaries(m.where(labeled, NO_BOUNDARY), margin=int(radius)) for m in (predicted, target))
+    widths = _half_widths(radius).to(target.device)
+    precision = _shares_near(told, truth, widths, num_classes)
+    recall = _shares_near(truth, told, widths, num_classes)
+    f = 2 * precision * recall / (precision + recall).clamp(min=torch.finfo(torch.float64).tiny)
+    # A share of nothing is NaN: the class scores 0 where one side has a boundary, and is left out where neither has.
+    return f.where(precision.isnan() == recall.isnan(), 0.0).nanmean()
+
+
+def _half_widths(radius: float) -> Int64[Tensor, " n"]:
+    """How many pixels a disc reaches to either side of its middle, in each of its rows from top to bottom."""
+    offsets = torch.arange(-int(radius), int(radius) + 1)
+    inside = torch.cartesian_prod(offsets, offsets).double().norm(dim=1) <= radius
+    return inside.view(len(offsets), -1).sum(dim=1) // 2
+
+
+def _boundaries(classes: Int64[Tensor, "h w"], *, margin: int) -> Int64[Tensor, "p q"]:
+    """The class of every pixel beside one of another class, NO_BOUNDARY elsewhere and in the added `margin`.
+
+    Pixels touch along their sides. NO_BOUNDARY in `classes` and what lies outside of the image are no other class.
+    """
+    edge = torch.zeros_like(classes, dtype=torch.bool)
+    for one, other in (((slice(1, None), ...), (slice(-1), ...)), ((..., slice(1, None)), (..., slice(-1)))):
+        differ = (classes[one] != classes[other]) & (classes[one] != NO_BOUNDARY) & (classes[other] != NO_BOUNDARY)
+        edge[one] |= differ
+        edge[other] |= differ
+    return nn.functional.pad(classes.where(edge, NO_BOUNDARY), [margin] * 4, value=NO_BOUNDARY)
+
+
+def _shares_near(
+    searched: Int64[Tensor, "p q"], other: Int64[Tensor, "p q"], half_widths: Int64[Tensor, " n"], num_classes: int
+) -> Float[Tensor, " k"]:
+    """For each class, the share of its boundary pixels in `searched` with one in `other` in the disc around them.
+
+    Pixels are numbered by class, row and column. A row of the disc holds a pixel of `other` where the next number from
+    its left end on is no larger than its right end. Pixels that have a match in the rows searched first are not
+    searched again. NaN for a class without a boundary in `searched`.
+    """
+    size = searched.numel()
+    unmatched, candidates = _pixel_numbers(searched), _pixel_numbers(other)
+    candidates = nn.functional.pad(candidates, (0, 1), value=(num_classes + 1) * size)  # beyond any row of a disc
+    total = torch.bincount(unmatched // size, minlength=num_classes)
+    rows = torch.arange(len(half_widths), device=searched.device) - len(half_widths) // 2
+    for nearest_rows in rows.abs().argsort().split(DISC_ROWS):
+        left = unmatched[:, None] + rows[nearest_rows] * searched.shape[1] - half_widths[nearest_rows]
+        near = candidates[torch.searchsorted(candidates, left)] <= left + 2 * half_widths[nearest_rows]
+        unmatched = unmatched[~near.any(dim=1)]
+    return 1 - torch.bincount(unmatched // size, minlength=num_classes).double() / total
+
+
+def _pixel_numbers(boundaries: Int64[Tensor, "p q"]) -> Int64[Tensor, " n"]:
+    """A number for each boundary pixel, ascending: its class times the size of the map, plus its index in the map."""
+    classes = boundaries.flatten()
+    indices = (classes != NO_BOUNDARY).nonzero()[:, 0]
+    return (classes[indices] * len(classes) + indices).sort().values

@@ -1,0 +1,107 @@
+"""Scores of a student that gives every image a class."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_calibration_error
+
+from .calibration import BINS
+
+
+class ClassificationScores(NamedTuple):
+    """How well a student labels `count` images."""
+
+    top1: float  # share in [0, 1] whose label has the highest score
+    top5: float  # share whose label is among the five highest, or among all where there are fewer classes
+    nll: float  # mean negative log-likelihood of the label, in nats
+    ece: float  # expected calibration error of the highest probability: l1, 15 bins, in [0, 1]
+    count: int
+
+    @property
+    def main(self) -> float:
+        """What chooses the best of several students, higher is better."""
+        return self.top1
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.nll)
+
+    def sentence(self) -> str:
+        return f"top-1 {self.top1:.2%}  top-5 {self.top5:.2%}  nll {self.nll:.4f}  ece {self.ece:.4f}"
+
+
+class ClassificationMetric(Metric):
+    """`ClassificationScores` of class scores (b, k) and labels (b,), in float32.
+
+    Computing raises `ValueError` where nothing was added. Where a logit is NaN, so are `nll` and `ece`.
+    """
+
+    full_state_update = False
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        for name in ("top1", "top5", "nll"):
+            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("confidence", [], dist_reduce_fx="cat")
+        self.add_state("right", [], dist_reduce_fx="cat")
+        self._add_nothing()
+
+    def reset(self) -> None:
+        super().reset()
+        self._add_nothing()
+
+    def _add_nothing(self) -> None:
+        """A process without images takes part too when states are gathered, and must hold what the others hold."""
+        self.update(
+            torch.empty(0, self.num_classes, device=self.device), torch.empty(0, dtype=torch.int64, device=self.device)
+        )
+
+    def update(self, logits: Float[Tensor, "b k"], target: Int64[Tensor, " b"]) -> None:
+        self._check(logits, target)
+        logits = logits.float()
+        highest = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        hits = (highest == target.unsqueeze(1)).float()
+        self.top1 += hits[:, 0].sum()
+        self.top5 += hits.sum(dim=1).sum()
+        self.nll += F.cross_entropy(logits, target, reduction="none").sum()
+        self.count += len(target)
+        # A hair below 1, because torchmetrics would give a confidence of exactly 1 a sixteenth bin.
+        confidence, predicted = logits.softmax(dim=1).clamp(max=1 - torch.finfo(torch.float32).eps).max(dim=1)
+        self.confidence.append(confidence)
+        self.right.append(predicted == target)
+
+    def _check(self, logits: Tensor, target: Tensor) -> None:
+        if logits.shape != (len(target), self.num_classes):
+            raise ValueError(
+                f"the student's scores have shape {tuple(logits.shape)}, "
+                f"and {len(target)} labels of {self.num_classes} classes need ({len(target)}, {self.num_classes})"
+            )
+        refuse_labels_beyond(target, self.num_classes)
+
+    def compute(self) -> ClassificationScores:
+        count = int(self.count)
+        if count == 0:
+            raise ValueError("there is no image to evaluate on: the loader gave no batch")
+        top1, top5, nll = ((total / self.count).item() for total in (self.top1, self.top5, self.nll))
+        return ClassificationScores(top1, top5, nll, math.nan if math.isnan(nll) else self._ece(), count)
+
+    def _ece(self) -> float:
+        confidence, right = (
+            torch.cat(values) if isinstance(values, list) else values for values in (self.confidence, self.right)
+        )
+        # Being right is a yes-or-no event, whose probability the confidence states.
+        return binary_calibration_error(confidence, right.long(), n_bins=BINS, norm="l1", validate_args=False).item()
+
+
+def refuse_labels_beyond(target: Tensor, num_classes: int) -> None:
+    """Raises `ValueError` for class numbers that are none of 0 .. num_classes - 1."""
+    low, high = (int(target.min()), int(target.max())) if len(target) else (0, 0)
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"the labels run from {low} to {high}, and the student's from 0 to {num_classes - 1}")

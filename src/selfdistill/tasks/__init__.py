@@ -1,0 +1,85 @@
+"""One file, one task; the folder is the registry: a file of this folder is a name for `find_task`."""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import load, nearest
+from ..metrics.evaluation import measure
+from .base import TaskKind
+
+
+def list_tasks() -> list[str]:
+    """The names that `find_task` takes, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+
+
+@functools.cache
+def find_task(name: str) -> TaskKind:
+    """The task behind a file of this folder or behind "package.module:Class".
+
+    Raises `ValueError` for an unknown name, with the nearest one.
+    """
+    if ":" in name:
+        task = load(name)
+        if not _is_task(task):
+            raise ValueError(f"{name!r} is not a subclass of selfdistill.tasks.base.TaskKind")
+        return task(name)
+    if name not in list_tasks():
+        raise ValueError(f"no task is called {name!r}{nearest(name, list_tasks())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    defined = [value for value in vars(module).values() if _is_task(value) and value.__module__ == module.__name__]
+    assert len(defined) == 1, f"tasks/{name}.py must define one TaskKind, not {len(defined)}"
+    return defined[0](name)
+
+
+def _is_task(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, TaskKind) and value is not TaskKind
+
+
+def evaluate(
+    student: nn.Module,
+    batches: Iterable[Any],
+    *,
+    num_classes: int,
+    kind: str = "classification",
+    ignore_index: int = -100,
+    window: tuple[int, int] | None = None,
+    device: str | torch.device = "cpu",
+    precision: torch.dtype | None = None,
+) -> Any:
+    """The student's scores on everything that `batches` yields.
+
+    Args:
+        student: The network, in whatever mode; it is scored in eval mode and left as it was.
+        batches: Anything with `.images` (b, c, h, w) and `.target`, as the task `kind` has it: (b,) class numbers for
+            "classification"; (b, H, W) for "segmentation", whatever the images' height and width.
+        num_classes: How many classes the student scores.
+        kind: The name of the task, or "package.module:Class".
+        ignore_index: The label of pixels that count for nothing.
+        window: (height, width) of the windows in which a segmenter sees an image; None: it sees the whole image.
+        device: Where the student is and computes.
+        precision: bfloat16 or float16 runs the student under autocast; the scores are computed in float32.
+
+    Returns:
+        `ClassificationScores`, `SegmentationScores` or what the metric of another task computes. Where
+        torch.distributed is initialized every process gives its own images, possibly none, and all get the scores of
+        all images. Where the logit of a labeled position is NaN, so are `nll` and `ece`.
+
+    Raises:
+        ValueError: for an unknown task, labels that are none of the student's, and where there is nothing to score.
+    """
+    task = find_task(kind)
+    return measure(
+        student,
+        batches,
+        task.metric(num_classes, ignore_index),
+        score=task.scorer(window),
+        device=device,
+        precision=precision,
+    )
