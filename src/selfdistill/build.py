@@ -14,8 +14,8 @@ from . import mixing
 from .config.recipe import DataPart, MixPart, Recipe, StudentPart
 from .data import (
     EvalSet,
+    LabeledDataset,
     Plan,
-    Rows,
     TrainSet,
     check,
     eval_loader,
@@ -118,7 +118,7 @@ def build(recipe: Recipe) -> Job:
     )
 
 
-def described(recipe: Recipe, task: Task, rows: Rows) -> dict[str, Any]:
+def described(recipe: Recipe, task: Task, rows: LabeledDataset) -> dict[str, Any]:
     """What student.json says of the network, its classes and its images."""
     return {
         "task": task.kind,
@@ -161,10 +161,10 @@ def refuse_other_task(recipe: Recipe, kind: type[Method]) -> None:
         raise ValueError(f"method={recipe.method.name} trains {own}, not {task}; for that there are {others}")
 
 
-def refuse_all_void(**splits: Rows | None) -> None:
+def refuse_all_void(**splits: LabeledDataset | None) -> None:
     """Raises `ValueError` for a split in which nothing is labelled."""
     for split, rows in splits.items():
-        if rows is not None and rows.all_void():
+        if rows is not None and rows.all_ignored():
             first = f"of {rows.name(0)}" if len(rows) == 1 else f"of all {len(rows)} images from {rows.name(0)} on"
             verb = "learn from" if split == "train" else "score"
             raise ValueError(f"the {split} split has no labelled pixel to {verb}: the mask {first} is void throughout")
@@ -265,7 +265,7 @@ def chosen_precision(recipe: Recipe) -> tuple[str, list[str]]:
     return precision, told
 
 
-def loader_of(rows: Rows, recipe: Recipe) -> HeldOut:
+def loader_of(rows: LabeledDataset, recipe: Recipe) -> HeldOut:
     """Batches of `rows` as the recipe's evaluation presents them."""
     return functools.partial(
         eval_loader,

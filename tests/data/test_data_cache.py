@@ -32,7 +32,7 @@ from selfdistill.data.cache import storage as kept_module
 from selfdistill.data.cache import store as cache_module
 from selfdistill.data.cache.storage import DAY, OnDisk, cache_folder
 from selfdistill.data.cache.store import Store
-from selfdistill.data.datasets.base import Rows
+from selfdistill.data.datasets.base import LabeledDataset
 from selfdistill.method import Batch
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def folder_of_the_cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Rows:
+def pictures(tmp_path_factory) -> LabeledDataset:
     """Sixteen images of several sizes and modes."""
     folder = write_classes(tmp_path_factory.mktemp("pictures"), {"a": 5, "b": 5}, size=(90, 80))
     for number in range(5, 8):
@@ -59,17 +59,17 @@ def pictures(tmp_path_factory) -> Rows:
     return opened(folder, val=str(folder)).train
 
 
-def part_of(rows: Rows, **settings) -> DataPart:
+def part_of(rows: LabeledDataset, **settings) -> DataPart:
     return resolve(DataPart(mean=[0.4] * 3, std=[0.3] * 3, channels=3, **settings), open_splits(DataPart()))
 
 
-def trained(rows: Rows, settings: dict, cache: str, *, workers: int = 0, start: int = 0) -> list[Batch]:
+def trained(rows: LabeledDataset, settings: dict, cache: str, *, workers: int = 0, start: int = 0) -> list[Batch]:
     dataset = TrainSet(rows, train_transform(part_of(rows, **settings)), seed=3, views=1, partners=2, cache=cache)
     steps = Plan(len(rows), 5, seed=3, accumulate=2).epoch(1)
     return list(train_loader(dataset, steps[start:], workers=workers, channels_last=True))
 
 
-def scored(rows: Rows, cache: str) -> list[Batch]:
+def scored(rows: LabeledDataset, cache: str) -> list[Batch]:
     dataset = EvalSet(rows, eval_transform(part_of(rows, image_size=70)), cache=cache)
     return [*eval_loader(dataset, batch_size=3), *eval_loader(dataset, batch_size=3, rank=1, world=2, workers=1)]
 
@@ -115,8 +115,8 @@ def test_evaluation_shows_the_same_from_every_cache(pictures, cache):
 @pytest.mark.parametrize("cache", CACHES)
 def test_an_image_is_decoded_once_where_it_is_kept(pictures, cache, monkeypatch):
     decoded = []
-    image = Rows.image
-    monkeypatch.setattr(Rows, "image", lambda self, i: decoded.append(i) or image(self, i))
+    image = LabeledDataset.image
+    monkeypatch.setattr(LabeledDataset, "image", lambda self, i: decoded.append(i) or image(self, i))
     dataset = TrainSet(pictures, train_transform(part_of(pictures, **SMALL)), seed=3, partners=1, cache=cache)
     for epoch in range(3):
         for _ in train_loader(dataset, Plan(len(pictures), 5, seed=3).epoch(epoch)):
@@ -219,7 +219,7 @@ def test_a_second_run_maps_the_file_of_the_first(pictures, folder_of_the_cache, 
     expected = trained(pictures, ALONE, "disk")
     (file,) = folder_of_the_cache.iterdir()
     written = file.stat().st_mtime_ns
-    monkeypatch.setattr(Rows, "image", None)
+    monkeypatch.setattr(LabeledDataset, "image", None)
     assert_same(trained(pictures, ALONE, "disk"), expected)
     assert [file] == list(folder_of_the_cache.iterdir()) and file.stat().st_mtime_ns == written
 

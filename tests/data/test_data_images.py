@@ -10,7 +10,7 @@ from helpers.images import damage, encoded, opened, write_classes, write_image, 
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import check, read_image, resolve
 from selfdistill.data.datasets import base as rows_module
-from selfdistill.data.datasets.base import over_rows, spread
+from selfdistill.data.datasets.base import evenly_spaced, map_blocks
 from selfdistill.data.datasets.image_io import read_format, to_channels
 
 
@@ -63,7 +63,7 @@ def test_a_mode_of_unknown_range_is_refused_with_its_file(tmp_path, mode):
     write_classes(tmp_path, {"a": 2, "b": 2})
     Image.new(mode, (4, 4)).save(tmp_path / "b" / "9.tif")
     with pytest.raises(ValueError, match=f"b/9.tif: mode {mode} has no safe conversion"):
-        check(opened(tmp_path).train.rows)
+        check(opened(tmp_path).train.dataset)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -131,7 +131,7 @@ def test_a_damaged_file_is_named_before_training(tmp_path, kind, message, suffix
     write_classes(tmp_path, {"a": 3, "b": 3}, suffix=suffix, size=(40, 40))
     damage(tmp_path / "b" / f"1{suffix}", kind)
     with pytest.raises(ValueError, match=f"b/1{suffix} cannot be read as an image: .*({message})") as error:
-        check(opened(tmp_path).train.rows)
+        check(opened(tmp_path).train.dataset)
     assert "\n" not in str(error.value)
 
 
@@ -140,7 +140,7 @@ def test_a_blob_in_a_table_is_named_by_its_row(tmp_path):
     good = encoded(write_image(tmp_path / "x.png"))
     file = write_parquet(tmp_path / "x.parquet", [good, good, {"bytes": b"text", "path": None}, good], [0, 1, 0, 1])
     with pytest.raises(ValueError, match="row 2 of .*x.parquet cannot be read as an image"):
-        check(opened(file).train.rows)
+        check(opened(file).train.dataset)
 
 
 def test_the_first_of_several_damaged_files_is_named_and_the_others_counted(tmp_path):
@@ -148,19 +148,19 @@ def test_the_first_of_several_damaged_files_is_named_and_the_others_counted(tmp_
     for number in (1, 2, 3):
         damage(tmp_path / "a" / f"{number}.png", "text")
     with pytest.raises(ValueError, match=r"a/1.png .*\(and 2 more such images\)"):
-        check(opened(tmp_path).train.rows)
+        check(opened(tmp_path).train.dataset)
 
 
 def test_large_sets_are_checked_by_their_headers(tmp_path, monkeypatch):
     write_classes(tmp_path, {"a": 4, "b": 4}, suffix=".jpg", size=(40, 40))
     damage(tmp_path / "a" / "1.jpg", "truncated")
     monkeypatch.setattr(rows_module, "DECODED", 7)
-    check(opened(tmp_path).train.rows)
+    check(opened(tmp_path).train.dataset)
     damage(tmp_path / "b" / "3.jpg", "text")
     with pytest.raises(ValueError, match="b/3.jpg"):
-        check(opened(tmp_path).train.rows)
+        check(opened(tmp_path).train.dataset)
     monkeypatch.setattr(rows_module, "HEADERS", 4)
-    check(opened(tmp_path).train.rows)
+    check(opened(tmp_path).train.dataset)
 
 
 def test_alpha_is_mentioned_by_the_check(tmp_path):
@@ -171,8 +171,8 @@ def test_alpha_is_mentioned_by_the_check(tmp_path):
 
 
 def test_threads_keep_the_order():
-    assert spread(7, 3) == [0, 2, 4] and spread(3, 7) == [0, 1, 2]
-    blocks = over_rows(list, range(1000))
+    assert evenly_spaced(7, 3) == [0, 2, 4] and evenly_spaced(3, 7) == [0, 1, 2]
+    blocks = map_blocks(list, range(1000))
     assert sum(blocks, []) == list(range(1000)) and len(blocks) > 1
 
 

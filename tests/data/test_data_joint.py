@@ -14,8 +14,8 @@ from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
     Draw,
     EvalSet,
+    LabeledDataset,
     Plan,
-    Rows,
     Splits,
     TrainSet,
     eval_loader,
@@ -24,7 +24,7 @@ from selfdistill.data import (
     train_loader,
     train_transform,
 )
-from selfdistill.data.transforms.image_mask import STEPS, Blur, Colour, Pair, Scale, ShortSide, default_size
+from selfdistill.data.transforms.image_mask import STEPS, Blur, Color, Pair, Scale, ShortSide, default_size
 
 STEP = 4  # shades from one column, or row, of `numbered` to the next
 
@@ -51,7 +51,7 @@ def values(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
 
 
-def resolved(rows: Rows, **settings) -> DataPart:
+def resolved(rows: LabeledDataset, **settings) -> DataPart:
     return resolve(DataPart(**settings), Splits(rows, None, None, ()), "segmentation")
 
 
@@ -180,14 +180,14 @@ def test_colours_change_in_the_image_only(name):
 
 
 def test_brightness_is_between_half_and_one_and_a_half():
-    step = Colour((4, 4), (0, 0, 0))
+    step = Color((4, 4), (0, 0, 0))
     pair = Pair(Image.new("RGB", (4, 4), (100, 100, 100)), blocks(4, 4), (4, 4))  # grey: nothing else can change it
     shades = torch.tensor([step(pair).image.getpixel((0, 0))[0] for _ in range(300)])
     assert 50 <= shades.min() < 56 and 144 < shades.max() <= 150
 
 
 def test_hue_turns_by_a_twentieth_of_its_circle_at_most():
-    step = Colour((1, 1), (0, 0, 0))
+    step = Color((1, 1), (0, 0, 0))
     pair = Pair(Image.new("RGB", (1, 1), (200, 100, 100)), blocks(1, 1), (1, 1))
     hues = torch.tensor([step(pair).image.convert("HSV").getpixel((0, 0))[0] for _ in range(200)])
     turned = torch.minimum(hues, 256 - hues) / 256
@@ -262,7 +262,7 @@ def test_everything_that_is_left_open_is_decided_from_the_images():
     assert part.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist(), abs=1e-5)
     assert part.std == pytest.approx(pixels.std(dim=(0, 2, 3), correction=0).tolist(), abs=1e-5)
     assert resolve(part, Splits(rows, None, None, ()), "segmentation") == part
-    assert resolved(Drawn((20, 30), reflectable=False)).augment == ["scale", "crop"]
+    assert resolved(Drawn((20, 30), mirrorable=False)).augment == ["scale", "crop"]
     assert resolved(rows, augment="none").augment == [] and resolved(rows, image_size=7).image_size == (7, 7)
     assert resolved(Drawn((20, 30), (30, 20))).image_size == (32, 32)
 
@@ -391,7 +391,7 @@ SIZES = [(20, 30), (24, 18), (40, 33), (16, 16), (21, 22)]
 EVERY = ["short_side", "scale", "crop", "flip", "colour", "blur"]
 
 
-def loaded(rows: Rows, workers: int = 0, seed: int = 0) -> list:
+def loaded(rows: LabeledDataset, workers: int = 0, seed: int = 0) -> list:
     dataset = TrainSet(rows, training((16, 20), EVERY), seed=seed)
     return list(train_loader(dataset, Plan(len(rows), 2, seed=0).epoch(1), workers=workers))
 

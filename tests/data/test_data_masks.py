@@ -10,10 +10,11 @@ from PIL import Image
 
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import check, open_rows, open_splits
-from selfdistill.data.datasets.base import Rows, Subset
-from selfdistill.data.datasets.mask_values import separated_colours, stored_values
-from selfdistill.data.datasets.masks import MaskRows
-from selfdistill.data.datasets.voc_cityscapes import CITY_VALUES, VOC_CLASSES
+from selfdistill.data.datasets.base import LabeledDataset, Subset
+from selfdistill.data.datasets.cityscapes import CITY_VALUES
+from selfdistill.data.datasets.mask_values import read_mask_values, separate_colors
+from selfdistill.data.datasets.masks import MaskDataset
+from selfdistill.data.datasets.voc import VOC_CLASSES
 from selfdistill.data.split import Splits
 
 VALUES = [[0, 1, 2], [2, 1, 0]]
@@ -51,13 +52,13 @@ def opened(source: Path | str, **settings) -> Splits:
     return open_splits(DataPart(source=str(source), **settings), "segmentation")
 
 
-def masks_of(rows: Rows | None) -> list[str]:
-    assert isinstance(rows, MaskRows)
+def masks_of(rows: LabeledDataset | None) -> list[str]:
+    assert isinstance(rows, MaskDataset)
     return [Path(rows.mask_name(i)).name for i in range(len(rows))]
 
 
-def the_mask(rows: Rows, i: int = 0) -> list[list[int]]:
-    assert isinstance(rows, MaskRows)
+def the_mask(rows: LabeledDataset, i: int = 0) -> list[list[int]]:
+    assert isinstance(rows, MaskDataset)
     mask = rows.mask(i)
     assert mask.dtype == torch.int64
     return mask.tolist()
@@ -80,35 +81,35 @@ def test_masks_are_read_by_their_numbers_in_every_mode(pixels, mode):
     mask = Image.fromarray(pixels)
     if mode == "P":
         mask.putpalette([7, 7, 7, 0, 0, 0, 9, 9, 9])  # neither ascending nor in the order of the values
-    assert mask.mode == mode and stored_values(mask, {}).tolist() == VALUES
+    assert mask.mode == mode and read_mask_values(mask, {}).tolist() == VALUES
 
 
 def test_a_mask_of_single_bits_holds_0_and_1():
-    assert stored_values(Image.fromarray(np.array([[True, False]])), {}).tolist() == [[1, 0]]
+    assert read_mask_values(Image.fromarray(np.array([[True, False]])), {}).tolist() == [[1, 0]]
 
 
 def test_16_bit_masks_keep_values_beyond_255(folder):
     write_mask(folder / "masks" / "0.png", [[0, 1, 300], [0, 0, 0]], np.uint16)
-    rows = opened(folder, void=[300]).train.rows
+    rows = opened(folder, void=[300]).train.dataset
     assert the_mask(rows) == [[0, 1, -100], [0, 0, 0]] and rows.classes == ("0", "1", "2")
 
 
 def test_colours_are_read_by_a_palette():
     colours = {0: (0, 0, 0), 1: RED, 5: BLUE}
     pixels = np.array([[RED, BLUE], [(0, 0, 0), RED]], dtype=np.uint8)
-    assert stored_values(Image.fromarray(pixels), colours).tolist() == [[1, 5], [0, 1]]
-    assert stored_values(Image.fromarray(pixels).convert("RGBA"), colours).tolist() == [[1, 5], [0, 1]]
+    assert read_mask_values(Image.fromarray(pixels), colours).tolist() == [[1, 5], [0, 1]]
+    assert read_mask_values(Image.fromarray(pixels).convert("RGBA"), colours).tolist() == [[1, 5], [0, 1]]
     pixels[1, 1] = (0, 3, 250)
-    with pytest.raises(ValueError, match=r"holds the colour \(0, 3, 250\), .* nearest in it is \(0, 0, 255\)"):
-        stored_values(Image.fromarray(pixels), colours)
-    with pytest.raises(ValueError, match="is in colour; name what its colours mean with data.palette"):
-        stored_values(Image.fromarray(pixels), {})
+    with pytest.raises(ValueError, match=r"holds the color \(0, 3, 250\), .* nearest in it is \(0, 0, 255\)"):
+        read_mask_values(Image.fromarray(pixels), colours)
+    with pytest.raises(ValueError, match="is in color; name what its colors mean with data.palette"):
+        read_mask_values(Image.fromarray(pixels), {})
 
 
 def test_a_palette_of_greys_reads_grey_masks():
     mask = Image.fromarray(np.array([[0, 255]], dtype=np.uint8))
-    assert stored_values(mask, {0: (255, 255, 255), 1: (0, 0, 0)}).tolist() == [[1, 0]]
-    assert stored_values(mask, {0: (255, 0, 255), 1: (0, 0, 0)}).tolist() == [[0, 255]]
+    assert read_mask_values(mask, {0: (255, 255, 255), 1: (0, 0, 0)}).tolist() == [[1, 0]]
+    assert read_mask_values(mask, {0: (255, 0, 255), 1: (0, 0, 0)}).tolist() == [[0, 255]]
 
 
 def test_a_jpeg_is_no_mask(folder):
@@ -125,7 +126,7 @@ def test_values_without_names_count_from_0_to_the_largest(folder):
     write_mask(folder / "masks" / "3.png", [[0, 4, 255], [0, 0, 0]])
     train, val, _, notes = opened(folder)
     assert train.classes == val.classes == ("0", "1", "2", "3", "4") and train.values == (0, 1, 2, 3, 4)
-    assert the_mask(train.rows, 3) == [[0, 4, -100], [0, 0, 0]]
+    assert the_mask(train.dataset, 3) == [[0, 4, -100], [0, 0, 0]]
     assert "20 % of the images of" in notes[0] and "1 of 5 images" in notes[0]
 
 
@@ -147,21 +148,21 @@ def test_names_of_nothing_are_void_but_the_background_is_a_class(folder, name):
 
 def test_255_is_void_unless_it_has_a_name(folder):
     write_mask(folder / "masks" / "0.png", [[0, 1, 255], [0, 0, 0]])
-    assert the_mask(opened(folder).train.rows)[0] == [0, 1, -100]
+    assert the_mask(opened(folder).train.dataset)[0] == [0, 1, -100]
     named = opened(folder, classes=[str(k) for k in range(256)]).train
-    assert the_mask(named.rows)[0] == [0, 1, 255]
+    assert the_mask(named.dataset)[0] == [0, 1, 255]
 
 
 def test_what_data_void_says_replaces_the_usual(folder):
     write_mask(folder / "masks" / "4.png", [[0, 1, 255], [0, 0, 0]])
     with pytest.raises(ValueError, match=r"masks/4.png holds the value 255, .* \(values 0, 2\) nor void \(1\)"):
-        check(opened(folder, classes=["a", "b", "c"], void=[1]).train.rows)
+        check(opened(folder, classes=["a", "b", "c"], void=[1]).train.dataset)
 
 
 def test_a_value_without_a_meaning_names_its_file_up_front_and_when_read(folder):
     write_mask(folder / "masks" / "1.png", [[0, 7, 1], [0, 0, 0]])
     write_mask(folder / "masks" / "3.png", [[0, 9, 1], [0, 0, 0]])
-    rows = opened(folder, classes=["a", "b", "c"]).train.rows
+    rows = opened(folder, classes=["a", "b", "c"]).train.dataset
     message = r"masks/1.png holds the value 7, .* \(values 0 to 2\) nor void \(255\)"
     with pytest.raises(ValueError, match=message + r".* \(and 1 more such images\)"):
         check(rows)
@@ -173,7 +174,7 @@ def test_a_negative_value_may_be_void_and_values_beyond_the_table_are_none_for_i
     for number in range(5):
         (folder / "masks" / f"{number}.png").unlink()
         write_mask(folder / "masks" / f"{number}.tif", [[0, -1, 1], [2, 700 if number == 4 else 0, 0]], np.int32)
-    rows = opened(folder, classes=["a", "b", "c"], void=[-1]).train.rows
+    rows = opened(folder, classes=["a", "b", "c"], void=[-1]).train.dataset
     assert the_mask(rows) == [[0, -100, 1], [2, 0, 0]]
     with pytest.raises(ValueError, match="masks/4.tif holds the value 700"):
         rows.mask(4)
@@ -184,7 +185,7 @@ def test_a_value_beyond_the_table_is_no_class(folder, kind, value):
     (folder / "masks" / "1.png").unlink()
     write_mask(folder / "masks" / "1.tif", [[0, value, 1], [0, 0, 0]], kind)
     with pytest.raises(ValueError, match=f"holds the value {value}"):
-        opened(folder, classes=["a", "b", "c"]).train.rows.mask(1)
+        opened(folder, classes=["a", "b", "c"]).train.dataset.mask(1)
 
 
 @pytest.mark.parametrize(
@@ -236,19 +237,19 @@ def test_a_palette_beside_the_data_names_the_colours(tmp_path, file, text):
     write_pairs(tmp_path / "images", tmp_path / "masks", values=[[RED, BLUE, (0, 0, 0)]] * 2)
     (tmp_path / file).write_text(text)
     rows = opened(tmp_path, palette=str(tmp_path / file) if file == "mine.csv" else None).train
-    assert rows.classes == ("red thing", "blue thing") and rows.values == (1, 2) and rows.colours == (RED, BLUE)
+    assert rows.classes == ("red thing", "blue thing") and rows.values == (1, 2) and rows.colors == (RED, BLUE)
     assert the_mask(rows) == [[0, 1, -100]] * 2 and check(rows) == ()
     write_mask(tmp_path / "masks" / "2.png", [[(255, 0, 9)] * 3] * 2)
-    with pytest.raises(ValueError, match=r"masks/2.png holds the colour \(255, 0, 9\)"):
-        check(opened(tmp_path, palette=str(tmp_path / file)).train.rows)
+    with pytest.raises(ValueError, match=r"masks/2.png holds the color \(255, 0, 9\)"):
+        check(opened(tmp_path, palette=str(tmp_path / file)).train.dataset)
 
 
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
         ("class_dict.csv", "name,r,g\nx,1,2\n", "class_dict.csv has the columns name, r, g; a palette has"),
-        ("class_dict.csv", "name,r,g,b\nx,1,2,256\n", "line 2 of .*class_dict.csv is no name with a colour"),
-        ("class_dict.csv", "name,r,g,b\nx,1,2,3\ny,1,2,3\n", "line 3 of .* has the colour .* of a line above"),
+        ("class_dict.csv", "name,r,g,b\nx,1,2,256\n", "line 2 of .*class_dict.csv is no name with a color"),
+        ("class_dict.csv", "name,r,g,b\nx,1,2,3\ny,1,2,3\n", "line 3 of .* has the color .* of a line above"),
         ("label_colors.txt", "1 2 3 x\n1 2\n", "line 2 of .*label_colors.txt is no name"),
         ("classes.txt", "a\n\nb\n", "line 2 of .*classes.txt is empty; it must name the class of value 1"),
         ("labels.txt", "\xff\xfe", "labels.txt cannot be read as text"),
@@ -281,12 +282,12 @@ def test_holding_out_and_limiting_share_images_not_classes(folder):
     assert not set(masks_of(train)) & set(masks_of(val)) and masks_of(train) == sorted(masks_of(train))
     assert masks_of(opened(folder, val_fraction=0.4).val) == masks_of(val)
     assert len({tuple(masks_of(opened(folder, val_fraction=0.4, split_seed=seed).val)) for seed in range(5)}) > 1
-    assert train.name(0) == train.rows.name(int(train.indices[0]))
+    assert train.name(0) == train.dataset.name(int(train.indices[0]))
 
 
 def test_classes_without_a_pixel_and_masks_without_a_class_are_mentioned(folder):
     write_mask(folder / "masks" / "2.png", [[255] * 3] * 2)
-    rows = opened(folder, classes=["a", "b", "c", "d"]).train.rows
+    rows = opened(folder, classes=["a", "b", "c", "d"]).train.dataset
     assert rows.counts().tolist() == [4, 4, 4, 0]
     missing, void = check(rows)
     assert "none of the 5 masks" in missing and missing.endswith("pixel of the class 'd'")
@@ -295,7 +296,7 @@ def test_classes_without_a_pixel_and_masks_without_a_class_are_mentioned(folder)
 
 def test_a_mask_of_another_size_names_both_files(folder):
     write_mask(folder / "masks" / "2.png", [[0, 1], [2, 0]])
-    rows = opened(folder, classes=["a", "b", "c"]).train.rows
+    rows = opened(folder, classes=["a", "b", "c"]).train.dataset
     message = r"masks/2.png is 2x2 pixels large, and its image .*images/2.jpg 3x2"
     for read in (check, lambda rows: rows.mask(2)):
         with pytest.raises(ValueError, match=message):
@@ -306,10 +307,10 @@ def test_large_sets_are_checked_by_their_headers(folder, monkeypatch):
     monkeypatch.setattr("selfdistill.data.datasets.base.DECODED", 2)
     monkeypatch.setattr("selfdistill.data.datasets.masks.DECODED", 2)
     write_mask(folder / "masks" / "1.png", [[0, 7, 1], [0, 0, 0]])
-    assert check(opened(folder, classes=["a", "b", "c"]).train.rows) == ()  # values are seen when they are needed
+    assert check(opened(folder, classes=["a", "b", "c"]).train.dataset) == ()  # values are seen when they are needed
     write_mask(folder / "masks" / "2.png", [[0, 1], [2, 0]])
     with pytest.raises(ValueError, match="masks/2.png is 2x2"):
-        check(opened(folder, classes=["a", "b", "c"]).train.rows)
+        check(opened(folder, classes=["a", "b", "c"]).train.dataset)
 
 
 def test_a_mask_belongs_to_the_turned_image(folder):
@@ -337,7 +338,7 @@ def test_settings_read_the_same_masks_in_the_same_way(folder):
     assert rows.settings() == {"classes": ["unlabeled", "cat", "dog"], "void": [0, 255]}
     (folder / "classes.txt").unlink()
     again = opened(folder, **rows.settings()).train
-    assert again.legend == rows.legend and again.settings() == rows.settings()
+    assert again.label_map == rows.label_map and again.settings() == rows.settings()
 
 
 def test_settings_fit_the_palette_that_they_were_read_by(tmp_path):
@@ -345,23 +346,23 @@ def test_settings_fit_the_palette_that_they_were_read_by(tmp_path):
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nred,255,0,0\nblue,0,0,255\nVoid,0,0,0\n")
     rows = opened(tmp_path).train
     assert rows.settings() == {"classes": ["red", "blue", "Void"], "void": [2, 255]}
-    assert opened(tmp_path, **rows.settings()).train.legend == rows.legend
-    with pytest.raises(ValueError, match="data.classes has 2 names, and the palette 3 colours"):
+    assert opened(tmp_path, **rows.settings()).train.label_map == rows.label_map
+    with pytest.raises(ValueError, match="data.classes has 2 names, and the palette 3 colors"):
         opened(tmp_path, classes=["a", "b"])
 
 
 def test_colours_come_from_the_masks_palettes_or_are_far_apart(folder):
-    assert opened(folder).train.colours == separated_colours(3)
+    assert opened(folder).train.colors == separate_colors(3)
     mask = Image.fromarray(np.array(VALUES, dtype=np.uint8))
     mask.putpalette([0, 0, 0, *RED, *BLUE])
     for number in range(5):
         mask.save(folder / "masks" / f"{number}.png")
-    assert opened(folder, void=[0]).train.colours == (RED, BLUE)
+    assert opened(folder, void=[0]).train.colors == (RED, BLUE)
 
 
 @pytest.mark.parametrize("count", [1, 21, 150, 300])
 def test_default_colours_differ(count):
-    colours = np.array(separated_colours(count))
+    colours = np.array(separate_colors(count))
     distance = np.abs(colours[:, None] - colours).max(axis=2) + 999 * np.eye(count)
     assert len(colours) == count and distance.min() >= (51 if count < 216 else 42)
 
@@ -409,11 +410,11 @@ def test_a_class_that_training_does_not_know_is_an_error_where_it_has_pixels(fol
 
 
 def test_masks_may_all_be_void(folder):
-    assert not opened(folder).train.all_void()
+    assert not opened(folder).train.all_ignored()
     for number in range(5):
         write_mask(folder / "masks" / f"{number}.png", [[2] * 3] * 2)
-    assert not opened(folder, classes=["a", "b", "c"]).train.all_void()
-    assert opened(folder, classes=["a", "b"], void=[2]).train.all_void()
+    assert not opened(folder, classes=["a", "b", "c"]).train.all_ignored()
+    assert opened(folder, classes=["a", "b"], void=[2]).train.all_ignored()
 
 
 # folders
@@ -449,7 +450,7 @@ def test_ade20k_says_training_and_validation_and_names_its_objects(tmp_path):
 @pytest.mark.parametrize("end", ["_mask.png", "_L.png", "_label.png", ".tif"])
 def test_a_mask_may_be_marked_as_one(tmp_path, end):
     write_pairs(tmp_path / "images" / "a", tmp_path / "masks" / "a", end=end)
-    rows = opened(tmp_path).train.rows
+    rows = opened(tmp_path).train.dataset
     assert masks_of(rows) == [f"{k}{end}" for k in range(4)] and rows.key(0) == "images/a/0.jpg"
 
 
@@ -565,7 +566,9 @@ def test_cityscapes_has_19_classes_whichever_masks_there_are(tmp_path):
     assert the_mask(train) == the_mask(val) == [[0, 18, -100], [13, 1, -100]] and train.values[:3] == (7, 8, 11)
     assert test is None and "the test split has no labels" in notes[0]
     again = opened(tmp_path, **train.settings())
-    assert again.train.legend[:3] == train.legend[:3]
+    labels = train.label_map
+    assert (again.train.label_map.classes, again.train.label_map.index) == (labels.classes, labels.index)
+    assert again.train.label_map.palette == labels.palette == {}
     for split in ("train", "val"):
         write_city(tmp_path, split, [[0, 18, 255], [13, 1, 255]], "labelTrainIds")
     train, *_ = opened(tmp_path)
@@ -588,7 +591,7 @@ def test_a_csv_names_images_and_masks(folder, header):
 def test_json_lines_name_the_mask_column(folder):
     lines = [json.dumps({"image": f"images/{k}.jpg", "label": "x", "truth": f"masks/{k}.png"}) for k in range(4)]
     (folder / "all.jsonl").write_text("\n".join(lines))
-    assert masks_of(opened(folder / "all.jsonl", label_column="truth").train.rows) == [f"{k}.png" for k in range(4)]
+    assert masks_of(opened(folder / "all.jsonl", label_column="truth").train.dataset) == [f"{k}.png" for k in range(4)]
     with pytest.raises(ValueError, match="line 1 of .*all.jsonl names .*/x, which does not exist"):
         opened(folder / "all.jsonl")
 

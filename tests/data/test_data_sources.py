@@ -12,10 +12,10 @@ from PIL import Image
 
 from helpers.images import encoded, opened, write_classes, write_image, write_parquet
 from selfdistill.config.recipe import DataPart
-from selfdistill.data import Rows, check, open_rows, open_splits, resolve
+from selfdistill.data import LabeledDataset, check, open_rows, open_splits, resolve
 
 
-def names(rows: Rows | None) -> list[str]:
+def names(rows: LabeledDataset | None) -> list[str]:
     assert rows is not None
     return [
         os.path.basename(os.path.dirname(rows.name(i))) + "/" + os.path.basename(rows.name(i)) for i in range(len(rows))
@@ -38,7 +38,7 @@ def write_outside(path: Path, images: list, labels: list, features) -> Path:
 def test_digits_need_nothing_and_are_shared_out_evenly_by_class():
     train, val, test, notes = open_splits(DataPart())
     assert (len(train), len(val), test) == (1438, 359, None)
-    assert train.classes == tuple("0123456789") and not train.reflectable
+    assert train.classes == tuple("0123456789") and not train.mirrorable
     held = val.counts() / (val.counts() + train.counts())
     assert ((held - 0.2).abs() < 0.01).all()
     assert len(notes) == 1 and "20 %" in notes[0] and "359 of 1797" in notes[0]
@@ -311,7 +311,7 @@ def test_parquet_labels_are_checked_by_row(tmp_path, blobs, features):
     with pytest.raises(ValueError, match="row 2 of .*x.parquet has no label"):
         opened(write_parquet(tmp_path / "x.parquet", blobs[:4], [0, 1, None, 1], features))
     with pytest.raises(ValueError, match="row 1 of .*x.parquet holds no image"):
-        check(opened(write_parquet(tmp_path / "x.parquet", [blobs[0], None, *blobs[2:4]], [0, 0, 1, 1])).train.rows)
+        check(opened(write_parquet(tmp_path / "x.parquet", [blobs[0], None, *blobs[2:4]], [0, 0, 1, 1])).train.dataset)
     with pytest.raises(ValueError, match="row 1 of .* has label 2, out of range for the 2 classes 'ant', 'bee'"):
         opened(write_outside(tmp_path / "x.parquet", blobs[:4], [0, 2, 0, 1], features))
     with pytest.raises(ValueError, match="column 'image' of .*x.parquet holds .*int64.*, not encoded images"):
@@ -337,7 +337,7 @@ def test_several_label_columns_must_be_chosen_from(tmp_path, blobs):
     with pytest.raises(ValueError, match="fine_label, coarse_label; choose one with data.label_column"):
         opened(tmp_path / "x.parquet")
     splits = opened(tmp_path / "x.parquet", label_column="coarse_label", val_fraction=0.25)
-    assert splits.train.rows.labels.tolist() == [0, 0, 1, 1] * 2
+    assert splits.train.dataset.labels.tolist() == [0, 0, 1, 1] * 2
 
 
 def test_segmentation_masks_are_no_labels(tmp_path, blobs):
@@ -384,8 +384,8 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes())
 
 
-@pytest.mark.parametrize(("name", "reflectable"), [("MNIST", False), ("FashionMNIST", True)])
-def test_a_torchvision_set_opens_from_its_files(tmp_path, name, reflectable):
+@pytest.mark.parametrize(("name", "mirrorable"), [("MNIST", False), ("FashionMNIST", True)])
+def test_a_torchvision_set_opens_from_its_files(tmp_path, name, mirrorable):
     dice = np.random.default_rng(0)
     for prefix, count in (("train", 40), ("t10k", 10)):
         pixels = dice.integers(0, 256, (count, 28, 28), dtype=np.uint8)
@@ -395,8 +395,8 @@ def test_a_torchvision_set_opens_from_its_files(tmp_path, name, reflectable):
     splits = open_splits(part)
     assert (len(splits.train), splits.val, len(splits.test)) == (40, None, 10)
     assert np.array_equal(np.asarray(splits.test.image(9)), pixels[9]) and len(splits.train.classes) == 10
-    assert splits.train.reflectable == reflectable
-    assert resolve(part, splits).augment == (["crop", "flip"] if reflectable else ["crop"])
+    assert splits.train.mirrorable == mirrorable
+    assert resolve(part, splits).augment == (["crop", "flip"] if mirrorable else ["crop"])
 
 
 NO_FILES = ("CIFAR10", "CIFAR100", "MNIST", "SVHN", "STL10", "Flowers102", "Food101", "DTD", "EuroSAT", "Imagenette")

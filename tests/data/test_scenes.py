@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from selfdistill.config.recipe import DataPart
-from selfdistill.data import MaskRows, Splits, check, open_splits
+from selfdistill.data import MaskDataset, Splits, check, open_splits
 from selfdistill.data.datasets.scenes import CLASSES, CONTRAST, SHARES, Scenes, digits_of
 
 BRIGHTNESS = (0.3, 0.6, 0.1)  # of red, green, blue
@@ -18,15 +18,15 @@ def splits() -> Splits:
     return open_splits(DataPart(source="scenes"), "segmentation")
 
 
-def masks(rows: MaskRows, most: int = 80) -> np.ndarray:
-    return np.stack([rows.stored(i) for i in range(most)])
+def masks(rows: MaskDataset, most: int = 80) -> np.ndarray:
+    return np.stack([rows.mask_values(i) for i in range(most)])
 
 
 def test_scenes_need_nothing_and_have_their_own_splits(splits):
     train, val, test, notes = splits
     assert (len(train), len(val), len(test)) == (400, 80, 120) and notes == ()
     assert train.classes == CLASSES == ("ground", *(f"digit {k}" for k in range(10))) and train.values == (*range(11),)
-    assert not train.reflectable and (train.image(0).size, train.image(0).mode) == ((64, 64), "RGB")
+    assert not train.mirrorable and (train.image(0).size, train.image(0).mode) == ((64, 64), "RGB")
     assert check(val) == () and train.mask(0).shape == (64, 64)
 
 
@@ -41,7 +41,7 @@ def test_no_digit_is_in_two_splits():
 def test_a_scene_is_the_same_on_every_machine(splits):
     digest = hashlib.sha256()
     for i in (0, 7):
-        digest.update(splits.train.image(i).tobytes() + splits.train.stored(i).tobytes())
+        digest.update(splits.train.image(i).tobytes() + splits.train.mask_values(i).tobytes())
     assert digest.hexdigest()[:16] == "00d26f9ff2fe243b"
 
 
@@ -75,7 +75,7 @@ def test_a_rim_of_one_pixel_parts_about_half_of_the_digits_from_the_ground(split
 def test_ink_can_be_told_from_the_ground(splits):
     rows = splits.val
     for i in range(20):
-        pixels, values = np.asarray(rows.image(i)).astype(int), rows.stored(i)
+        pixels, values = np.asarray(rows.image(i)).astype(int), rows.mask_values(i)
         ground = np.median(pixels[values == 0] @ BRIGHTNESS)
         parts, count = ndimage.label((values > 0) & (values < 255), np.ones((3, 3)))
         for part in range(1, count + 1):

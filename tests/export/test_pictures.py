@@ -6,14 +6,14 @@ import torch
 from PIL import Image
 
 from selfdistill.data.datasets.image_io import read_image
-from selfdistill.data.datasets.masks import stored_values
+from selfdistill.data.datasets.masks import read_mask_values
 from selfdistill.export.masks import key, overlay, write_mask
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 def read(path):
-    return torch.from_numpy(stored_values(read_image(str(path)), {}).astype(np.int64))
+    return torch.from_numpy(read_mask_values(read_image(str(path)), {}).astype(np.int64))
 
 
 def test_a_mask_is_read_back_with_the_values_and_colours_it_was_written_with(tmp_path):

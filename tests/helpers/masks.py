@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from selfdistill.data import (
-    Rows,
+    LabeledDataset,
 )
 
 VOID = -100
@@ -21,14 +21,14 @@ def blocks(height: int, width: int) -> torch.Tensor:
     return labels[: height * width].view(height, width)
 
 
-class Drawn(Rows):
+class Drawn(LabeledDataset):
     """Noise images with masks, in memory, of the given (height, width)."""
 
-    def __init__(self, *sizes: tuple[int, int], reflectable: bool = True) -> None:
+    def __init__(self, *sizes: tuple[int, int], mirrorable: bool = True) -> None:
         self.images = [noise(*size, seed=number) for number, size in enumerate(sizes)]
         self.masks = [blocks(*size) for size in sizes]
         self.classes, self.labels = ("sky", "road", "car"), torch.zeros(len(sizes), dtype=torch.int64)
-        self.reflectable = reflectable
+        self.mirrorable = mirrorable
 
     def source(self, i):
         return self.images[i]
@@ -37,7 +37,7 @@ class Drawn(Rows):
         return f"scene {i}"
 
     def shown(self, i, transform):
-        with self.named(i):
+        with self.naming_errors(i):
             return transform(self.images[i], self.masks[i])
 
     def settings(self):

@@ -13,7 +13,7 @@ from ..config.files import dump_commented
 from ..config.part import flatten, list_settings
 from ..config.read import change, read
 from ..config.recipe import DataPart, MethodPart, Recipe
-from ..data import Draw, EvalSet, Rows, eval_loader, eval_transform, open_rows, open_splits, window
+from ..data import Draw, EvalSet, LabeledDataset, eval_loader, eval_transform, open_rows, open_splits, window
 from ..errors import nearest, reason
 from ..features.extractor import Taps
 from ..features.modes import set_mode
@@ -215,7 +215,7 @@ def plain(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
     return without_nan(values)
 
 
-def held_out_rows(part: DataPart, kind: str) -> Rows:
+def held_out_rows(part: DataPart, kind: str) -> LabeledDataset:
     """The rows that training was scored on."""
     splits = open_splits(part, kind)
     rows = splits.val if splits.val is not None else splits.test

@@ -1,9 +1,9 @@
 """Images with labels or masks, of any origin -> batches: where they lie, how they are split, augmented and stacked."""
 
 from .dataset import EvalSet, TrainSet
-from .datasets.base import Rows
+from .datasets.base import LabeledDataset
 from .datasets.image_io import read_image
-from .datasets.masks import MaskRows
+from .datasets.masks import MaskDataset
 from .defaults import resolve
 from .loader import eval_loader, train_loader
 from .sampler import Draw, Plan
@@ -14,9 +14,9 @@ from .transforms.names import eval_transform, train_transform
 __all__ = [
     "Draw",
     "EvalSet",
-    "MaskRows",
+    "MaskDataset",
     "Plan",
-    "Rows",
+    "LabeledDataset",
     "Splits",
     "TrainSet",
     "check",

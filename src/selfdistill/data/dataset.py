@@ -12,14 +12,14 @@ from torch.utils.data import Dataset
 
 from ..method import Batch
 from .cache.store import Store
-from .datasets.base import Rows
+from .datasets.base import LabeledDataset
 from .random.keys import below, keys_from, uniform
 from .random.seeds import derive, private_generators
 from .sampler import Draw
 from .transforms.base import Stages
 
 AUGMENT, PARTNER, CHOICE = 2, 3, 4  # what a seed is for; 1 is the order of `Plan`
-Transform = Callable[..., Any]  # from what `Rows.shown` gives it: the image, and the mask where there is one
+Transform = Callable[..., Any]  # from what `LabeledDataset.shown` gives it: the image, and the mask where there is one
 
 
 class Loaded(NamedTuple):
@@ -53,7 +53,7 @@ class Whole(Stages):
 class RowSet(ABC, Dataset[Batch]):
     """Rows as a transform presents them, in its stages."""
 
-    def __init__(self, rows: Rows, transform: Transform | Stages, cache: str) -> None:
+    def __init__(self, rows: LabeledDataset, transform: Transform | Stages, cache: str) -> None:
         self.rows = rows
         self.stages: Stages = transform if isinstance(transform, Stages) else Whole(transform)
         self.store = Store(rows, self.stages, cache)
@@ -99,7 +99,14 @@ class TrainSet(RowSet):
     """
 
     def __init__(
-        self, rows: Rows, transform: Transform, *, seed: int, views: int = 0, partners: int = 0, cache: str = "none"
+        self,
+        rows: LabeledDataset,
+        transform: Transform,
+        *,
+        seed: int,
+        views: int = 0,
+        partners: int = 0,
+        cache: str = "none",
     ) -> None:
         super().__init__(rows, transform, cache)
         self.seed, self.views, self.partners = seed, views, partners
@@ -178,7 +185,7 @@ class TrainSet(RowSet):
 class EvalSet(RowSet):
     """Rows as evaluation shows them, always the same."""
 
-    def __init__(self, rows: Rows, transform: Transform, *, cache: str = "none") -> None:
+    def __init__(self, rows: LabeledDataset, transform: Transform, *, cache: str = "none") -> None:
         super().__init__(rows, transform, cache)
 
     def pictures(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "1 b"]:

@@ -7,16 +7,16 @@ import numpy as np
 from PIL import Image
 
 from ..config.recipe import DataPart
-from .datasets.base import Rows, Subset, over_rows, spread, threads_for
-from .datasets.image_io import GREY, to_channels
+from .datasets.base import LabeledDataset, Subset, count_threads, evenly_spaced, map_blocks
+from .datasets.image_io import GRAY, to_channels
 from .split import VAL_FRACTION, Splits
-from .transforms import image_mask as joint
+from .transforms import image_mask
 from .transforms import names as augment
 from .transforms.names import DEFAULT_SIZE
-from .transforms.pipeline import Middle, is_small
+from .transforms.pipeline import CenterCrop, is_small
 
 STATISTICS = {True: 10_000, False: 2_000}  # small images, larger ones: rows that mean and std are computed from
-JOINT_STATISTICS = 500  # the same of images with masks, which are shown whole
+MASK_STATISTICS = 500  # the same of images with masks, which are shown whole
 
 Size = tuple[int, int]  # height, width
 Show = Callable[[Image.Image], Image.Image]
@@ -25,7 +25,7 @@ Show = Callable[[Image.Image], Image.Image]
 def resolve(part: DataPart, splits: Splits, kind: str = "classification") -> DataPart:
     """`part` with everything decided that it leaves open, from the training images, for a kind of task.
 
-    Channels: 1 where all images are grey, else 3 (alpha is used only where 4 are asked for). A resolved part stays as
+    Channels: 1 where all images are gray, else 3 (alpha is used only where 4 are asked for). A resolved part stays as
     it is. Further, for classification:
 
     Size: the images' own where all agree and no side exceeds 64, else 224. `mean` and `std`: over all pixels of 10,000
@@ -41,8 +41,8 @@ def resolve(part: DataPart, splits: Splits, kind: str = "classification") -> Dat
     values = part.model_dump()
     formats = splits.train.formats if part.image_size is None or part.channels is None else frozenset()
     values["image_size"] = size = _size(part, {(found.height, found.width) for found in formats}, choice)
-    values["channels"] = channels = part.channels or (1 if all(found.mode in GREY for found in formats) else 3)
-    values["augment"] = choice.names(part.augment, size, splits.train.reflectable)
+    values["channels"] = channels = part.channels or (1 if all(found.mode in GRAY for found in formats) else 3)
+    values["augment"] = choice.names(part.augment, size, splits.train.mirrorable)
     choice.check(values["augment"], size, channels)  # unknown names and callables are refused here
     _check_statistics(part, channels)
     if part.mean is None or part.std is None:
@@ -68,24 +68,24 @@ def _own_or_usual(part: DataPart, sizes: set[Size]) -> Size:
 
 
 def _middles(part: DataPart, size: Size) -> tuple[Show, int]:
-    return Middle(size), STATISTICS[is_small(size)]
+    return CenterCrop(size), STATISTICS[is_small(size)]
 
 
 def _of_crops(part: DataPart, sizes: set[Size]) -> Size:
-    return joint.default_size(sizes, part.short_side)
+    return image_mask.default_size(sizes, part.short_side)
 
 
-def _check_joint(names: list[str], size: Size, channels: int) -> object:
-    return joint.steps_of(names, size, [0.0] * channels)
+def _check_image_mask(names: list[str], size: Size, channels: int) -> object:
+    return image_mask.steps_of(names, size, [0.0] * channels)
 
 
 def _wholes(part: DataPart, size: Size) -> tuple[Show, int]:
-    return lambda image: joint.evaluated(image, part.short_side), JOINT_STATISTICS
+    return lambda image: image_mask.evaluated(image, part.short_side), MASK_STATISTICS
 
 
 CHOICES = {
     "classification": Choice(_own_or_usual, augment.augmentation_names, augment.steps_of, _middles),
-    "segmentation": Choice(_of_crops, joint.augmentation_names, _check_joint, _wholes),
+    "segmentation": Choice(_of_crops, image_mask.augmentation_names, _check_image_mask, _wholes),
 }
 OF_MASKS = ("classes", "void", "palette", "short_side", "window")  # settings without effect on labels of whole images
 
@@ -105,7 +105,7 @@ def _size(part: DataPart, sizes: set[Size], choice: Choice) -> Size:
 def _is_held_out(splits: Splits) -> bool:
     """Whether validation and training rows are parts of the same set."""
     train, val = splits.train, splits.val
-    return isinstance(train, Subset) and isinstance(val, Subset) and train.rows is val.rows
+    return isinstance(train, Subset) and isinstance(val, Subset) and train.dataset is val.dataset
 
 
 def _check_statistics(part: DataPart, channels: int) -> None:
@@ -118,7 +118,7 @@ def _check_statistics(part: DataPart, channels: int) -> None:
             raise ValueError(f"data.{name}={values} is not of values in [0, 1]; divide by 255")
 
 
-def statistics(rows: Rows, channels: int, show: Show, most: int) -> tuple[list[float], list[float]]:
+def statistics(rows: LabeledDataset, channels: int, show: Show, most: int) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over all pixels of `most` images at most, of values in [0, 1].
 
     Exact: 8-bit values are counted, so that order and threads cannot change the result. A constant channel has std 1.
@@ -131,7 +131,7 @@ def statistics(rows: Rows, channels: int, show: Show, most: int) -> tuple[list[f
             counts += [np.bincount(pixels[:, k], minlength=256) for k in range(channels)]
         return counts
 
-    counts = sum(over_rows(count, spread(len(rows), most), threads=threads_for(rows)))
+    counts = sum(map_blocks(count, evenly_spaced(len(rows), most), threads=count_threads(rows)))
     values = np.arange(256) / 255
     shares = counts / counts.sum(axis=1, keepdims=True)
     mean = shares @ values

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 
 from ..config.recipe import DataPart
-from .datasets.base import Rows, Subset
+from .datasets.base import LabeledDataset, Subset
 from .datasets.image_io import ALPHA
-from .datasets.labels import align, shortened
+from .datasets.labels import align, shorten
 from .datasets.registry import open_source
-from .datasets.splits import Found, split_of
+from .datasets.splits import DatasetSplits, split_of
 from .random.seeds import generator
 
 VAL_FRACTION = 0.2  # held out where the source has no other split
@@ -21,9 +21,9 @@ HOLD_OUT = 5  # what a seed is for
 class Splits(NamedTuple):
     """What to train on and to judge by, with sentences to show to the user."""
 
-    train: Rows
-    val: Rows | None
-    test: Rows | None
+    train: LabeledDataset
+    val: LabeledDataset | None
+    test: LabeledDataset | None
     notes: tuple[str, ...]
 
 
@@ -51,7 +51,7 @@ def open_splits(part: DataPart, kind: str = "classification") -> Splits:
     return Splits(train, val, test, (*found.notes, *notes, *_missing_classes(part.source, val=val, test=test)))
 
 
-def open_rows(part: DataPart, source: str, classes: Sequence[str], kind: str = "classification") -> Rows:
+def open_rows(part: DataPart, source: str, classes: Sequence[str], kind: str = "classification") -> LabeledDataset:
     """All labelled images of `source`, numbered by `classes`: its validation split, else its test split, else all.
 
     For validation on another source, and for scoring a trained network on one.
@@ -63,7 +63,7 @@ def open_rows(part: DataPart, source: str, classes: Sequence[str], kind: str = "
     return align(rows, tuple(classes))
 
 
-def _trainable(part: DataPart, found: Found) -> Rows:
+def _trainable(part: DataPart, found: DatasetSplits) -> LabeledDataset:
     if "train" not in found.splits:
         there = ", ".join(found.splits) or "none"
         raise ValueError(f"{part.source} has no labelled split called train to learn from; it has: {there}")
@@ -77,14 +77,16 @@ def _trainable(part: DataPart, found: Found) -> Rows:
     return rows
 
 
-def _refuse_empty_classes(rows: Rows, source: str) -> None:
+def _refuse_empty_classes(rows: LabeledDataset, source: str) -> None:
     empty = [rows.classes[k] for k in rows.absent()]
     if empty:
         hint = "; integer labels count from 0 without gaps" if all(name.isdecimal() for name in rows.classes) else ""
-        raise ValueError(f"{source} has no training image of the class {shortened(empty)}{hint}")
+        raise ValueError(f"{source} has no training image of the class {shorten(empty)}{hint}")
 
 
-def _validation(part: DataPart, kind: str, train: Rows, others: dict[str, Rows]) -> tuple[Rows, Rows | None, list[str]]:
+def _validation(
+    part: DataPart, kind: str, train: LabeledDataset, others: dict[str, LabeledDataset]
+) -> tuple[LabeledDataset, LabeledDataset | None, list[str]]:
     """Training rows, validation rows, and what to say about them."""
     if part.val_fraction is not None and (part.val is not None or "val" in others):
         holder = f"val={part.val}" if part.val is not None else f"the validation split of {part.source}"
@@ -103,7 +105,9 @@ def _validation(part: DataPart, kind: str, train: Rows, others: dict[str, Rows])
     return kept, held, [note]
 
 
-def _named_validation(part: DataPart, kind: str, train: Rows, others: dict[str, Rows]) -> Rows:
+def _named_validation(
+    part: DataPart, kind: str, train: LabeledDataset, others: dict[str, LabeledDataset]
+) -> LabeledDataset:
     assert part.val is not None
     split = split_of(part.val)
     if split in others:
@@ -114,7 +118,7 @@ def _named_validation(part: DataPart, kind: str, train: Rows, others: dict[str, 
     return open_rows(part.model_copy(update=train.settings()), part.val, train.classes, kind)
 
 
-def hold_out(rows: Rows, fraction: float, seed: int) -> tuple[Subset, Subset]:
+def hold_out(rows: LabeledDataset, fraction: float, seed: int) -> tuple[Subset, Subset]:
     """The rows without, and the rows of, a random `fraction` of each group, at least one image and never all."""
     held = []
     for label, members in enumerate(rows.groups()):
@@ -129,7 +133,7 @@ def hold_out(rows: Rows, fraction: float, seed: int) -> tuple[Subset, Subset]:
     return rows.subset((~mask).nonzero().flatten()), rows.subset(mask.nonzero().flatten())
 
 
-def limited(rows: Rows, limit: int) -> Rows:
+def limited(rows: LabeledDataset, limit: int) -> LabeledDataset:
     """`limit` rows, as many of every group as there can be, the first ones of each."""
     if limit >= len(rows):
         return rows
@@ -144,13 +148,13 @@ def limited(rows: Rows, limit: int) -> Rows:
     return rows.subset(first)
 
 
-def _missing_classes(source: str, **splits: Rows | None) -> Iterator[str]:
+def _missing_classes(source: str, **splits: LabeledDataset | None) -> Iterator[str]:
     for name, rows in splits.items():
         if rows is not None and (missing := [rows.classes[k] for k in rows.absent()]):
-            yield f"the {name} split of {source} has no image of the class {shortened(missing)}"
+            yield f"the {name} split of {source} has no image of the class {shorten(missing)}"
 
 
-def check(rows: Rows, channels: int | None = None) -> tuple[str, ...]:
+def check(rows: LabeledDataset, channels: int | None = None) -> tuple[str, ...]:
     """Reads the images before they are needed, and gives what the user should know of them.
 
     Sets of up to 5,000 images are decoded, with their masks; of larger ones 50,000 headers are read. Raises

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from ..datasets.base import Rows, over_rows, threads_for
-from ..transforms.pipeline import Presentation
+from ..datasets.base import LabeledDataset, count_threads, map_blocks
+from ..transforms.pipeline import ImageTransform
 
 GIB = 2**30
 INSTEAD = {
@@ -51,7 +51,7 @@ class Kept(ABC):
 class InMemory(Kept):
     """Decoded by its maker, all at once, on a few threads. Processes that are started later share the memory."""
 
-    def __init__(self, rows: Rows, stages: Presentation) -> None:
+    def __init__(self, rows: LabeledDataset, stages: ImageTransform) -> None:
         super().__init__(sizes_of(rows, stages), stages.shape[0])
         needed = int(self.ends[-1])
         refuse_too_large("memory", needed, free_bytes(torch.device("cpu")), "this machine")
@@ -69,7 +69,7 @@ class OnDisk(Kept):
     It is named after all that its pixels follow from and appears whole or not at all.
     """
 
-    def __init__(self, rows: Rows, stages: Presentation) -> None:
+    def __init__(self, rows: LabeledDataset, stages: ImageTransform) -> None:
         self.path = cache_folder() / f"{identity(rows, stages)}.pixels"
         if not self.path.exists():
             write(self.path, rows, stages)
@@ -94,29 +94,29 @@ def image_in(pixels: UInt8[np.ndarray, " bytes"], ends: Int[np.ndarray, " n"], i
     return pixels[ends[i - 1] if i else 0 : ends[i]]
 
 
-def sizes_of(rows: Rows, stages: Presentation) -> Int[np.ndarray, "n 2"]:
+def sizes_of(rows: LabeledDataset, stages: ImageTransform) -> Int[np.ndarray, "n 2"]:
     """The (height, width) of all images as the head leaves them, from the files' headers."""
 
     def work(block: Sequence[int]) -> list[tuple[int, int]]:
         formats = [rows.format(i) for i in block]
-        return [stages.head_size((found.height, found.width)) for found in formats]
+        return [stages.cached_size((found.height, found.width)) for found in formats]
 
-    return np.array([size for sizes in over_rows(work, range(len(rows))) for size in sizes], dtype=np.int32)
+    return np.array([size for sizes in map_blocks(work, range(len(rows))) for size in sizes], dtype=np.int32)
 
 
-def fill(pixels: np.ndarray, rows: Rows, stages: Presentation, sizes: Int[np.ndarray, "n 2"]) -> None:
+def fill(pixels: np.ndarray, rows: LabeledDataset, stages: ImageTransform, sizes: Int[np.ndarray, "n 2"]) -> None:
     """Decodes all rows into a buffer."""
     ends = ends_of(sizes, stages.shape[0])
 
     def work(block: Sequence[int]) -> None:
         for i in block:
             image = rows.shown(i, stages.head)[0]
-            with rows.named(i):
+            with rows.naming_errors(i):
                 if (image.height, image.width) != tuple(sizes[i]):
                     raise ValueError(f"its header says {sizes[i].tolist()}, it is {[image.height, image.width]} pixels")
             image_in(pixels, ends, i)[:] = np.asarray(image).reshape(-1)
 
-    over_rows(work, range(len(rows)), threads=threads_for(rows))
+    map_blocks(work, range(len(rows)), threads=count_threads(rows))
 
 
 def cache_folder() -> Path:
@@ -139,7 +139,7 @@ def usable(folder: Path) -> Iterator[None]:
         raise ValueError(f"machine.cache=disk cannot use {folder} ({reason}); {INSTEAD['disk']}") from error
 
 
-def identity(rows: Rows, stages: Presentation) -> str:
+def identity(rows: LabeledDataset, stages: ImageTransform) -> str:
     """Hex digest of all that kept pixels depend on: stored images (files by path, size and times), head and decoder."""
     head = [(type(step).__name__, step.size) for step in stages.resizing]
     digest = hashlib.sha256(repr((FORMAT, PIL.__version__, stages.shape[0], head)).encode())
@@ -157,7 +157,7 @@ def identity(rows: Rows, stages: Presentation) -> str:
     return digest.hexdigest()
 
 
-def write(path: Path, rows: Rows, stages: Presentation) -> None:
+def write(path: Path, rows: LabeledDataset, stages: ImageTransform) -> None:
     """Decodes all rows into a file that is given its name when it is whole."""
     sizes = sizes_of(rows, stages)
     part = reserved(path.parent, sizes.nbytes + int(ends_of(sizes, stages.shape[0])[-1]))

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ..datasets.base import Rows, over_rows, threads_for
+from ..datasets.base import LabeledDataset, count_threads, map_blocks
 from ..transforms.base import Stages
-from ..transforms.pipeline import Presentation
+from ..transforms.pipeline import ImageTransform
 from .storage import GIB, InMemory, Kept, OnDisk, free_bytes, refuse_too_large
 
 MOST = 2 * GIB  # bytes of images that `auto` keeps on a device
@@ -26,7 +26,7 @@ class Store:
     than 2 GiB and an eighth of what is free there; else nowhere.
     """
 
-    def __init__(self, rows: Rows, stages: Stages, cache: str = "none") -> None:
+    def __init__(self, rows: LabeledDataset, stages: Stages, cache: str = "none") -> None:
         if cache not in ("auto", "none"):
             refuse_unkept(stages, cache)
         self.rows, self.stages, self.cache = rows, stages, cache
@@ -38,7 +38,7 @@ class Store:
         """What `then` makes of image `i` as the head leaves it, and its target; its `ValueError`s name the row."""
         if self.kept is None:
             return self.rows.shown(i, lambda *stored: then(self.stages.head(*stored)))
-        with self.rows.named(i):
+        with self.rows.naming_errors(i):
             return then(self.kept.image(i)), self.rows.labels[i]
 
     def keep(self) -> None:
@@ -47,14 +47,14 @@ class Store:
         Raises `ValueError` for an image that cannot be used, and where there is no room.
         """
         if self.cache in KEEPERS and self.kept is None:
-            assert isinstance(self.stages, Presentation)
+            assert isinstance(self.stages, ImageTransform)
             self.kept = KEEPERS[self.cache](self.rows, self.stages)
 
     def ready(self, device: torch.device) -> UInt8[Tensor, "n c h w"] | None:
         """All images, where they are kept on the device, decoded by the first call; errors as of `keep`."""
         self.keep()
         if self.device != device and self.lies_on(device):
-            assert isinstance(self.stages, Presentation)
+            assert isinstance(self.stages, ImageTransform)
             self.on_device, self.device = decoded(self.rows, self.stages).to(device), device
         return self.on_device if self.device == device else None
 
@@ -62,7 +62,7 @@ class Store:
         """Whether all images belong on the device; `ValueError` where they must and there is no room."""
         if not self.small_enough:
             return False
-        assert isinstance(self.stages, Presentation)
+        assert isinstance(self.stages, ImageTransform)
         if self.cache == "device":
             refuse_too_large("device", self.bytes, free_bytes(device), f"the memory of {device}")
             return True
@@ -77,12 +77,12 @@ class Store:
     @property
     def bytes(self) -> int:
         """Of all images on a device; 0 for stages that are not settled."""
-        return len(self.rows) * math.prod(self.stages.shape) if isinstance(self.stages, Presentation) else 0
+        return len(self.rows) * math.prod(self.stages.shape) if isinstance(self.stages, ImageTransform) else 0
 
 
 def refuse_unkept(stages: Stages, cache: str) -> None:
     """Raises `ValueError` for images that a cache cannot keep."""
-    if not isinstance(stages, Presentation):
+    if not isinstance(stages, ImageTransform):
         raise ValueError(f"machine.cache={cache} keeps images that have one label each; with masks take auto or none")
     if cache == "device" and not stages.settled:
         raise ValueError(
@@ -91,7 +91,7 @@ def refuse_unkept(stages: Stages, cache: str) -> None:
         )
 
 
-def decoded(rows: Rows, stages: Presentation) -> UInt8[Tensor, "n c h w"]:
+def decoded(rows: LabeledDataset, stages: ImageTransform) -> UInt8[Tensor, "n c h w"]:
     """The pixels of all rows, for stages that are settled."""
     pixels = torch.empty(len(rows), *stages.shape, dtype=torch.uint8)
 
@@ -99,5 +99,5 @@ def decoded(rows: Rows, stages: Presentation) -> UInt8[Tensor, "n c h w"]:
         for i in block:
             pixels[i] = rows.shown(i, lambda image: stages.one(stages.head(image), NO_KEYS))[0]
 
-    over_rows(work, range(len(rows)), threads=threads_for(rows))
+    map_blocks(work, range(len(rows)), threads=count_threads(rows))
     return pixels

@@ -1,4 +1,4 @@
-"""Labelled images by number, wherever they are stored."""
+"""Labeled images by index, wherever they are stored."""
 
 import copy
 import hashlib
@@ -18,27 +18,30 @@ from torch import Tensor
 from .image_io import Format, Source, read_format, read_image, refuse_mode
 
 HEADERS = 50_000  # images whose headers are read, at about 20 us each
-DECODED = 5_000  # sets of up to so many images are decoded whole
+DECODED = 5_000  # images that a data set may have to be decoded as a whole by a check
 THREADS = 4
-LITTLE = 2**14  # bytes of an image that is decoded in the time threads take to take turns
+LITTLE = 2**14  # bytes of an image that is decoded in less time than threads need to take turns
 BLOCK = 256
 
 
-class Rows(ABC):
-    """Labelled images. `labels` number `classes`; `reflectable` says whether a mirrored image keeps its label."""
+class LabeledDataset(ABC):
+    """Images with a label each: a class index, or a mask in subclasses.
+
+    `labels` are indices of `classes`; `mirrorable` says whether a mirrored image keeps its label.
+    """
 
     classes: tuple[str, ...]
     labels: Int64[Tensor, " n"]
-    reflectable: bool = True
+    mirrorable: bool = True
     shares: ClassVar[str] = "each class of"  # what `groups` divides, as in "20 % of each class of digits"
 
     @abstractmethod
     def source(self, i: int) -> Source:
-        """Where the image of row `i` comes from: a path, an encoded image, or a decoded one."""
+        """Where image `i` comes from: a path, an encoded image, or a decoded one."""
 
     @abstractmethod
     def name(self, i: int) -> str:
-        """Row `i` in words, for messages: its file, or "row 17 of train.parquet"."""
+        """Image `i` in words, for messages: its file, or "row 17 of train.parquet"."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,14 +51,14 @@ class Rows(ABC):
         return read_image(self.source(i), self.name(i))
 
     def shown(self, i: int, transform: Callable[..., Any]) -> tuple[Any, Tensor]:
-        """What `transform` makes of image `i`, and its label; `ValueError`s of `transform` name the row."""
+        """What `transform` makes of image `i`, and its label; `ValueError`s of `transform` name the image."""
         image = self.image(i)
-        with self.named(i):
+        with self.naming_errors(i):
             return transform(image), self.labels[i]
 
     @contextmanager
-    def named(self, i: int) -> Iterator[None]:
-        """Puts the name of row `i` in front of a `ValueError`."""
+    def naming_errors(self, i: int) -> Iterator[None]:
+        """Puts the name of image `i` in front of a `ValueError`."""
         try:
             yield
         except ValueError as error:
@@ -63,60 +66,61 @@ class Rows(ABC):
 
     def format(self, i: int, *, decode: bool = False) -> Format:
         """Size and mode, from the header alone unless `decode`; `ValueError` for an image that cannot be used."""
-        found = read_format(self.source(i), self.name(i), decode=decode)
-        with self.named(i):
-            refuse_mode(found.mode)
-        return found
+        image_format = read_format(self.source(i), self.name(i), decode=decode)
+        with self.naming_errors(i):
+            refuse_mode(image_format.mode)
+        return image_format
 
     @cached_property
     def formats(self) -> frozenset[Format]:
-        """The different sizes and modes, by header, of all rows or of 50,000 evenly spaced ones.
+        """The different sizes and modes, by header, of all images or of 50,000 evenly spaced ones.
 
         Also a check: sets of at most 5,000 images are decoded whole, and `ValueError` names the first image that cannot
         be used and counts the others.
         """
         decode = len(self) <= DECODED
-        found: set[Format] = set()
+        all_formats: set[Format] = set()
         errors: list[str] = []
-        for formats, problems in over_rows(lambda block: self._formats(block, decode), spread(len(self), HEADERS)):
-            found |= formats
-            errors += problems
+        indices = evenly_spaced(len(self), HEADERS)
+        for formats, block_errors in map_blocks(lambda block: self._read_formats(block, decode), indices):
+            all_formats |= formats
+            errors += block_errors
         if errors:
             more = f" (and {len(errors) - 1} more such images)" if len(errors) > 1 else ""
             raise ValueError(errors[0] + more)
-        return frozenset(found)
+        return frozenset(all_formats)
 
-    def _formats(self, block: Sequence[int], decode: bool) -> tuple[set[Format], list[str]]:
-        found, errors = set(), []
+    def _read_formats(self, block: Sequence[int], decode: bool) -> tuple[set[Format], list[str]]:
+        formats, errors = set(), []
         for i in block:
             try:
-                found.add(self.format(i, decode=decode))
+                formats.add(self.format(i, decode=decode))
             except ValueError as error:
                 errors.append(str(error))
-        return found, errors
+        return formats, errors
 
     def counts(self) -> Int64[Tensor, " k"]:
         """Images per class."""
         return torch.bincount(self.labels, minlength=len(self.classes))
 
     def groups(self) -> list[Int64[Tensor, " members"]]:
-        """Row numbers, in order, that are held out and limited in equal shares: those of each class."""
+        """The indices of each class, in order: `data.val_fraction` and `data.limit` take equal shares of them."""
         return list(torch.argsort(self.labels, stable=True).split(self.counts().tolist()))
 
     def present(self) -> list[int]:
-        """The classes that rows are known to have before any is opened."""
+        """The classes that some label has, as far as that is known before an image is opened."""
         return self.labels.unique().tolist()
 
     def absent(self) -> list[int]:
-        """The classes that no row has, as far as is known before any is opened."""
+        """The classes that no label has, as far as that is known before an image is opened."""
         return (self.counts() == 0).nonzero().flatten().tolist()
 
-    def all_void(self) -> bool:
+    def all_ignored(self) -> bool:
         """Whether nothing has a label, as far as it was read."""
         return False
 
     def remarks(self) -> list[str]:
-        """Sentences on what reading the rows has shown."""
+        """Sentences on what reading the labels has shown."""
         return []
 
     def about(self) -> dict[str, Any]:
@@ -128,14 +132,14 @@ class Rows(ABC):
         return {}
 
     def subset(self, indices: Int64[Tensor, " n"]) -> "Subset":
-        """Some of the rows, in the order of `indices`."""
+        """Some of the images, in the order of `indices`."""
         return Subset(self, indices)
 
-    def renumbered(self, classes: tuple[str, ...], numbers: Int64[Tensor, " k"]) -> "Rows":
-        """The same rows with class `k` called `numbers[k]` of `classes`; -1 for a class that no row has."""
-        fresh = copy.copy(self)
-        fresh.classes, fresh.labels = classes, numbers[self.labels]
-        return fresh
+    def renumber(self, classes: tuple[str, ...], indices: Int64[Tensor, " k"]) -> "LabeledDataset":
+        """The same images with class `k` as number `indices[k]` of `classes`; -1 for a class that no image has."""
+        renumbered = copy.copy(self)
+        renumbered.classes, renumbered.labels = classes, indices[self.labels]
+        return renumbered
 
     def key(self, i: int) -> str:
         """`name` without what differs between machines."""
@@ -156,31 +160,31 @@ class Rows(ABC):
         return digest.hexdigest()
 
 
-class Subset(Rows):
-    """Some rows of another set, in the order of `indices`."""
+class Subset(LabeledDataset):
+    """Some images of another data set, in the order of `indices`."""
 
-    def __init__(self, rows: Rows, indices: Int64[Tensor, " n"]) -> None:
-        self.rows, self.indices = rows, indices
-        self.classes, self.labels, self.reflectable = rows.classes, rows.labels[indices], rows.reflectable
+    def __init__(self, dataset: LabeledDataset, indices: Int64[Tensor, " n"]) -> None:
+        self.dataset, self.indices = dataset, indices
+        self.classes, self.labels, self.mirrorable = dataset.classes, dataset.labels[indices], dataset.mirrorable
 
     def source(self, i: int) -> Source:
-        return self.rows.source(int(self.indices[i]))
+        return self.dataset.source(int(self.indices[i]))
 
     def name(self, i: int) -> str:
-        return self.rows.name(int(self.indices[i]))
+        return self.dataset.name(int(self.indices[i]))
 
     def key(self, i: int) -> str:
-        return self.rows.key(int(self.indices[i]))
+        return self.dataset.key(int(self.indices[i]))
 
     def size(self, i: int) -> int:
-        return self.rows.size(int(self.indices[i]))
+        return self.dataset.size(int(self.indices[i]))
 
     def subset(self, indices: Int64[Tensor, " n"]) -> "Subset":
-        return self.rows.subset(self.indices[indices])
+        return self.dataset.subset(self.indices[indices])
 
 
-class FileRows(Rows):
-    """One image file per row; `paths` are relative to `root`, or absolute."""
+class ImageFileDataset(LabeledDataset):
+    """Image files; `paths` are relative to `root`, or absolute."""
 
     def __init__(
         self,
@@ -189,9 +193,9 @@ class FileRows(Rows):
         labels: Sequence[int] | Tensor,
         *,
         classes: Sequence[str],
-        reflectable: bool = True,
+        mirrorable: bool = True,
     ) -> None:
-        self.root, self.paths, self.reflectable = root, paths, reflectable
+        self.root, self.paths, self.mirrorable = root, paths, mirrorable
         self.labels, self.classes = torch.as_tensor(labels, dtype=torch.int64), tuple(classes)
 
     def source(self, i: int) -> str:
@@ -204,13 +208,13 @@ class FileRows(Rows):
         return self.paths[i]
 
 
-class ImageRows(Rows):
-    """Rows of a data set that yields (decoded image, label) pairs, such as one that lies in memory."""
+class PairDataset(LabeledDataset):
+    """Images of a data set that yields (decoded image, label) pairs, such as one that lies in memory."""
 
     def __init__(
-        self, pairs: Any, labels: Sequence[int] | Tensor, *, classes: Sequence[str], title: str, reflectable: bool
+        self, pairs: Any, labels: Sequence[int] | Tensor, *, classes: Sequence[str], title: str, mirrorable: bool
     ) -> None:
-        self.pairs, self.title, self.reflectable = pairs, title, reflectable
+        self.pairs, self.title, self.mirrorable = pairs, title, mirrorable
         self.labels, self.classes = torch.as_tensor(labels, dtype=torch.int64), tuple(classes)
 
     def source(self, i: int) -> Image.Image:
@@ -220,22 +224,23 @@ class ImageRows(Rows):
         return f"row {i} of {self.title}"
 
 
-def spread(count: int, most: int) -> list[int]:
+def evenly_spaced(count: int, most: int) -> list[int]:
     """All of `range(count)`, or `most` of them evenly spaced.
 
-    >>> spread(10, 4)
+    >>> evenly_spaced(10, 4)
     [0, 2, 5, 7]
     """
     return list(range(count)) if count <= most else [i * count // most for i in range(most)]
 
 
-def over_rows(work: Callable[[Sequence[int]], Any], rows: Sequence[int], *, threads: int = THREADS) -> list[Any]:
-    """`work(block)` for blocks of `rows`, in order, on a few threads: decoding and reading release the interpreter."""
-    blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+def map_blocks(work: Callable[[Sequence[int]], Any], indices: Sequence[int], *, threads: int = THREADS) -> list[Any]:
+    """`work(block)` for blocks of indices, in order, on a few threads: decoding and reading release the interpreter."""
+    blocks = [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, blocks))
 
 
-def threads_for(rows: Rows) -> int:
-    """How many threads decode rows fastest, by the first: little images in memory leave too little to do beside."""
-    return 1 if len(rows) and not isinstance(rows.source(0), str) and rows.size(0) < LITTLE else THREADS
+def count_threads(dataset: LabeledDataset) -> int:
+    """The number of threads that decodes fastest, by the first image: one for little images that lie in memory."""
+    is_little = len(dataset) and not isinstance(dataset.source(0), str) and dataset.size(0) < LITTLE
+    return 1 if is_little else THREADS

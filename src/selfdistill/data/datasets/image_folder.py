@@ -5,9 +5,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
-from .base import FileRows
-from .labels import shortened
-from .splits import Found, split_of
+from .base import ImageFileDataset
+from .labels import shorten
+from .splits import DatasetSplits, split_of
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".webp", ".avif"),
@@ -15,7 +15,7 @@ EXTENSIONS = (
 )
 
 
-def open_folder(folder: str) -> Found:
+def open_folder(folder: str) -> DatasetSplits:
     """The splits of a folder, or all of it as "train" where it holds class folders directly.
 
     A class is a folder; images in folders below it count to it, links are followed. Hidden files and files that are no
@@ -37,10 +37,10 @@ def open_folder(folder: str) -> Found:
     for split, (name,) in splits.items():
         rows[split], more = open_class_folders(os.path.join(folder, name) if name else folder)
         notes += more
-    return Found(rows, tuple(notes))
+    return DatasetSplits(rows, tuple(notes))
 
 
-def open_class_folders(folder: str) -> tuple[FileRows, list[str]]:
+def open_class_folders(folder: str) -> tuple[ImageFileDataset, list[str]]:
     """The images of a folder whose folders are classes, sorted by class and path, and notes on what was left out."""
     paths: list[str] = []
     labels: list[int] = []
@@ -58,7 +58,9 @@ def open_class_folders(folder: str) -> tuple[FileRows, list[str]]:
     loose = sum(is_image(name) for name in os.listdir(folder))
     if not paths:
         raise ValueError(_no_classes(folder))
-    return FileRows(folder, paths, labels, classes=classes), list(_notes(folder, classes, ignored, nested, loose))
+    return ImageFileDataset(folder, paths, labels, classes=classes), list(
+        _notes(folder, classes, ignored, nested, loose)
+    )
 
 
 def folders_in(folder: str) -> list[str]:
@@ -102,7 +104,7 @@ def _notes(folder: str, classes: list[str], ignored: Counter[str], nested: int, 
     lower = Counter(name.casefold() for name in classes)
     same = [name for name in classes if lower[name.casefold()] > 1]
     if same:
-        yield f"{folder}: the class folders {shortened(same)} differ only in case and are taken as different classes"
+        yield f"{folder}: the class folders {shorten(same)} differ only in case and are taken as different classes"
 
 
 def left_out(folder: str, ignored: Counter[str]) -> Iterator[str]:

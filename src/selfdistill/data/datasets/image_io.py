@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-GREY = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
+GRAY = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
 ALPHA = frozenset({"LA", "PA", "RGBA"})
-CONVERTIBLE = GREY | ALPHA | {"P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
+CONVERTIBLE = GRAY | ALPHA | {"P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 TURNING = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG in which it may stand
 
@@ -73,9 +73,9 @@ def stored_mode(image: Image.Image) -> str:
 
 
 def to_channels(image: Image.Image, channels: int) -> Image.Image:
-    """The image as 1 (grey), 3 (RGB) or 4 (RGBA) channels of 8 bits; itself where it is so already.
+    """The image as 1 (gray), 3 (RGB) or 4 (RGBA) channels of 8 bits; itself where it is so already.
 
-    Palettes are looked up, CMYK and YCbCr become RGB, colour becomes grey by luma, 16-bit grey is scaled from
+    Palettes are looked up, CMYK and YCbCr become RGB, color becomes gray by luma, 16-bit gray is scaled from
     0..65535 to 0..255, alpha is dropped (not blended with a background) unless 4 channels are asked for.
     """
     wanted, mode = MODES[channels], stored_mode(image)
@@ -86,7 +86,7 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
         image = _from_16_bit(image)
     elif mode == "PA":
         image = image.convert("RGBA")
-    elif mode not in GREY and mode != "RGBA":
+    elif mode not in GRAY and mode != "RGBA":
         image = image.convert("RGB")  # by way of RGB, because not every pair of modes has a conversion of its own
     return image if image.mode == wanted else image.convert(wanted)
 
@@ -94,7 +94,7 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
 def refuse_mode(mode: str) -> None:
     """Raises `ValueError` for a mode without a safe conversion, such as floats of unknown range."""
     if mode not in CONVERTIBLE:
-        raise ValueError(f"mode {mode} has no safe conversion to 8 bits; save it as 8- or 16-bit grey, RGB or RGBA")
+        raise ValueError(f"mode {mode} has no safe conversion to 8 bits; save it as 8- or 16-bit gray, RGB or RGBA")
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:

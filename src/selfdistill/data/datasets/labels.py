@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from .base import Rows
+from .base import LabeledDataset
 
 MOST = 1_000_000  # a larger number is no class
 
@@ -58,7 +58,7 @@ def _from_names(names: list[str]) -> tuple[Int64[Tensor, " n"], tuple[str, ...]]
     return torch.tensor([place[name] for name in names], dtype=torch.int64), classes
 
 
-def align(rows: Rows, classes: tuple[str, ...]) -> Rows:
+def align(rows: LabeledDataset, classes: tuple[str, ...]) -> LabeledDataset:
     """`rows` with their labels counted in `classes`; a class that is not among them is an error.
 
     Integer labels of a table may stand for the classes of a set that has names.
@@ -73,24 +73,24 @@ def align(rows: Rows, classes: tuple[str, ...]) -> Rows:
         if name not in place:
             _refuse_class(rows, name, classes)
     numbers = torch.tensor([place.get(name, -1) for name in rows.classes], dtype=torch.int64)
-    return rows.renumbered(classes, numbers)
+    return rows.renumber(classes, numbers)
 
 
 def _are_numbers(classes: Sequence[str]) -> bool:
     return all(name.isdecimal() for name in classes)
 
 
-def _refuse_class(rows: Rows, name: str, classes: tuple[str, ...]) -> None:
+def _refuse_class(rows: LabeledDataset, name: str, classes: tuple[str, ...]) -> None:
     first = int((rows.labels == rows.classes.index(name)).nonzero()[0])
     near = difflib.get_close_matches(name, classes, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"the {len(classes)} classes are {shortened(classes)}"
+    hint = f"did you mean {near[0]!r}?" if near else f"the {len(classes)} classes are {shorten(classes)}"
     raise ValueError(f"{rows.name(first)} has class {name!r}, which no training image has; {hint}")
 
 
-def shortened(names: Sequence[str], most: int = 5) -> str:
+def shorten(names: Sequence[str], most: int = 5) -> str:
     """The first names, for a sentence.
 
-    >>> shortened(["a", "b", "c"], most=2)
+    >>> shorten(["a", "b", "c"], most=2)
     "'a', 'b' and 1 more"
     """
     shown = ", ".join(repr(name) for name in names[:most])

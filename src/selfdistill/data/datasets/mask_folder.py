@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-from .base import FileRows
+from .base import ImageFileDataset
 from .image_folder import folders_in, left_out, walk
-from .label_map import names_beside
-from .masks import Pairs
-from .splits import Found, split_of
+from .label_files import find_label_map
+from .masks import RawMaskDataset
+from .splits import DatasetSplits, split_of
 
 IMAGES = ("images", "image", "imgs", "img", "jpegimages")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "segmentation")
@@ -24,7 +24,7 @@ class Place(NamedTuple):
     masks: str | None
 
 
-def open_pairs(folder: str) -> Found:
+def open_mask_folder(folder: str) -> DatasetSplits:
     """The images of a folder with the masks of the same names.
 
     They lie in `images` and `masks` (or folders of the usual other names), which may hold the splits or lie in them, or
@@ -44,7 +44,7 @@ def open_pairs(folder: str) -> Found:
             continue
         splits[split], more = _matched(folder, place)
         notes += more
-    return Found(splits, tuple(notes), names_beside(folder))
+    return DatasetSplits(splits, tuple(notes), find_label_map(folder))
 
 
 def find_places(folder: str) -> dict[str, Place]:
@@ -95,7 +95,7 @@ def _splits_in(folder: str) -> dict[str, str]:
     return found
 
 
-def holds_pairs(folder: str) -> bool:
+def is_mask_folder(folder: str) -> bool:
     """Whether a folder plainly is of this form: each training image has a mask, and each mask an image."""
     try:
         place = find_places(folder).get("train")
@@ -107,13 +107,23 @@ def holds_pairs(folder: str) -> bool:
     return bool(images) and {_unmarked(stem, images) for stem in masks} == images.keys()
 
 
-def pair_files(root: str, images: Sequence[str], masks: Sequence[str]) -> Pairs:
-    """Rows of image files and mask files, relative to `root`."""
+def open_listed_files(root: str, images: Sequence[str], masks: Sequence[str]) -> RawMaskDataset:
+    """Image files and mask files that a list of the data set names; `ValueError` for one that does not exist."""
+    for path in (*images, *masks):
+        if not os.path.isfile(os.path.join(root, path)):
+            raise ValueError(f"{os.path.join(root, path)} is on a list of its split, but does not exist")
+    return create_mask_file_dataset(root, images, masks)
+
+
+def create_mask_file_dataset(root: str, images: Sequence[str], masks: Sequence[str]) -> RawMaskDataset:
+    """Image files and their mask files, paths relative to `root`."""
     none = [0] * len(images)
-    return Pairs(FileRows(root, images, none, classes=()), FileRows(root, masks, none, classes=()))
+    return RawMaskDataset(
+        ImageFileDataset(root, images, none, classes=()), ImageFileDataset(root, masks, none, classes=())
+    )
 
 
-def _matched(folder: str, place: Place) -> tuple[Pairs, list[str]]:
+def _matched(folder: str, place: Place) -> tuple[RawMaskDataset, list[str]]:
     """The images that lie in one folder with their masks in the other, and a note on what was left out."""
     assert place.masks is not None
     ignored: Counter[str] = Counter()
@@ -129,7 +139,7 @@ def _matched(folder: str, place: Place) -> tuple[Pairs, list[str]]:
         for paths in found.values():
             if len(paths) > 1:
                 raise ValueError(f"{os.path.join(folder, where)} holds {paths[0]} and {paths[1]}; keep one of them")
-    pairs = pair_files(
+    pairs = create_mask_file_dataset(
         folder,
         [os.path.join(place.images, images[stem][0]) for stem in sorted(images)],
         [os.path.join(place.masks, masks[stem][0]) for stem in sorted(images)],

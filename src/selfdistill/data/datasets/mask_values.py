@@ -1,23 +1,23 @@
-"""What the pixels of a mask store: one number each, or colours."""
+"""What the pixels of a mask store: one number each, or colors."""
 
 import itertools
 
 import numpy as np
 from PIL import Image
 
-from .image_io import GREY, stored_mode
+from .image_io import GRAY, stored_mode
 
-INDEXED = GREY | {"P", "PA", "I"}  # modes that store one number per pixel
-COLOURED = frozenset({"RGB", "RGBA", "RGBX"})
+INDEXED = GRAY | {"P", "PA", "I"}  # modes that store one number per pixel
+COLORED = frozenset({"RGB", "RGBA", "RGBX"})
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
-def stored_values(mask: Image.Image, colours: dict[int, Colour]) -> np.ndarray:
-    """The values (h, w) of a mask, whole numbers: what it stores, or the values of its `colours`.
+def read_mask_values(mask: Image.Image, colors: dict[int, Color]) -> np.ndarray:
+    """The values (h, w) of a mask, whole numbers: what it stores, or the values of its `colors`.
 
-    A mask in colour whose channels agree everywhere is grey. Grey masks are read by `colours` where all of these are
-    grey, else their numbers are the values. Raises `ValueError`, the end of a sentence, for what cannot be read so.
+    A mask in color whose channels agree everywhere is gray. Gray masks are read by `colors` where all of these are
+    gray, else their numbers are the values. Raises `ValueError`, the end of a sentence, for what cannot be read so.
     """
     if mask.format == "JPEG":
         raise ValueError("is a JPEG, whose compression changes values; store masks as PNG")
@@ -26,21 +26,21 @@ def stored_values(mask: Image.Image, colours: dict[int, Colour]) -> np.ndarray:
         return np.asarray(mask.convert("L")) // 255
     if mode in INDEXED:
         values = np.asarray(mask if mode != "LA" else mask.getchannel(0))
-        grey = colours and mask.mode == "L" and all(r == g == b for r, g, b in colours.values())
-        return _values_of(np.repeat(values[..., None], 3, axis=2), colours) if grey else values
-    if mode not in COLOURED:
-        raise ValueError(f"has the mode {mode}; masks are grey, have a palette, or are in RGB colours")
+        gray = colors and mask.mode == "L" and all(r == g == b for r, g, b in colors.values())
+        return _values_of(np.repeat(values[..., None], 3, axis=2), colors) if gray else values
+    if mode not in COLORED:
+        raise ValueError(f"has the mode {mode}; masks are gray, have a palette, or are in RGB colors")
     pixels = np.asarray(mask.convert("RGB"))
-    if colours:
-        return _values_of(pixels, colours)
+    if colors:
+        return _values_of(pixels, colors)
     if (pixels == pixels[..., :1]).all():
         return np.ascontiguousarray(pixels[..., 0])
-    raise ValueError("is in colour; name what its colours mean with data.palette, a CSV of name, r, g, b")
+    raise ValueError("is in color; name what its colors mean with data.palette, a CSV of name, r, g, b")
 
 
-def _values_of(pixels: np.ndarray, colours: dict[int, Colour]) -> np.ndarray:
-    """The values of colours (h, w, 3)."""
-    codes = dict(zip(_code(np.array(list(colours.values()))).tolist(), colours, strict=True))
+def _values_of(pixels: np.ndarray, colors: dict[int, Color]) -> np.ndarray:
+    """The values of colors (h, w, 3)."""
+    codes = dict(zip(_code(np.array(list(colors.values()))).tolist(), colors, strict=True))
     known, wanted = np.array(sorted(codes)), _code(pixels)
     place = np.searchsorted(known, wanted).clip(max=len(known) - 1)
     strange = known[place] != wanted
@@ -48,26 +48,26 @@ def _values_of(pixels: np.ndarray, colours: dict[int, Colour]) -> np.ndarray:
         return np.array([codes[code] for code in known.tolist()])[place]
     if (pixels == pixels[..., :1]).all():
         return np.ascontiguousarray(pixels[..., 0])
-    colour = pixels[strange][0].astype(np.int64)
-    near = min(colours.values(), key=lambda other: np.abs(np.array(other) - colour).sum())
-    raise ValueError(f"holds the colour {tuple(colour.tolist())}, which its palette lacks; the nearest in it is {near}")
+    color = pixels[strange][0].astype(np.int64)
+    near = min(colors.values(), key=lambda other: np.abs(np.array(other) - color).sum())
+    raise ValueError(f"holds the color {tuple(color.tolist())}, which its palette lacks; the nearest in it is {near}")
 
 
-def different(values: np.ndarray) -> list[int]:
+def find_different(values: np.ndarray) -> list[int]:
     """The different values; counting takes a tenth of the time of sorting, but memory up to the largest value."""
     few = values.size and values.min() >= 0 and values.max() < 2**16
     return (np.flatnonzero(np.bincount(values.ravel())) if few else np.unique(values)).tolist()
 
 
-def _code(colours: np.ndarray) -> np.ndarray:
-    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+def _code(colors: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(colors.astype(np.int32), -1, 0)
     return (red * 256 + green) * 256 + blue
 
 
-def separated_colours(count: int) -> tuple[Colour, ...]:
-    """`count` colours, black first, each as far from those before it as an even grid of colours allows.
+def separate_colors(count: int) -> tuple[Color, ...]:
+    """`count` colors, black first, each as far from those before it as an even grid of colors allows.
 
-    >>> separated_colours(2)
+    >>> separate_colors(2)
     ((0, 0, 0), (255, 255, 255))
     """
     side = next(n for n in itertools.count(6) if n**3 >= count)

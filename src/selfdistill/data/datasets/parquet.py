@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from ...models.hub import quietly
-from .base import Rows
+from .base import LabeledDataset
 from .image_io import Source
-from .labels import number_labels, shortened
-from .masks import Pairs
-from .splits import Found, split_of
+from .labels import number_labels, shorten
+from .masks import RawMaskDataset
+from .splits import DatasetSplits, split_of
 from .table import IMAGE_NAMES, LABEL_NAMES, MASK_NAMES, find_column
 
 IN_MEMORY = 2 * 2**30  # bytes of Parquet files
@@ -48,7 +48,7 @@ class Origin(NamedTuple):
         return self.parts[0][0]
 
 
-class TableRows(Rows):
+class TableDataset(LabeledDataset):
     """Rows of an Arrow table whose image column holds encoded bytes, or paths."""
 
     def __init__(self, images: Any, origin: Origin) -> None:
@@ -83,7 +83,7 @@ def has_parquet(folder: str) -> bool:
     return bool(_parquet_files(folder))
 
 
-def open_parquet(path: str, wanted: Wanted = LABELS) -> Found:
+def open_parquet(path: str, wanted: Wanted = LABELS) -> DatasetSplits:
     """The splits of a Parquet file, or of a folder of files called `train-*`, `validation-*`, `test-*`.
 
     Files of a folder without such names, and a single file, are all training rows.
@@ -108,7 +108,7 @@ def open_parquet(path: str, wanted: Wanted = LABELS) -> Found:
     return _labelled(path, splits, notes)
 
 
-def open_hub(name: str, wanted: Wanted = LABELS, *, download: bool = False) -> Found:
+def open_hub(name: str, wanted: Wanted = LABELS, *, download: bool = False) -> DatasetSplits:
     """A data set of the Hub, or a local folder in any layout that `datasets` knows.
 
     Nothing is fetched, nor the network asked, unless `download`.
@@ -133,12 +133,12 @@ def open_hub(name: str, wanted: Wanted = LABELS, *, download: bool = False) -> F
     return _labelled(f"hf:{name}", splits, [])
 
 
-def _labelled(where: str, splits: dict[str, Rows | None], notes: list[str]) -> Found:
+def _labelled(where: str, splits: dict[str, LabeledDataset | None], notes: list[str]) -> DatasetSplits:
     """The splits that have labels or masks, and a note on those that have none."""
     for split, rows in splits.items():
         if rows is None:
             notes.append(f"{where}: the {split} split has no labels and is left out")
-    return Found({split: rows for split, rows in splits.items() if rows is not None}, tuple(notes))
+    return DatasetSplits({split: rows for split, rows in splits.items() if rows is not None}, tuple(notes))
 
 
 def _load(datasets: Any, name: str, download: bool) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _is_large(files: list[str]) -> bool:
     return sum(map(os.path.getsize, files)) > IN_MEMORY
 
 
-def _read(datasets: Any, files: list[str], origin: Origin) -> Rows | None:
+def _read(datasets: Any, files: list[str], origin: Origin) -> LabeledDataset | None:
     """The rows of files with the same columns; of small ones the two columns in memory, of large ones in a cache."""
     import pyarrow
     import pyarrow.parquet
@@ -234,7 +234,7 @@ def _labelled_columns(features: Any, origin: Origin) -> tuple[str, str]:
     return _image_column(features, wanted.image_column, where), _label_column(features, wanted.label_column, where)
 
 
-def _labelled_rows(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> TableRows | None:
+def _labelled_rows(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> TableDataset | None:
     """The rows of a table, None where none has a label, as in published test sets."""
     image, label = columns
     values = table.column(label).to_pylist()
@@ -245,7 +245,7 @@ def _labelled_rows(table: Any, features: Any, columns: tuple[str, str], origin: 
     if label in _typed(features, "ClassLabel"):
         names = tuple(features[label].names)
         for i in (rows.labels >= len(names)).nonzero().flatten().tolist()[:1]:
-            known = f"the {len(names)} classes {shortened(names)}"
+            known = f"the {len(names)} classes {shorten(names)}"
             raise ValueError(f"{rows.name(i)} has label {values[i]}, out of range for {known}")
         rows.classes = names
     return rows
@@ -262,24 +262,24 @@ def _masked_columns(features: Any, origin: Origin) -> tuple[str, str]:
     return _image_column(others, wanted.image_column, where), mask
 
 
-def _masked_rows(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> Pairs | None:
+def _masked_rows(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> RawMaskDataset | None:
     """The rows of a table, None where none has a mask, as in published test sets."""
     image, mask = columns
     if len(table) and table.column(mask).null_count == len(table):
         return None
     images, masks = (_images(table, features, name, origin) for name in (image, mask))
-    return Pairs(images, masks)
+    return RawMaskDataset(images, masks)
 
 
-def _images(table: Any, features: Any, name: str, origin: Origin) -> TableRows:
+def _images(table: Any, features: Any, name: str, origin: Origin) -> TableDataset:
     """The images of a column, without labels."""
-    rows = TableRows(table.column(name), origin)
+    rows = TableDataset(table.column(name), origin)
     if len(table) and not isinstance(rows.value(0), bytes | str | None):
         raise ValueError(f"column {name!r} of {origin.name} holds {features[name]}, not encoded images or their paths")
     return rows
 
 
-READERS: dict[str, tuple[Callable[..., tuple[str, str]], Callable[..., Rows | None]]] = {
+READERS: dict[str, tuple[Callable[..., tuple[str, str]], Callable[..., LabeledDataset | None]]] = {
     "labels": (_labelled_columns, _labelled_rows),
     "masks": (_masked_columns, _masked_rows),
 }

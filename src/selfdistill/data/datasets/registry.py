@@ -6,15 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...config.recipe import DataPart
+from .cityscapes import open_cityscapes
+from .digits import open_digits
 from .image_folder import open_folder
-from .label_map import names_beside, read_masks
-from .mask_folder import holds_pairs, open_pairs
+from .label_files import find_label_map
+from .mask_classes import read_masks
+from .mask_folder import is_mask_folder, open_mask_folder
 from .parquet import Wanted, has_parquet, open_hub, open_parquet
 from .scenes import open_scenes
-from .splits import Found
+from .splits import DatasetSplits
 from .table import open_mask_table, open_table
-from .torchvision import open_digits, open_torchvision
-from .voc_cityscapes import open_cityscapes, open_voc
+from .torchvision import open_torchvision
+from .voc import open_voc
 
 KINDS = {
     "classification": "digits, a folder of class folders, a .csv, .jsonl or .parquet file, hf:NAME or torchvision:NAME",
@@ -27,7 +30,7 @@ TABLES = ("hf", "parquet", "table")  # forms that have columns
 
 def open_source(
     part: DataPart, source: str, kind: str = "classification", classes: Sequence[str] | None = None
-) -> Found:
+) -> DatasetSplits:
     """What a source holds: labelled images, or images with masks for `kind` "segmentation".
 
     `classes` number the values of masks that neither the source nor `part` names.
@@ -73,24 +76,24 @@ def _columns(part: DataPart) -> dict[str, Any]:
     return {"image_column": part.image_column, "label_column": part.label_column}
 
 
-def _class_folders(part: DataPart, folder: str) -> Found:
-    if holds_pairs(folder):
+def _class_folders(part: DataPart, folder: str) -> DatasetSplits:
+    if is_mask_folder(folder):
         raise ValueError(f"{folder} holds images with masks, not class folders; task=segmentation learns from masks")
     return open_folder(folder)
 
 
-def _mask_folders(part: DataPart, folder: str) -> Found:
+def _mask_folders(part: DataPart, folder: str) -> DatasetSplits:
     """A layout of a published set, where the folder is one, else folders of images and masks."""
-    return open_voc(folder) or open_cityscapes(folder) or open_pairs(folder)
+    return open_voc(folder) or open_cityscapes(folder) or open_mask_folder(folder)
 
 
-def _named_beside(found: Found, path: str) -> Found:
+def _named_beside(found: DatasetSplits, path: str) -> DatasetSplits:
     """With the names in the files of a folder, or beside a file; a name of the Hub is neither."""
     path = os.path.expanduser(path)
-    return found._replace(names=names_beside(os.path.dirname(path) if os.path.isfile(path) else path))
+    return found._replace(label_map=find_label_map(os.path.dirname(path) if os.path.isfile(path) else path))
 
 
-Openers = dict[str, Callable[[DataPart, str], Found]]
+Openers = dict[str, Callable[[DataPart, str], DatasetSplits]]
 LABELLED: Openers = {
     "digits": lambda part, where: open_digits(),
     "torchvision": lambda part, where: open_torchvision(where, part.root, download=part.download),

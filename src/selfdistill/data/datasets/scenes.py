@@ -11,9 +11,10 @@ import torch
 from PIL import Image, ImageFilter
 
 from ..random.seeds import derive
-from .base import Rows
-from .masks import Pairs
-from .splits import Found, Names
+from .base import LabeledDataset
+from .label_map import LabelMap
+from .masks import RawMaskDataset
+from .splits import DatasetSplits
 
 SIZE = 64  # pixels, both ways
 SCENES = {"train": 400, "val": 80, "test": 120}
@@ -24,7 +25,7 @@ TRIES = 8  # to find room for a digit
 CLOUDS = 6  # cells of the ground's texture, both ways
 INK = 110  # of 255: from here on a pixel is the digit's
 STEEPNESS = 6  # of the change from ground to ink: 0 to 255 within 43 of the 256 levels of ink
-GROUND = 120  # of 255: the ground's colour has no component above it
+GROUND = 120  # of 255: the ground's color has no component above it
 CONTRAST = 90  # by which ink is brighter than ground at least
 BORDER = 255  # the value of the rim around a digit
 TAKEN = 254  # the same where the rim will be ground: other digits keep off it
@@ -63,10 +64,10 @@ class Scenes:
         return self.made[i]
 
 
-class SceneRows(Rows):
+class SceneDataset(LabeledDataset):
     """The images of scenes, or their masks."""
 
-    reflectable = False
+    mirrorable = False
 
     def __init__(self, scenes: Scenes, part: int) -> None:
         self.scenes, self.part, self.classes = scenes, part, ()
@@ -79,14 +80,14 @@ class SceneRows(Rows):
         return f"scene {i} ({self.scenes.split})"
 
 
-def open_scenes() -> Found:
-    """400, 80 and 120 scenes of 64x64 pixels in colour, made from scikit-learn's 1,797 scanned 8x8 digits.
+def open_scenes() -> DatasetSplits:
+    """400, 80 and 120 scenes of 64x64 pixels in color, made from scikit-learn's 1,797 scanned 8x8 digits.
 
     Class 0 is the ground, class k + 1 the digit k; a rim of about one pixel around half of the digits is void.
     """
     scenes = {split: Scenes(split) for split in SCENES}
-    pairs = {split: Pairs(SceneRows(each, 0), SceneRows(each, 1)) for split, each in scenes.items()}
-    return Found(pairs, names=Names(dict(enumerate(CLASSES)), void=frozenset({BORDER})))
+    pairs = {split: RawMaskDataset(SceneDataset(each, 0), SceneDataset(each, 1)) for split, each in scenes.items()}
+    return DatasetSplits(pairs, label_map=LabelMap(dict(enumerate(CLASSES)), ignored=frozenset({BORDER})))
 
 
 def digits_of(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -102,40 +103,40 @@ def digits_of(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scene(digits: np.ndarray, labels: np.ndarray, dice: Dice) -> tuple[Image.Image, Image.Image]:
-    """An image in colour and its mask: 0 ground, k + 1 digit k, 255 the rim around every other digit or so."""
+    """An image in color and its mask: 0 ground, k + 1 digit k, 255 the rim around every other digit or so."""
     base = [dice.below(GROUND) for _ in range(3)]
     pixels = ground(base, dice)
     mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
     for _ in range(dice.between(*DIGITS)):
-        number, colour, rim = dice.below(len(digits)), colour_against(base, dice), (BORDER, TAKEN)[dice.below(2)]
+        number, color, rim = dice.below(len(digits)), colour_against(base, dice), (BORDER, TAKEN)[dice.below(2)]
         side = dice.between(*SIDES)
         large = Image.fromarray(digits[number]).resize((side, side), Image.Resampling.BICUBIC)
         ink = np.pad(np.asarray(large), 1)  # room for the rim
         if (window := free_place(mask, ink, dice)) is not None:
             opacity = ((ink.astype(np.int32) - INK) * STEEPNESS + 128).clip(0, 255)[..., None]
-            pixels[window] += (np.array(colour) - pixels[window]) * opacity // 255
+            pixels[window] += (np.array(color) - pixels[window]) * opacity // 255
             mask[window] = np.where(marks(ink), np.where(ink >= INK, labels[number] + 1, rim), mask[window])
     mask[mask == TAKEN] = 0
     return Image.fromarray(pixels.astype(np.uint8)), Image.fromarray(mask)
 
 
 def ground(base: Sequence[int], dice: Dice) -> np.ndarray:
-    """Clouds and grain (h, w, 3) around a colour, int32 in 0..255."""
+    """Clouds and grain (h, w, 3) around a color, int32 in 0..255."""
     clouds = Image.fromarray(dice.noise(CLOUDS, CLOUDS)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     texture = (np.asarray(clouds).astype(np.int32) - 128) // 3 + (dice.noise(SIZE, SIZE).astype(np.int32) - 128) // 6
     return (np.array(base, dtype=np.int32) + texture[..., None]).clip(0, 255).astype(np.int32)
 
 
 def colour_against(base: Sequence[int], dice: Dice) -> list[int]:
-    """A colour that is clearly brighter than `base`."""
+    """A color that is clearly brighter than `base`."""
     while True:
-        colour = [dice.below(256) for _ in range(3)]
-        if brightness(colour) - brightness(base) >= CONTRAST:
-            return colour
+        color = [dice.below(256) for _ in range(3)]
+        if brightness(color) - brightness(base) >= CONTRAST:
+            return color
 
 
-def brightness(colour: Sequence[int]) -> int:
-    red, green, blue = colour
+def brightness(color: Sequence[int]) -> int:
+    red, green, blue = color
     return (3 * red + 6 * green + blue) // 10
 
 

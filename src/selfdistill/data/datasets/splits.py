@@ -1,8 +1,9 @@
-"""What a source of images turns out to hold, before anything is held out."""
+"""The splits of a source of images, before anything is held out."""
 
 from typing import NamedTuple
 
-from .base import Rows
+from .base import LabeledDataset
+from .label_map import LabelMap
 
 SPLITS = {
     "train": "train",
@@ -16,20 +17,12 @@ SPLITS = {
 }
 
 
-class Names(NamedTuple):
-    """What a source says of the values in its masks."""
+class DatasetSplits(NamedTuple):
+    """Data sets by split: "train", "val", "test". Each has its own classes. A source without splits is all "train"."""
 
-    names: dict[int, str]  # of values, void ones included where they have a name
-    colours: dict[int, tuple[int, int, int]] = {}  # of values; masks in colour are read by them
-    void: frozenset[int] | None = None  # values that count for nothing; None: not said
-
-
-class Found(NamedTuple):
-    """Rows by split ("train", "val", "test"), each with its own classes; a source without splits is all "train"."""
-
-    splits: dict[str, Rows]
+    splits: dict[str, LabeledDataset]
     notes: tuple[str, ...] = ()
-    names: Names | None = None  # of masks
+    label_map: LabelMap | None = None  # of masks, where the source says what their values mean
 
 
 def split_of(name: str) -> str | None:

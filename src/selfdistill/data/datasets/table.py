@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .base import FileRows
+from .base import ImageFileDataset
 from .labels import number_labels
-from .mask_folder import pair_files
-from .masks import Pairs
-from .splits import SPLITS, Found, split_of
+from .mask_folder import create_mask_file_dataset
+from .masks import RawMaskDataset
+from .splits import SPLITS, DatasetSplits, split_of
 
 IMAGE_NAMES = ("path", "file", "filename", "image", "file_name", "file_path", "filepath", "image_path", "img")
 LABEL_NAMES = ("label", "class", "target", "labels", "category", "class_name")
@@ -24,7 +24,7 @@ class Line(NamedTuple):
     values: dict[str, Any]
 
 
-def open_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> Found:
+def open_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> DatasetSplits:
     """The rows of a `.csv` (with a header) or `.jsonl` file, by its `split` column where it has one.
 
     Paths are relative to the table. Raises `ValueError`, naming the line, for what cannot be read or does not exist.
@@ -32,16 +32,16 @@ def open_table(table: str, *, image_column: str | None = None, label_column: str
     lines = _lines(table)
     image = find_column(_names(lines), image_column, IMAGE_NAMES, table, "image_column")
     label = find_column(_names(lines), label_column, LABEL_NAMES, table, "label_column")
-    return Found({split: _rows(table, group, image, label) for split, group in _by_split(lines, table).items()})
+    return DatasetSplits({split: _rows(table, group, image, label) for split, group in _by_split(lines, table).items()})
 
 
-def open_mask_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> Found:
+def open_mask_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> DatasetSplits:
     """As `open_table`, where each line names an image and its mask."""
     lines = _lines(table)
     mask = find_column(_names(lines), label_column, MASK_NAMES, table, "label_column")
     others = [name for name in _names(lines) if name != mask]
     image = find_column(others, image_column, IMAGE_NAMES, table, "image_column")
-    return Found({split: _pairs(table, group, image, mask) for split, group in _by_split(lines, table).items()})
+    return DatasetSplits({split: _pairs(table, group, image, mask) for split, group in _by_split(lines, table).items()})
 
 
 def _lines(table: str) -> list[Line]:
@@ -122,18 +122,20 @@ def _split(line: Line, column: str, table: str) -> str:
     return split
 
 
-def _rows(table: str, lines: list[Line], image: str, label: str) -> FileRows:
+def _rows(table: str, lines: list[Line], image: str, label: str) -> ImageFileDataset:
     root = os.path.dirname(table)
     paths = [_path(line, image, table, root) for line in lines]
     labels, classes = number_labels(
         [line.values.get(label) for line in lines], lambda i: f"line {lines[i].number} of {table}"
     )
-    return FileRows(root, paths, labels, classes=classes)
+    return ImageFileDataset(root, paths, labels, classes=classes)
 
 
-def _pairs(table: str, lines: list[Line], image: str, mask: str) -> Pairs:
+def _pairs(table: str, lines: list[Line], image: str, mask: str) -> RawMaskDataset:
     root = os.path.dirname(table)
-    return pair_files(root, *([_path(line, column, table, root) for line in lines] for column in (image, mask)))
+    return create_mask_file_dataset(
+        root, *([_path(line, column, table, root) for line in lines] for column in (image, mask))
+    )
 
 
 def _path(line: Line, column: str, table: str, root: str) -> str:

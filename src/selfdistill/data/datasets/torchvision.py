@@ -1,15 +1,12 @@
-"""Data sets with a name: scikit-learn's digits and the classification sets of torchvision."""
+"""The classification sets of torchvision, by the names of their classes."""
 
 import difflib
 import inspect
 import os
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from .base import FileRows, ImageRows, Rows
-from .splits import Found
+from .base import ImageFileDataset, LabeledDataset, PairDataset
+from .splits import DatasetSplits
 
 # a mirrored image of these is another character, or none
 CHARACTERS = ("MNIST", "KMNIST", "USPS", "SVHN", "RenderedSST2", "GTSRB")
@@ -20,18 +17,7 @@ PICTURES = (
 SPLIT_ARGUMENTS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
 
 
-def open_digits() -> Found:
-    """scikit-learn's 1,797 scanned 8x8 digits, their 17 grey levels spread over 0..255."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    pairs = [(Image.fromarray(image), int(label)) for image, label in zip(pixels, digits.target, strict=True)]
-    names = [str(name) for name in digits.target_names]
-    return Found({"train": ImageRows(pairs, digits.target.tolist(), classes=names, title="digits", reflectable=False)})
-
-
-def open_torchvision(name: str, root: str, *, download: bool = False) -> Found:
+def open_torchvision(name: str, root: str, *, download: bool = False) -> DatasetSplits:
     """The splits that the class `name` of `torchvision.datasets` has; files are fetched only when `download`."""
     import torchvision.datasets
 
@@ -48,7 +34,7 @@ def open_torchvision(name: str, root: str, *, download: bool = False) -> Found:
             if dataset is not None:
                 splits[split] = _rows(dataset, f"{name} ({split})", name not in CHARACTERS)
                 break
-    return Found(splits)
+    return DatasetSplits(splits)
 
 
 def _splits(kind: type) -> dict[str, list[dict[str, Any]]]:
@@ -79,17 +65,17 @@ def _load(kind: type, root: str, arguments: dict[str, Any], download: bool) -> A
         raise ValueError(f"the files of {name} are not in {os.path.abspath(root)}, or not whole; {fetch}") from None
 
 
-def _rows(dataset: Any, title: str, reflectable: bool) -> Rows:
+def _rows(dataset: Any, title: str, mirrorable: bool) -> LabeledDataset:
     labels = _labels(dataset)
     count = int(max(labels)) + 1
     names = getattr(dataset, "classes", ())
     classes = [_class_name(name) for name in names] if len(names) >= count else [str(k) for k in range(count)]
     files = _files(dataset)
     if files is None:
-        return ImageRows(dataset, labels, classes=classes, title=title, reflectable=reflectable)
+        return PairDataset(dataset, labels, classes=classes, title=title, mirrorable=mirrorable)
     pairs = sorted((os.path.relpath(path, dataset.root), label) for path, label in zip(files, labels, strict=True))
     paths, labels = zip(*pairs, strict=True)  # sorted, because some classes list their files as the disk gives them
-    return FileRows(str(dataset.root), paths, labels, classes=classes, reflectable=reflectable)
+    return ImageFileDataset(str(dataset.root), paths, labels, classes=classes, mirrorable=mirrorable)
 
 
 def _class_name(name: Any) -> str:

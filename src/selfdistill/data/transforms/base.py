@@ -89,7 +89,7 @@ def chosen_names(augment: str | list[str], auto: list[str]) -> list[str]:
     return [augment] if isinstance(augment, str) else list(augment)
 
 
-class Own:
+class UserTransform:
     """A user's callable; what it raises is a `ValueError` that names it."""
 
     def __init__(self, name: str) -> None:
@@ -102,8 +102,8 @@ class Own:
             raise ValueError(f"the transform {self.name} raised {reason(error)}") from error
 
 
-def refuse_colours(name: str, channels: int) -> None:
-    """Raises `ValueError` for colours to be changed in images with alpha."""
+def refuse_color_change(name: str, channels: int) -> None:
+    """Raises `ValueError` for colors to be changed in images with alpha."""
     if channels == 4:
         raise ValueError(f"augment={name} works on 1 or 3 channels, not on 4")
 

@@ -1,6 +1,6 @@
 """(PIL image, mask) -> (normalised tensor, mask): the presentation of images that are labelled pixel by pixel.
 
-What moves pixels moves those of image and mask alike; colours change in the image only. The mask takes the nearest
+What moves pixels moves those of image and mask alike; colors change in the image only. The mask takes the nearest
 label, so that no label arises between two others.
 """
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ...config.recipe import DataPart
 from ..datasets.image_io import to_channels
-from ..datasets.masks import VOID
-from .base import Own, as_tensor, chosen_names, image_shape, mean_and_std, refuse_colours, unknown
+from ..datasets.label_map import IGNORE_INDEX
+from .base import UserTransform, as_tensor, chosen_names, image_shape, mean_and_std, refuse_color_change, unknown
 
 LARGEST = 512  # pixels; training crops are no larger unless the recipe says so
 MULTIPLE = 32  # what the deepest maps of the usual networks divide the sides of a crop by
@@ -124,7 +124,7 @@ def evaluated(image: Image.Image, short_side: int | None) -> Image.Image:
 
 
 class Step(ABC):
-    """One augmentation of pairs for crops of `size`; `fill` is the colour of what lies beyond an image's border."""
+    """One augmentation of pairs for crops of `size`; `fill` is the color of what lies beyond an image's border."""
 
     def __init__(self, size: Size, fill: tuple[int, ...]) -> None:
         self.size, self.fill = size, fill
@@ -152,10 +152,10 @@ class ShortSide(Step):
         return pair._replace(size=with_short_side(pair.size, int(torch.randint(max(side // 2, 1), 2 * side + 1, ()))))
 
 
-class Middle(Step):
+class CenterCrop(Step):
     """The middle of what is larger than `size`; what is smaller is padded at the right and at the bottom.
 
-    The image is padded with its mean colour, to the nearest of 256 shades, and the mask with void.
+    The image is padded with its mean color, to the nearest of 256 shades, and the mask with void.
     """
 
     def __call__(self, pair: Pair) -> Pair:
@@ -172,13 +172,13 @@ class Middle(Step):
     def _padded(self, pair: Pair) -> Pair:
         image = Image.new(pair.image.mode, self.size[::-1], self.fill)
         image.paste(pair.image, (0, 0))
-        mask = pair.mask.new_full(self.size, VOID)
+        mask = pair.mask.new_full(self.size, IGNORE_INDEX)
         mask[: pair.size[0], : pair.size[1]] = pair.mask
         return Pair(image, mask, self.size)
 
 
-class Crop(Middle):
-    """As `Middle`, but anywhere in what is larger."""
+class Crop(CenterCrop):
+    """As `CenterCrop`, but anywhere in what is larger."""
 
     def start(self, margin: int) -> int:
         return int(torch.randint(margin + 1, ()))
@@ -198,7 +198,7 @@ class Flip(Step):
         return paired(*self.transform(pair.image, _labels(pair.mask)))
 
 
-class Colour(Step):
+class Color(Step):
     """Brightness, contrast and saturation times factors uniform in 0.5..1.5, hue turned by up to 1/20 of its circle.
 
     In random order, of the image only.
@@ -208,7 +208,7 @@ class Colour(Step):
         from torchvision.transforms import v2
 
         super().__init__(size, fill)
-        refuse_colours("colour", len(fill))
+        refuse_color_change("colour", len(fill))
         self.transform = v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.05)
 
     def __call__(self, pair: Pair) -> Pair:
@@ -229,7 +229,7 @@ class Blur(Step):
         return pair._replace(image=pair.image.filter(ImageFilter.GaussianBlur(_uniform(0.0, 1.0))))
 
 
-class OwnPair(Own):
+class UserPairTransform(UserTransform):
     """A user's callable for image and mask, with its result checked.
 
     It is given copies, and a mask that transforms of torchvision (v2) know for one.
@@ -273,28 +273,28 @@ STEPS: dict[str, type[Step]] = {
     "short_side": ShortSide,
     "crop": Crop,
     "flip": Flip,
-    "colour": Colour,
+    "colour": Color,
     "blur": Blur,
 }
 
 
-def augmentation_names(augment: str | list[str], size: Size, reflectable: bool) -> list[str]:
-    return chosen_names(augment, ["scale", "crop"] + ["flip"] * reflectable)
+def augmentation_names(augment: str | list[str], size: Size, mirrorable: bool) -> list[str]:
+    return chosen_names(augment, ["scale", "crop"] + ["flip"] * mirrorable)
 
 
-def steps_of(names: Sequence[str], size: Size, mean: Sequence[float]) -> list[Step | OwnPair]:
+def steps_of(names: Sequence[str], size: Size, mean: Sequence[float]) -> list[Step | UserPairTransform]:
     """The steps in the order of their names; at the end what is not yet of `size` is cut or padded to it."""
     if ("scale", "short_side") in pairwise(names):
         raise ValueError("augment=scale has no effect before short_side, which sets the size anew; put it behind")
     fill = tuple(round(255 * value) for value in mean)
-    return [*(_step(name, size, fill) for name in names), Middle(size, fill)]
+    return [*(_step(name, size, fill) for name in names), CenterCrop(size, fill)]
 
 
-def _step(name: str, size: Size, fill: tuple[int, ...]) -> Step | OwnPair:
+def _step(name: str, size: Size, fill: tuple[int, ...]) -> Step | UserPairTransform:
     if name in STEPS:
         return STEPS[name](size, fill)
     if ":" in name:
-        return OwnPair(name)
+        return UserPairTransform(name)
     raise unknown(name, list(STEPS), "segmentation")
 
 

@@ -5,49 +5,48 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ...config.recipe import DataPart
-from .base import chosen_names, image_shape, refuse_colours, unknown
+from .base import chosen_names, image_shape, refuse_color_change, unknown
 from .batch import Batched, Cutout, Erasing, Flip, PaddedCrop, ResizedCrop, Rotation
 from .image_mask import JointEvaluation, JointTraining
-from .pipeline import Cover, Middle, OwnImage, Presentation, Step, is_small
+from .pipeline import CenterCrop, ImageTransform, ResizeToCover, Step, UserImageTransform, is_small
 
 DEFAULT_SIZE = 224
 
 
-def train_transform(part: DataPart, kind: str = "classification") -> Presentation | JointTraining:
+def train_transform(part: DataPart, kind: str = "classification") -> ImageTransform | JointTraining:
     """The augmentations of a resolved part, for a kind of task; draws from the global generators.
 
-    Classification: PIL image -> (c, h, w), normalised before those augmentations that erase; also in two stages, see
-    `Presentation`. Segmentation: PIL image and int64 mask (h, w) -> (c, y, x) and int64 mask (y, x), both of the part's
-    image size.
+    Classification: PIL image -> (c, h, w), normalized before those augmentations that erase; see `ImageTransform`.
+    Segmentation: PIL image and int64 mask (h, w) -> (c, y, x) and int64 mask (y, x), both of the part's image size.
     """
-    return PRESENTATIONS[kind].training(part)
+    return TRANSFORMS[kind].training(part)
 
 
-def eval_transform(part: DataPart, kind: str = "classification") -> Presentation | JointEvaluation:
+def eval_transform(part: DataPart, kind: str = "classification") -> ImageTransform | JointEvaluation:
     """A resolved part's images as evaluation shows them, normalised, for a kind of task.
 
     Classification: up to 64 pixels the whole image at that size; beyond, the middle of the image resized to 256/224 of
     the size. Segmentation: the whole image, and the mask as it is stored, which may be larger.
     """
-    return PRESENTATIONS[kind].evaluation(part)
+    return TRANSFORMS[kind].evaluation(part)
 
 
-def _training(part: DataPart) -> Presentation:
+def _training(part: DataPart) -> ImageTransform:
     assert isinstance(part.augment, list), "the part is not resolved"
     shape = image_shape(part)
     erasers = [ERASERS[name]() for name in part.augment if name in ERASERS]
-    return Presentation(part, steps_of(part.augment, shape[1:], shape[0]), erasers)
+    return ImageTransform(part, steps_of(part.augment, shape[1:], shape[0]), erasers)
 
 
-def _evaluation(part: DataPart) -> Presentation:
-    return Presentation(part, [Middle(image_shape(part)[1:])])
+def _evaluation(part: DataPart) -> ImageTransform:
+    return ImageTransform(part, [CenterCrop(image_shape(part)[1:])])
 
 
 def _crop(size: tuple[int, int]) -> list[Step]:
     """Random cut: of a small image padded with black by an eighth of its side, of a larger one within its margin."""
     from torchvision.transforms import v2
 
-    return [PaddedCrop()] if is_small(size) else [Cover(size), v2.RandomCrop(size)]
+    return [PaddedCrop()] if is_small(size) else [ResizeToCover(size), v2.RandomCrop(size)]
 
 
 def _resized_crop(size: tuple[int, int]) -> list[Step]:
@@ -90,8 +89,8 @@ CUTS = ("crop", "resized_crop")
 COLOURS = ("randaugment", "trivialaugment")
 
 
-def augmentation_names(augment: str | list[str], size: tuple[int, int], reflectable: bool) -> list[str]:
-    return chosen_names(augment, ["crop" if is_small(size) else "resized_crop"] + ["flip"] * reflectable)
+def augmentation_names(augment: str | list[str], size: tuple[int, int], mirrorable: bool) -> list[str]:
+    return chosen_names(augment, ["crop" if is_small(size) else "resized_crop"] + ["flip"] * mirrorable)
 
 
 def steps_of(names: Sequence[str], size: tuple[int, int], channels: int) -> list[Step]:
@@ -100,7 +99,7 @@ def steps_of(names: Sequence[str], size: tuple[int, int], channels: int) -> list
     Small images are resized in front of the first step that can be batched, which needs them alike. Those that erase
     are no steps, since they follow the normalisation; they must come last.
     """
-    steps: list[Step] = [] if set(names) & set(CUTS) else [Middle(size)]
+    steps: list[Step] = [] if set(names) & set(CUTS) else [CenterCrop(size)]
     for name, then in itertools.pairwise(names):
         if name in ERASERS and then not in ERASERS:
             raise ValueError(f"augment={name} works on the finished image, so it comes last, not before {then}")
@@ -108,8 +107,8 @@ def steps_of(names: Sequence[str], size: tuple[int, int], channels: int) -> list
         if name in ERASERS:
             continue
         named = _steps_called(name, size, channels)
-        if is_small(size) and isinstance(named[0], Batched) and not isinstance(_last(steps), Batched | Middle):
-            steps.append(Middle(size))
+        if is_small(size) and isinstance(named[0], Batched) and not isinstance(_last(steps), Batched | CenterCrop):
+            steps.append(CenterCrop(size))
         steps += named
     return steps
 
@@ -120,22 +119,22 @@ def _last(steps: Sequence[Step]) -> Step | None:
 
 def _steps_called(name: str, size: tuple[int, int], channels: int) -> list[Step]:
     if name in COLOURS:
-        refuse_colours(name, channels)
+        refuse_color_change(name, channels)
     if name in STEPS:
         return STEPS[name](size)
     if ":" in name:
-        return [OwnImage(name)]
+        return [UserImageTransform(name)]
     raise unknown(name, [*STEPS, *ERASERS], "classification")
 
 
 class Kind(NamedTuple):
     """How the images of one kind of task are presented."""
 
-    training: Callable[[DataPart], Presentation | JointTraining]
-    evaluation: Callable[[DataPart], Presentation | JointEvaluation]
+    training: Callable[[DataPart], ImageTransform | JointTraining]
+    evaluation: Callable[[DataPart], ImageTransform | JointEvaluation]
 
 
-PRESENTATIONS = {
+TRANSFORMS = {
     "classification": Kind(_training, _evaluation),
     "segmentation": Kind(JointTraining, JointEvaluation),
 }

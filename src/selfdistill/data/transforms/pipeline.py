@@ -13,7 +13,7 @@ from torch import Tensor
 from ...config.recipe import DataPart
 from ..datasets.image_io import to_channels
 from ..random.keys import branch
-from .base import Own, Stages, as_floats, as_pixels, as_tensor, image_shape, mean_and_std
+from .base import Stages, UserTransform, as_floats, as_pixels, as_tensor, image_shape, mean_and_std
 from .batch import Batched
 
 SMALL = 64  # pixels; images up to this side are shown whole, larger ones cut out of a resized one
@@ -22,7 +22,7 @@ MARGIN = 256 / 224  # larger images: how much the resized short side exceeds the
 Step = Callable[..., Any]
 
 
-class Presentation(Stages):
+class ImageTransform(Stages):
     """The steps in order, then float32 in [0, 1], then (x - mean) / std per channel, and then the erasers.
 
     Those steps that can be batched, and behind which no other comes, are.
@@ -52,7 +52,7 @@ class Presentation(Stages):
     @property
     def settled(self) -> bool:
         """Whether `head` gives every image at its final size, and `one` has nothing to do but to take its pixels."""
-        return not self.alone and any(isinstance(step, Middle) for step in self.resizing)
+        return not self.alone and any(isinstance(step, CenterCrop) for step in self.resizing)
 
     def head(self, image: Image.Image) -> Image.Image:
         """The image with the wanted channels, resized as far as nothing random comes before that."""
@@ -61,7 +61,7 @@ class Presentation(Stages):
             image = step(image)
         return image
 
-    def head_size(self, size: tuple[int, int]) -> tuple[int, int]:
+    def cached_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) that `head` gives an image of this one."""
         for step in self.resizing:
             size = step.result(size)
@@ -71,7 +71,7 @@ class Presentation(Stages):
         """The pixels of what `head` gave, at their final size: uint8, or float32 in [0, 1] behind a user's function."""
         own = False
         for number, step in self.alone:
-            own |= isinstance(step, OwnImage)
+            own |= isinstance(step, UserImageTransform)
             shown = _alone(step, shown, branch(keys, number)) if isinstance(step, Batched) else step(shown)
         tensor = as_tensor(shown, self.shape[0]) if own else as_pixels(shown, self.shape[0])
         if tuple(tensor.shape) != self.shape:
@@ -87,7 +87,7 @@ class Presentation(Stages):
             normalised = eraser(normalised, branch(keys, number))
         return normalised
 
-    def on(self, device: torch.device, memory_format: torch.memory_format) -> "Presentation":
+    def on(self, device: torch.device, memory_format: torch.memory_format) -> "ImageTransform":
         moved = copy.copy(self)
         moved.mean, moved.std, moved.memory_format = self.mean.to(device), self.std.to(device), memory_format
         return moved
@@ -115,7 +115,7 @@ class Resizing(ABC):
         """The (height, width) that it gives an image of this one."""
 
 
-class Middle(Resizing):
+class CenterCrop(Resizing):
     """What evaluation shows of an image."""
 
     def __call__(self, image: Any) -> Any:
@@ -130,7 +130,7 @@ class Middle(Resizing):
         return self.size
 
 
-class Cover(Resizing):
+class ResizeToCover(Resizing):
     """Resizes a larger image so that a crop of `size` has a margin of 256/224."""
 
     def __call__(self, image: Any) -> Any:
@@ -140,7 +140,7 @@ class Cover(Resizing):
         return covering_size(size, self.size)
 
 
-class OwnImage(Own):
+class UserImageTransform(UserTransform):
     """A user's callable, with its result checked. It may draw into the image: that is a copy."""
 
     def __call__(self, image: Any) -> Any:

@@ -1,0 +1,97 @@
+"""Files that name the values of masks: palettes, lists of classes, ADE20K's table of objects."""
+
+import csv
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from .label_map import BORDER, LabelMap
+from .mask_values import Color
+
+
+def find_label_map(folder: str) -> LabelMap | None:
+    """The label map in the first of the usual files that `folder` holds."""
+    for file, read in FILES.items():
+        if os.path.isfile(path := os.path.join(folder, file)):
+            return read(path)
+    return None
+
+
+def open_palette(name: str) -> LabelMap:
+    """The label map in the file that `data.palette` names."""
+    path = os.path.abspath(os.path.expanduser(name))
+    if not os.path.isfile(path):
+        raise ValueError(f"data.palette={name} does not exist; it is a CSV with the header name,r,g,b")
+    return read_colors(path) if path.lower().endswith(".txt") else read_palette(path)
+
+
+def read_palette(path: str) -> LabelMap:
+    """The names and colors of a CSV with the header name,r,g,b in any case; a row's number is its value."""
+    with _open_text(path) as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        header = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
+        if not header.keys() >= {"name", "r", "g", "b"}:
+            raise ValueError(f"{path} has the columns {', '.join(header) or 'none'}; a palette has name, r, g, b")
+        lines = [(reader.line_num, [(line[header[key]] or "").strip() for key in ("name", *"rgb")]) for line in reader]
+    return _parse_palette(path, [(number, name, color) for number, (name, *color) in lines])
+
+
+def read_colors(path: str) -> LabelMap:
+    """The names and colors of lines `r g b name`."""
+    with _open_text(path) as file:
+        lines = [(number, line.split(maxsplit=3)) for number, line in enumerate(file, 1) if line.strip()]
+    return _parse_palette(
+        path, [(number, line[3].strip() if len(line) > 3 else "", line[:3]) for number, line in lines]
+    )
+
+
+def _parse_palette(path: str, lines: list[tuple[int, str, list[str]]]) -> LabelMap:
+    """The label map of (line number, name, [r, g, b])."""
+    palette: dict[int, Color] = {}
+    for value, (number, name, texts) in enumerate(lines):
+        if not name or not all(text.isdecimal() and int(text) < 256 for text in texts):
+            raise ValueError(f"line {number} of {path} is no name with a color of three numbers from 0 to 255")
+        red, green, blue = map(int, texts)
+        if (red, green, blue) in palette.values():
+            raise ValueError(f"line {number} of {path} has the color {(red, green, blue)} of a line above")
+        palette[value] = (red, green, blue)
+    return LabelMap({value: name for value, (_, name, _) in enumerate(lines)}, palette)
+
+
+def read_names(path: str) -> LabelMap:
+    """One name per line, the first of value 0."""
+    with _open_text(path) as file:
+        lines = file.read().rstrip().splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise ValueError(f"line {number} of {path} is empty; it must name the class of value {number - 1}")
+    return LabelMap({value: line.strip() for value, line in enumerate(lines)})
+
+
+def read_ade20k_objects(path: str) -> LabelMap:
+    """ADE20K's table of its 150 classes: the value first, names last; the value 0 is what none of them is."""
+    with _open_text(path) as file:
+        lines = [line.rstrip("\n").split("\t") for line in file if line[:1].isdecimal()]
+    names = {int(line[0]): line[-1].split(",")[0].strip() for line in lines}
+    return LabelMap(names, ignored=frozenset({0, BORDER}))
+
+
+@contextmanager
+def _open_text(path: str) -> Iterator[TextIO]:
+    """A text file, whose wrong encoding or quoting is a `ValueError`."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield file
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as text: {error}") from None
+
+
+FILES: dict[str, Callable[[str], LabelMap]] = {
+    "class_dict.csv": read_palette,
+    "palette.csv": read_palette,
+    "label_colors.txt": read_colors,
+    "classes.txt": read_names,
+    "labels.txt": read_names,
+    "objectInfo150.txt": read_ade20k_objects,
+}

@@ -1,0 +1,87 @@
+"""Which classes the masks of a source have: by the recipe, by the source itself, or by the masks alone."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...config.recipe import DataPart
+from .base import DECODED, evenly_spaced, map_blocks
+from .label_files import open_palette
+from .label_map import BORDER, LabelMap
+from .masks import RawMaskDataset
+from .splits import DatasetSplits
+
+MOST = 1000  # larger values that nobody named are not taken for classes
+
+
+def read_masks(
+    splits: DatasetSplits, part: DataPart, source: str, classes: Sequence[str] | None = None
+) -> DatasetSplits:
+    """The splits with each `RawMaskDataset` as a `MaskDataset`, all of them read by one label map.
+
+    Of the source that the recipe names, `data.classes` names the values 0, 1, ..., else the source itself does. Another
+    source has its own names; without any it is taken to store what that of the recipe stores, else the numbers of
+    `classes`. Where nobody names the values, those of the training masks count: "0" up to the largest.
+    """
+    if part.palette is not None and (source == part.source or splits.label_map is None):
+        splits = splits._replace(label_map=open_palette(part.palette))
+    label_map, void = _choose_label_map(splits, part, source, classes)
+    label_map = label_map.resolve(source, void)
+    return splits._replace(splits={name: masks.with_label_map(label_map) for name, masks in splits.splits.items()})
+
+
+def _choose_label_map(
+    splits: DatasetSplits, part: DataPart, source: str, classes: Sequence[str] | None
+) -> tuple[LabelMap, Sequence[int | str] | None]:
+    """The names of values, and which of them `data.void` takes out."""
+    known, is_other = splits.label_map, source != part.source
+    if known is not None and is_other:
+        return _for_other_source(source, known, part), None
+    if known is not None and part.classes is None:
+        return known, part.void
+    if part.classes is not None:
+        return _rename_values(known, part.classes), part.void
+    if classes is not None:
+        are_numbers = all(name.isdecimal() for name in classes)
+        return LabelMap({int(name) if are_numbers else k: name for k, name in enumerate(classes)}), part.void
+    return _count_values(source, splits, part.void), part.void
+
+
+def _for_other_source(source: str, label_map: LabelMap, part: DataPart) -> LabelMap:
+    """The map of a source whose values are its own: what it calls by the names in `data.void` is ignored too."""
+    known = part.classes or []
+    void = {str(known[item] if isinstance(item, int) and 0 <= item < len(known) else item) for item in part.void or []}
+    same = {value for value, name in label_map.names.items() if name in void}
+    return replace(label_map, ignored=frozenset(label_map.find_ignored(source, None) | same))
+
+
+def _rename_values(label_map: LabelMap | None, classes: Sequence[str]) -> LabelMap:
+    if label_map is None:
+        return LabelMap(dict(enumerate(classes)))
+    if label_map.palette and len(label_map.palette) != len(classes):
+        raise ValueError(f"data.classes has {len(classes)} names, and the palette {len(label_map.palette)} colors")
+    return replace(label_map, names=dict(enumerate(classes)))
+
+
+def _count_values(source: str, splits: DatasetSplits, void: Sequence[int | str] | None) -> LabelMap:
+    """The values from 0 to the largest of the training masks, named by their numbers."""
+    ignored = {int(item) for item in void if str(item).isdecimal()} if void is not None else {BORDER}
+    masks = splits.splits.get("train", next(iter(splits.splits.values()), None))
+    if not masks:
+        raise ValueError(f"{source} has no image with a mask")
+    values = _collect_values(masks)
+    largest = max(values - ignored, default=0)
+    examples = f"{masks.mask_name(0)} and others"
+    if largest > MOST:
+        raise ValueError(f"{examples} hold values up to {largest}; name the classes in data.classes")
+    if void is None and values == {0, BORDER}:
+        raise ValueError(
+            f"{examples} hold the values 0 and 255 only, and 255 is void where it has no name; name both in a palette,"
+            " a CSV with the lines name,r,g,b and NAME,0,0,0 and NAME,255,255,255"
+        )
+    return LabelMap({value: str(value) for value in range(largest + 1)})
+
+
+def _collect_values(masks: RawMaskDataset) -> set[int]:
+    """All values in up to 5,000 masks; `ValueError` for the first mask that cannot be read."""
+    blocks = map_blocks(lambda block: [masks.values_in(i) for i in block], evenly_spaced(len(masks), DECODED))
+    return {value for block in blocks for values in block for value in values}

@@ -1,0 +1,58 @@
+"""PASCAL VOC: its folders and lists, one year or the two that FRSKD's paper trains on."""
+
+import os
+
+from .label_map import LabelMap
+from .mask_folder import open_listed_files
+from .splits import DatasetSplits
+
+VOC_CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+VOC_LABEL_MAP = LabelMap(dict(enumerate(VOC_CLASSES)), ignored=frozenset({255}))
+VOC_LISTS = os.path.join("ImageSets", "Segmentation")
+VOC_YEARS = ("VOC2007", "VOC2012")  # both together: the training and test images of FRSKD's paper
+
+
+def open_voc(folder: str) -> DatasetSplits | None:
+    """A folder like VOC2012, split by its own lists, or a VOCdevkit of several; None where the folder is neither.
+
+    VOC2007 and VOC2012 together are what FRSKD's paper trains and tests on: the trainval lists of both, and the test
+    list of VOC2007. Images of a test list without masks are left out and counted in a note.
+    """
+    if os.path.isdir(os.path.join(folder, VOC_LISTS)):
+        return _open_lists(folder, {split: [("", split)] for split in ("train", "val", "test")})
+    years = [year for year in VOC_YEARS if os.path.isdir(os.path.join(folder, year, VOC_LISTS))]
+    if len(years) == 1:
+        return open_voc(os.path.join(folder, years[0]))
+    if years:
+        return _open_lists(folder, {"train": [(year, "trainval") for year in years], "test": [(years[0], "test")]})
+    return None
+
+
+def _open_lists(folder: str, lists: dict[str, list[tuple[str, str]]]) -> DatasetSplits:
+    """The splits of a folder, each the lists (folder, title) together."""
+    splits, notes = {}, []
+    for split, members in lists.items():
+        names = [(year, name) for year, title in members for name in _read_list(os.path.join(folder, year), title)]
+        files = [
+            (os.path.join(year, "JPEGImages", f"{name}.jpg"), os.path.join(year, "SegmentationClass", f"{name}.png"))
+            for year, name in names
+        ]
+        if split == "test":
+            files = [pair for pair in files if os.path.isfile(os.path.join(folder, pair[1]))]
+        if len(files) < len(names):
+            missing = len(names) - len(files)
+            notes.append(f"{folder}: {missing} of the {len(names)} test images have no mask and are left out")
+        if files:
+            splits[split] = open_listed_files(folder, [image for image, _ in files], [mask for _, mask in files])
+    return DatasetSplits(splits, tuple(notes), VOC_LABEL_MAP)
+
+
+def _read_list(folder: str, title: str) -> list[str]:
+    path = os.path.join(folder, VOC_LISTS, f"{title}.txt")
+    if not os.path.isfile(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [line.split()[0] for line in file if line.strip()]
