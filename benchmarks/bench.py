@@ -14,13 +14,12 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from harness import add_device, chip, threads
 from report import Page, file_name, tell
-from selfdistill.runs.environment import computes_bfloat16, environment
+from selfdistill.runs.environment import computes_bfloat16, describe_environment
 
 HERE = Path(__file__).parent
 SECTIONS = {  # heading -> what is run, {half} being the precision in which the machine is fastest
@@ -84,10 +83,11 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
 
 def versions() -> str:
     """What a page says of the machine's software and the code, in one line."""
-    facts: dict[str, Any] = environment()
-    packages = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
-    git = facts["git"] or {"commit": "unknown", "dirty": False}
-    return f"Python {facts['python']}, {packages}; commit {git['commit'][:12]}{' and changes' * git['dirty']}."
+    environment = describe_environment()
+    packages = ", ".join(f"{name} {version}" for name, version in environment.versions.items() if version)
+    commit = "unknown" if environment.git is None else environment.git.commit[:12]
+    changes = " and changes" if environment.git is not None and environment.git.dirty else ""
+    return f"Python {environment.python}, {packages}; commit {commit}{changes}."
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from selfdistill import Batch, Method, Task, create_method
 from selfdistill.config.recipe import OptimPart
 from selfdistill.methods import find_method
 from selfdistill.models import build_student
-from selfdistill.runs.environment import environment
+from selfdistill.runs.environment import describe_environment
 from selfdistill.training.compile import Compiler, way_of
 from selfdistill.training.memory import keep_freed_memory
 from selfdistill.training.optim import new_optimizer
@@ -63,7 +63,7 @@ class Setting(NamedTuple):
 
 
 def chip(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else environment()["cpu"]
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else describe_environment().cpu or "unknown CPU"
 
 
 def threads(count: int) -> str:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import checks
 from bench import HERE, versions
@@ -29,6 +29,7 @@ from harness import chip, device
 from report import Page, table, tell
 from selfdistill import list_methods
 from selfdistill.runs.folder import Run
+from selfdistill.runs.records import EndRecord
 
 RECIPE = HERE.parent / "recipes/cifar100/resnet18_frskd.yaml"
 SPARE = 20.0  # seconds: what is begun with fewer left would hardly get anywhere
@@ -172,9 +173,9 @@ def is_finished(run: Path) -> bool:
     return (run / "metrics.jsonl").exists() and ended(run) is not None
 
 
-def ended(run: Path) -> dict[str, Any] | None:
+def ended(run: Path) -> EndRecord | None:
     """The last record of a finished run."""
-    return next((record for record in Run.open(run).metrics() if record["kind"] == "end"), None)
+    return next((record for record in Run.open(run).records() if isinstance(record, EndRecord)), None)
 
 
 def training_table(runs: dict[str, Path]) -> str:
@@ -183,11 +184,12 @@ def training_table(runs: dict[str, Path]) -> str:
     lines = (next(iter(runs.values())).parents[1] / "slices.jsonl").read_text().splitlines()
     slices = [json.loads(line) for line in lines]
     for method, run in runs.items():
-        end, batch = ended(run) or {}, Run.open(run).recipe().batch_size or 0
+        end, batch = ended(run), Run.open(run).recipe().batch_size or 0
+        assert end is not None, f"{run} is not finished"
         seconds = [each["seconds"] for each in slices if each["method"] == method]
-        pace = batch / end["seconds_per_step"]
-        numbers = [f"{100 * end['scores']['top1']:.2f}", f"{end['scores']['nll']:.4f}", f"{pace:,.0f}"]
-        rows.append([method, str(end["epoch"]), *numbers, f"{sum(seconds) / 60:.1f}", str(len(seconds))])
+        pace = batch / end.seconds_per_step
+        numbers = [f"{100 * end.scores.top1:.2f}", f"{end.scores.nll:.4f}", f"{pace:,.0f}"]
+        rows.append([method, str(end.epoch), *numbers, f"{sum(seconds) / 60:.1f}", str(len(seconds))])
     return table(["method", "epochs", "top-1, %", "NLL, nats", "images / s", "minutes", "slices"], rows)
 
 

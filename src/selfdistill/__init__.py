@@ -26,7 +26,7 @@ _HOME = {  # public name -> module; imported on first use, so that the command l
     "build_student": "models",
     "evaluate": "tasks",
     "fit": "training.loop",
-    "load_student": "runs.folder",
+    "load_student": "runs.student",
 }
 __all__ = [*_HOME, "losses"]
 

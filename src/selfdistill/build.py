@@ -28,7 +28,8 @@ from .data import (
 from .method import Batch, Method
 from .methods import create_method, find_method, list_methods
 from .models import build_student
-from .runs.folder import Run, build_plain, load_strictly, load_student, read_about
+from .runs.folder import Run
+from .runs.student import NetworkCard, StudentCard, build_network, load_student, load_weights, read_card
 from .task import Task
 from .training.callbacks import Watch
 from .training.device import settled_precision
@@ -52,7 +53,7 @@ class Job(NamedTuple):
     held_out: HeldOut | None
     split: str  # the held-out rows' name: "val", or "test" where there is no validation split
     mix: Callable[[Batch], Batch] | None
-    about: dict[str, Any]  # what student.json says of the network, its classes and its images
+    card: StudentCard  # what student.json says of the network, its classes and its images
     fingerprint: dict[str, str]  # of each split
     notes: tuple[str, ...]
 
@@ -67,7 +68,7 @@ class Job(NamedTuple):
             mix=self.mix,
             run=run,
             resume=resume,
-            about=self.about,
+            card=self.card,
             watch=watch,
         )
 
@@ -112,27 +113,28 @@ def build(recipe: Recipe) -> Job:
         None if held_out is None else loader_of(held_out, resolved),
         split,
         mixer(recipe.mix, task),
-        described(resolved, task, splits.train),
+        describe_student(resolved, task, splits.train),
         {name: rows.fingerprint() for name, rows in splits._asdict().items() if name != "notes" and rows is not None},
         tuple(dict.fromkeys((*splits.notes, *seen, *notes, *told, *idle_workers(recipe, train_set)))),
     )
 
 
-def described(recipe: Recipe, task: Task, rows: LabeledDataset) -> dict[str, Any]:
+def describe_student(recipe: Recipe, task: Task, rows: LabeledDataset) -> StudentCard:
     """What student.json says of the network, its classes and its images."""
-    return {
-        "task": task.kind,
-        "classes": list(rows.classes),
+    network = NetworkCard(
+        name=recipe.student.name,
+        options=recipe.student.options,
+        num_classes=task.num_classes,
+        image_shape=task.image_shape,
+    )
+    return StudentCard(
+        task=task.kind,
+        classes=tuple(rows.classes),
+        student=network,
+        data=recipe.data,
+        method=recipe.method.name,
         **rows.about(),
-        "student": {
-            "name": recipe.student.name,
-            "options": recipe.student.options,
-            "num_classes": task.num_classes,
-            "image_shape": list(task.image_shape),
-        },
-        "data": recipe.data.model_dump(mode="json"),
-        "method": recipe.method.name,
-    }
+    )
 
 
 def new_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Module:
@@ -148,7 +150,7 @@ def new_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Mod
     )
     if part.start is not None:
         refuse_stranger(part.start, classes, task.image_shape)
-        load_strictly(student, Run.open(part.start).path / "student.safetensors", part.name)
+        load_weights(student, Run.open(part.start).path / "student.safetensors", part.name)
     return student
 
 
@@ -194,16 +196,15 @@ def load_teacher(folder: str, kind: type[Method]) -> nn.Module:
     """
     if not kind.teacher_method:
         return load_student(folder)
-    run, about = Run.open(folder), read_about(folder)
+    run, card = Run.open(folder), read_card(folder)
     part = run.recipe().method
     if part.name != kind.teacher_method:
         raise ValueError(
             f"{kind.__name__} learns from a run of method={kind.teacher_method}, and {folder} is one of {part.name}"
         )
-    shape = tuple(about["student"]["image_shape"])
-    task = Task(about["task"], len(about["classes"]), shape)  # type: ignore[arg-type]
+    task = Task(card.task, len(card.classes), card.student.image_shape)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
-        method = create_method(part.name, build_plain(about), task, taps=part.taps, **part.hyperparameters)
+        method = create_method(part.name, build_network(card), task, taps=part.taps, **part.hyperparameters)
     method.load_state_dict(run.load_checkpoint("last")["method"])
     return method
 
@@ -213,8 +214,8 @@ def as_the_teacher_saw(recipe: Recipe) -> DataPart:
     data, folder = recipe.data, recipe.method.teacher
     if folder is None:
         return data
-    theirs = read_about(folder)["data"]
-    seen = {name: theirs[name] for name in ("mean", "std")}
+    teacher_data = read_card(folder).data
+    seen = {"mean": teacher_data.mean, "std": teacher_data.std}
     for name, value in seen.items():
         if getattr(data, name) not in (None, value):
             raise ValueError(f"the teacher {folder} saw images with data.{name}={value}, not {getattr(data, name)}")
@@ -223,19 +224,19 @@ def as_the_teacher_saw(recipe: Recipe) -> DataPart:
 
 def refuse_stranger(folder: str, classes: Sequence[str], image_shape: tuple[int, int, int]) -> None:
     """Raises `ValueError` for a run of other classes or of images of another shape."""
-    about = read_about(folder)
-    theirs = tuple(about["student"]["image_shape"])
-    if theirs != image_shape:
-        sizes = ["x".join(map(str, shape)) for shape in (theirs, image_shape)]
+    card = read_card(folder)
+    trained_on = card.student.image_shape
+    if trained_on != image_shape:
+        sizes = ["x".join(map(str, shape)) for shape in (trained_on, image_shape)]
         raise ValueError(
             f"the student of {folder} takes images of {sizes[0]}, and these are {sizes[1]}; set "
-            f"data.image_size={list(theirs[1:])}"
+            f"data.image_size={list(trained_on[1:])}"
         )
-    if about["classes"] != list(classes):
-        other = next((c for c in (*classes, *about["classes"]) if c not in about["classes"] or c not in classes), None)
+    if card.classes != tuple(classes):
+        other = next((c for c in (*classes, *card.classes) if c not in card.classes or c not in classes), None)
         whom = folder if other in classes else "the data"
         why = "in another order" if other is None else f"and {other!r} is unknown to {whom}"
-        raise ValueError(f"the student of {folder} has {len(about['classes'])} classes, the data {len(classes)}, {why}")
+        raise ValueError(f"the student of {folder} has {len(card.classes)} classes, the data {len(classes)}, {why}")
 
 
 def refuse_settled(options: dict[str, Any]) -> None:

@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from selfdistill.commands.predict import predictions
-from selfdistill.runs.folder import Run, load_student
+from selfdistill.runs.folder import Run
+from selfdistill.runs.records import TrainRecord
+from selfdistill.runs.student import load_student
 
 TINY = ["data.limit=80", "student=cifar:resnet8", "epochs=1", "batch_size=16", "precision=fp32"]
 
@@ -89,11 +91,11 @@ def test_a_run_from_before_cpus_chose_bfloat16_goes_on_in_float32_and_one_withou
     monkeypatch.setattr("selfdistill.training.device.computes_bfloat16", lambda kind: True)
     words = [word for word in TINY if not word.startswith("precision")]
     begun = Run.create(tmp_path / "run", read(None, [*words, "precision=auto", "machine.device=cpu"]))
-    begun.append({"kind": "train", "step": 1, "losses": {"task": 9.0}})
+    begun.append(TrainRecord(epoch=1, step=1, lr=0.1, losses={"task": 9.0}, accuracy=0.1, seconds_per_step=0.1))
     code, _, err = run("train", "--resume", begun.path)
     assert code == 0, err
-    assert begun.read_environment()["precision"] == "fp32"
-    assert all(record["losses"]["task"] != 9 for record in begun.metrics() if record["kind"] == "train")
+    assert begun.environment().precision == "fp32"
+    assert all(record.losses["task"] != 9 for record in begun.records() if record.kind == "train")
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(run, trained):
@@ -104,8 +106,8 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(run, trained):
 def test_eval_scores_the_held_out_rows_as_training_did(run, trained):
     code, out, err = run("eval", trained, "--json")
     assert code == 0, err
-    scores, last = json.loads(out), Run.open(trained).metrics()[-1]["scores"]
-    assert scores["top1"] == pytest.approx(last["top1"]) and scores["nll"] == pytest.approx(last["nll"], rel=1e-4)
+    scores, last = json.loads(out), Run.open(trained).records()[-1].scores
+    assert scores["top1"] == pytest.approx(last.top1) and scores["nll"] == pytest.approx(last.nll, rel=1e-4)
 
 
 def test_eval_scores_other_images_by_class_name(run, trained, tmp_path):
@@ -197,9 +199,9 @@ def test_eval_of_a_segmenter_tells_the_iou_of_every_class(run, segmenter, street
     code, out, err = run("eval", segmenter)
     assert code == 0, err
     assert re.search(r"mIoU \d.*\(2 images\)\nroad\tIoU \d+\.\d+%\nsky\tIoU", out)
-    numbers, last = json.loads(run("eval", segmenter, "--json")[1]), Run.open(segmenter).metrics()[-1]["scores"]
-    assert list(numbers["iou"].values()) == pytest.approx(last["iou"]) and list(numbers["iou"]) == ["road", "sky"]
-    assert numbers["miou"] == pytest.approx(last["miou"]) and numbers["miou"] > 0.9
+    numbers, last = json.loads(run("eval", segmenter, "--json")[1]), Run.open(segmenter).records()[-1].scores
+    assert list(numbers["iou"].values()) == pytest.approx(last.iou) and list(numbers["iou"]) == ["road", "sky"]
+    assert numbers["miou"] == pytest.approx(last.miou) and numbers["miou"] > 0.9
     assert json.loads(run("eval", segmenter, "--data", street, "--json")[1])["count"] == 10
 
 

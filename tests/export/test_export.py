@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from selfdistill import export as export_module
 from selfdistill.config.recipe import Recipe
 from selfdistill.export import export
-from selfdistill.runs.folder import Run, load_student
+from selfdistill.runs.folder import Run
+from selfdistill.runs.student import StudentCard, load_student, save_student
 
 CLASSES = ["Möwe", "b, c", "d"]
 STUDENT = {"name": "cifar:resnet8", "options": {}, "num_classes": 3, "image_shape": [3, 16, 16]}
 DATA = {"image_size": [16, 16], "channels": 3, "mean": [0.5, 0.25, 0.125], "std": [0.3, 0.2, 0.1]}
-ABOUT = {"task": "classification", "classes": CLASSES, "student": STUDENT, "data": DATA, "method": "frskd"}
+CARD = {"task": "classification", "classes": CLASSES, "student": STUDENT, "data": DATA, "method": "frskd"}
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def trained(tmp_path: Path) -> Path:
     student = build_student("cifar:resnet8", num_classes=3, image_shape=(3, 16, 16)).train()
     student(torch.randn(8, 3, 16, 16) * 2 + 1)
     run = Run.create(tmp_path / "run", Recipe())
-    run.save_student(student.state_dict(), ABOUT)
+    save_student(run, student.state_dict(), StudentCard(**CARD))
     return run.path
 
 
@@ -57,11 +58,11 @@ class Bound(nn.Module):
 
 def saved_segmenter(folder: Path, network: type[nn.Module]) -> Path:
     """A run folder with a segmenter of masks that store 0, 2 and 3."""
-    student = {**STUDENT, "name": f"{__name__}:{network.__name__}", "image_shape": [3, 32, 48]}
+    student = {**STUDENT, "name": f"{__name__}:{network.__name__}", "image_shape": (3, 32, 48)}
     data = {**DATA, "source": "/nowhere", "classes": ["Möwe", "void", "b, c", "d"], "void": [1], "short_side": 40}
-    masks = {"values": [0, 2, 3], "colours": [[255, 0, 0], [0, 255, 0], [0, 0, 255]]}
-    about = {**ABOUT, "task": "segmentation", "student": student, "data": data, "masks": masks}
-    Run.create(folder, Recipe()).save_student(network(3).state_dict(), about)
+    masks = {"values": (0, 2, 3), "colours": ((255, 0, 0), (0, 255, 0), (0, 0, 255))}
+    card = StudentCard(**{**CARD, "task": "segmentation", "student": student, "data": data, "masks": masks})
+    save_student(Run.create(folder, Recipe()), network(3).state_dict(), card)
     return folder
 
 
@@ -123,7 +124,7 @@ def test_a_segmenter_that_is_bound_to_a_size_asks_for_that(tmp_path: Path) -> No
 
 
 def test_scores_that_differ_at_another_size_alone_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Any:
+    def write(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Any:
         path.write_text("written")
         return lambda images: network(images) + (images.shape[2] > 32)
 
@@ -146,7 +147,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the format safetensors read back the network that a function makes of the true one."""
 
     def use(spoil: Any) -> None:
-        def write(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Any:
+        def write(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Any:
             path.write_text("written")
             return spoil(network)
 

@@ -46,7 +46,7 @@ def trained(name, kind, folder, more=()):
         words = [*EPOCHS, *RUNS[kind], f"method={name}", f"out={folder}", *more]
         job = build(read(None, [*words, *[f"method.teacher={teacher}"] * found.needs_teacher]))
         job.fit(Run.create(folder, job.recipe))
-    return Run.open(folder).metrics()
+    return Run.open(folder).records()
 
 
 def compiled_as_a_run_does(name, kind, folder, more=()):
@@ -58,10 +58,10 @@ def compiled_as_a_run_does(name, kind, folder, more=()):
     nn.Module.compile = lambda self, mode, **options: as_told(self, backend=counter, **options)
     compiled = trained(name, kind, folder / f"{name}-{kind}-c{'-'.join(more)}", [*more, "machine.compile=true"])
     nn.Module.compile = as_told
-    told, losses = ([each["losses"] for each in run if each["kind"] == "train"] for run in (eager, compiled))
+    told, losses = ([each.losses for each in run if each.kind == "train"] for run in (eager, compiled))
     pairs = [(value, every[term]) for every, other in zip(told, losses, strict=True) for term, value in other.items()]
     off = max(abs(one - other) / (0.01 + abs(other)) for one, other in pairs)
-    return {"graphs": counter.frame_count, "off": off, "seconds": compiled[-1]["compile_seconds"]}
+    return {"graphs": counter.frame_count, "off": off, "seconds": compiled[-1].compile_seconds}
 
 
 def compile_all(_, folder):

@@ -63,7 +63,7 @@ def digits():
 def training(method, **optim):
     machine = {"device": "cpu", "compile": False}
     recipe = parse({"epochs": 2, "batch_size": 16, "precision": "fp32", "machine": machine, "optim": optim})
-    return train.Training(method, digits(), recipe, split="val", about={}, held_out=None, mix=None, run=None)
+    return train.Training(method, digits(), recipe, split="val", card=None, held_out=None, mix=None, run=None)
 
 
 def steps(running, batch):

@@ -8,7 +8,8 @@ import torch
 
 from selfdistill.build import build
 from selfdistill.config.read import parse
-from selfdistill.runs.folder import Run, load_student
+from selfdistill.runs.folder import Run
+from selfdistill.runs.student import load_student
 from selfdistill.training.callbacks import Watch
 from selfdistill.training.signals import Interrupted
 
@@ -50,7 +51,7 @@ def weights(method):
 
 def untimed(run):
     timing = {"seconds_per_step", "peak_memory_mib", "compile_seconds"}
-    return [{name: value for name, value in record.items() if name not in timing} for record in run.metrics()]
+    return [record.model_dump(exclude=timing) for record in run.records()]
 
 
 def stop_and_resume(tmp_path, changes, step):

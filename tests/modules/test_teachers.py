@@ -7,7 +7,8 @@ from selfdistill.build import build, refuse_stranger
 from selfdistill.config.read import read
 from selfdistill.methods.hsakd_teacher import HSAKDTeacher
 from selfdistill.modules.teachers import Trailing, teaching_levels
-from selfdistill.runs.folder import Run, load_student, read_about
+from selfdistill.runs.folder import Run
+from selfdistill.runs.student import load_student, read_card
 
 WORDS = ["data.limit=40", "student=cifar:resnet8", "batch_size=16", "max_steps=2", "precision=fp32"]
 
@@ -57,9 +58,9 @@ def test_a_teacher_leaves_the_student_as_it_would_have_begun(runs):
 
 
 def test_the_student_sees_images_as_its_teacher_did(runs):
-    seen = read_about(runs["plain"])["data"]
+    seen = read_card(runs["plain"]).data
     made = job("method=kd", f"method.teacher={runs['plain']}", "data.limit=60")
-    assert made.recipe.data.mean == seen["mean"] and made.recipe.data.std == seen["std"]
+    assert made.recipe.data.mean == seen.mean and made.recipe.data.std == seen.std
     with pytest.raises(ValueError, match=r"saw images with data\.mean=\[0\.\d+\], not \[0\.9\]"):
         job("method=kd", f"method.teacher={runs['plain']}", "data.mean=[0.9]")
 

@@ -9,10 +9,25 @@ import pytest
 from rich.console import Console
 
 from selfdistill.config.read import parse
+from selfdistill.metrics.classification import ClassificationScores
+from selfdistill.metrics.segmentation import SegmentationScores
 from selfdistill.report.comparison import Comparison, compare_table
+from selfdistill.runs.environment import Environment
 from selfdistill.runs.folder import Run
+from selfdistill.runs.records import EndRecord, EpochRecord, Parameters, TrainRecord
 
-PARAMETERS = {"student": 1000, "training_only": 0}
+PARAMETERS = Parameters(student=1000, training_only=0)
+END = EndRecord(
+    split="test", scores=None, epoch=2, step=10, seconds_per_step=0.5, peak_memory_mib=100.0, parameters=PARAMETERS
+)
+
+
+def classifier(top1: float, nll: float = 1.5) -> ClassificationScores:
+    return ClassificationScores(top1=top1, top5=1.0, nll=nll, ece=0.05, count=10)
+
+
+def train_record(step: int) -> TrainRecord:
+    return TrainRecord(epoch=1, step=step, lr=0.1, losses={"task": 1.0}, accuracy=0.5, seconds_per_step=0.5)
 
 
 @pytest.fixture
@@ -23,19 +38,18 @@ def made(tmp_path: Path) -> Any:
         number = len(list(tmp_path.iterdir()))
         settings = {"method": method, "seed": seed, **rest.pop("settings", {})}
         run = Run.create(tmp_path / f"run{number}", parse({**settings, "out": f"run{number}"}))
-        run.append({"kind": "train", "epoch": 0, "step": 5, "losses": {"task": 1.0}})
-        run.append({"kind": "epoch", "epoch": 1, "step": 5, "scores": {"top1": 0.99}})
-        scores = {"top1": top1, "top5": 1.0, "nll": rest.pop("nll", 1.5), "ece": 0.05, "count": 10}
-        end = {"kind": "end", "epoch": 2, "step": 10, "split": "test", "scores": scores, "seconds_per_step": 0.5}
+        run.append(train_record(step=5))
+        run.append(EpochRecord(epoch=1, step=5, split="test", scores=classifier(0.99)))
+        nll = rest.pop("nll", 1.5)
         if top1 is not None:
-            run.append({**end, "peak_memory_mib": 100.0, "parameters": PARAMETERS, **rest})
+            run.append(END.model_copy(update={"scores": classifier(top1, nll), **rest}))
         return run.path
 
     return make
 
 
 def test_seeds_are_averaged_and_set_beside_the_baseline(made: Any) -> None:
-    extra = {"student": 1000, "training_only": 1234}
+    extra = Parameters(student=1000, training_only=1234)
     runs = [
         made("baseline", 0, 0.50, seconds_per_step=0.1),
         made("frskd", 0, 0.60, seconds_per_step=0.2, nll=1.0, parameters=extra),
@@ -74,7 +88,7 @@ def test_one_seed_has_no_spread(made: Any) -> None:
 def test_unfinished_runs_are_named_not_averaged(made: Any) -> None:
     done, cut = made("frskd", 0, 0.5), made("frskd", 1, None)
     longer = made("frskd", 2, 0.9)
-    Run.open(longer).append({"kind": "train", "epoch": 2, "step": 11})  # resumed for more steps, not ended again
+    Run.open(longer).append(train_record(step=11))  # resumed for more steps, not ended again
     table = compare_table([done, cut, longer])
     assert [row["runs"] for row in table.rows] == [[str(done)]]
     assert table.unfinished == [str(cut), str(longer)]
@@ -84,7 +98,7 @@ def test_unfinished_runs_are_named_not_averaged(made: Any) -> None:
 def test_the_last_of_several_ends_counts(made: Any) -> None:
     path = made("frskd", 0, 0.5)
     run = Run.open(path)
-    run.append(run.metrics()[-1] | {"scores": {"top1": 0.7, "top5": 1.0, "nll": 1.0, "ece": 0.0, "count": 10}})
+    run.append(run.records()[-1].model_copy(update={"scores": classifier(0.7)}))
     assert compare_table([path]).rows[0]["top1"] == 0.7
 
 
@@ -142,7 +156,7 @@ def test_what_makes_rows_less_comparable_is_said(made: Any) -> None:
         made("frskd", 1, settings={"optim": {"lr": 0.2}, "epochs": 5}, split="val"),
     ]
     for number, path in enumerate(runs):
-        Run.open(path).write_environment({"cpu": f"cpu {number // 2}", "gpus": [], "data": {"train": str(number // 2)}})
+        Run.open(path).write_environment(Environment(cpu=f"cpu {number // 2}", data={"train": str(number // 2)}))
     notes = " ".join(compare_table(runs).notes)
     assert "baseline has several runs of one seed" in notes
     assert "beside the method they differ in optim.lr, epochs." in notes
@@ -161,9 +175,10 @@ def test_a_run_given_twice_counts_once(made: Any) -> None:
     assert compare_table([path, path]).rows[0]["seeds"] == 1 and compare_table([path, path]).notes == []
 
 
-def dense(miou: float, boundary_f: float = 0.25) -> dict[str, Any]:
-    rest = {"nll": 1.0, "ece": 0.1, "iou": [miou, None], "count": 3}
-    return {"miou": miou, "pixel_accuracy": 0.9, "boundary_f": boundary_f, **rest}
+def dense(miou: float, boundary_f: float = 0.25) -> SegmentationScores:
+    return SegmentationScores(
+        miou, pixel_accuracy=0.9, boundary_f=boundary_f, nll=1.0, ece=0.1, iou=(miou, miou), count=3
+    )
 
 
 def test_segmenters_are_compared_by_their_own_scores(made: Any) -> None:
@@ -196,7 +211,7 @@ def test_a_table_without_a_finished_run_keeps_its_titles(made: Any) -> None:
 
 @pytest.fixture
 def table(made: Any) -> Comparison:
-    extra = {"student": 1000, "training_only": 411885}
+    extra = Parameters(student=1000, training_only=411885)
     runs = [
         made("baseline", 0, 0.5),
         made("frskd", 0, 0.61, parameters=extra),

@@ -227,7 +227,7 @@ def test_a_training_that_ran_out_of_time_goes_on(load, tmp_path, monkeypatch):
     run, seen = tmp_path / "runs/baseline", []
     for _ in range(2):
         assert not on_gpu.Work(on_gpu.arguments(words)).trained("baseline", run)
-        seen.append([record["step"] for record in on_gpu.Run.open(run).metrics() if record["kind"] == "epoch"])
+        seen.append([record.step for record in on_gpu.Run.open(run).records() if record.kind == "epoch"])
     first, both = seen
     assert 0 < len(first) < len(both) and both[: len(first) - 1] == first[:-1]
     assert both == [step + 1 for step in range(len(both))]  # an epoch of 100 images is one step

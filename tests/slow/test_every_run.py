@@ -9,7 +9,9 @@ from selfdistill import list_methods
 from selfdistill.build import build
 from selfdistill.config.read import read
 from selfdistill.methods import find_method
-from selfdistill.runs.folder import Run, load_student
+from selfdistill.runs.folder import Run
+from selfdistill.runs.records import EndRecord
+from selfdistill.runs.student import load_student
 from selfdistill.training.signals import Interrupted
 
 pytestmark = pytest.mark.slow
@@ -67,5 +69,5 @@ def test_the_student_that_ships_has_the_baselines_keys_and_no_more(method, kind,
     own, plain = (load_file(trained(name, kind) / "student.safetensors") for name in (method, "baseline"))
     assert {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in plain.items()}
     assert load_student(trained(method, kind)) is not None
-    ends = [record for record in Run.open(trained(method, kind)).metrics() if record["kind"] == "end"]
-    assert len(ends) == 1 and ends[0]["step"] == STEPS
+    ends = [record for record in Run.open(trained(method, kind)).records() if isinstance(record, EndRecord)]
+    assert len(ends) == 1 and ends[0].step == STEPS

@@ -9,7 +9,8 @@ import torch
 from selfdistill.config.recipe import Recipe
 from selfdistill.export import export
 from selfdistill.models import build_student
-from selfdistill.runs.folder import Run, load_student
+from selfdistill.runs.folder import Run
+from selfdistill.runs.student import StudentCard, load_student, save_student
 
 pytestmark = pytest.mark.slow
 DATA = {"mean": [0.5, 0.25, 0.125], "std": [0.3, 0.2, 0.1], "source": "/nowhere"}
@@ -18,12 +19,13 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 def saved(folder: Path, name: str, task: str, shape: tuple[int, int, int]) -> Path:
     """A run folder with a student of three classes."""
-    student = {"name": name, "options": {}, "num_classes": 3, "image_shape": list(shape)}
-    about = {"task": task, "classes": ["Möwe", "b", "c"], "student": student, "data": DATA, "method": "frskd"}
+    network = {"name": name, "options": {}, "num_classes": 3, "image_shape": list(shape)}
+    card = {"task": task, "classes": ["Möwe", "b", "c"], "student": network, "data": DATA, "method": "frskd"}
     if task == "segmentation":
-        about["masks"] = {"values": [0, 1, 2], "colours": [[255, 0, 0], [0, 255, 0], [0, 0, 255]]}
+        card["masks"] = {"values": [0, 1, 2], "colours": [[255, 0, 0], [0, 255, 0], [0, 0, 255]]}
     run = Run.create(folder, Recipe())
-    run.save_student(build_student(name, num_classes=3, image_shape=shape, kind=task).state_dict(), about)
+    student = build_student(name, num_classes=3, image_shape=shape, kind=task)
+    save_student(run, student.state_dict(), StudentCard(**card))
     return run.path
 
 

@@ -60,9 +60,9 @@ def call(tmp_path):
 
 def numbers(folder):
     """Loss terms and scores of a run, in order."""
-    records = Run.open(folder).metrics()
-    losses = [value for record in records if record["kind"] == "train" for value in record["losses"].values()]
-    scores = [record["scores"] for record in records if record["kind"] == "epoch"]
+    records = Run.open(folder).records()
+    losses = [value for record in records if record.kind == "train" for value in record.losses.values()]
+    scores = [record.scores for record in records if record.kind == "epoch"]
     return losses, scores
 
 
@@ -76,8 +76,8 @@ def test_two_processes_compute_what_one_does_at_the_same_global_batch(call, tmp_
     (one, scores), (two, shared_scores) = numbers(tmp_path / "one"), numbers(tmp_path / "two")
     assert two == pytest.approx(one, rel=1e-5)
     for alone, shared in zip(scores, shared_scores, strict=True):
-        assert alone["count"] == shared["count"] == 359  # an odd number: one process holds a row more
-        assert shared["top1"] == alone["top1"] and shared["nll"] == pytest.approx(alone["nll"], rel=1e-5)
+        assert alone.count == shared.count == 359  # an odd number: one process holds a row more
+        assert shared.top1 == alone.top1 and shared.nll == pytest.approx(alone.nll, rel=1e-5)
 
 
 def test_frskd_in_two_processes_differs_by_its_batch_norms_alone(call, tmp_path):
@@ -100,7 +100,7 @@ def test_two_processes_stop_together_and_resume_to_the_same_weights(call, tmp_pa
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
-    if any(record["kind"] == "end" for record in Run.open(tmp_path / "stopped").metrics()):
+    if any(record.kind == "end" for record in Run.open(tmp_path / "stopped").records()):
         pytest.skip("the run ended before the signal came")
     call(LAUNCHERS["torchrun"], "--resume", "stopped")
     whole, again = (load_file(tmp_path / name / "student.safetensors") for name in ("whole", "stopped"))

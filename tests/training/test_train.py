@@ -1,7 +1,5 @@
 """The training loop, on the built-in digits with a tiny network."""
 
-import json
-
 import pytest
 import torch
 from accelerate import Accelerator
@@ -14,7 +12,9 @@ from selfdistill.build import build
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import OptimPart
 from selfdistill.method import Batch, Method, Step
-from selfdistill.runs.folder import Run, load_student, read_about
+from selfdistill.runs.folder import Run
+from selfdistill.runs.student import load_student, read_card
+from selfdistill.training import loop
 from selfdistill.training.optim import new_optimizer, new_schedule
 from selfdistill.training.signals import Interrupted
 
@@ -25,16 +25,16 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path)
 
 def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path):
     _, run, result = train(recipe(tmp_path / "run", epochs=1), watch=StopAt(5))
-    assert result.step == read_about(run.path)["step"] == run.metrics()[-1]["step"] == 5
+    assert result.step == read_card(run.path).step == run.records()[-1].step == 5
 
 
 def test_a_run_that_ends_where_it_was_stopped_ships_the_student_of_that_step(tmp_path):
     with pytest.raises(Interrupted):
         train(recipe(tmp_path / "run"), watch=StopAt(7))
     stopped = Run.open(tmp_path / "run")
-    assert read_about(stopped.path)["step"] == 5
+    assert read_card(stopped.path).step == 5
     method, run, result = train(stopped.recipe().model_copy(update={"max_steps": 7}), resume=True)
-    assert read_about(run.path)["scores"] == result.scores._asdict() and read_about(run.path)["step"] == 7
+    assert read_card(run.path).scores == result.scores._asdict() and read_card(run.path).step == 7
     shipped, trained = load_student(run.path).state_dict(), method.student.state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in shipped.items())
 
@@ -43,31 +43,32 @@ def test_a_run_that_ends_where_it_was_stopped_ships_the_student_of_that_step(tmp
 def test_a_run_that_was_killed_while_it_saved_its_end_ends_as_if_it_had_not(tmp_path, monkeypatch, writes):
     class Killed(BaseException): ...
 
-    original = getattr(Run, writes)
+    home = loop if writes == "save_student" else Run
+    original = getattr(home, writes)
 
     def killed(*args, **kwargs):
-        if run.metrics()[-1]["step"] == 10:
+        if run.records()[-1].step == 10:
             raise Killed
         original(*args, **kwargs)
 
     whole, run = train(recipe(tmp_path / "whole"))[1], Run(tmp_path / "run")
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(Run, writes, killed)
+        patched.setattr(home, writes, killed)
         train(recipe(run.path))
     train(run.recipe(), resume=True)
     assert untimed(run) == untimed(whole)
-    assert read_about(run.path)["scores"] == read_about(whole.path)["scores"]
+    assert read_card(run.path).scores == read_card(whole.path).scores
 
 
 def test_a_run_folder_holds_what_the_readme_says(tmp_path):
     method, run, result = train(recipe(tmp_path / "run"))
     files = {path.name for path in run.path.iterdir()}
     assert files >= {"recipe.yaml", "metrics.jsonl", "last.pt", "best.pt", "student.safetensors", "student.json"}
-    kinds = [record["kind"] for record in run.metrics()]
+    kinds = [record.kind for record in run.records()]
     assert kinds.count("epoch") == 2 and kinds[-1] == "end"
-    about = read_about(run.path)
-    assert about["scores"] == result.scores._asdict() and about["weights"] == "student" and about["epoch"] == 2
-    assert json.dumps(about["classes"]) == json.dumps([str(digit) for digit in range(10)])
+    card = read_card(run.path)
+    assert card.scores == result.scores._asdict() and card.weights == "student" and card.epoch == 2
+    assert card.classes == tuple(str(digit) for digit in range(10))
 
 
 def test_the_student_that_ships_is_the_plain_network_with_the_trained_weights(tmp_path):
@@ -81,10 +82,10 @@ def test_the_student_that_ships_is_the_plain_network_with_the_trained_weights(tm
 
 def test_every_term_of_the_loss_is_logged_at_every_window(tmp_path):
     _, run, _ = train(recipe(tmp_path / "run", method="frskd"))
-    for record in run.metrics():
-        if record["kind"] == "train":
-            assert set(record["losses"]) == {"task", "teacher", "kd", "feature"}
-            assert 0 <= record["accuracy"] <= 1 and record["lr"] > 0
+    for record in run.records():
+        if record.kind == "train":
+            assert set(record.losses) == {"task", "teacher", "kd", "feature"}
+            assert 0 <= record.accuracy <= 1 and record.lr > 0
 
 
 def test_a_resolved_recipe_builds_the_same_run_again(tmp_path):
@@ -236,7 +237,7 @@ def test_compile_is_an_option(tmp_path, monkeypatch):
 
 def test_an_average_of_the_student_ships_where_it_is_asked_for(tmp_path):
     method, run, _ = train(recipe(tmp_path / "run", optim={"lr": 0.05, "ema": 0.5}))
-    assert read_about(run.path)["weights"] == "ema"
+    assert read_card(run.path).weights == "ema"
     shipped = load_student(run.path).state_dict()
     assert not torch.equal(shipped["fc.weight"], method.student.fc.weight)
 
@@ -295,9 +296,9 @@ def test_a_segmenter_is_scored_by_its_masks_whole_or_window_by_window(tmp_path, 
     changes = {"task": "segmentation", "student": f"{__name__}:Pixels", "method": "baseline", "batch_size": 3}
     method, run, result = train(recipe(tmp_path / "run", **changes, data=data, epochs=2))
     assert (method.student.scored == {(24, 32)}) == window
-    records = run.metrics()
-    assert all(0 <= record["accuracy"] <= 1 for record in records if record["kind"] == "train")
-    scores = [record["scores"] for record in records if record["kind"] == "epoch"]
-    assert scores[-1]["iou"] == pytest.approx(result.scores.iou, nan_ok=True)
-    assert run.load_checkpoint()["best"] == max(each["miou"] for each in scores)
-    assert read_about(run.path)["scores"]["miou"] == result.scores.main
+    records = run.records()
+    assert all(0 <= record.accuracy <= 1 for record in records if record.kind == "train")
+    scores = [record.scores for record in records if record.kind == "epoch"]
+    assert scores[-1].iou == pytest.approx(result.scores.iou, nan_ok=True)
+    assert run.load_checkpoint()["best"] == max(each.miou for each in scores)
+    assert read_card(run.path).scores["miou"] == result.scores.main

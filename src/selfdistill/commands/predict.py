@@ -1,20 +1,19 @@
 """What a run's student says of image files: the classes of each, and a segmenter's masks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from ..config.recipe import DataPart
 from ..data import eval_transform, read_image, window
 from ..data.datasets.image_folder import EXTENSIONS
 from ..export.masks import key, overlay, write_mask
 from ..metrics.sliding_window import score_map
-from ..runs.folder import load_student, read_about
+from ..runs.student import StudentCard, load_student, read_card
 
 
 class Picture(NamedTuple):
@@ -40,8 +39,8 @@ def predictions(run: Path, images: Sequence[Path], *, top: int = 1, out: Path | 
     from within a folder keeps its place below it. Before the first image is read, `ValueError` is raised where a file
     would be written twice or over an image, and for `out` with a classifier.
     """
-    about = read_about(run)
-    predictor = PREDICTORS[about["task"]](run, about, out)
+    card = read_card(run)
+    predictor = PREDICTORS[card.task](run, card, out)
     pictures = list(image_files(images))
     predictor.check(pictures)
     for picture in pictures:
@@ -65,11 +64,11 @@ def image_files(paths: Sequence[Path]) -> Iterator[Picture]:
 class Classifier:
     """Says which classes a whole image is probably of."""
 
-    def __init__(self, run: Path, about: Mapping[str, Any], out: Path | None) -> None:
+    def __init__(self, run: Path, card: StudentCard, out: Path | None) -> None:
         if out is not None:
             raise ValueError(f"--out={out} has no effect: {run} holds a classifier, which writes no masks")
-        self.classes, self.student = about["classes"], load_student(run).to(device())
-        self.transform = eval_transform(DataPart.model_validate(about["data"]), "classification")
+        self.classes, self.student = card.classes, load_student(run).to(device())
+        self.transform = eval_transform(card.data, "classification")
 
     def check(self, pictures: Sequence[Picture]) -> None:
         """Nothing is written that could be in the way."""
@@ -82,12 +81,11 @@ class Classifier:
 class Segmenter:
     """Says of every pixel which class it is of, and writes that down."""
 
-    def __init__(self, run: Path, about: Mapping[str, Any], out: Path | None) -> None:
-        part = DataPart.model_validate(about["data"])
-        self.classes, self.student = about["classes"], load_student(run).to(device())
-        self.transform = eval_transform(part, "segmentation")
-        self.window = window(part)
-        self.key, self.out = key(about), Path(run) / "predictions" if out is None else out
+    def __init__(self, run: Path, card: StudentCard, out: Path | None) -> None:
+        self.classes, self.student = card.classes, load_student(run).to(device())
+        self.transform = eval_transform(card.data, "segmentation")
+        self.window = window(card.data)
+        self.key, self.out = key(card), Path(run) / "predictions" if out is None else out
 
     def targets(self, picture: Picture) -> dict[str, Path]:
         place = self.out / picture.place

@@ -5,26 +5,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..metrics.evaluation import restore_scores
 from ..runs.folder import Run
+from ..runs.records import EpochRecord, Record, TrainRecord, WarningRecord
 from ..training.callbacks import Watch
-
-
-def line(record: dict[str, Any]) -> str:
-    """One record of metrics.jsonl as a sentence-like line."""
-    place = f"epoch {record.get('epoch', 0)}  step {record['step']}"
-    if record["kind"] == "train":
-        terms = "  ".join(f"{name} {value:.4g}" for name, value in record["losses"].items())
-        pace = f"{1000 * record['seconds_per_step']:.0f} ms/step"
-        return f"{place}  {terms}  accuracy {record['accuracy']:.1%}  lr {record['lr']:.3g}  {pace}"
-    if record["kind"] == "warning":
-        return f"{place}  warning: {record['text']}"
-    scores = record.get("scores")
-    if scores is None:
-        return f"{place}  {record['kind']}: nothing held out to score"
-    final = "final " if record["kind"] == "end" else ""
-    told = f"{place}  {final}{record['split']}: {restore_scores(scores).sentence()}"
-    return f"{told}  compiled in {record['compile_seconds']:.0f} s" if record.get("compile_seconds") else told
 
 
 def console() -> Any:
@@ -40,9 +23,9 @@ class LogFile(Watch):
     def __init__(self, run: Run, classes: Sequence[str] = ()) -> None:
         self.run, self.classes = run, classes
 
-    def logged(self, record: dict[str, Any]) -> None:
-        self.run.log(line(record))
-        shares = (record.get("scores") or {}).get("iou")
+    def logged(self, record: Record) -> None:
+        self.run.log(record.sentence())
+        shares = getattr(getattr(record, "scores", None), "iou", None)
         if shares is not None:
             named = zip(self.classes, shares, strict=True)
             self.run.log("IoU: " + "  ".join(f"{name} {'-' if iou != iou else f'{iou:.1%}'}" for name, iou in named))
@@ -54,15 +37,15 @@ class Lines(Watch):
     def __init__(self, every_seconds: float = 5.0) -> None:
         self.every, self.shown, self.waiting = every_seconds, 0.0, ""
 
-    def logged(self, record: dict[str, Any]) -> None:
-        if record["kind"] == "warning":
+    def logged(self, record: Record) -> None:
+        if isinstance(record, WarningRecord):
             return
-        if record["kind"] == "train" and time.monotonic() - self.shown < self.every:
-            self.waiting = line(record)
+        if isinstance(record, TrainRecord) and time.monotonic() - self.shown < self.every:
+            self.waiting = record.sentence()
             return
-        if record["kind"] == "epoch" and self.waiting:
+        if isinstance(record, EpochRecord) and self.waiting:
             print(self.waiting)
-        print(line(record), flush=True)
+        print(record.sentence(), flush=True)
         self.shown, self.waiting = time.monotonic(), ""
 
     def warned(self, sentence: str) -> None:
@@ -98,11 +81,11 @@ class Live(Watch):
         epoch = -(-step // self.steps_per_epoch)
         self.progress.update(self.bar, completed=step, description=f"{self.title}  epoch {epoch}")
 
-    def logged(self, record: dict[str, Any]) -> None:
-        if record["kind"] == "train":
-            self.losses = line(record)
-        elif record.get("scores"):
-            self.scores = line(record)
+    def logged(self, record: Record) -> None:
+        if isinstance(record, TrainRecord):
+            self.losses = record.sentence()
+        elif getattr(record, "scores", None) is not None:
+            self.scores = record.sentence()
 
     def warned(self, sentence: str) -> None:
         self.screen.console.print(f"[yellow]warning:[/] {sentence}", highlight=False)
@@ -125,7 +108,7 @@ class Several(Watch):
         for watch in self.watches:
             watch.stepped(step)
 
-    def logged(self, record: dict[str, Any]) -> None:
+    def logged(self, record: Record) -> None:
         for watch in self.watches:
             watch.logged(record)
 

@@ -21,15 +21,18 @@ from ..methods import find_method, list_methods
 from ..metrics.evaluation import Scores
 from ..metrics.sliding_window import score_map
 from ..models import build_student, task_of
-from ..runs.environment import environment
-from ..runs.folder import Run, load_student, read_about, without_nan
+from ..runs.environment import Environment, describe_environment
+from ..runs.files import replace_nan
+from ..runs.folder import Run
+from ..runs.records import EndRecord
+from ..runs.student import load_student, read_card
 from ..tasks import evaluate
 from ..training.callbacks import Watch
 from ..training.device import device_kind
 from ..training.loop import Result, preflight
 from ..training.signals import Interrupted
 from .predict import device
-from .progress import Lines, Live, LogFile, Several, console, line
+from .progress import Lines, Live, LogFile, Several, console
 
 RESUMABLE = ("max_steps", "machine")  # what may change when a run goes on
 
@@ -55,9 +58,9 @@ def resume_run(path: Path, words: Sequence[str] = ()) -> Result | None:
     A finished run is left alone, and gives None.
     """
     run = Run.open(path)
-    records = run.metrics()
-    if not words and records and records[-1]["kind"] == "end":
-        tell(f"{path} is finished: {line(records[-1])}")
+    records = run.records()
+    if not words and records and isinstance(records[-1], EndRecord):
+        tell(f"{path} is finished: {records[-1].sentence()}")
         return None
     for word in words:
         if word.partition("=")[0].partition(".")[0] not in RESUMABLE:
@@ -97,10 +100,10 @@ def refuse_whole_images(job: Job) -> None:
         raise ValueError(f"{name} cannot score images of {shape[0]}x{shape[1]} ({reason(error)}){way}") from error
 
 
-def facts(job: Job) -> dict[str, Any]:
+def facts(job: Job) -> Environment:
     """What environment.json says of a run."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return environment(data=job.fingerprint, processes=processes, precision=job.recipe.precision)
+    return describe_environment(data=job.fingerprint, processes=processes, precision=job.recipe.precision)
 
 
 def train_run(job: Job, run: Run, *, resume: bool, title: str | None = None) -> Result:
@@ -108,7 +111,7 @@ def train_run(job: Job, run: Run, *, resume: bool, title: str | None = None) -> 
     shown = Watch()
     if first_process():
         name = title or f"{job.recipe.method.name} on {job.recipe.student.name}"
-        shown = Several([Live(name) if sys.stdout.isatty() else Lines(), LogFile(run, job.about["classes"])])
+        shown = Several([Live(name) if sys.stdout.isatty() else Lines(), LogFile(run, job.card.classes)])
     try:
         return job.fit(run, resume=resume, watch=shown)
     except Interrupted as stop:
@@ -192,8 +195,8 @@ def score_run(path: Path, source: str | None) -> tuple[Scores, dict[str, Any], s
     Also the same as plain values, of a segmenter the IoU of every class by its name and None for what is not defined,
     and what was scored, in words.
     """
-    about = read_about(path)
-    part, kind, classes = DataPart.model_validate(about["data"]), about["task"], about["classes"]
+    card = read_card(path)
+    part, kind, classes = card.data, card.task, card.classes
     rows = held_out_rows(part, kind) if source is None else open_rows(fresh(part), source, classes, kind)
     scores = evaluate(
         load_student(path).to(device()),
@@ -212,7 +215,7 @@ def plain(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
         name: dict(zip(classes, value, strict=True)) if isinstance(value, tuple) else value
         for name, value in scores._asdict().items()
     }
-    return without_nan(values)
+    return replace_nan(values)
 
 
 def held_out_rows(part: DataPart, kind: str) -> LabeledDataset:

@@ -4,11 +4,11 @@ import difflib
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from torch.fx.experimental import _config as tracing
 
 from .. import __version__
 from ..errors import reason
-from ..runs.folder import build_plain, load_strictly, load_student, read_about, replacing, save_weights
+from ..runs.files import replace_file
+from ..runs.student import StudentCard, build_network, load_student, load_weights, read_card, save_weights
 from .masks import key
 
 FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}  # and what their files end in
@@ -59,18 +60,18 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed
     and no new file otherwise.
     """
     write = _writer(format)
-    about = read_about(run)
-    freedom = _freedom(about, format, fixed_size)
+    card = read_card(run)
+    freedom = _freedom(card, format, fixed_size)
     path = _target(out if out is not None else Path(run) / "export" / f"student{FORMATS[format]}", format)
-    network, name = load_student(run), about["student"]["name"]
+    network, name = load_student(run), card.student.name
     _refuse_large(network, name, format)
-    channels, *size = about["student"]["image_shape"]
+    channels, *size = card.student.image_shape
     way = f"; --fixed-size exports it for images of {size[0]}x{size[1]} alone" if freedom is not FIXED else ""
     what = f"{format} for images of any size" if way else format
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         try:
-            again = write(network, about, temporary, axes=freedom.axes)
+            again = write(network, card, temporary, axes=freedom.axes)
             difference, allowed = _difference(network, again, channels, freedom.tried(*size))
         except (OSError, MemoryError):
             raise
@@ -85,9 +86,9 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed
     return Exported(path, difference)
 
 
-def _freedom(about: Mapping[str, Any], format: str, fixed_size: bool) -> Freedom:
+def _freedom(card: StudentCard, format: str, fixed_size: bool) -> Freedom:
     """What a file of this format leaves open; `ValueError` where `fixed_size` would change nothing."""
-    task = about["task"]
+    task = card.task
     traced = format != "safetensors"  # which holds weights alone
     if fixed_size and not (traced and FREEDOM[task] is not FIXED):
         whom = f"task={task}" if traced else f"the format {format}"
@@ -124,18 +125,18 @@ def _refuse_large(network: nn.Module, name: str, format: str) -> None:
         )
 
 
-def _safetensors(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Network:
-    save_weights(path, network.state_dict(), facts(about))
-    again = build_plain(about)
-    load_strictly(again, path, about["student"]["name"])
+def _safetensors(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Network:
+    save_weights(path, network.state_dict(), facts(card))
+    again = build_network(card)
+    load_weights(again, path, card.student.name)
     return again.eval()
 
 
-def _onnx(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Network:
+def _onnx(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Network:
     with _traceable(axes):
         program = torch.onnx.export(
             network,
-            (_example(about),),
+            (_example(card),),
             dynamo=True,
             dynamic_shapes=(axes,),
             input_names=["images"],
@@ -146,7 +147,7 @@ def _onnx(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[i
         graph = program.model.graph
         for axis in axes:  # the exporter writes a formula in the place of a size that was filled up and cut back
             graph.outputs[0].shape[axis] = graph.inputs[0].shape[axis]
-        program.model.metadata_props.update(facts(about))
+        program.model.metadata_props.update(facts(card))
         program.save(path, external_data=False)
     return _read_onnx(path)
 
@@ -160,45 +161,44 @@ def _read_onnx(path: Path) -> Network:
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
-def _torch_export(network: nn.Module, about: dict[str, Any], path: Path, *, axes: dict[int, str]) -> Network:
+def _torch_export(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Network:
     free = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)  # named ones must be proven to fit, and formulas are not
     asserts = {"prefer_deferred_runtime_asserts_over_guards": True} if _sizes_are_free(axes) else {}
     with _traceable(axes):
-        program = torch.export.export(network, (_example(about),), dynamic_shapes=(free,), **asserts)
-        torch.export.save(program, path, extra_files=facts(about))
+        program = torch.export.export(network, (_example(card),), dynamic_shapes=(free,), **asserts)
+        torch.export.save(program, path, extra_files=facts(card))
         return torch.export.load(path).module()
 
 
-def facts(about: Mapping[str, Any]) -> dict[str, str]:
+def facts(card: StudentCard) -> dict[str, str]:
     """What a program needs beside the weights, as text; all but the names are JSON."""
-    student, data = about["student"], about["data"]
     return {
         "selfdistill": __version__,
-        "student": student["name"],
-        "method": about["method"],
-        "classes": json.dumps(about["classes"], ensure_ascii=False),
-        "image_shape": json.dumps(student["image_shape"]),
-        "mean": json.dumps(data["mean"]),
-        "std": json.dumps(data["std"]),
-        **FACTS[about["task"]](about),
+        "student": card.student.name,
+        "method": card.method,
+        "classes": json.dumps(card.classes, ensure_ascii=False),
+        "image_shape": json.dumps(card.student.image_shape),
+        "mean": json.dumps(card.data.mean),
+        "std": json.dumps(card.data.std),
+        **FACTS[card.task](card),
     }
 
 
-def _facts_of_masks(about: Mapping[str, Any]) -> dict[str, str]:
+def _facts_of_masks(card: StudentCard) -> dict[str, str]:
     """What the classes are in masks, and the short side that images are resized to beforehand, null for none."""
     return {
-        "mask_values": json.dumps(key(about).values),
-        "colours": json.dumps(key(about).colours),
-        "short_side": json.dumps(about["data"].get("short_side")),
+        "mask_values": json.dumps(key(card).values),
+        "colours": json.dumps(key(card).colours),
+        "short_side": json.dumps(card.data.short_side),
     }
 
 
-FACTS = {"classification": lambda about: {}, "segmentation": _facts_of_masks}
+FACTS = {"classification": lambda card: {}, "segmentation": _facts_of_masks}
 
 
-def _example(about: Mapping[str, Any]) -> Tensor:
+def _example(card: StudentCard) -> Tensor:
     """Images to trace the network with; a single one would fix the batch size."""
-    return torch.zeros(2, *about["student"]["image_shape"])
+    return torch.zeros(2, *card.student.image_shape)
 
 
 def _difference(network: nn.Module, again: Network, channels: int, forms: Sequence[Form]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, Integer
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.datasets.image_io import to_channels
+from ..runs.student import StudentCard
 
 Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
 INDEXED = 255  # the largest value of an 8-bit mask
@@ -27,10 +28,10 @@ class Key(NamedTuple):
         return dict(zip(self.values, self.colours, strict=True))
 
 
-def key(about: Mapping[str, Any]) -> Key:
-    """The mask values and the colours of the classes that a segmenter's student.json names."""
-    masks = about["masks"]
-    return Key(tuple(masks["values"]), tuple(tuple(colour) for colour in masks["colours"]))
+def key(card: StudentCard) -> Key:
+    """The mask values and the colours of a segmenter's classes."""
+    assert card.masks is not None, "a segmenter's card tells its mask values"
+    return Key(card.masks.values, card.masks.colours)
 
 
 def write_mask(path: Path, values: Integer[Tensor, "h w"], palette: Mapping[int, Colour]) -> None:

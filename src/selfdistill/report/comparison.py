@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 from ..config.part import flatten
 from ..metrics.classification import ClassificationScores
-from ..metrics.evaluation import Scores, restore_scores
+from ..metrics.evaluation import Scores
 from ..metrics.segmentation import SegmentationScores
+from ..runs.environment import Environment
 from ..runs.folder import Run
+from ..runs.records import EndRecord
 
 SEEDLIKE = ("seed", "out", "machine")  # settings in which the runs of one row may differ
 SHOWN = {  # averaged; the main one first
@@ -74,8 +76,7 @@ class Finished(NamedTuple):
     run: Run
     settings: dict[str, Any]  # of the recipe, under dotted names, without those in `SEEDLIKE`
     seed: int
-    end: dict[str, Any]
-    scores: Scores | None
+    end: EndRecord
 
 
 def compare_table(
@@ -97,13 +98,13 @@ def compare_table(
     if not isinstance(runs, Mapping):
         groups = _by_settings(groups[""])
     every = [found for held in groups.values() for found in held]
-    scored = [found for found in every if found.scores is not None]
-    kinds = [kind for kind in SHOWN if any(isinstance(found.scores, kind) for found in scored)]
+    scored = [found for found in every if found.end.scores is not None]
+    kinds = [kind for kind in SHOWN if any(isinstance(found.end.scores, kind) for found in scored)]
     kinds = kinds or [ClassificationScores]
     shown = list(dict.fromkeys(name for kind in kinds for name in SHOWN[kind]))
     rows = [_row(name, held, shown) for name, held in groups.items() if held]
     reference = _baseline(rows, baseline, names=groups)
-    splits = sorted({found.end["split"] for found in scored})
+    splits = sorted({found.end.split for found in scored})
     return Comparison(
         [row | _against(row, reference) for row in rows], " and ".join(splits) or None, unfinished, _notes(groups)
     )
@@ -111,15 +112,14 @@ def compare_table(
 
 def _finished(run: Run) -> Finished | None:
     """None where the run has not ended, or went on after its end and has not ended again."""
-    records = run.metrics()
-    last = max((record.get("step", 0) for record in records), default=0)
-    ends = [record for record in records if record.get("kind") == "end" and record["step"] == last]
+    records = run.records()
+    last = max((record.step for record in records), default=0)
+    ends = [record for record in records if isinstance(record, EndRecord) and record.step == last]
     if not ends:
         return None
     values = run.recipe().model_dump(mode="json")
     settings = flatten({name: value for name, value in values.items() if name not in SEEDLIKE})
-    scores = ends[-1].get("scores")
-    return Finished(run, settings, values["seed"], ends[-1], restore_scores(scores) if scores else None)
+    return Finished(run, settings, values["seed"], ends[-1])
 
 
 def _by_settings(found: Iterable[Finished]) -> dict[str, list[Finished]]:
@@ -149,11 +149,11 @@ def _row(name: str, held: Sequence[Finished], shown: Sequence[str]) -> Row:
         "method": name,
         "seeds": len({found.seed for found in held}),
         "runs": [str(found.run.path) for found in held],
-        **_means([found.scores for found in held], shown),
-        "seconds_per_step": _of(statistics.median, _known(end.get("seconds_per_step") for end in ends)),
-        "peak_memory_mib": _of(max, _known(end.get("peak_memory_mib") for end in ends)),
-        "student_parameters": ends[0]["parameters"]["student"],
-        "training_only_parameters": ends[0]["parameters"]["training_only"],
+        **_means([found.end.scores for found in held], shown),
+        "seconds_per_step": _of(statistics.median, _known(end.seconds_per_step for end in ends)),
+        "peak_memory_mib": _of(max, _known(end.peak_memory_mib for end in ends)),
+        "student_parameters": ends[0].parameters.student,
+        "training_only_parameters": ends[0].parameters.training_only,
     }
 
 
@@ -208,12 +208,12 @@ def _notes(groups: Mapping[str, Sequence[Finished]]) -> list[str]:
     apart = [name for name in _differing([found.settings for found in every]) if not name.startswith("method.")]
     if apart:
         notes.append(f"The rows do not share one recipe; beside the method they differ in {', '.join(apart)}.")
-    if len({found.end["split"] for found in every if found.end.get("scores")}) > 1:
+    if len({found.end.split for found in every if found.end.scores is not None}) > 1:
         notes.append("Not all scores were taken on the same split.")
-    facts = [found.run.read_environment() for found in every]
-    if _differing([{"data": fact.get("data")} for fact in facts]):
+    environments = [found.run.environment() or Environment() for found in every]
+    if _differing([{"data": environment.data} for environment in environments]):
         notes.append("The images changed between the runs: their fingerprints differ.")
-    if _differing([{"cpu": fact.get("cpu"), "gpus": fact.get("gpus")} for fact in facts]):
+    if _differing([{"cpu": environment.cpu, "gpus": environment.gpus} for environment in environments]):
         notes.append("The runs were made on different machines, so their times do not compare.")
     return notes
 

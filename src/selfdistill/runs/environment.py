@@ -1,4 +1,4 @@
-"""What a number may depend on beside the recipe: versions, hardware, code, command."""
+"""environment.json: what a number may depend on beside the recipe: versions, hardware, code, command."""
 
 import os
 import platform
@@ -8,38 +8,71 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "selfdistill")
 
 
-def environment(**extra: Any) -> dict[str, Any]:
-    """What a number may depend on beside the recipe: versions, hardware, code, command and start; and `extra`."""
+class Commit(BaseModel):
+    """The git commit of the working directory."""
+
+    commit: str
+    dirty: bool  # whether a tracked file differs from it
+
+
+class Environment(BaseModel):
+    """environment.json: what a number may depend on beside the recipe. None where it is not known."""
+
+    started: str | None = None  # UTC, ISO 8601
+    command: str | None = None
+    folder: str | None = None  # the working directory
+    git: Commit | None = None
+    python: str | None = None
+    versions: dict[str, str | None] = {}
+    platform: str | None = None
+    cpu: str | None = None
+    cores: int | None = None  # that this process may use
+    threads: int | None = None  # of torch
+    memory_mib: int | None = None
+    gpus: list[str] = []
+    cuda: str | None = None
+    data: dict[str, str] | None = None  # the fingerprint of each split
+    processes: int = 1
+    precision: str | None = None
+    resumed: list["Environment"] = []  # of each time that the run went on
+
+
+def describe_environment(
+    *, data: dict[str, str] | None = None, processes: int = 1, precision: str | None = None
+) -> Environment:
+    """The environment of this process, and what a run adds to it."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "started": now(),
-        "command": shlex.join(sys.argv),
-        "folder": str(Path.cwd()),
-        "git": _git(),
-        "python": platform.python_version(),
-        "versions": {package: _version(package) for package in PACKAGES},
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_mib": _memory_mib(),
-        "gpus": gpus,
-        "cuda": torch.version.cuda if gpus else None,
-        **extra,
-    }
+    return Environment(
+        started=now(),
+        command=shlex.join(sys.argv),
+        folder=str(Path.cwd()),
+        git=_git(),
+        python=platform.python_version(),
+        versions={package: _version(package) for package in PACKAGES},
+        platform=platform.platform(),
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        threads=torch.get_num_threads(),
+        memory_mib=_memory_mib(),
+        gpus=gpus,
+        cuda=torch.version.cuda if gpus else None,
+        data=data,
+        processes=processes,
+        precision=precision,
+    )
 
 
 def computes_bfloat16(kind: str) -> bool:
-    """Whether devices of a kind, "cuda" or "cpu", have bfloat16 arithmetic of their own here.
+    """Whether devices of this kind ("cuda", "cpu", ...) compute with bfloat16 natively on this machine.
 
-    Of CPUs those with AMX or AVX512-BF16: others emulate it, and lose by it. Any other kind has none.
+    A CPU does where it has AMX or AVX512-BF16; others emulate it, which is slower than float32.
     """
     if kind == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -47,15 +80,15 @@ def computes_bfloat16(kind: str) -> bool:
 
 
 def _cpu_features() -> set[str]:
-    """Instruction sets, as torch knows them or, before it told, Linux; none where neither does."""
-    told = getattr(torch.cpu, "get_capabilities", None)
-    if told is not None:
-        return {name for name, value in told().items() if value is True}
+    """Instruction sets of the CPU, from torch where it has the function, else from Linux; else none."""
+    get_capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if get_capabilities is not None:
+        return {name for name, value in get_capabilities().items() if value is True}
     return set((_cpu_line("flags") or "").split())
 
 
-def _git() -> dict[str, Any] | None:
-    """Commit of the working directory and whether a tracked file differs from it; None outside a repository."""
+def _git() -> Commit | None:
+    """None outside a repository."""
     try:
         commit, changes = (
             subprocess.run(
@@ -65,7 +98,7 @@ def _git() -> dict[str, Any] | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit, "dirty": bool(changes)}
+    return Commit(commit=commit, dirty=bool(changes))
 
 
 def _cpu() -> str:
@@ -73,7 +106,7 @@ def _cpu() -> str:
 
 
 def _cpu_line(name: str) -> str | None:
-    """What Linux says of the first core under a name."""
+    """The value of this name for the first core in Linux's /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:

@@ -26,6 +26,8 @@ from ..errors import nearest
 from ..method import Batch, Method, Step
 from ..metrics.evaluation import Scores
 from ..runs.folder import Run
+from ..runs.records import EndRecord, EpochRecord, Parameters, Record, TrainRecord, WarningRecord
+from ..runs.student import StudentCard, save_student
 from ..tasks import evaluate
 from .callbacks import Watch
 from .compile import Compiler, usual_ones, way_of
@@ -63,18 +65,18 @@ def fit(
     mix: Callable[[Batch], Batch] | None = None,
     run: Run | None = None,
     resume: bool = False,
-    about: dict[str, Any] | None = None,
+    card: StudentCard | None = None,
     watch: Watch | None = None,
 ) -> Result:
     """Trains `method` in place as `recipe` says (its optim, epochs, max_steps, batch_size, precision, seed, machine).
 
     `held_out` is scored after every epoch under the name `split`; only one called "val" chooses the best checkpoint.
     `mix` maps each batch to one with mixed images and labels. With a `run`, metrics, checkpoints and the student
-    (described by `about`) are written there; `resume` goes on from its last checkpoint.
+    (described by `card`) are written there; `resume` goes on from its last checkpoint.
     Raises `Interrupted` after SIGINT or SIGTERM, once the checkpoint is written, and `ValueError` for settings that
     contradict each other or a loss that stays NaN or infinite.
     """
-    training = Training(method, train_set, recipe, held_out=held_out, split=split, mix=mix, run=run, about=about or {})
+    training = Training(method, train_set, recipe, held_out=held_out, split=split, mix=mix, run=run, card=card)
     training.watch = watch or Watch()
     try:
         if resume:
@@ -99,10 +101,10 @@ class Training:
         split: str,
         mix: Callable[[Batch], Batch] | None,
         run: Run | None,
-        about: dict[str, Any],
+        card: StudentCard | None,
     ) -> None:
         self.recipe, self.train_set, self.held_out, self.split = recipe, train_set, held_out, split
-        self.mix, self.run, self.about, self.watch = mix, run, about, Watch()
+        self.mix, self.run, self.card, self.watch = mix, run, card, Watch()
         self.accelerator = new_accelerator(recipe)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
@@ -153,7 +155,8 @@ class Training:
             peak_memory_mib(self.device),
             self.pace.compile_seconds,
         )
-        self.log({"kind": "end", "split": self.split, **result._asdict(), "parameters": parameters(self.plain)})
+        counts = Parameters(**parameters(self.plain))
+        self.log(EndRecord(split=self.split, **result._asdict(), parameters=counts))
         return result
 
     def one_epoch(self, stop: list[str]) -> None:
@@ -253,15 +256,14 @@ class Training:
     def log_window(self, losses: dict[str, float], accuracy: float) -> None:
         """Writes the means since the last line and warns of terms that cannot be right."""
         self.log(
-            {
-                "kind": "train",
-                "epoch": self.epoch + 1,
-                "step": self.step,
-                "lr": self.optimizer.param_groups[0]["lr"],
-                "losses": losses,
-                "accuracy": accuracy,
-                "seconds_per_step": self.pace.flush(),
-            }
+            TrainRecord(
+                epoch=self.epoch + 1,
+                step=self.step,
+                lr=self.optimizer.param_groups[0]["lr"],
+                losses=losses,
+                accuracy=accuracy,
+                seconds_per_step=self.pace.flush(),
+            )
         )
         asleep = (self.step - 1) / self.schedule_steps < self.plain.warmup  # as the last step saw it
         for key, sentence in warnings(losses, asleep=asleep):
@@ -273,7 +275,7 @@ class Training:
         """Tells the user once, and the log."""
         if key not in self.warned:
             self.warned.add(key)
-            self.log({"kind": "warning", "epoch": self.epoch + 1, "step": self.step, "text": sentence})
+            self.log(WarningRecord(epoch=self.epoch + 1, step=self.step, text=sentence))
             self.watch.warned(f"step {self.step}: {sentence}")
 
     def refuse_broken_student(self) -> None:
@@ -295,15 +297,7 @@ class Training:
         self.refuse_broken_student()
         better = False
         if self.scores is not None:
-            self.log(
-                {
-                    "kind": "epoch",
-                    "epoch": self.epochs_begun,
-                    "step": self.step,
-                    "split": self.split,
-                    "scores": self.scores,
-                }
-            )
+            self.log(EpochRecord(epoch=self.epochs_begun, step=self.step, split=self.split, scores=self.scores))
             better = self.split == "val" and (self.best is None or self.scores.main > self.best)
             self.best = self.scores.main if better else self.best
         ends = self.epochs_begun == 1 or self.step == self.last_step
@@ -314,9 +308,16 @@ class Training:
     def ship(self) -> None:
         """Writes the student and what is to be known of it."""
         if self.run is not None and self.rank == 0:
-            progress = {"epoch": self.epochs_begun, "step": self.step, "scores": self.scores}
-            weights = "student" if self.ema is None else "ema"
-            self.run.save_student(self.shipped.state_dict(), {**self.about, "weights": weights, **progress})
+            assert self.card is not None
+            card = self.card.model_copy(
+                update={
+                    "weights": "student" if self.ema is None else "ema",
+                    "epoch": self.epochs_begun,
+                    "step": self.step,
+                    "scores": None if self.scores is None else self.scores._asdict(),
+                }
+            )
+            save_student(self.run, self.shipped.state_dict(), card)
 
     @property
     def shipped(self) -> nn.Module:
@@ -339,15 +340,14 @@ class Training:
             precision=AUTOCAST[self.accelerator.mixed_precision],
         )
 
-    def log(self, record: dict[str, Any]) -> None:
+    def log(self, record: Record) -> None:
         if self.rank != 0:
             return
-        if record.get("scores") is not None:
-            record = {**record, "scores": record["scores"]._asdict()}
         if self.run is not None:
             self.run.append(record)
         if self.recipe.machine.track:
-            numbers = {name: value for name, value in flatten(record).items() if isinstance(value, int | float)}
+            values = flatten(record.model_dump())
+            numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
             self.accelerator.log(numbers, step=self.step)
         self.watch.logged(record)
 

@@ -1,0 +1,125 @@
+"""The lines of metrics.jsonl as types."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
+
+from ..metrics.evaluation import restore_scores
+from .files import describe_problem
+
+
+def read_scores(value: Any) -> Any:
+    """The scores that a mapping of names and values describes; anything else as it is."""
+    return restore_scores(value) if isinstance(value, Mapping) else value
+
+
+AnyScores = Annotated[
+    Any,  # the scores of the run's task, or None where nothing was held out
+    BeforeValidator(read_scores),
+    PlainSerializer(lambda scores: scores if scores is None else scores._asdict()),
+]
+
+
+class Record(BaseModel):
+    """One line of metrics.jsonl; `epoch` counts from 1, `step` counts optimizer steps."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def sentence(self) -> str:
+        """The record for people, on one line."""
+        raise NotImplementedError
+
+
+class TrainRecord(Record):
+    """Means over the steps since the last such record."""
+
+    kind: Literal["train"] = "train"
+    epoch: int
+    step: int
+    lr: float
+    losses: dict[str, float]  # each term as it was weighted
+    accuracy: float  # share of the labeled positions, in [0, 1]; NaN where there are none
+    seconds_per_step: float
+
+    def sentence(self) -> str:
+        terms = "  ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+        return (
+            f"epoch {self.epoch}  step {self.step}  {terms}  accuracy {self.accuracy:.1%}  lr {self.lr:.3g}  "
+            f"{1000 * self.seconds_per_step:.0f} ms/step"
+        )
+
+
+class EpochRecord(Record):
+    """Scores of the student that would ship, after an epoch."""
+
+    kind: Literal["epoch"] = "epoch"
+    epoch: int
+    step: int
+    split: str
+    scores: AnyScores
+
+    def sentence(self) -> str:
+        return f"epoch {self.epoch}  step {self.step}  {self.split}: {self.scores.sentence()}"
+
+
+class Parameters(BaseModel):
+    """How many values a method holds."""
+
+    model_config = ConfigDict(frozen=True)
+    student: int  # those that ship
+    training_only: int  # a frozen teacher's aside
+
+
+class EndRecord(Record):
+    """The end of a run."""
+
+    kind: Literal["end"] = "end"
+    split: str
+    scores: AnyScores  # after the last step; None where nothing is held out
+    epoch: int
+    step: int
+    seconds_per_step: float
+    peak_memory_mib: float | None = None
+    compile_seconds: float = 0.0
+    parameters: Parameters
+
+    def sentence(self) -> str:
+        where = f"epoch {self.epoch}  step {self.step}"
+        if self.scores is None:
+            return f"{where}  end: nothing held out to score"
+        compiled = f"  compiled in {self.compile_seconds:.0f} s" if self.compile_seconds else ""
+        return f"{where}  final {self.split}: {self.scores.sentence()}{compiled}"
+
+
+class WarningRecord(Record):
+    """Something that a user should look at."""
+
+    kind: Literal["warning"] = "warning"
+    epoch: int
+    step: int
+    text: str
+
+    def sentence(self) -> str:
+        return f"epoch {self.epoch}  step {self.step}  warning: {self.text}"
+
+
+AnyRecord = TrainRecord | EpochRecord | EndRecord | WarningRecord
+ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])
+
+
+def to_line(record: Record) -> bytes:
+    """The record as a line of JSON."""
+    return json.dumps(record.model_dump()).encode() + b"\n"
+
+
+def from_line(line: bytes, number: int, path: Path) -> AnyRecord:
+    """The record of a line; raises `ValueError` that names a damaged one."""
+    try:
+        return ADAPTER.validate_python(json.loads(line))
+    except ValidationError as error:
+        raise ValueError(f"line {number} of {path} is damaged: {describe_problem(error)}") from None
+    except ValueError:
+        raise ValueError(f"line {number} of {path} is damaged: it is not JSON") from None
