@@ -78,7 +78,7 @@ def small(name: str, kind: str) -> tuple[Method, Batch]:
     task, found = Task(kind, CLASSES, (3, size, size), num_examples=ROWS), find_method(name)  # type: ignore[arg-type]
     torch.manual_seed(0)
     method = made(name, student, task).train()
-    return method, random_batch(task, ROWS, views=found.views, partners=found.partners)
+    return method, random_batch(task, ROWS, views=found.views, positives=found.positives)
 
 
 @contextmanager

@@ -151,12 +151,12 @@ def made(name: str, student: str, task: Task) -> Method:
     return create_method(name, net, task, teacher=other if kind.teacher_method or other is None else other.student)
 
 
-def random_batch(task: Task, rows: int, *, views: int = 0, partners: int = 0) -> Batch:
+def random_batch(task: Task, rows: int, *, views: int = 0, positives: int = 0) -> Batch:
     """A batch of random images and labels."""
     shape = task.image_shape
-    further = [torch.randn(rows, count, *shape) if count else None for count in (views, partners)]
+    further = [torch.randn(rows, count, *shape) if count else None for count in (views, positives)]
     target = torch.randint(task.num_classes, (rows, *task.positions))
-    return Batch(torch.randn(rows, *shape), target, torch.arange(rows), *further)
+    return Batch(torch.randn(rows, *shape), target, None, torch.arange(rows), *further)
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
@@ -234,7 +234,7 @@ def stepper(name: str, student: str, setting: Setting) -> Stepper:
     if name.endswith(".py"):
         return Stepper(foreign(Path(name), student, task), random_batch(task, setting.batch), setting)
     kind = find_method(name)
-    batch = random_batch(task, setting.batch, views=kind.views, partners=kind.partners)
+    batch = random_batch(task, setting.batch, views=kind.views, positives=kind.positives)
     return Stepper(made(name, student, task), batch, setting)
 
 

@@ -178,7 +178,7 @@ def run_as_process(given: argparse.Namespace, setting: Setting) -> None:
     points = {}
     for name in given.methods:
         kind = find_method(name)
-        batch = random_batch(setting.task, setting.batch, views=kind.views, partners=kind.partners)
+        batch = random_batch(setting.task, setting.batch, views=kind.views, positives=kind.positives)
         own = Stepper(made(name, given.student, setting.task), batch, setting, wrapped=together)
         own.step()
         memory = peak_memory(own)

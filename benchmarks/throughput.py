@@ -168,7 +168,7 @@ def stepper_alone(recipe: Recipe, given: argparse.Namespace) -> Stepper:
         recipe.machine.channels_last,
         torch.get_num_threads(),
     )
-    stepper = Stepper(method, random_batch(task, rows, views=kind.views, partners=kind.partners), setting)
+    stepper = Stepper(method, random_batch(task, rows, views=kind.views, positives=kind.positives), setting)
     stepper.compile()
     stepper.seconds(steps(stepper))
     return stepper

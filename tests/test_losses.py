@@ -314,7 +314,7 @@ def test_smoothing_leaves_void_positions_out(share):
 @pytest.mark.parametrize("share", ["all", "others"])
 def test_smoothing_takes_probabilities(share):
     logits, target = torch.randn(4, 5), torch.tensor([0, 3, 2, 4])
-    soft = losses.smoothed_cross_entropy(logits, F.one_hot(target, 5).float(), 0.1, share)
+    soft = losses.smoothed_cross_entropy(logits, 0 * target, 0.1, share, soft_target=F.one_hot(target, 5).float())
     torch.testing.assert_close(soft, losses.smoothed_cross_entropy(logits, target, 0.1, share))
 
 
@@ -332,7 +332,13 @@ def test_task_loss_agrees_with_the_reference():
     task = Task("classification", 5, (3, 8, 8))
     close(task.loss(logits, target), slow.cross_entropy(logits.tolist(), target.tolist()))
     soft = torch.softmax(torch.randn(4, 5, dtype=DOUBLE), dim=1)
-    close(task.loss(logits, soft), slow.cross_entropy(logits.tolist(), soft.tolist()))
+    close(task.loss(logits, target, soft), slow.cross_entropy(logits.tolist(), soft.tolist()))
+
+
+def test_soft_targets_of_another_shape_than_the_scores_are_refused():
+    logits, target = torch.randn(4, 5), torch.tensor([0, 3, 2, 4])
+    with pytest.raises(ValueError, match=r"soft_target \(4, 6\) must have the shape of the scores, \(4, 5\)"):
+        Task("classification", 5, (3, 8, 8)).loss(logits, target, torch.rand(4, 6))
 
 
 def test_task_loss_leaves_void_positions_out():

@@ -62,7 +62,7 @@ def test_one_weight_holds_for_the_whole_batch_and_each_image_gives_as_much_as_it
 def test_mixed_labels_may_be_mixed_again(mix):
     once = mix(marked(), TARGET, 6, 1.0)
     torch.manual_seed(7)
-    _, again = mix(*once, 6, 1.0)
+    _, again = mix(once[0], TARGET, 6, 1.0, once[1])
     torch.manual_seed(7)
     _, of_hard = mix(once[0], TARGET, 6, 1.0)
     torch.testing.assert_close(again, of_hard @ once[1])

@@ -16,9 +16,9 @@ except PackageNotFoundError:
     __version__ = "0+source"  # run from a source tree that is not installed
 
 _HOME = {  # public name -> module; imported on first use, so that the command line answers at once
-    "Batch": "method",
+    "Batch": "task",
     "Method": "method",
-    "Step": "method",
+    "Step": "task",
     "Task": "task",
     "Taps": "features.extractor",
     "create_method": "methods",

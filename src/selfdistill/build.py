@@ -25,12 +25,12 @@ from .data import (
     resolve,
     train_transform,
 )
-from .method import Batch, Method
+from .method import Method
 from .methods import create_method, find_method, list_methods
 from .models import build_student
 from .runs.folder import Run
 from .runs.student import NetworkCard, StudentCard, build_network, load_student, load_weights, read_card
-from .task import Task
+from .task import Batch, Task
 from .training.callbacks import Watch
 from .training.device import settled_precision
 from .training.loop import HeldOut, Result, fit, length
@@ -100,7 +100,7 @@ def build(recipe: Recipe) -> Job:
     method = create_method(recipe.method.name, student, task, taps=recipe.method.taps, teacher=teacher, **settings)
     refuse_random(method, recipe.student)
     shown = train_transform(data, task.kind)
-    drawn = {"seed": recipe.seed, "views": kind.views, "partners": kind.partners, "cache": recipe.machine.cache}
+    drawn = {"seed": recipe.seed, "views": kind.views, "positives": kind.positives, "cache": recipe.machine.cache}
     train_set = TrainSet(splits.train, shown, **drawn)
     every = {name: getattr(method, name) for name in kind.hyperparameters()}
     own = recipe.method.model_copy(update=every)
@@ -299,8 +299,8 @@ def mixer(part: MixPart, task: Task) -> Callable[[Batch], Batch] | None:
     def mixed(batch: Batch) -> Batch:
         if part.probability < 1 and torch.rand(()).item() >= part.probability:
             return batch
-        images, target = mix(batch.images, batch.target, num_classes=task.num_classes, alpha=part.alpha)
-        return batch._replace(images=images, target=target)
+        images, labels = mix(batch.images, batch.target, num_classes=task.num_classes, alpha=part.alpha)
+        return batch._replace(images=images, **{"soft_target" if mix in SOFT else "target": labels})
 
     return mixed
 

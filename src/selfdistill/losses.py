@@ -47,12 +47,41 @@ def scored(positions: Iterable[int]) -> str:
     return f"({', '.join(map(str, ('b', 'k', *positions)))})"
 
 
-def refuse_misfit(logits: Tensor, target: Tensor) -> None:
-    """Raises `ValueError` for scores that have other positions than the labels, class numbers or probabilities."""
-    positions = tuple(target.shape[2 if target.is_floating_point() else 1 :])
+def refuse_float_target(target: Tensor) -> None:
+    """Raises `ValueError` for labels that are no class numbers."""
+    if target.is_floating_point():
+        raise ValueError(f"target holds class numbers and this is {target.dtype}; give probabilities as soft_target")
+
+
+def refuse_misfit(logits: Tensor, target: Tensor, soft_target: Tensor | None = None) -> None:
+    """Raises `ValueError` for labels of another type, or for other positions than the scores have."""
+    refuse_float_target(target)
+    positions = tuple(target.shape[1:])
     if tuple(logits.shape[2:]) != positions:
         given, wanted = scored(logits.shape[2:]), scored(positions)
         raise ValueError(f"the network scores images as {given}, and labels {tuple(target.shape)} need {wanted}")
+    if soft_target is not None and soft_target.shape != logits.shape:
+        given, wanted = tuple(soft_target.shape), tuple(logits.shape)
+        raise ValueError(f"soft_target {given} must have the shape of the scores, {wanted}")
+
+
+@in_float32
+def cross_entropy(
+    logits: Float[Tensor, "b k *pos"],
+    target: Int64[Tensor, "b ..."],
+    soft_target: Float[Tensor, "b ..."] | None = None,
+    void: int = -100,
+) -> Float[Tensor, ""]:
+    """Cross-entropy in nats, mean over the labelled positions; 0 where there is none.
+
+    `target` (b, *pos) holds class numbers, `void` where there is none. `soft_target` (b, k, *pos), class
+    probabilities, takes its place where it is given. Raises `ValueError` for labels of another shape or type.
+    """
+    refuse_misfit(logits, target, soft_target)
+    if soft_target is not None:
+        return F.cross_entropy(logits, soft_target)
+    total = F.cross_entropy(logits, target, ignore_index=void, reduction="sum")
+    return total / (target != void).sum().clamp(min=1)
 
 
 @in_float32
@@ -123,25 +152,26 @@ def others(scores: Float[Tensor, "b k"], target: Int64[Tensor, " b"]) -> Float[T
 @in_float32
 def smoothed_cross_entropy(
     logits: Float[Tensor, "b k *pos"],
-    target: Tensor,
+    target: Int64[Tensor, "b ..."],
     epsilon: float = 0.1,
     share: Literal["all", "others"] = "all",
     void: int = -100,
+    soft_target: Float[Tensor, "b ..."] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy in nats against labels that give a share `epsilon` of their mass away.
 
     "all": every class receives epsilon / K, the true one too, so it keeps 1 - epsilon + epsilon / K (PyTorch's
     `label_smoothing`). "others": the K - 1 other classes share epsilon and the true one keeps 1 - epsilon.
-    `target` as in `Task.loss`. Source: Szegedy et al., 2016, section 7, https://arxiv.org/abs/1512.00567
+    Labels as in `cross_entropy`. Source: Szegedy et al., 2016, section 7, https://arxiv.org/abs/1512.00567
     """
-    refuse_misfit(logits, target)
+    refuse_misfit(logits, target, soft_target)
     num_classes = logits.shape[1]
     if share == "others":
         epsilon = epsilon * num_classes / (num_classes - 1)
-    hard = F.cross_entropy(logits, target, ignore_index=void, reduction="none")
+    named = F.cross_entropy(logits, target if soft_target is None else soft_target, ignore_index=void, reduction="none")
     uniform = -F.log_softmax(logits, dim=1).mean(dim=1)
-    counted = None if target.is_floating_point() else target != void
-    return mean((1 - epsilon) * hard + epsilon * uniform, counted)
+    counted = target != void if soft_target is None else None
+    return mean((1 - epsilon) * named + epsilon * uniform, counted)
 
 
 def attention_transfer(

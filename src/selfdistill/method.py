@@ -3,46 +3,25 @@
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
 
 import torch
 from annotated_types import Ge, Interval
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import nearest
 from .features.extractor import Taps, stage_ends
 from .features.hooks import Hooks
 from .features.probe import DryRun
+from .losses import refuse_float_target
 from .modules.teachers import Frozen
-from .task import Task
+from .task import Batch, Step, Task
 
 Weight = Annotated[float, Interval(ge=0, lt=math.inf)]  # of a loss term
 Positive = Annotated[float, Interval(gt=0, lt=math.inf)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
-
-
-class Batch(NamedTuple):
-    """What the loader yields; `Batch(images, target)` is enough for most methods."""
-
-    images: Float[Tensor, "b c h w"]
-    target: Tensor  # (b,) or (b, h, w) int64; class probabilities along dim 1 once mixed
-    row: Int64[Tensor, " b"] | None = None  # place of each example in the training set
-    views: Float[Tensor, "b v c h w"] | None = None  # v further independent augmentations of each image
-    partners: Float[Tensor, "b m c h w"] | None = None  # m other images of the same label
-
-
-class Step(NamedTuple):
-    """What a method returns. The trainer minimises the sum of `losses` and logs each by name."""
-
-    losses: dict[str, Tensor]  # weighted terms, each ()
-    logits: Tensor  # the student's scores for `batch.images`, as they were trained on
-
-    @property
-    def loss(self) -> Tensor:
-        """The training objective, ()."""
-        return sum(self.losses.values())  # type: ignore[return-value]
 
 
 class Method(nn.Module):
@@ -51,7 +30,7 @@ class Method(nn.Module):
     `self.student` is the plain network that ships. Every other submodule, parameter and buffer is
     training-only and is dropped on export. A subclass
 
-    * names what it needs in `views`, `partners`, `rows`, `tasks`, `soft_targets` (of the data) and `needs_teacher`;
+    * names what it needs in `views`, `positives`, `needs_index`, `tasks`, `soft_targets` and `needs_teacher`;
     * lists its hyper-parameters as annotated class attributes with plain default values, and in `dense` those that are
       others for segmentation;
     * builds its training-only parts in `setup`;
@@ -62,8 +41,8 @@ class Method(nn.Module):
     """
 
     views: ClassVar[int] = 0  # further augmentations of each image
-    partners: ClassVar[int] = 0  # other images of the same label
-    rows: ClassVar[bool] = False  # remembers each training image: needs batch.row and task.num_examples
+    positives: ClassVar[int] = 0  # other images of the same label
+    needs_index: ClassVar[bool] = False  # remembers each training image: needs batch.index and task.num_examples
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     dense: ClassVar[dict[str, Any]] = {}  # defaults of hyper-parameters for segmentation, where they are others
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
@@ -91,7 +70,7 @@ class Method(nn.Module):
             raise ValueError(
                 f"rotations need square images, and these are {height} x {width}; set data.image_size to one number"
             )
-        if self.rows and task.num_examples < 1:
+        if self.needs_index and task.num_examples < 1:
             raise ValueError(
                 f"{type(self).__name__} remembers each training image, and task.num_examples={task.num_examples}; "
                 f"give how many there are"
@@ -258,11 +237,12 @@ class Method(nn.Module):
 def _refuse_batch(method: Method, args: tuple[Any, ...]) -> None:
     """Raises `ValueError` for a batch that lacks what the method declares to need."""
     batch, name = args[0], type(method).__name__
-    if not method.soft_targets and batch.target.is_floating_point():
+    refuse_float_target(batch.target)
+    if not method.soft_targets and batch.soft_target is not None:
         raise ValueError(f"{name} needs one class for each image, and these labels are mixed; use mix=none")
-    if method.rows and batch.row is None:
-        raise ValueError(f"{name} knows an image by its row in the training set, and batch.row=None; give the rows")
-    for part, count in (("views", method.views), ("partners", method.partners)):
+    if method.needs_index and batch.index is None:
+        raise ValueError(f"{name} knows an image by its index in the training set, and batch.index=None; give it")
+    for part, count in (("views", method.views), ("positives", method.positives)):
         given = getattr(batch, part)
         if count and (given is None or given.shape[1] < count):
             raise ValueError(f"{name} needs batch.{part} with {count} for each image, (b, {count}, c, h, w)")

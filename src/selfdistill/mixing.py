@@ -10,34 +10,46 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from .losses import refuse_float_target
+
 ROTATIONS = 4
 
 
 def mixup(
-    images: Float[Tensor, "b c h w"], target: Tensor, num_classes: int, alpha: float
+    images: Float[Tensor, "b c h w"],
+    target: Int64[Tensor, " b"],
+    num_classes: int,
+    alpha: float,
+    soft_target: Float[Tensor, "b k"] | None = None,
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
-    """Convex combinations of the batch with a shuffle of itself, one weight ~ Beta(alpha, alpha) per batch.
+    """Mixed images and their soft target: convex combinations of the batch with a shuffle of itself.
 
-    `target` holds class numbers (b,) or probabilities (b, k). Source: Zhang et al., 2018, eq. 1, https://arxiv.org/abs/1710.09412
+    One weight ~ Beta(alpha, alpha) per batch. `soft_target` are class probabilities of images that are mixed already.
+    Source: Zhang et al., 2018, eq. 1, https://arxiv.org/abs/1710.09412
     """
     weight = _beta(alpha)
     order = torch.randperm(len(images), device=images.device)
     mixed = weight * images + (1 - weight) * images[order]
-    return mixed, _mixed_target(target, order, weight, num_classes)
+    return mixed, _mixed_target(target, order, weight, num_classes, soft_target)
 
 
 def cutmix(
-    images: Float[Tensor, "b c h w"], target: Tensor, num_classes: int, alpha: float
+    images: Float[Tensor, "b c h w"],
+    target: Int64[Tensor, " b"],
+    num_classes: int,
+    alpha: float,
+    soft_target: Float[Tensor, "b k"] | None = None,
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
-    """Pastes one random box of a shuffle of the batch into it; labels mix by the area that the clipped box covers.
+    """Mixed images and their soft target: pastes one random box of a shuffle of the batch into it.
 
-    One box per batch, its area 1 - Beta(alpha, alpha) before clipping; `images` is left as it was.
+    Labels mix by the area that the clipped box covers. One box per batch, its area 1 - Beta(alpha, alpha) before
+    clipping; `images` is left as it was, and `soft_target` is as in `mixup`.
     Source: Yun et al., 2019, eq. 1 and 2, https://arxiv.org/abs/1905.04899
     """
     box = _box(images, alpha)
     order = torch.randperm(len(images), device=images.device)
     weight = 1 - images[0, 0][box[1:]].numel() / images[0, 0].numel()
-    return _pasted(images, order, box), _mixed_target(target, order, weight, num_classes)
+    return _pasted(images, order, box), _mixed_target(target, order, weight, num_classes, soft_target)
 
 
 def cutmix_masks(
@@ -83,8 +95,8 @@ def _cut(length: int, side: float) -> tuple[int, int]:
     return max(centre - half, 0), min(centre + half, length)
 
 
-def _mixed_target(target: Tensor, order: Tensor, weight: float, num_classes: int) -> Tensor:
-    soft = target if target.is_floating_point() else F.one_hot(target, num_classes).float()
+def _mixed_target(target: Tensor, order: Tensor, weight: float, num_classes: int, soft_target: Tensor | None) -> Tensor:
+    soft = F.one_hot(target, num_classes).float() if soft_target is None else soft_target
     return weight * soft + (1 - weight) * soft[order]
 
 
@@ -98,7 +110,7 @@ def rotations(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "4*b c h w"]:
     return torch.stack(turned, dim=1).flatten(0, 1)
 
 
-def joint_labels(target: Shaped[Tensor, " b *_"]) -> Int64[Tensor, "4*b"]:
+def joint_labels(target: Int64[Tensor, " b"]) -> Int64[Tensor, "4*b"]:
     """The label of row `4 * b + k` of `rotations` in the joint space of class and rotation: 4 * y + k.
 
     Source: Lee, Hwang, Shin, 2020, section 2.2, https://arxiv.org/abs/1910.05872
@@ -106,8 +118,7 @@ def joint_labels(target: Shaped[Tensor, " b *_"]) -> Int64[Tensor, "4*b"]:
     >>> joint_labels(torch.tensor([2, 0])).tolist()
     [8, 9, 10, 11, 0, 1, 2, 3]
     """
-    if target.is_floating_point():
-        raise ValueError("rotations make joint labels of class numbers, and these labels are mixed")
+    refuse_float_target(target)
     return (ROTATIONS * target[:, None] + torch.arange(ROTATIONS, device=target.device)).flatten()
 
 

@@ -2,11 +2,37 @@
 
 from typing import Literal, NamedTuple
 
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from .losses import in_float32, refuse_misfit, scored
+from .losses import cross_entropy, scored
+
+
+class Batch(NamedTuple):
+    """What the loader yields; `Batch(images, target)` is enough for most methods."""
+
+    images: Float[Tensor, "b c h w"]
+    target: Int64[Tensor, "b *pos"]  # class numbers, (b,) or (b, h, w)
+    soft_target: Float[Tensor, "b k *pos"] | None = None  # class probabilities of mixed labels, instead of `target`
+    index: Int64[Tensor, " b"] | None = None  # of each example in the training set
+    views: Float[Tensor, "b v c h w"] | None = None  # v further independent augmentations of each image
+    positives: Float[Tensor, "b m c h w"] | None = None  # m other images of the same class
+
+    def permute_labels(self, order: Int64[Tensor, " b"]) -> tuple[Tensor, Tensor | None]:
+        """`target` and `soft_target` with the examples in another order, as `Task.loss` takes them."""
+        return self.target[order], None if self.soft_target is None else self.soft_target[order]
+
+
+class Step(NamedTuple):
+    """What a method returns. The trainer minimises the sum of `losses` and logs each by name."""
+
+    losses: dict[str, Tensor]  # weighted terms, each ()
+    logits: Tensor  # the student's scores for `batch.images`, as they were trained on
+
+    @property
+    def loss(self) -> Tensor:
+        """The training objective, ()."""
+        return sum(self.losses.values())  # type: ignore[return-value]
 
 
 class Task(NamedTuple):
@@ -37,18 +63,15 @@ class Task(NamedTuple):
             given, wanted, size = scored(positions), scored(self.positions), "x".join(map(str, self.image_shape[1:]))
             raise ValueError(f"the network scores {size} images as {given}, and {self.kind} needs {wanted}")
 
-    @in_float32
-    def loss(self, logits: Float[Tensor, "b k *pos"], target: Tensor) -> Float[Tensor, ""]:
-        """Cross-entropy in nats, mean over the labelled positions; 0 where there is none.
+    def loss(
+        self,
+        logits: Float[Tensor, "b k *pos"],
+        target: Int64[Tensor, "b ..."],
+        soft_target: Float[Tensor, "b ..."] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The supervised loss of class scores: `losses.cross_entropy`, 0 where nothing is labelled."""
+        return cross_entropy(logits, target, soft_target, self.void)
 
-        `target` holds class numbers (b, *pos), int64, or class probabilities (b, k, *pos).
-        """
-        refuse_misfit(logits, target)
-        if target.is_floating_point():
-            return F.cross_entropy(logits, target)
-        total = F.cross_entropy(logits, target, ignore_index=self.void, reduction="sum")
-        return total / (target != self.void).sum().clamp(min=1)
-
-    def labelled(self, target: Tensor) -> Bool[Tensor, "b h w"] | None:
+    def labelled(self, target: Int64[Tensor, "b *pos"]) -> Bool[Tensor, "b h w"] | None:
         """Which positions count where a method compares scores; None: all, since a label belongs to a whole image."""
-        return None if self.kind == "classification" or target.is_floating_point() else target != self.void
+        return None if self.kind == "classification" else target != self.void

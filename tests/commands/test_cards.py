@@ -38,7 +38,7 @@ class Own(LabelSmoothing):
     """
 
     views = 2
-    partners = 1
+    positives = 1
     soft_targets = False
     share: ClassVar[str] = "all"
     dense: ClassVar[dict] = {"epsilon": 0.7, "level": 3}

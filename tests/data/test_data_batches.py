@@ -111,12 +111,12 @@ def presented(augment: str | list[str] = "auto") -> DataPart:
 
 
 def test_augmentation_depends_on_seed_epoch_row_and_view_alone(digits):
-    dataset = TrainSet(digits, Dice(), seed=0, views=2, partners=2)
+    dataset = TrainSet(digits, Dice(), seed=0, views=2, positives=2)
     first = dataset[Draw(0, 7)]
     dataset[Draw(0, 8)], drawn()
     again = dataset[Draw(0, 7)]
-    seen = [first.images, *first.views, *first.partners]
-    for one, two in zip(seen, [again.images, *again.views, *again.partners], strict=True):
+    seen = [first.images, *first.views, *first.positives]
+    for one, two in zip(seen, [again.images, *again.views, *again.positives], strict=True):
         assert torch.equal(one, two)
     other = [dataset[Draw(1, 7)], dataset[Draw(0, 8)], TrainSet(digits, Dice(), seed=1)[Draw(0, 7)]]
     values = torch.stack([*seen, *(batch.images for batch in other)]).flatten()
@@ -154,7 +154,7 @@ def test_private_generators_leave_the_global_ones_as_they_were():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_loading_draws_nothing_from_the_generators_outside(digits, workers):
-    dataset = TrainSet(digits, Dice(), seed=0, views=1, partners=1)
+    dataset = TrainSet(digits, Dice(), seed=0, views=1, positives=1)
     seeded()
     expected = drawn()
     seeded()
@@ -165,7 +165,7 @@ def test_loading_draws_nothing_from_the_generators_outside(digits, workers):
     assert drawn()[::2] == expected[::2]  # not random's, which the checks of annotations in tests draw from
 
 
-def test_partners_are_other_rows_of_the_same_label(tmp_path):
+def test_positives_are_other_rows_of_the_same_label(tmp_path):
     splits = opened(
         write_classes(tmp_path / "train", {"a": 5, "b": 4, "c": 1}).parent,
         val_fraction=None,
@@ -174,11 +174,11 @@ def test_partners_are_other_rows_of_the_same_label(tmp_path):
     rows = splits.train
     greys = [float(Grey()(rows.image(i))) for i in range(len(rows))]
     assert len(set(greys)) == 10
-    dataset = TrainSet(rows, Grey(), seed=0, partners=3)
+    dataset = TrainSet(rows, Grey(), seed=0, positives=3)
     met: dict[int, set[int]] = {row: set() for row in range(10)}
     for epoch in range(10):
         for row in range(10):
-            others = [greys.index(float(partner)) for partner in dataset[Draw(epoch, row)].partners]
+            others = [greys.index(float(positive)) for positive in dataset[Draw(epoch, row)].positives]
             met[row] |= set(others)
             if rows.labels[row] != 2:
                 assert len(set(others)) == 3
@@ -187,20 +187,20 @@ def test_partners_are_other_rows_of_the_same_label(tmp_path):
         **{row: set(range(5, 9)) - {row} for row in range(5, 9)},
         9: {9},  # alone in its class
     }
-    few = TrainSet(rows, Grey(), seed=0, partners=6)[Draw(0, 6)].partners
+    few = TrainSet(rows, Grey(), seed=0, positives=6)[Draw(0, 6)].positives
     assert few.shape == (6, 1, 1, 1) and {greys.index(float(one)) for one in few} <= {5, 7, 8}
 
 
 def test_batches_have_the_shapes_that_methods_expect(digits):
     part = presented()
-    dataset = TrainSet(digits, train_transform(part), seed=0, views=2, partners=1)
+    dataset = TrainSet(digits, train_transform(part), seed=0, views=2, positives=1)
     batch = next(iter(train_loader(dataset, Plan(len(digits), 12, seed=0).epoch(0))))
     assert batch.images.shape == (12, 1, 8, 8) and batch.images.dtype == torch.float32
-    assert batch.target.shape == batch.row.shape == (12,) and batch.target.dtype == batch.row.dtype == torch.int64
-    assert batch.views.shape == (12, 2, 1, 8, 8) and batch.partners.shape == (12, 1, 1, 8, 8)
-    assert torch.equal(batch.target, digits.labels[batch.row])
+    assert batch.target.shape == batch.index.shape == (12,) and batch.target.dtype == batch.index.dtype == torch.int64
+    assert batch.views.shape == (12, 2, 1, 8, 8) and batch.positives.shape == (12, 1, 1, 8, 8)
+    assert torch.equal(batch.target, digits.labels[batch.index])
     plain = next(iter(train_loader(TrainSet(digits, train_transform(part), seed=0), Plan(60, 12, seed=0).epoch(0))))
-    assert plain.views is None and plain.partners is None and torch.equal(plain.images, batch.images)
+    assert plain.views is None and plain.positives is None and torch.equal(plain.images, batch.images)
 
 
 # loaders
@@ -208,14 +208,16 @@ def test_batches_have_the_shapes_that_methods_expect(digits):
 
 def test_workers_and_resuming_change_nothing(digits):
     part = presented(["crop", "randaugment"])
-    dataset = TrainSet(digits, train_transform(part), seed=4, views=1, partners=1)
+    dataset = TrainSet(digits, train_transform(part), seed=4, views=1, positives=1)
     steps = Plan(len(digits), 16, seed=4, accumulate=2).epoch(1)
     alone = list(train_loader(dataset, steps))
     assert [len(batch.images) for batch in alone] == [8, 8, 8, 8, 8, 8, 6, 6]
     for others in (list(train_loader(dataset, steps, workers=2)), alone[:2] + list(train_loader(dataset, steps[1:]))):
         assert len(others) == len(alone)
         for one, two in zip(alone, others, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+            assert one.soft_target is two.soft_target is None
+            pairs = [(a, b) for a, b in zip(one, two, strict=True) if a is not None]
+            assert len(pairs) == 5 and all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_a_training_set_can_be_sent_to_a_fresh_process(tmp_path):
@@ -224,7 +226,7 @@ def test_a_training_set_can_be_sent_to_a_fresh_process(tmp_path):
     file = write_parquet(tmp_path / "x.parquet", [blob] * 8, [0, 1] * 4)
     splits = opened(file)
     part = resolve(DataPart(source=str(file), augment=["crop", "flip", "trivialaugment"]), splits)
-    dataset = TrainSet(splits.train, train_transform(part), seed=0, partners=1)
+    dataset = TrainSet(splits.train, train_transform(part), seed=0, positives=1)
     sent = pickle.loads(pickle.dumps(dataset))
     for one, two in zip(dataset[Draw(2, 3)], sent[Draw(2, 3)], strict=True):
         assert (one is None and two is None) or torch.equal(one, two)
@@ -236,11 +238,11 @@ def test_evaluation_sees_every_row_once_over_all_processes(digits):
     for rank in range(3):
         loader = eval_loader(EvalSet(digits, eval_transform(part)), batch_size=7, rank=rank, world=3, workers=rank // 2)
         shares.append(list(loader))
-    seen = torch.cat([batch.row for share in shares for batch in share])
+    seen = torch.cat([batch.index for share in shares for batch in share])
     assert seen.sort().values.tolist() == list(range(60))
     assert [len(batch.images) for batch in shares[1]] == [7, 7, 6]
     for batch in shares[2]:
-        assert torch.equal(batch.target, digits.labels[batch.row]) and batch.views is None
+        assert torch.equal(batch.target, digits.labels[batch.index]) and batch.views is None
     assert list(eval_loader(EvalSet(digits, eval_transform(part)), batch_size=7, rank=60, world=61)) == []
 
 

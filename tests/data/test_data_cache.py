@@ -33,7 +33,7 @@ from selfdistill.data.cache import store as cache_module
 from selfdistill.data.cache.storage import DAY, OnDisk, cache_folder
 from selfdistill.data.cache.store import Store
 from selfdistill.data.datasets.base import LabeledDataset
-from selfdistill.method import Batch
+from selfdistill.task import Batch
 
 CPU = torch.device("cpu")
 CACHES = ["auto", "device", "memory", "disk"]
@@ -64,7 +64,7 @@ def part_of(rows: LabeledDataset, **settings) -> DataPart:
 
 
 def trained(rows: LabeledDataset, settings: dict, cache: str, *, workers: int = 0, start: int = 0) -> list[Batch]:
-    dataset = TrainSet(rows, train_transform(part_of(rows, **settings)), seed=3, views=1, partners=2, cache=cache)
+    dataset = TrainSet(rows, train_transform(part_of(rows, **settings)), seed=3, views=1, positives=2, cache=cache)
     steps = Plan(len(rows), 5, seed=3, accumulate=2).epoch(1)
     return list(train_loader(dataset, steps[start:], workers=workers, channels_last=True))
 
@@ -92,7 +92,7 @@ def uncached(pictures) -> dict[str, list[Batch]]:
 def test_every_cache_gives_the_same_batches_bit_for_bit(pictures, uncached, name, cache):
     expected = uncached[name]
     assert [len(batch.images) for batch in expected] == [2, 3] * 3
-    assert expected[0].views.shape[:2] == (2, 1) and expected[0].partners.shape[:2] == (2, 2)
+    assert expected[0].views.shape[:2] == (2, 1) and expected[0].positives.shape[:2] == (2, 2)
     assert_same(trained(pictures, PRESENTED[name], cache), expected)
 
 
@@ -117,7 +117,7 @@ def test_an_image_is_decoded_once_where_it_is_kept(pictures, cache, monkeypatch)
     decoded = []
     image = LabeledDataset.image
     monkeypatch.setattr(LabeledDataset, "image", lambda self, i: decoded.append(i) or image(self, i))
-    dataset = TrainSet(pictures, train_transform(part_of(pictures, **SMALL)), seed=3, partners=1, cache=cache)
+    dataset = TrainSet(pictures, train_transform(part_of(pictures, **SMALL)), seed=3, positives=1, cache=cache)
     for epoch in range(3):
         for _ in train_loader(dataset, Plan(len(pictures), 5, seed=3).epoch(epoch)):
             pass
@@ -147,7 +147,8 @@ class Asked(TorchDispatchMode):
 
 def test_batches_from_the_device_never_wait_for_a_value(pictures, monkeypatch):
     every = {"image_size": 16, "augment": ["crop", "resized_crop", "flip", "rotation", "cutout", "erasing"]}
-    dataset = TrainSet(pictures, train_transform(part_of(pictures, **every)), seed=0, views=1, partners=2, cache="auto")
+    transform = train_transform(part_of(pictures, **every))
+    dataset = TrainSet(pictures, transform, seed=0, views=1, positives=2, cache="auto")
     monkeypatch.setattr(loaders, "CHUNKS", {"cpu": 1})  # batch by batch
     loader = iter(train_loader(dataset, Plan(len(pictures), 4, seed=0).epoch(0), channels_last=True))
     next(loader)  # moves what the epoch needs

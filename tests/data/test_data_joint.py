@@ -425,7 +425,7 @@ def test_images_of_different_sizes_are_evaluated_one_by_one(workers):
     rows, transform = Drawn(*SIZES), eval_transform(presented((8, 8), short_side=12), "segmentation")
     batches = list(eval_loader(EvalSet(rows, transform), batch_size=1, workers=workers))
     for number, (batch, size) in enumerate(zip(batches, SIZES, strict=True)):
-        assert torch.equal(batch.target, blocks(*size)[None]) and batch.row.tolist() == [number]
+        assert torch.equal(batch.target, blocks(*size)[None]) and batch.index.tolist() == [number]
         assert batch.images.shape[0] == 1 and min(batch.images.shape[2:]) == 12
     with pytest.raises(ValueError, match="do not make one batch; where sizes differ, batch_size=1 is allowed"):
         list(eval_loader(EvalSet(rows, transform), batch_size=2, workers=workers))

@@ -12,7 +12,7 @@ def small_task(kind: str = "classification", side: int = 16) -> Task:
 
 
 def small_batch(kind: type[Method], task: Task, rows: int = 8) -> Batch:
-    """As many images, views and partners as the method asks for; every class is there."""
+    """As many images, views and positives as the method asks for; every class is there."""
     draw = torch.Generator().manual_seed(2)
     shape = task.image_shape
     images = torch.randn(rows, *shape, generator=draw)
@@ -27,7 +27,7 @@ def small_batch(kind: type[Method], task: Task, rows: int = 8) -> Batch:
     return Batch(
         images,
         target,
-        row=torch.arange(rows),
+        index=torch.arange(rows),
         views=torch.randn(rows, kind.views, *shape, generator=draw) if kind.views else None,
-        partners=torch.randn(rows, kind.partners, *shape, generator=draw) if kind.partners else None,
+        positives=torch.randn(rows, kind.positives, *shape, generator=draw) if kind.positives else None,
     )

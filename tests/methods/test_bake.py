@@ -16,22 +16,22 @@ from selfdistill.methods.bake import BAKE, ensembled
 class OnePartner(BAKE):
     """What TinyImageNet and others were trained with."""
 
-    partners = 1
+    positives = 1
 
 
 def made(kind=BAKE, **settings):
     """The method in float64 and a batch."""
     task = small_task(side=8)
     batch = small_batch(kind, task, rows=3)
-    batch = batch._replace(images=batch.images.double(), partners=batch.partners.double())
+    batch = batch._replace(images=batch.images.double(), positives=batch.positives.double())
     return small_method(kind, task, **settings).double(), batch
 
 
 def everything(batch):
-    """Images and labels of all rows: first the images, then the partners of each in turn."""
-    partners = [partner for row in batch.partners for partner in row]
-    labels = [label for label, row in zip(batch.target.tolist(), batch.partners, strict=True) for _ in row]
-    return torch.stack([*batch.images, *partners]), batch.target.tolist() + labels
+    """Images and labels of all rows: first the images, then the positives of each in turn."""
+    positives = [positive for row in batch.positives for positive in row]
+    labels = [label for label, row in zip(batch.target.tolist(), batch.positives, strict=True) for _ in row]
+    return torch.stack([*batch.images, *positives]), batch.target.tolist() + labels
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_one_forward_moves_running_statistics_once():
     assert method.student.stem[1].num_batches_tracked == 1
 
 
-def test_without_weight_partners_are_trained_on_their_label_alone():
+def test_without_weight_positives_are_trained_on_their_label_alone():
     method, batch = made(weight=0.0)
     step = method(batch)
     images, labels = everything(batch)
@@ -126,4 +126,4 @@ def test_without_weight_partners_are_trained_on_their_label_alone():
 def test_mixed_labels_are_refused():
     method, batch = made()
     with pytest.raises(ValueError, match="these labels are mixed; use mix=none"):
-        method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
+        method(batch._replace(soft_target=F.one_hot(batch.target, CLASSES).double()))

@@ -15,7 +15,7 @@ def made(**settings):
     """The method in float64 and a batch."""
     task = small_task(side=8)
     batch = small_batch(CSKD, task, rows=6)
-    batch = batch._replace(images=batch.images.double(), partners=batch.partners.double())
+    batch = batch._replace(images=batch.images.double(), positives=batch.positives.double())
     return small_method(CSKD, task, **settings).double(), batch
 
 
@@ -23,35 +23,35 @@ def made(**settings):
 def test_it_agrees_with_the_reference(settings):
     method, batch = made(**settings)
     with torch.no_grad():
-        logits, partners = (method.student(each).tolist() for each in (batch.images, batch.partners[:, 0]))
+        logits, positives = (method.student(each).tolist() for each in (batch.images, batch.positives[:, 0]))
     expected = {
         "task": cross_entropy(logits, batch.target.tolist()),
-        "kd": method.weight * soft_label_loss(logits, partners, method.temperature),
+        "kd": method.weight * soft_label_loss(logits, positives, method.temperature),
     }
     losses = method(batch).losses
     assert {term: value.item() for term, value in losses.items()} == pytest.approx(expected, rel=1e-9)
 
 
-def test_partners_teach_and_do_not_learn():
+def test_positives_teach_and_do_not_learn():
     method, batch = made()
-    leaves = [each.requires_grad_() for each in (batch.images, batch.partners)]
-    of_images, of_partners = torch.autograd.grad(method(batch).losses["kd"], leaves, allow_unused=True)
-    assert of_images.count_nonzero() and of_partners is None
+    leaves = [each.requires_grad_() for each in (batch.images, batch.positives)]
+    of_images, of_positives = torch.autograd.grad(method(batch).losses["kd"], leaves, allow_unused=True)
+    assert of_images.count_nonzero() and of_positives is None
 
 
-def test_an_image_that_is_its_own_partner_learns_nothing_from_it():
+def test_an_image_that_is_its_own_positive_learns_nothing_from_it():
     method, batch = made()
-    loss = method(batch._replace(partners=batch.images[:, None])).losses["kd"]
+    loss = method(batch._replace(positives=batch.images[:, None])).losses["kd"]
     assert loss.item() == pytest.approx(0, abs=1e-12)
 
 
-def test_batch_norms_see_partners_apart_and_count_them():
+def test_batch_norms_see_positives_apart_and_count_them():
     method, batch = made()
     method(batch)
     assert method.student.stem[1].num_batches_tracked == 2
 
 
-def test_without_weight_no_partner_is_looked_at():
+def test_without_weight_no_positive_is_looked_at():
     method, batch = made(weight=0.0)
     assert method(batch).losses.keys() == {"task"}
     assert method.student.stem[1].num_batches_tracked == 1
@@ -62,4 +62,4 @@ def test_without_weight_no_partner_is_looked_at():
 def test_mixed_labels_are_refused():
     method, batch = made()
     with pytest.raises(ValueError, match="these labels are mixed; use mix=none"):
-        method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
+        method(batch._replace(soft_target=F.one_hot(batch.target, CLASSES).double()))

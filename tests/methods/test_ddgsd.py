@@ -86,4 +86,4 @@ def test_a_temperature_without_effect_is_refused():
 def test_mixed_labels_are_refused():
     method, batch = made()
     with pytest.raises(ValueError, match="these labels are mixed; use mix=none"):
-        method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
+        method(batch._replace(soft_target=F.one_hot(batch.target, CLASSES).double()))

@@ -103,4 +103,4 @@ def test_without_weight_the_old_images_are_still_trained_on():
 def test_mixed_labels_are_refused():
     method, batch = made(), small_batch(dlb.DLB, small_task(side=8))
     with pytest.raises(ValueError, match="these labels are mixed; use mix=none"):
-        method(batch._replace(target=F.one_hot(batch.target, CLASSES).float()))
+        method(batch._replace(soft_target=F.one_hot(batch.target, CLASSES).float()))

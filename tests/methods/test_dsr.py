@@ -21,7 +21,7 @@ def made(**settings):
 
 def some(batch, rows):
     """A batch of these rows alone."""
-    return batch._replace(images=batch.images[rows], target=batch.target[rows], row=batch.row[rows])
+    return batch._replace(images=batch.images[rows], target=batch.target[rows], index=batch.index[rows])
 
 
 def students(method, batch):

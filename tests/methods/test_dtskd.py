@@ -37,7 +37,7 @@ def made(**settings):
 
 def some(batch, rows):
     """A batch of these rows alone."""
-    return batch._replace(images=batch.images[rows], target=batch.target[rows], row=batch.row[rows])
+    return batch._replace(images=batch.images[rows], target=batch.target[rows], index=batch.index[rows])
 
 
 def weights(module):
@@ -58,7 +58,7 @@ def heads(method, batch):
 
 def expected_terms(method, batch, history, progress):
     settings = {ours: getattr(method, name) for ours, name in NAMES.items()}
-    rows, target = batch.row.tolist(), batch.target.tolist()
+    rows, target = batch.index.tolist(), batch.target.tolist()
     return slow.dtskd(heads(method, batch), rows, target, history, progress, **settings)
 
 
@@ -118,7 +118,9 @@ def test_the_past_alone_teaches_at_the_end_and_rows_do_not_mix():
     said = method(batch).logits.detach().softmax(dim=1)
     order = torch.randperm(6)
     step = method(some(batch, order), at(1.0))
-    torch.testing.assert_close(step.losses["task"], 0.6 * method.task.loss(step.logits, said[order]))
+    torch.testing.assert_close(
+        step.losses["task"], 0.6 * method.task.loss(step.logits, batch.target[order], said[order])
+    )
 
 
 @pytest.mark.parametrize("stop_gradient", [False, True])
@@ -138,7 +140,7 @@ def test_label_share_falls_along_a_cosine():
     for progress in (0.0, 0.25, 0.5, 0.99):
         share = 0.45 * (1 + math.cos(math.pi * progress))
         for head, target in enumerate(method.targets(batch, at(progress))):
-            torch.testing.assert_close(target, share * label + (1 - share) * method.history[batch.row, head])
+            torch.testing.assert_close(target, share * label + (1 - share) * method.history[batch.index, head])
 
 
 def test_imitation_that_weighs_nothing_is_not_there():
@@ -162,8 +164,8 @@ def test_memory_is_saved_and_resumed():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"row": None}, "DTSKD knows an image by its row in the training set, and batch.row=None; give the rows"),
-        ({"target": torch.full((6, CLASSES), 0.2)}, "these labels are mixed; use mix=none"),
+        ({"index": None}, "DTSKD knows an image by its index in the training set, and batch.index=None; give it"),
+        ({"soft_target": torch.full((6, CLASSES), 0.2)}, "these labels are mixed; use mix=none"),
     ],
 )
 def test_a_batch_that_cannot_be_remembered_is_refused(change, sentence):

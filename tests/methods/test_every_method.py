@@ -16,8 +16,9 @@ from helpers.methods import small_method
 from helpers.networks import CLASSES, small_student
 from helpers.states import same, same_states
 from selfdistill import create_method, losses
-from selfdistill.method import Method, Step, Weight
+from selfdistill.method import Method, Weight
 from selfdistill.methods import find_method
+from selfdistill.task import Step
 
 SETTINGS = [(name, setting) for name in METHODS for setting in find_method(name).hyperparameters()]
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -156,7 +157,7 @@ def test_a_student_of_another_task_is_refused_by_the_shape_of_its_scores(scored,
 @every_method
 def test_a_batch_without_what_the_method_needs_is_refused_in_one_sentence(name):
     method, batch = any_case(name)
-    for part, count in (("views", method.views), ("partners", method.partners)):
+    for part, count in (("views", method.views), ("positives", method.positives)):
         if count:
             with pytest.raises(ValueError, match=rf"needs batch\.{part} with {count} for each image"):
                 method(batch._replace(**{part: None}))
@@ -221,18 +222,26 @@ def test_mixed_labels_are_taken_as_declared(name):
     hard = batch.target.clamp(min=0)
     soft = F.one_hot(hard, CLASSES).movedim(-1, 1).float()
     if not method.soft_targets:
-        with pytest.raises((ValueError, TypeError)):
-            method(batch._replace(target=soft))
+        with pytest.raises(ValueError, match="needs one class for each image, and these labels are mixed"):
+            method(batch._replace(soft_target=soft))
         return
     steps = []
-    for target in (hard, soft):
+    for labels in ({"target": hard}, {"target": hard.flip(0), "soft_target": soft}):
         torch.manual_seed(0)
-        steps.append(copy.deepcopy(method)(batch._replace(target=target)))
+        steps.append(copy.deepcopy(method)(batch._replace(**labels)))
     for term, value in steps[0].losses.items():
         torch.testing.assert_close(steps[1].losses[term], value)
-    step = method(batch._replace(target=0.7 * soft + 0.3 * soft.flip(0)))
+    step = method(batch._replace(soft_target=0.7 * soft + 0.3 * soft.flip(0)))
     step.loss.backward()
     assert step.loss.isfinite()
+
+
+@every_method
+def test_probabilities_as_target_are_refused(name):
+    method, batch = any_case(name)
+    soft = F.one_hot(batch.target.clamp(min=0), CLASSES).movedim(-1, 1).float()
+    with pytest.raises(ValueError, match="target holds class numbers .* give probabilities as soft_target"):
+        method(batch._replace(target=soft))
 
 
 @every_method

@@ -142,7 +142,7 @@ def test_margin_follows_the_self_teachers_norms_only_where_it_is_current():
 def test_mixed_labels_mix_both_cross_entropies_and_leave_the_imitations_alone():
     method, batch = made()
     first, second = F.one_hot(batch.target, CLASSES).double(), F.one_hot(batch.target.flip(0), CLASSES).double()
-    mixed = method(batch._replace(target=0.3 * first + 0.7 * second)).losses
+    mixed = method(batch._replace(soft_target=0.3 * first + 0.7 * second)).losses
     ends = [method(batch._replace(target=target)).losses for target in (batch.target, batch.target.flip(0))]
     for term in ("task", "teacher"):
         torch.testing.assert_close(mixed[term], 0.3 * ends[0][term] + 0.7 * ends[1][term])

@@ -53,7 +53,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_it():
 def test_mixed_labels_mix_the_cross_entropy_and_leave_the_soft_labels_alone():
     method, batch = made()
     first, second = F.one_hot(batch.target, CLASSES).double(), F.one_hot(batch.target.flip(0), CLASSES).double()
-    mixed = method(batch._replace(target=0.3 * first + 0.7 * second)).losses
+    mixed = method(batch._replace(soft_target=0.3 * first + 0.7 * second)).losses
     ends = [method(batch._replace(target=target)).losses for target in (batch.target, batch.target.flip(0))]
     torch.testing.assert_close(mixed["task"], 0.3 * ends[0]["task"] + 0.7 * ends[1]["task"])
     torch.testing.assert_close(mixed["kd"], ends[0]["kd"])

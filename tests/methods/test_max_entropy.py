@@ -26,10 +26,11 @@ def test_it_agrees_with_the_reference(weight, mixed):
     method, batch = made(weight=weight)
     if mixed:
         one_hot = F.one_hot(batch.target, CLASSES).double()
-        batch = batch._replace(target=0.3 * one_hot + 0.7 * one_hot.flip(0))
+        batch = batch._replace(soft_target=0.3 * one_hot + 0.7 * one_hot.flip(0))
+    labels = batch.soft_target if mixed else batch.target
     step = method(batch)
     logits = step.logits.tolist()
-    expected = {"task": slow.cross_entropy(logits, batch.target.tolist()), "confidence": -weight * slow.entropy(logits)}
+    expected = {"task": slow.cross_entropy(logits, labels.tolist()), "confidence": -weight * slow.entropy(logits)}
     assert {term: value.item() for term, value in step.losses.items()} == pytest.approx(expected, rel=1e-9)
 
 

@@ -81,8 +81,8 @@ def test_it_agrees_with_the_reference(settings):
 def test_soft_labels_mix_every_cross_entropy():
     method, batch = made()
     ends = [F.one_hot(target, CLASSES).double() for target in (batch.target, batch.target.flip(0))]
-    apart = [method(batch._replace(target=target)).losses for target in ends]
-    mixed = method(batch._replace(target=0.4 * ends[0] + 0.6 * ends[1])).losses
+    apart = [method(batch._replace(soft_target=soft_target)).losses for soft_target in ends]
+    mixed = method(batch._replace(soft_target=0.4 * ends[0] + 0.6 * ends[1])).losses
     for term in ("task", "branches", "mixed_task"):
         torch.testing.assert_close(mixed[term], 0.4 * apart[0][term] + 0.6 * apart[1][term])
 

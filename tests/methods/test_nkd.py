@@ -71,7 +71,7 @@ def test_without_gamma_there_is_no_part_for_the_others():
 def test_mixed_labels_are_refused():
     method, batch = made()
     with pytest.raises(ValueError, match="NKD needs one class for each image, and these labels are mixed"):
-        method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
+        method(batch._replace(soft_target=F.one_hot(batch.target, CLASSES).double()))
 
 
 def test_a_teacher_of_other_classes_is_refused():

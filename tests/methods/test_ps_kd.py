@@ -18,7 +18,7 @@ def made(**settings):
     """The method in float64 and a batch of scattered rows."""
     task = small_task(side=8)
     batch = small_batch(ps_kd.PSKD, task, rows=len(ROWS))
-    batch = batch._replace(images=batch.images.double(), row=torch.tensor(ROWS))
+    batch = batch._replace(images=batch.images.double(), index=torch.tensor(ROWS))
     return small_method(ps_kd.PSKD, task, **settings).double(), batch
 
 
@@ -41,7 +41,7 @@ def test_it_agrees_with_the_reference(settings, progress):
 def test_the_past_is_a_constant_in_the_gradient():
     method, batch = made()
     method(batch)
-    past = method.past[batch.row]
+    past = method.past[batch.index]
     step = method(batch, 0.5)
     (gradient,) = torch.autograd.grad(step.loss, step.logits)
     target = 0.6 * F.one_hot(batch.target, CLASSES) + 0.4 * past
@@ -52,7 +52,7 @@ def test_the_past_is_a_constant_in_the_gradient():
 def test_the_first_epoch_is_trained_on_labels_alone_whatever_the_progress():
     method, batch = made()
     for rows, progress in (([0, 1, 2, 3, 4, 5], 0.0), ([6, 7, 8, 9, 10, 11], 0.9)):
-        step = method(batch._replace(row=torch.tensor(rows)), progress)
+        step = method(batch._replace(index=torch.tensor(rows)), progress)
         torch.testing.assert_close(step.loss, F.cross_entropy(step.logits, batch.target))
 
 
@@ -62,7 +62,7 @@ def test_it_remembers_what_it_said_of_each_row_and_of_no_other():
     assert torch.equal(method.past[ROWS], said)
     others = [row for row in range(method.task.num_examples) if row not in ROWS]
     assert not method.past[others].count_nonzero()
-    last = batch._replace(images=2 * batch.images[:2], target=batch.target[:2], row=batch.row[:2])
+    last = batch._replace(images=2 * batch.images[:2], target=batch.target[:2], index=batch.index[:2])
     again = method(last).logits.softmax(dim=1)
     assert torch.equal(method.past[ROWS], torch.cat([again, said[2:]]))
 
@@ -99,8 +99,8 @@ def test_a_training_set_of_unknown_size_is_refused_at_once():
 
 def test_batches_without_rows_and_mixed_labels_are_refused():
     method, batch = made()
-    with pytest.raises(ValueError, match="batch.row=None; give the rows"):
-        method(batch._replace(row=None))
+    with pytest.raises(ValueError, match="batch.index=None; give it"):
+        method(batch._replace(index=None))
     with pytest.raises(ValueError, match="these labels are mixed; use mix=none"):
-        method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
+        method(batch._replace(soft_target=F.one_hot(batch.target, CLASSES).double()))
     assert not method.past.count_nonzero()

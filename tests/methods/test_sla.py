@@ -132,7 +132,7 @@ def test_oblong_images_are_refused(name):
 def test_mixed_labels_are_refused(name):
     method, batch = made(name)
     with pytest.raises(ValueError, match="SLA(SD)? needs one class for each image, and these labels are mixed"):
-        method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
+        method(batch._replace(soft_target=F.one_hot(batch.target, CLASSES).double()))
 
 
 def test_only_the_student_ships():

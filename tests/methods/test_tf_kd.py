@@ -114,7 +114,7 @@ def test_virtual_teacher_may_be_certain():
 def test_mixed_labels_mix_the_cross_entropy(name, fixed):
     method, batch = made(name)
     first, second = F.one_hot(batch.target, CLASSES).double(), F.one_hot(batch.target.flip(0), CLASSES).double()
-    mixed = method(batch._replace(target=0.3 * first + 0.7 * second)).losses
+    mixed = method(batch._replace(soft_target=0.3 * first + 0.7 * second)).losses
     ends = [method(batch._replace(target=target)).losses for target in (batch.target, batch.target.flip(0))]
     torch.testing.assert_close(mixed["task"], 0.3 * ends[0]["task"] + 0.7 * ends[1]["task"])
     if fixed:
@@ -123,7 +123,8 @@ def test_mixed_labels_mix_the_cross_entropy(name, fixed):
 
 def test_virtual_teacher_of_a_mixed_label_softens_the_mixture():
     method, _ = made("tf_kd_reg")
-    (row,) = method.virtual_teacher(torch.tensor([[0.3, 0.0, 0.7, 0.0, 0.0]], dtype=torch.float64), torch.float64)
+    soft_target = torch.tensor([[0.3, 0.0, 0.7, 0.0, 0.0]], dtype=torch.float64)
+    (row,) = method.virtual_teacher(torch.tensor([2]), torch.float64, soft_target)
     mixture = torch.tensor([0.3 * 0.99 + 0.7 * 0.0025, 0.0025, 0.7 * 0.99 + 0.3 * 0.0025, 0.0025, 0.0025])
     torch.testing.assert_close(row, torch.softmax(mixture.double() / 20, dim=0), rtol=1e-6, atol=0)
 

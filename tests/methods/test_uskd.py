@@ -95,7 +95,7 @@ def test_terms_that_weigh_nothing_are_not_there():
 def test_mixed_labels_are_refused():
     method, batch = made()
     with pytest.raises(ValueError, match="USKD needs one class for each image, and these labels are mixed"):
-        method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
+        method(batch._replace(soft_target=F.one_hot(batch.target, CLASSES).double()))
 
 
 def test_the_weak_head_reads_the_map_before_the_last():

@@ -107,7 +107,7 @@ def test_without_weight_nobody_votes():
 def test_mixed_labels_are_refused():
     method, batch = made(side=8)
     with pytest.raises(ValueError, match="ZipfLS needs one class for each image, and these labels are mixed"):
-        method(batch._replace(target=F.one_hot(batch.target, CLASSES).double()))
+        method(batch._replace(soft_target=F.one_hot(batch.target, CLASSES).double()))
 
 
 def test_a_student_of_one_map_has_no_previous_stage():

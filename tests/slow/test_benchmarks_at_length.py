@@ -86,7 +86,7 @@ def test_every_method_of_the_task_is_measured_unless_some_are_named(load):
         assert set(names) == {name for name in list_methods() if kind in find_method(name).tasks}
 
 
-def test_views_partners_and_teachers_are_provided(overhead):
+def test_views_positives_and_teachers_are_provided(overhead):
     names = ["ddgsd", "bake", "hsakd", "kd", "ps_kd"]
     assert [*overhead(",".join(names))["cifar:resnet8"]] == ["baseline", *names]
 

@@ -34,6 +34,7 @@ def test_mixing_a_batch_waits_for_nothing(name, kind):
     with NoWaiting(), mock.patch("torch.tensor", on_the_host):
         mixed = mixer(MixPart(name=name, probability=0.9), task)(batch)
     assert mixed.images.is_meta and mixed.target.is_meta
+    assert kind == "segmentation" or mixed.soft_target.is_meta
 
 
 WAITS = {

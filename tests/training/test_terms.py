@@ -66,7 +66,7 @@ def test_many_small_values_are_summed_without_loss():
 def test_right_of_mixed_labels_is_the_share_of_the_class_that_was_named():
     soft = torch.tensor([[0.3, 0.7, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
     assert right(LOGITS, torch.tensor([0, 1, 0, 0])).item() == 3
-    assert right(LOGITS, soft).item() == pytest.approx(0.3 + 1.0 + 0.0 + 1.0)
+    assert right(LOGITS, torch.tensor([0, 1, 0, 0]), soft).item() == pytest.approx(0.3 + 1.0 + 0.0 + 1.0)
 
 
 def test_accuracy_of_masks_is_the_share_of_the_labelled_pixels():
@@ -79,7 +79,7 @@ def test_accuracy_of_masks_is_the_share_of_the_labelled_pixels():
     meter.add(Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 255, 255]]]), 255)
     assert meter.flush()[1] == 1
     soft = torch.full((1, 3, 1, 4), 1 / 3)
-    meter.add(Step({"task": torch.tensor(1.0)}, maps), soft)
+    meter.add(Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 1, -100]]]), soft_target=soft)
     assert meter.flush()[1] == pytest.approx(1 / 3)
 
 

@@ -11,9 +11,10 @@ from helpers.runs import Heard, StopAt, recipe, stop_and_resume, train, untimed,
 from selfdistill.build import build
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import OptimPart
-from selfdistill.method import Batch, Method, Step
+from selfdistill.method import Method
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import load_student, read_card
+from selfdistill.task import Batch, Step
 from selfdistill.training import loop
 from selfdistill.training.optim import new_optimizer, new_schedule
 from selfdistill.training.signals import Interrupted

@@ -95,7 +95,7 @@ def needs(kind: type[Method]) -> list[str]:
         need
         for need, wanted in (
             (f"{kind.views} more augmented view{'s' * (kind.views > 1)} of each image", kind.views),
-            (f"{kind.partners} other image{'s' * (kind.partners > 1)} of each image's class", kind.partners),
+            (f"{kind.positives} other image{'s' * (kind.positives > 1)} of each image's class", kind.positives),
             (f"a teacher (`method.teacher`, a run folder) {teacher}", kind.needs_teacher),
             ("hard labels (`mix: none`)", not kind.soft_targets),
             ("square images", kind.square_images),

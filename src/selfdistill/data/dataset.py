@@ -1,4 +1,4 @@
-"""Rows and a transform -> what a batch is made of: views and partners drawn per (seed, epoch, row)."""
+"""Rows and a transform -> what a batch is made of: views and positives drawn per (seed, epoch, row)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..method import Batch
+from ..task import Batch
 from .cache.store import Store
 from .datasets.base import LabeledDataset
 from .random.keys import below, keys_from, uniform
@@ -18,7 +18,7 @@ from .random.seeds import derive, private_generators
 from .sampler import Draw
 from .transforms.base import Stages
 
-AUGMENT, PARTNER, CHOICE = 2, 3, 4  # what a seed is for; 1 is the order of `Plan`
+AUGMENT, POSITIVE, CHOICE = 2, 3, 4  # what a seed is for; 1 is the order of `Plan`
 Transform = Callable[..., Any]  # from what `LabeledDataset.shown` gives it: the image, and the mask where there is one
 
 
@@ -86,16 +86,16 @@ class RowSet(ABC, Dataset[Batch]):
 
     def batch(self, images: Shaped[Tensor, "p b c h w"], target: Tensor, row: Int64[Tensor, " b"]) -> Batch:
         """Finished pictures as methods take them."""
-        return Batch(images[0], target, row)
+        return Batch(images[0], target, index=row)
 
 
 class TrainSet(RowSet):
-    """Augmented rows: of each its image, further `views` of it, and `partners`.
+    """Augmented rows: of each its image, further `views` of it, and `positives`.
 
-    A view is one further draw of `transform`; a partner is another random row of the same label, the row itself only
+    A view is one further draw of `transform`; a positive is another random row of the same label, the row itself only
     where it is alone in its class, and different rows where the class has enough. Everything drawn depends on
     (seed, epoch, row, view) alone, so order, workers, caching and resuming change nothing, nor do `views` and
-    `partners` change `images`.
+    `positives` change `images`.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class TrainSet(RowSet):
         *,
         seed: int,
         views: int = 0,
-        partners: int = 0,
+        positives: int = 0,
         cache: str = "none",
     ) -> None:
         super().__init__(rows, transform, cache)
-        self.seed, self.views, self.partners = seed, views, partners
-        if partners:
+        self.seed, self.views, self.positives = seed, views, positives
+        if positives:
             self.by_label = torch.argsort(rows.labels, stable=True)
             self.place = torch.empty_like(self.by_label)  # the inverse: where in `by_label` a row stands
             self.place[self.by_label] = torch.arange(len(rows))
@@ -126,7 +126,7 @@ class TrainSet(RowSet):
 
     def pictures(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
         own = rows.repeat(1 + self.views, 1)
-        return torch.cat([own, self.chosen(rows, epoch)]) if self.partners else own
+        return torch.cat([own, self.chosen(rows, epoch)]) if self.positives else own
 
     def keys(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
         return keys_from([derive(self.seed, epoch, *purpose) for purpose in self.purposes], rows)
@@ -135,7 +135,7 @@ class TrainSet(RowSet):
     def purposes(self) -> list[tuple[int, int]]:
         """What each picture of a row is, and which of its kind."""
         own = [(AUGMENT, number) for number in range(1 + self.views)]
-        return own + [(PARTNER, number) for number in range(self.partners)]
+        return own + [(POSITIVE, number) for number in range(self.positives)]
 
     def row(self, draw: Draw, rows: list[int], keys: Int64[Tensor, " p"]) -> tuple[list[Tensor], Tensor]:
         with private_generators() if self.stages.random else nullcontext(_ignored) as seed:
@@ -160,14 +160,14 @@ class TrainSet(RowSet):
         """Partners of each row: never itself unless it is alone, different ones where there are enough.
 
         The others of a class stand in a circle behind the row. As many different steps along it are drawn as there are
-        partners: each a place among those that are still free.
+        positives: each a place among those that are still free.
         """
         label, place = self.rows.labels[rows], self.place[rows]
         count = self.counts[label]
         start = (self.counts.cumsum(0) - self.counts)[label]
         others = (count - 1).clamp(min=1)
-        numbers = uniform(keys_from([derive(self.seed, epoch, CHOICE)], rows)[0], self.partners)
-        enough = others >= self.partners
+        numbers = uniform(keys_from([derive(self.seed, epoch, CHOICE)], rows)[0], self.positives)
+        enough = others >= self.positives
         taken: list[Tensor] = []
         for done, number in enumerate(numbers):
             step = below(number, (others - done).where(enough, others))
@@ -178,8 +178,9 @@ class TrainSet(RowSet):
         return self.by_label[start + (place - start + steps) % count]
 
     def batch(self, images: Shaped[Tensor, "p b c h w"], target: Tensor, row: Int64[Tensor, " b"]) -> Batch:
-        own, views, partners = images.split([1, self.views, self.partners])
-        return Batch(own[0], target, row, *(_by_row(each) if len(each) else None for each in (views, partners)))
+        own, views, positives = images.split([1, self.views, self.positives])
+        views, positives = (_by_row(each) if len(each) else None for each in (views, positives))
+        return Batch(own[0], target, index=row, views=views, positives=positives)
 
 
 class EvalSet(RowSet):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..method import Batch
+from ..task import Batch
 from .dataset import EvalSet, Loaded, RowSet, TrainSet
 from .sampler import Draw
 

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Positive, Step
+from ..method import Method, Positive
 from ..modules.teachers import teaching_levels
+from ..task import Batch, Step
 from .tfd import at_one_size
 
 
@@ -39,7 +40,7 @@ class AT(Method):
         teachers = [teacher_features[level] for level in self.taught_by]
         return Step(
             {
-                "task": self.task.loss(logits, batch.target),
+                "task": self.task.loss(logits, batch.target, batch.soft_target),
                 "attention": self.beta * sum(map(attention_distance, features, teachers)),
             },
             logits,

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .. import losses
 from ..distributed import gather_rows, own_rows
-from ..method import Batch, Method, Positive, Step, Weight
+from ..method import Method, Positive, Weight
+from ..task import Batch, Step
 
 
 class BAKE(Method):
@@ -22,16 +23,16 @@ class BAKE(Method):
     Each image brings three others of its class, and all four are trained on the label and on a soft label. Soft labels
     are what the student says, spread over the batch to and fro along the affinities of the pooled deepest feature map;
     they are constants. With several processes they spread over the rows of all. Mixed labels are refused: they have no
-    class for partners to share.
+    single class to share.
 
-    Departs from the paper: nothing known. The authors' batch sizes count the partners and ours do not: their 128 rows
-    on CIFAR-100 are 32 images here. TinyImageNet, Stanford Dogs and MIT67 had one partner and `omega` 0.9; a subclass
-    with `partners = 1` gives that.
+    Departs from the paper: nothing known. The authors' batch sizes count the positives and ours do not: their 128 rows
+    on CIFAR-100 are 32 images here. TinyImageNet, Stanford Dogs and MIT67 had one positive and `omega` 0.9; a subclass
+    with `positives = 1` gives that.
     """
 
-    partners = 3
+    positives = 3
     soft_targets = False
-    cost = "4x the rows (three partners for each image); a linear system of as many unknowns as rows"
+    cost = "4x the rows (three more images of the class for each image); a linear system of as many unknowns as rows"
 
     weight: Weight = 1.0  # lambda in the paper: weighs the soft label
     omega: Annotated[float, Interval(gt=0, lt=1)] = 0.5  # share of the others' knowledge, each time it spreads
@@ -42,8 +43,8 @@ class BAKE(Method):
         _ = self.taps  # found here, not amid training
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        images = torch.cat([batch.images, batch.partners.flatten(0, 1)])
-        target = torch.cat([batch.target, batch.target.repeat_interleave(batch.partners.shape[1])])
+        images = torch.cat([batch.images, batch.positives.flatten(0, 1)])
+        target = torch.cat([batch.target, batch.target.repeat_interleave(batch.positives.shape[1])])
         logits, features = self.taps(images)
         terms = {"task": self.task.loss(logits, target)}
         if self.weight:

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from ..method import Batch, Method, Step
+from ..method import Method
+from ..task import Batch, Step
 
 
 class Baseline(Method):
@@ -13,4 +14,4 @@ class Baseline(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        return Step({"task": self.task.loss(logits, batch.target)}, logits)
+        return Step({"task": self.task.loss(logits, batch.target, batch.soft_target)}, logits)

@@ -6,9 +6,10 @@ Zhang, Song, Gao, Chen, Bao, Ma. ICCV 2019. https://arxiv.org/abs/1905.08094
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Positive, Share, Step, Weight
+from ..method import Method, Positive, Share, Weight
 from ..modules.blocks import bilinear
 from ..modules.exits import separable_exits
+from ..task import Batch, Step
 
 
 class BYOT(Method):
@@ -43,9 +44,10 @@ class BYOT(Method):
         logits, features = self.taps(batch.images)
         exits = [leave(feature) for leave, feature in zip(self.exits, features[:-1], strict=True)]
         exits = [(bilinear(scores, logits), own) for scores, own in exits]
-        terms = {"task": self.task.loss(logits, batch.target)}
+        terms = {"task": self.task.loss(logits, batch.target, batch.soft_target)}
         if self.alpha < 1:
-            terms["exits"] = (1 - self.alpha) * sum(self.task.loss(scores, batch.target) for scores, _ in exits)
+            supervised = [self.task.loss(scores, batch.target, batch.soft_target) for scores, _ in exits]
+            terms["exits"] = (1 - self.alpha) * sum(supervised)
         if self.alpha:
             scale = self.alpha if self.squared_temperature else self.alpha / self.temperature**2
             counted = self.task.labelled(batch.target)

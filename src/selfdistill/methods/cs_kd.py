@@ -7,25 +7,26 @@ import torch
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Positive, Step, Weight
+from ..method import Method, Positive, Weight
+from ..task import Batch, Step
 
 
 class CSKD(Method):
     """Images of the same class teach each other: what the student says of one is the soft label of another.
 
-    Each image has a partner of its class; the partner's scores are constants, and only the image is trained on the
-    label. Mixed labels are refused: a partner shares one class.
+    Each image comes with another of its class, its positive. The scores of the positive are constants, and only the
+    image is trained on the label. Mixed labels are refused: they have no single class to share.
 
-    Departs from the paper: the authors' draw of a partner may hit the image itself; ours does only where the image is
-    alone in its class. As in their code, the partners' pass is in training mode without gradients, so batch norms see
-    images and partners apart and move their running statistics twice in each step.
+    Departs from the paper: the authors may draw the image itself as its positive; here that happens only where the
+    image is alone in its class. As in their code, the positives' pass is in training mode without gradients, so batch
+    norms see images and positives apart and move their running statistics twice in each step.
     """
 
-    partners = 1
+    positives = 1
     soft_targets = False
-    cost = "a second forward, of a partner for each image, without gradients"
+    cost = "a second forward, of another image of the class for each image, without gradients"
 
-    weight: Weight = 1.0  # lambda in the paper: weighs the partner's soft label; 3 for fine-grained data
+    weight: Weight = 1.0  # lambda in the paper: weighs the positive's soft label; 3 for fine-grained data
     temperature: Positive = 4.0  # softens both distributions
 
     def setup(self) -> None:
@@ -36,6 +37,6 @@ class CSKD(Method):
         terms = {"task": self.task.loss(logits, batch.target)}
         if self.weight:
             with torch.no_grad():
-                teacher_logits = self.student(batch.partners[:, 0])
+                teacher_logits = self.student(batch.positives[:, 0])
             terms["kd"] = self.weight * losses.kd(logits, teacher_logits, self.temperature)
         return Step(terms, logits)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .. import losses
 from ..distributed import mean_over_processes
-from ..method import Batch, Method, Positive, Step, Weight
+from ..method import Method, Positive, Weight
+from ..task import Batch, Step
 
 
 class DDGSD(Method):

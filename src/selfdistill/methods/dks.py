@@ -8,9 +8,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from .. import losses
-from ..method import Batch, Method, Positive, Step, Weight
+from ..method import Method, Positive, Weight
 from ..modules.branches import remaining_stages
 from ..modules.exits import shallow_levels
+from ..task import Batch, Step
 
 
 class DKS(Method):
@@ -43,8 +44,8 @@ class DKS(Method):
         logits, features = self.taps(batch.images)
         heads = [head(feature) for head, feature in zip(self.heads, features[:-1], strict=True)]
         terms = {
-            "task": self.task.loss(logits, batch.target),
-            "heads": sum(self.task.loss(scores, batch.target) for scores in heads),
+            "task": self.task.loss(logits, batch.target, batch.soft_target),
+            "heads": sum(self.task.loss(scores, batch.target, batch.soft_target) for scores in heads),
         }
         if self.weight:
             terms["synergy"] = self.weight * self.synergy([*heads, logits])

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .. import losses
 from ..distributed import gather_rows, own_rows
-from ..method import Batch, Method, Positive, Step, Weight
+from ..method import Method, Positive, Weight
+from ..task import Batch, Step
 
 
 class DLB(Method):

@@ -6,8 +6,9 @@ Wang, Han, Guo. Preprint 2023. https://arxiv.org/abs/2305.09183
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Count, Method, Positive, Step, Weight
+from ..method import Count, Method, Positive, Weight
 from ..modules.exits import SeparableExit, halvings, shallow_levels
+from ..task import Batch, Step
 
 
 class DRG(Method):
@@ -48,8 +49,8 @@ class DRG(Method):
         logits, features = self.taps(batch.images)
         early_logits, _ = self.early_exit(features[self.level - 1])
         terms = {
-            "task": self.task.loss(logits, batch.target),
-            "exit": self.task.loss(early_logits, batch.target),
+            "task": self.task.loss(logits, batch.target, batch.soft_target),
+            "exit": self.task.loss(early_logits, batch.target, batch.soft_target),
         }
         if self.alpha:
             terms["kd"] = self.alpha * losses.kd(logits, early_logits, self.temperature)

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import distributed, losses
-from ..method import Batch, Method, Positive, Step, Weight
+from ..method import Method, Positive, Weight
+from ..task import Batch, Step
 
 
 class DSR(Method):
@@ -37,7 +38,8 @@ class DSR(Method):
         ranked = logits.sort(dim=1).values
         shape = losses.kd(ranked, self.predecessors(ranked), self.temperature)
         self.previous = distributed.gather_rows(ranked)
-        return Step({"task": self.task.loss(logits, batch.target), "shape": self.weight * shape}, logits)
+        task = self.task.loss(logits, batch.target, batch.soft_target)
+        return Step({"task": task, "shape": self.weight * shape}, logits)
 
     def predecessors(self, ranked: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
         """For each row, that of the previous batch; the row itself where that batch has none."""

@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import distributed, losses
-from ..method import Batch, Count, Method, Positive, Share, Step, Weight
+from ..method import Count, Method, Positive, Share, Weight
 from ..modules.exits import shallow_levels
 from ..modules.fpn import TopDown
+from ..task import Batch, Step
 
 
 class DTSKD(Method):
@@ -30,7 +31,7 @@ class DTSKD(Method):
     gradient, is left in. An image not seen yet has its label for a past. Mixed images have none and are refused.
     """
 
-    rows = True
+    needs_index = True
     soft_targets = False
     cost = (
         "light branches on pooled maps: 0.25x the parameters of a ResNet-18; state: class probabilities of each "
@@ -60,8 +61,9 @@ class DTSKD(Method):
         logits, features = self.taps(batch.images)
         branches = self.branch_scores(features)
         targets = self.targets(batch, progress)
-        self.remember(batch.row, [logits, *branches])
-        own = [self.task.loss(scores, target) for scores, target in zip([logits, *branches], targets, strict=True)]
+        self.remember(batch.index, [logits, *branches])
+        pairs = zip([logits, *branches], targets, strict=True)
+        own = [self.task.loss(scores, batch.target, soft_target) for scores, soft_target in pairs]
         terms = {
             "task": self.ce_weight * self.backbone_weight * own[0],
             "branches": self.ce_weight * self.branch_weight * sum(own[1:]),
@@ -79,7 +81,7 @@ class DTSKD(Method):
     def targets(self, batch: Batch, progress: Tensor | float) -> list[Float[Tensor, "b k"]]:
         """Label and past of every image, mixed, for each head: the student, then the branches."""
         label = F.one_hot(batch.target, self.task.num_classes).to(self.history.dtype)[:, None]
-        past = self.history[batch.row]
+        past = self.history[batch.index]
         seen = past.sum(dim=2, keepdim=True) > 0
         share = cosine(progress, self.label_share, self.last_label_share)
         return list((share * label + (1 - share) * torch.where(seen, past, label)).unbind(dim=1))

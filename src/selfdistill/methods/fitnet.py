@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..features.extractor import Tap
-from ..method import Batch, Count, Method, Positive, Step
+from ..method import Count, Method, Positive
 from ..modules.bifpn import enlarge
 from ..modules.teachers import teaching_levels
+from ..task import Batch, Step
 
 
 class FitNet(Method):
@@ -47,7 +48,7 @@ class FitNet(Method):
         _, teacher_features = self.ask_teacher(batch.images)
         hint = teacher_features[self.taught_by]
         terms = {
-            "task": self.task.loss(logits, batch.target),
+            "task": self.task.loss(logits, batch.target, batch.soft_target),
             "hint": self.weight * losses.hint(self.regressor(features[self.own], hint), hint),
         }
         return Step(terms, logits)

@@ -5,11 +5,12 @@ Lin, Goyal, Girshick, He, Dollar. ICCV 2017. https://arxiv.org/abs/1708.02002
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Step, Weight
+from ..method import Method, Weight
+from ..task import Batch, Step
 
 
 class Focal(Method):
@@ -28,16 +29,22 @@ class Focal(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        return Step({"task": focal_loss(logits, batch.target, self.gamma, self.task.void)}, logits)
+        return Step({"task": focal_loss(logits, batch.target, self.gamma, self.task.void, batch.soft_target)}, logits)
 
 
 @losses.in_float32
-def focal_loss(logits: Float[Tensor, "b k"], target: Tensor, gamma: float, void: int = -100) -> Float[Tensor, ""]:
-    """Mean over the batch of (1 - p)^gamma (-log p), in nats; `target` (b,) class numbers or (b, k) probabilities."""
+def focal_loss(
+    logits: Float[Tensor, "b k"],
+    target: Int64[Tensor, " b"],
+    gamma: float,
+    void: int = -100,
+    soft_target: Float[Tensor, "b k"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean over the batch of (1 - p)^gamma (-log p), in nats; labels as in `losses.cross_entropy`."""
     log_p = F.log_softmax(logits, dim=1)
     # Rounded, 1 - p may be 0, where a power below 1 has no finite slope.
     unsure = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
     weighed = unsure**gamma * log_p
-    if target.is_floating_point():
-        return -(target * weighed).sum(dim=1).mean()
+    if soft_target is not None:
+        return -(soft_target * weighed).sum(dim=1).mean()
     return F.nll_loss(weighed, target, ignore_index=void)

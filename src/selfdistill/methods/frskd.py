@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
-from ..method import Batch, Count, Method, Positive, Share, Step, Weight
+from ..method import Count, Method, Positive, Share, Weight
 from ..modules.bifpn import BiFPN, BiFPNc, SelfTeacher
 from ..modules.blocks import bilinear
 from ..modules.pyramid import PyramidTeacher
+from ..task import Batch, Step
 
 
 class FRSKD(Method):
@@ -126,8 +127,8 @@ class FRSKD(Method):
         logits, features, teacher_logits, refined = self.both(batch.images)
         ramp = losses.ramp_up(progress, self.warmup, self.ramp)
         terms = {
-            "task": self.task.loss(logits, batch.target),
-            "teacher": self.task.loss(teacher_logits, batch.target),
+            "task": self.task.loss(logits, batch.target, batch.soft_target),
+            "teacher": self.task.loss(teacher_logits, batch.target, batch.soft_target),
         }
         if self.alpha:
             counted = None if self.distil_void else self.task.labelled(batch.target)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import losses, mixing
-from ..method import Batch, Step, Weight
+from ..method import Weight
+from ..task import Batch, Step
 from .frskd import FRSKD
 
 
@@ -51,8 +52,8 @@ class FRSKDSLA(FRSKD):
         terms = {
             "task": self.task.loss(logits, batch.target),
             "teacher": self.task.loss(teacher_logits, batch.target),
-            "joint": self.task.loss(joint, mixing.joint_labels(batch.target)),
-            "teacher_joint": self.task.loss(teacher_joint, mixing.joint_labels(batch.target)),
+            "joint": losses.cross_entropy(joint, mixing.joint_labels(batch.target)),
+            "teacher_joint": losses.cross_entropy(teacher_joint, mixing.joint_labels(batch.target)),
         }
         if self.gamma:
             terms["votes"] = self.gamma * losses.kd(logits, votes, self.temperature)

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses, mixing
-from ..method import Batch, Method, Positive, Step
+from ..method import Method, Positive
 from ..modules.teachers import teaching_levels
+from ..task import Batch, Step
 from .hsakd_teacher import branched, joint_branches
 
 
@@ -44,7 +45,7 @@ class HSAKD(Method):
         teacher_logits, teacher_joint_logits = self.ask_branches(rotated)
         upright = logits[:: mixing.ROTATIONS]
         terms = {
-            "task": self.task.loss(upright, batch.target),
+            "task": self.task.loss(upright, batch.target, batch.soft_target),
             "kd": losses.kd(logits, teacher_logits, self.temperature),
             "joint": imitation(joint_logits, teacher_joint_logits, self.temperature),
         }

@@ -8,8 +8,9 @@ import copy
 from torch import Tensor
 
 from .. import losses, mixing
-from ..method import Batch, Method, Positive, Step
+from ..method import Method, Positive
 from ..modules.branches import redrawn
+from ..task import Batch, Step
 from .hsakd import imitation
 from .hsakd_teacher import branched, joint_branches
 
@@ -46,8 +47,8 @@ class HSAKDOnline(Method):
         terms = {
             "task": self.task.loss(upright, batch.target),
             "peer_task": self.task.loss(peer_upright, batch.target),
-            "joint": sum(self.task.loss(each, joint_target) for each in joint),
-            "peer_joint": sum(self.task.loss(each, joint_target) for each in peer_joint),
+            "joint": sum(losses.cross_entropy(each, joint_target) for each in joint),
+            "peer_joint": sum(losses.cross_entropy(each, joint_target) for each in peer_joint),
             "kd": losses.kd(logits, peer_logits, self.temperature),
             "peer_kd": losses.kd(peer_logits, logits, self.temperature),
             "joint_kd": imitation(joint, peer_joint, self.temperature),

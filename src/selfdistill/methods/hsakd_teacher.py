@@ -6,11 +6,11 @@ Yang, An, Cai, Xu. IJCAI 2021. https://arxiv.org/abs/2107.13715
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import mixing
+from .. import losses, mixing
 from ..features.extractor import Taps
-from ..method import Batch, Method, Step
+from ..method import Method
 from ..modules.branches import remaining_stages
-from ..task import Task
+from ..task import Batch, Step, Task
 
 
 class HSAKDTeacher(Method):
@@ -42,7 +42,7 @@ class HSAKDTeacher(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, joint_logits = self.scores(mixing.rotations(batch.images))
         upright, joint_target = logits[:: mixing.ROTATIONS], mixing.joint_labels(batch.target)
-        terms = {"joint": sum(self.task.loss(each, joint_target) for each in joint_logits)}
+        terms = {"joint": sum(losses.cross_entropy(each, joint_target) for each in joint_logits)}
         if self.joint:
             terms["task"] = self.task.loss(upright, batch.target)
         return Step(terms, upright)

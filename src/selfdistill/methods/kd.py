@@ -6,7 +6,8 @@ Hinton, Vinyals, Dean. 2015. https://arxiv.org/abs/1503.02531
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Positive, Step, Weight
+from ..method import Method, Positive, Weight
+from ..task import Batch, Step
 
 
 class KD(Method):
@@ -29,6 +30,6 @@ class KD(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        task, counted = self.task.loss(logits, batch.target), self.task.labelled(batch.target)
+        task, counted = self.task.loss(logits, batch.target, batch.soft_target), self.task.labelled(batch.target)
         kd = losses.kd(logits, self.teacher(batch.images), self.temperature, counted)
         return Step({"task": self.alpha * task, "kd": self.beta * kd}, logits)

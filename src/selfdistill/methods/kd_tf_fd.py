@@ -7,7 +7,8 @@ Hinton, Vinyals, Dean. 2015. Distilling the Knowledge in a Neural Network. https
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Positive, Step, Weight
+from ..method import Positive, Weight
+from ..task import Batch, Step
 from .tf_fd import TfFD
 
 

@@ -8,7 +8,8 @@ from typing import Literal
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Share, Step
+from ..method import Method, Share
+from ..task import Batch, Step
 
 
 class LabelSmoothing(Method):
@@ -25,5 +26,7 @@ class LabelSmoothing(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        task = losses.smoothed_cross_entropy(logits, batch.target, self.epsilon, self.share, self.task.void)
+        task = losses.smoothed_cross_entropy(
+            logits, batch.target, self.epsilon, self.share, self.task.void, batch.soft_target
+        )
         return Step({"task": task}, logits)

@@ -12,7 +12,8 @@ from torch import Tensor
 from .. import mixing
 from ..features.hooks import Hooks
 from ..features.modes import set_mode
-from ..method import Batch, Count, Method, Positive, Step
+from ..method import Count, Method, Positive
+from ..task import Batch, Step
 
 
 class ManifoldMixup(Method):
@@ -47,18 +48,19 @@ class ManifoldMixup(Method):
         self.refuse_bypassed(names)
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        images, target = batch.images, batch.target
+        images = batch.images
         if not self.student.training:
             logits = self.student(images)
-            return Step({"task": self.task.loss(logits, target)}, logits)
+            return Step({"task": self.task.loss(logits, batch.target, batch.soft_target)}, logits)
         weight = mixing.mixing_weight(self.alpha, images.device)
         # Mixing i into j at a weight is mixing j into i at the other: the same batch, but each row's own label leads.
         weight = torch.maximum(weight, 1 - weight)
         order = torch.randperm(len(images), device=images.device)
         place = torch.randint(1 + self.levels, (), device=images.device)
         logits = self.mixed(images, place, weight=weight, order=order)
-        task = weight * self.task.loss(logits, target) + (1 - weight) * self.task.loss(logits, target[order])
-        return Step({"task": task}, logits)
+        own = self.task.loss(logits, batch.target, batch.soft_target)
+        other = self.task.loss(logits, *batch.permute_labels(order))
+        return Step({"task": weight * own + (1 - weight) * other}, logits)
 
     def mixed(
         self,

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Positive, Step
+from ..method import Method, Positive
+from ..task import Batch, Step
 
 
 class MaxEntropy(Method):
@@ -27,7 +28,7 @@ class MaxEntropy(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
         terms = {
-            "task": self.task.loss(logits, batch.target),
+            "task": self.task.loss(logits, batch.target, batch.soft_target),
             "confidence": -self.weight * entropy(logits),
         }
         return Step(terms, logits)

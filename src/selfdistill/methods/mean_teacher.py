@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Share, Step, Weight
+from ..method import Method, Share, Weight
 from ..modules.teachers import Trailing
+from ..task import Batch, Step
 
 
 class MeanTeacher(Method):

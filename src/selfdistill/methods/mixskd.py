@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses, mixing
-from ..method import Batch, Method, Positive, Step
+from ..method import Method, Positive
 from ..modules.branches import remaining_stages
 from ..modules.exits import shallow_levels
+from ..task import Batch, Step
 
 HIDDEN = 128  # units of a discriminator
 
@@ -71,16 +72,16 @@ class MixSKD(Method):
 
         learners, teachers = mixed + between, [*between[:-1], teacher_between, *mixed[:-1], teacher_mixed]
         terms = {
-            "task": self.task.loss(clean[-1], batch.target),
-            "branches": sum(self.task.loss(each, batch.target) for each in clean[:-1]),
+            "task": self.task.loss(clean[-1], batch.target, batch.soft_target),
+            "branches": sum(self.task.loss(each, batch.target, batch.soft_target) for each in clean[:-1]),
             "kd": sum(losses.kd(own, aim, self.temperature) for own, aim in zip(learners, teachers, strict=True)),
             "feature": sum(map(mean_square, maps_between, maps_mixed)),
             "discriminators": sum(map(self.told_apart, self.discriminators, maps_between, maps_mixed)),
         }
         if self.mixed_task:
             named, other = (
-                sum(self.task.loss(each, target) for each in [*mixed, teacher_between, teacher_mixed])
-                for target in (batch.target, batch.target[order])
+                sum(self.task.loss(each, *labels) for each in [*mixed, teacher_between, teacher_mixed])
+                for labels in ((batch.target, batch.soft_target), batch.permute_labels(order))
             )
             terms["mixed_task"] = share * named + (1 - share) * other
         return Step(terms, clean[-1])

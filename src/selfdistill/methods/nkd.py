@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Positive, Step, Weight
+from ..method import Method, Positive, Weight
+from ..task import Batch, Step
 
 
 class NKD(Method):

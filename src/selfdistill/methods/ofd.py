@@ -14,10 +14,11 @@ from ..features.extractor import Tap, Taps
 from ..features.hooks import Recorder
 from ..features.probe import DryRun
 from ..features.stages import Output
-from ..method import Batch, Method, Positive, Step
+from ..method import Method, Positive
 from ..modules.bifpn import enlarge
 from ..modules.strides import PROJECTIONS
 from ..modules.teachers import teaching_levels
+from ..task import Batch, Step
 from .frskd import connector
 
 
@@ -67,7 +68,7 @@ class OFD(Method):
         halved = [0.5**above for above in reversed(range(len(own)))]  # each level half the weight of the next deeper
         distances = map(losses.overhaul, own, teachers, self.margins.split(self.widths))
         terms = {
-            "task": self.task.loss(logits, batch.target),
+            "task": self.task.loss(logits, batch.target, batch.soft_target),
             "feature": self.weight * sum(w * d for w, d in zip(halved, distances, strict=True)),
         }
         return Step(terms, logits)

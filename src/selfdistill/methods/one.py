@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
-from ..method import Batch, Count, Method, Positive, Share, Step, Weight
+from ..method import Count, Method, Positive, Share, Weight
 from ..modules.branches import remaining_stages
 from ..modules.exits import shallow_levels
+from ..task import Batch, Step
 
 
 class ONE(Method):
@@ -49,9 +50,9 @@ class ONE(Method):
         copies = [branch(features[-2]) for branch in self.branches]
         ensemble = torch.einsum("bm,mbk->bk", self.gate(features[-2]), torch.stack([logits, *copies]))
         terms = {
-            "task": self.task.loss(logits, batch.target),
-            "branches": sum(self.task.loss(scores, batch.target) for scores in copies),
-            "ensemble": self.task.loss(ensemble, batch.target),
+            "task": self.task.loss(logits, batch.target, batch.soft_target),
+            "branches": sum(self.task.loss(scores, batch.target, batch.soft_target) for scores in copies),
+            "ensemble": self.task.loss(ensemble, batch.target, batch.soft_target),
         }
         if self.weight:
             lessons = sum(losses.kd(scores, ensemble, self.temperature) for scores in [logits, *copies])

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..distributed import gather_rows
-from ..method import Batch, Method, Share, Step
+from ..method import Method, Share
+from ..task import Batch, Step
 
 
 class PSKD(Method):
@@ -23,7 +24,7 @@ class PSKD(Method):
     average.
     """
 
-    rows = True
+    needs_index = True
     soft_targets = False
     cost = "state: a row of class probabilities for each training image (20 MB for CIFAR-100, 5 GB for ImageNet)"
 
@@ -39,9 +40,9 @@ class PSKD(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
         label = F.one_hot(batch.target, self.task.num_classes).to(self.past.dtype)
-        past = self.past[batch.row]
+        past = self.past[batch.index]
         past = torch.where(past.sum(dim=1, keepdim=True) > 0, past, label)
         share = self.alpha * progress
-        target = (1 - share) * label + share * past
-        self.past[gather_rows(batch.row)] = gather_rows(logits.softmax(dim=1, dtype=self.past.dtype))
-        return Step({"task": self.task.loss(logits, target)}, logits)
+        soft_target = (1 - share) * label + share * past
+        self.past[gather_rows(batch.index)] = gather_rows(logits.softmax(dim=1, dtype=self.past.dtype))
+        return Step({"task": self.task.loss(logits, batch.target, soft_target)}, logits)

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Positive, Share, Step
+from ..method import Method, Positive, Share
+from ..task import Batch, Step
 from .tfd import refuse_single_level
 
 
@@ -46,10 +47,8 @@ class SAD(Method):
         logits, features = self.taps(batch.images)
         distance = sum(attention_distance(*pair, self.reduction) for pair in itertools.pairwise(features))
         awake = losses.ramp_up(progress, self.warmup, ramp=0.0)
-        return Step(
-            {"task": self.task.loss(logits, batch.target), "attention": self.weight * distance * awake},
-            logits,
-        )
+        task = self.task.loss(logits, batch.target, batch.soft_target)
+        return Step({"task": task, "attention": self.weight * distance * awake}, logits)
 
 
 @losses.in_float32

@@ -8,8 +8,9 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import mixing
-from ..method import Batch, Method, Positive, Step
+from .. import losses, mixing
+from ..method import Method, Positive
+from ..task import Batch, Step
 
 
 class SLA(Method):
@@ -37,7 +38,7 @@ class SLA(Method):
         logits, joint = self.plain_and_joint(batch.images)
         terms = {
             "task": self.task.loss(logits, batch.target),
-            "joint": self.weight * self.task.loss(joint, mixing.joint_labels(batch.target)),
+            "joint": self.weight * losses.cross_entropy(joint, mixing.joint_labels(batch.target)),
         }
         return Step(terms, logits)
 

@@ -6,7 +6,8 @@ Lee, Hwang, Shin. ICML 2020. https://arxiv.org/abs/1910.05872
 from torch import Tensor
 
 from .. import losses, mixing
-from ..method import Batch, Positive, Step
+from ..method import Positive
+from ..task import Batch, Step
 from .sla import SLA
 
 
@@ -25,7 +26,7 @@ class SLASD(SLA):
         logits, joint = self.plain_and_joint(batch.images)
         terms = {
             "task": self.task.loss(logits, batch.target),
-            "joint": self.weight * self.task.loss(joint, mixing.joint_labels(batch.target)),
+            "joint": self.weight * losses.cross_entropy(joint, mixing.joint_labels(batch.target)),
             "kd": losses.kd(logits, mixing.aggregate(joint), self.temperature),
         }
         return Step(terms, logits)

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from .. import distributed, losses, mixing
-from ..method import Batch, Method, Positive, Share, Step, Weight
+from ..method import Method, Positive, Share, Weight
+from ..task import Batch, Step
 from .sskd_teacher import everyones, origins, projection, similarities, turned
 
 

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .. import distributed, losses, mixing
-from ..method import Batch, Method, Positive, Step
+from ..method import Method, Positive
+from ..task import Batch, Step
 
 
 class SSKDTeacher(Method):
@@ -41,7 +42,7 @@ class SSKDTeacher(Method):
         upright, cosines = logits[:: mixing.ROTATIONS], similarities(everyones(embeddings))
         terms = {"contrast": F.cross_entropy(cosines / self.temperature, origins(cosines))}
         if self.joint:
-            terms["task"] = self.task.loss(upright, batch.target)
+            terms["task"] = self.task.loss(upright, batch.target, batch.soft_target)
         return Step(terms, upright)
 
     def scores(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d"]]:

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
-from ..method import Batch, Count, Method, Positive, Step, Weight
+from ..method import Count, Method, Positive, Weight
 from ..modules.exits import shallow_levels
 from ..modules.fpn import TopDown
+from ..task import Batch, Step
 
 
 class TESKD(Method):
@@ -52,9 +53,10 @@ class TESKD(Method):
         logits, features = self.taps(batch.images)
         fused = self.pyramid(features)
         pairs = [branch(feature) for branch, feature in zip(self.branches, fused, strict=True)]
+        supervised = [self.task.loss(scores, batch.target, batch.soft_target) for scores, _ in pairs]
         terms = {
-            "task": self.ce_weight * self.task.loss(logits, batch.target),
-            "branches": self.ce_weight * sum(self.task.loss(scores, batch.target) for scores, _ in pairs),
+            "task": self.ce_weight * self.task.loss(logits, batch.target, batch.soft_target),
+            "branches": self.ce_weight * sum(supervised),
         }
         if self.kd_weight:
             terms["kd"] = self.kd_weight * sum(losses.kd(scores, logits, self.temperature) for scores, _ in pairs)

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import distributed, losses
-from ..method import Batch, Method, Share, Step, Weight
+from ..method import Method, Share, Weight
+from ..task import Batch, Step
 from .tfd import imitation, refuse_single_level
 
 
@@ -56,7 +57,9 @@ class TfFD(Method):
         logits, features = self.taps(batch.images)
         pairs = list(itertools.combinations(features, 2))
         grown = self.growth(progress)
-        task = losses.smoothed_cross_entropy(logits, batch.target, self.epsilon, void=self.task.void)
+        task = losses.smoothed_cross_entropy(
+            logits, batch.target, self.epsilon, void=self.task.void, soft_target=batch.soft_target
+        )
         terms = {"task": task}
         if self.lambda_inter:
             inter = sum(imitation(shallow, deep) for shallow, deep in pairs) / len(pairs)

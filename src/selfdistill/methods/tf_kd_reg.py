@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Positive, Share, Step, Weight
+from ..method import Method, Positive, Share, Weight
+from ..task import Batch, Step
 
 
 class TfKDReg(Method):
@@ -40,18 +41,20 @@ class TfKDReg(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        task = self.task.loss(logits, batch.target)
-        teacher = self.virtual_teacher(batch.target, logits.dtype)
+        task = self.task.loss(logits, batch.target, batch.soft_target)
+        teacher = self.virtual_teacher(batch.target, logits.dtype, batch.soft_target)
         reg = losses.kl(logits, teacher, counted=self.task.labelled(batch.target)) / self.task.num_classes
         return Step({"task": (1 - self.alpha) * task, "reg": self.alpha * self.multiplier * reg}, logits)
 
-    def virtual_teacher(self, target: Tensor, dtype: torch.dtype) -> Float[Tensor, "b k *pos"]:
-        """Its softened probabilities for labels (b, *pos) or, mixed, (b, k), in float32 at least.
+    def virtual_teacher(
+        self, target: Tensor, dtype: torch.dtype, soft_target: Tensor | None = None
+    ) -> Float[Tensor, "b k *pos"]:
+        """Its softened probabilities for labels as in `Task.loss`, in float32 at least.
 
         A position without a label gets those of some class.
         """
-        label = target
-        if not target.is_floating_point():
+        label = soft_target
+        if label is None:
             named = target.masked_fill(target == self.task.void, 0)[:, None]
             shape = (len(target), self.task.num_classes, *target.shape[1:])
             label = named.new_zeros(shape, dtype=dtype).scatter_(1, named, 1)  # one_hot has eight bytes a number

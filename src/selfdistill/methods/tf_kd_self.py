@@ -6,7 +6,8 @@ Yuan, Tay, Li, Wang, Feng. CVPR 2020. https://arxiv.org/abs/1909.11723
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Positive, Share, Step, Weight
+from ..method import Method, Positive, Share, Weight
+from ..task import Batch, Step
 
 
 class TfKDSelf(Method):
@@ -35,6 +36,6 @@ class TfKDSelf(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        task, counted = self.task.loss(logits, batch.target), self.task.labelled(batch.target)
+        task, counted = self.task.loss(logits, batch.target, batch.soft_target), self.task.labelled(batch.target)
         kd = losses.kd(logits, self.teacher(batch.images), self.temperature, counted) / self.task.num_classes
         return Step({"task": (1 - self.alpha) * task, "kd": self.alpha * self.multiplier * kd}, logits)

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Batch, Method, Share, Step, Weight
+from ..method import Method, Share, Weight
+from ..task import Batch, Step
 
 
 class TFD(Method):
@@ -39,7 +40,9 @@ class TFD(Method):
         logits, features = self.taps(batch.images)
         pairs = list(itertools.combinations(features, 2))
         inter = sum(imitation(shallow, deep) for shallow, deep in pairs) / len(pairs)
-        task = losses.smoothed_cross_entropy(logits, batch.target, self.epsilon, void=self.task.void)
+        task = losses.smoothed_cross_entropy(
+            logits, batch.target, self.epsilon, void=self.task.void, soft_target=batch.soft_target
+        )
         return Step({"task": task, "inter": self.alpha * inter}, logits)
 
 

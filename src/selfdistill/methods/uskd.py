@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..distributed import mean_over_processes
-from ..method import Batch, Method, Positive, Step, Weight
+from ..method import Method, Positive, Weight
+from ..task import Batch, Step
 from .zipf_ls import ranks
 
 

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .. import losses
-from ..method import Batch, Method, Positive, Step, Weight
+from ..method import Method, Positive, Weight
+from ..task import Batch, Step
 
 
 class ZipfLS(Method):

@@ -23,11 +23,12 @@ from ..data import Plan, TrainSet, train_loader, window
 from ..data.random.seeds import derive
 from ..distributed import share_buffers
 from ..errors import nearest
-from ..method import Batch, Method, Step
+from ..method import Method
 from ..metrics.evaluation import Scores
 from ..runs.folder import Run
 from ..runs.records import EndRecord, EpochRecord, Parameters, Record, TrainRecord, WarningRecord
 from ..runs.student import StudentCard, save_student
+from ..task import Batch, Step
 from ..tasks import evaluate
 from .callbacks import Watch
 from .compile import Compiler, usual_ones, way_of
@@ -207,7 +208,7 @@ class Training:
             with nullcontext() if last else self.accelerator.no_sync(self.method):
                 step = self.one_pass(batch, count / sum(rows), usual[micro])
             compiles |= self.compiler.unsteady
-            self.meter.add(step, batch.target, self.plain.task.void)
+            self.meter.add(step, batch.target, self.plain.task.void, batch.soft_target)
         self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -226,7 +227,7 @@ class Training:
             self.accelerator.backward(step.loss * share)
             return step
 
-        step = self.compiler(work, usual=usual, mixed=batch.target.is_floating_point())
+        step = self.compiler(work, usual=usual, mixed=batch.soft_target is not None)
         if self.compiler.failure is not None:
             self.warn("compile", self.compiler.failure)
         return step

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ..method import Step
+from ..task import Step
 
 DWARFS = 100.0  # a term this many times the sum of all others leaves them no say
 
@@ -19,11 +19,11 @@ class Meter:
         self.rows = 0
 
     @torch.no_grad()
-    def add(self, step: Step, target: Tensor, void: int = -100) -> None:
+    def add(self, step: Step, target: Tensor, void: int = -100, soft_target: Tensor | None = None) -> None:
         """Counts one micro-batch in: every term, weighed by its rows, and the accuracy of whatever is not `void`."""
         rows = len(step.logits)
         terms = torch.stack(list(step.losses.values())).double() * rows  # together: a GPU is told what to do one by one
-        counts = torch.stack([right(step.logits, target), labelled(target, void)]).double()
+        counts = torch.stack([right(step.logits, target, soft_target), labelled(target, void, soft_target)]).double()
         names = [*(f"loss.{name}" for name in step.losses), "right", "labelled"]
         for name in names:
             if name not in self.sums:
@@ -54,18 +54,18 @@ class Meter:
         return {name.removeprefix("loss."): value / rows for name, value in values.items()}, accuracy
 
 
-def right(logits: Tensor, target: Tensor) -> Tensor:
+def right(logits: Tensor, target: Tensor, soft_target: Tensor | None = None) -> Tensor:
     """How many positions are classified rightly, (); against mixed labels, the share of the label that was named."""
     named = logits.argmax(dim=1)
-    if target.is_floating_point():
-        return target.gather(1, named[:, None]).sum()
+    if soft_target is not None:
+        return soft_target.gather(1, named[:, None]).sum()
     return (named == target).sum()
 
 
-def labelled(target: Tensor, void: int) -> Tensor:
+def labelled(target: Tensor, void: int, soft_target: Tensor | None = None) -> Tensor:
     """How many positions have a label, (); class probabilities, along dim 1, are one of each position."""
-    if target.is_floating_point():
-        return torch.ones_like(target[:, 0]).sum()
+    if soft_target is not None:
+        return torch.ones_like(soft_target[:, 0]).sum()
     return (target != void).sum()
 
 
