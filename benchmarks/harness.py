@@ -146,7 +146,7 @@ def foreign(path: Path, student: str, task: Task) -> UserModule:
 def made(name: str, student: str, task: Task) -> Method:
     """The method around a new student, with an untrained teacher of the same kind where it needs one."""
     kind = find_method(name)
-    net = build_student(student, num_classes=task.num_classes, image_shape=task.image_shape, kind=task.kind)
+    net = build_student(student, num_classes=task.num_classes, image_shape=task.image_shape, output=task.output)
     other = made(kind.teacher_method or "baseline", student, task) if kind.needs_teacher else None
     return create_method(name, net, task, teacher=other if kind.teacher_method or other is None else other.student)
 

@@ -144,7 +144,7 @@ def new_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Mod
         part.name,
         num_classes=task.num_classes,
         image_shape=task.image_shape,
-        kind=task.kind,
+        output=task.output,
         pretrained=part.pretrained,
         **part.options,
     )

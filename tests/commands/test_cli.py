@@ -313,7 +313,7 @@ def test_taps_are_of_the_task_that_a_network_is_for(run):
     assert code == 0, err
     assert re.search(r"layer4\D+512\D+2 x 2", out)
     code, _, err = run("taps", "timm:resnet18", "--task", "segmentation")
-    assert code == 1 and "is for task=classification" in err
+    assert code == 1 and "scores whole images, and the task needs scores of pixels" in err
     code, _, err = run("taps", "timm:resnet18", "--task", "segmentaton")
     assert code == 1 and "did you mean 'segmentation'" in err
 

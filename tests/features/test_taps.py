@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from selfdistill.features.extractor import Tap, Taps
+from selfdistill.models import build_student
 
 SHAPE = (3, 32, 32)
 
@@ -204,6 +205,49 @@ def test_maps_that_no_module_emits_have_names_that_can_be_given_back():
 
     with pytest.raises(ValueError, match=r"Hiera has no submodule 'forward_intermediates\[99\]'"):
         Taps(net, (3, 64, 64), ["forward_intermediates[99]"])
+
+
+# Which maps are rectified
+
+
+@pytest.mark.parametrize(
+    ("make", "rectified"),
+    [
+        (lambda: torchvision.models.resnet18(num_classes=5), True),  # the dry run
+        (lambda: timm.create_model("resnet18", num_classes=5), True),  # timm's protocol
+        (lambda: build_student("cifar:wrn-16-2", num_classes=5, image_shape=SHAPE), True),  # feature_info
+        (lambda: torchvision.models.mobilenet_v2(num_classes=5, width_mult=0.25), False),  # linear bottlenecks
+        (lambda: vit(32, 2), False),
+    ],
+)
+def test_a_map_is_rectified_where_a_relu_layer_returns_it(make, rectified):
+    student = make()
+    shape = (3, 64, 64) if isinstance(student, torchvision.models.ResNet | timm.models.ResNet) else SHAPE
+    taps = Taps(student, shape)
+    assert taps.rectified == [rectified] * len(taps)
+    if rectified:
+        assert all(feature.min() >= 0 for feature in taps(plain(shape=shape))[1])
+
+
+class Shifted(nn.Module):
+    """Subtracts 1 in place from what it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sub_(1)
+
+
+class NoisyInTraining(nn.Module):
+    """Adds noise, but in training mode only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x) if self.training else x
+
+
+@pytest.mark.parametrize("last", [Shifted, NoisyInTraining, nn.SiLU])
+def test_a_map_that_is_changed_after_its_relu_is_not_rectified(last):
+    net = Staged()
+    net.stages[0] = nn.Sequential(conv(4, 6), last())
+    assert Taps(net, SHAPE).rectified == [False, True, True]
 
 
 # Names

@@ -19,7 +19,7 @@ def refused_student(name: str, **request) -> str:
 
 def segmenter(name, image_shape=(3, 64, 96), **options):
     torch.manual_seed(0)
-    return build_student(name, num_classes=CLASSES, image_shape=image_shape, kind="segmentation", **options)
+    return build_student(name, num_classes=CLASSES, image_shape=image_shape, output="pixel", **options)
 
 
 def settled(net):

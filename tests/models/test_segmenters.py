@@ -218,15 +218,15 @@ ERRORS = [
     (
         "timm:resnet18",
         {},
-        "is for task=classification, not segmentation; set the task, or take smp:Unet/resnet18",
+        "scores whole images, and the task needs scores of pixels; set another task, or take smp:Unet/resnet18",
     ),
-    ("cifar:resnet20", {}, "is for task=classification, not segmentation; set the task, or take smp:Unet/resnet18"),
-    ("torchvision:resnet18", {}, "is for task=classification, not segmentation"),
+    ("cifar:resnet20", {}, "the task needs scores of pixels; set another task, or take smp:Unet/resnet18"),
+    ("torchvision:resnet18", {}, "scores whole images, and the task needs scores of pixels"),
 ]
 
 
-def refusal(name, kind="segmentation", image_shape=(3, 64, 96), **options):
-    return refused_student(name, num_classes=CLASSES, image_shape=image_shape, kind=kind, **options)
+def refusal(name, output="pixel", image_shape=(3, 64, 96), **options):
+    return refused_student(name, num_classes=CLASSES, image_shape=image_shape, output=output, **options)
 
 
 @pytest.mark.parametrize(("name", "options", "said"), ERRORS)
@@ -234,13 +234,13 @@ def test_what_cannot_be_built_is_said_in_one_sentence(name, options, said):
     assert said in refusal(name, **options)
 
 
-def test_a_task_that_does_not_exist_is_refused():
-    assert refusal("smp:Unet/resnet18", "segmentatoin").endswith("did you mean 'segmentation'?")
+def test_an_output_that_does_not_exist_is_refused():
+    assert refusal("smp:Unet/resnet18", "pixels").endswith("did you mean 'pixel'?")
 
 
 @pytest.mark.parametrize("name", ["smp:Unet/resnet18", "torchvision:fcn_resnet50", "efficientdet:d0"])
-def test_a_segmenter_is_not_for_classification(name):
-    assert f"{name} is for task=segmentation, not classification; set the task" in refusal(name, "classification")
+def test_a_segmenter_does_not_score_whole_images(name):
+    assert f"{name} scores pixels, and the task needs scores of whole images; set another" in refusal(name, "image")
 
 
 def pixels(num_classes):
@@ -253,12 +253,12 @@ def halved(num_classes):
 
 def test_ones_own_network_must_score_every_pixel():
     here = f"{__name__}:"
-    net = build_student(f"{here}pixels", num_classes=4, image_shape=(3, 8, 6), kind="segmentation")
+    net = build_student(f"{here}pixels", num_classes=4, image_shape=(3, 8, 6), output="pixel")
     assert net(torch.randn(2, 3, 8, 6)).shape == (2, 4, 8, 6)
     said = refusal(f"{here}halved", image_shape=(3, 8, 6))
     assert said.endswith("must return scores of shape (1, 5, 8, 6) for one image, not (1, 5, 4, 3)")
-    said = refusal(f"{here}pixels", "classification", image_shape=(3, 8, 6))
-    assert said.endswith("of shape (1, 5) for one image, not (1, 5, 8, 6); is it for task=segmentation?")
+    said = refusal(f"{here}pixels", "image", image_shape=(3, 8, 6))
+    assert said.endswith("of shape (1, 5) for one image, not (1, 5, 8, 6); is it for a task that scores every pixel?")
 
 
 @pytest.mark.parametrize("name", ["smp:Unet/resnet18", "smp:Unet/resnet10t", "smp:DPT/vit_tiny_patch16_224"])

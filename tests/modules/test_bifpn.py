@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from reference import frskd as slow
-from selfdistill.modules.bifpn import BiFPN, BiFPNc, Point, Pointwise, enlarge, rectified, shrink
+from selfdistill.modules.bifpn import BiFPN, BiFPNc, shrink
+from selfdistill.modules.blocks import ConvBNReLU, Pointwise, enlarge
 
 CHANNELS = [4, 6, 5, 8]
 HALVING = {
@@ -36,7 +37,7 @@ def maps(sizes, channels=CHANNELS, rows=3, dtype=torch.float64):
     return [torch.randn(rows, c, *size, dtype=dtype) for c, size in zip(channels, sizes, strict=False)]
 
 
-def stirred(net):
+def perturbed(net):
     """In float64, with norms and fusion weights away from where they start; one fusion weight is negative."""
     net = net.double().train()
     with torch.no_grad():
@@ -64,7 +65,7 @@ def compare(net, features, **graph):
 @pytest.mark.parametrize("levels", [1, 2, 3, 4])
 def test_bifpnc_agrees_with_the_reference(levels, width, depth, preactivation):
     net = BiFPNc(CHANNELS[:levels], 7, width=width, depth=depth, preactivation=preactivation)
-    compare(stirred(net), maps(HALVING["oblong"][:levels]), depth=depth, preactivation=preactivation)
+    compare(perturbed(net), maps(HALVING["oblong"][:levels]), depth=depth, preactivation=preactivation)
 
 
 @pytest.mark.parametrize("repeat", [1, 2, 3])
@@ -72,14 +73,14 @@ def test_bifpnc_agrees_with_the_reference(levels, width, depth, preactivation):
 @pytest.mark.parametrize("levels", [2, 3, 4])
 def test_bifpn_agrees_with_the_reference(levels, depth, repeat):
     net = BiFPN(CHANNELS[:levels], 7, num_channels=6, depth=depth, repeat=repeat)
-    compare(stirred(net), maps(HALVING["odd"][:levels]), depth=depth, repeat=repeat, fixed_width=True)
+    compare(perturbed(net), maps(HALVING["odd"][:levels]), depth=depth, repeat=repeat, fixed_width=True)
 
 
 @pytest.mark.parametrize("sizes", [*HALVING.values(), OTHERS["equal"], OTHERS["one axis"], OTHERS["from one"]], ids=str)
 def test_every_size_the_graph_foresees_agrees_with_the_reference(sizes):
     levels = len(sizes)
-    compare(stirred(BiFPNc(CHANNELS[:levels], 7)), maps(sizes), depth=2)
-    fixed = stirred(BiFPN(CHANNELS[:levels], 7, num_channels=5))
+    compare(perturbed(BiFPNc(CHANNELS[:levels], 7)), maps(sizes), depth=2)
+    fixed = perturbed(BiFPN(CHANNELS[:levels], 7, num_channels=5))
     compare(fixed, maps(sizes), depth=2, fixed_width=True)
 
 
@@ -98,7 +99,7 @@ def test_refined_maps_have_the_sizes_of_the_features(net, options, sizes):
 
 @every_net
 def test_gradients_of_the_features_are_the_slopes_of_the_reference(net, options):
-    teacher, features = stirred(net(CHANNELS[:3], 7, **options)), maps(HALVING["odd"][:3])
+    teacher, features = perturbed(net(CHANNELS[:3], 7, **options)), maps(HALVING["odd"][:3])
     aims = [torch.randn(3, 7, dtype=torch.float64), *maps(HALVING["odd"][:3], teacher.channels)]
     logits, refined = teacher([each.requires_grad_() for each in features])
     sum((aim * out).sum() for aim, out in zip(aims, [logits, *refined], strict=True)).backward()
@@ -122,7 +123,7 @@ def test_gradients_of_the_features_are_the_slopes_of_the_reference(net, options)
 @every_net
 def test_refined_maps_are_rectified_unless_before_their_activation(net, options):
     features = maps(HALVING["even"][:3])
-    after = stirred(net(CHANNELS[:3], 7, **options))
+    after = perturbed(net(CHANNELS[:3], 7, **options))
     before = net(CHANNELS[:3], 7, preactivation=True, **options).double()
     before.load_state_dict(after.state_dict())
     (logits, rectified), (same, raw) = after(features), before(features)
@@ -142,7 +143,7 @@ def test_features_are_left_as_they_were(net, options):
 
 @every_net
 def test_order_of_the_rows_is_kept(net, options):
-    teacher, features = stirred(net(CHANNELS[:3], 7, **options)), maps(HALVING["odd"][:3])
+    teacher, features = perturbed(net(CHANNELS[:3], 7, **options)), maps(HALVING["odd"][:3])
     order = torch.tensor([2, 0, 1])
     logits, refined = teacher(features)
     shuffled_logits, shuffled = teacher([each[order] for each in features])
@@ -214,7 +215,7 @@ def test_maps_of_equal_size_are_not_resampled():
     ("small", "large"), [((2, 2), (4, 4)), ((3, 2), (3, 6)), ((1, 1), (4, 2)), ((3, 3), (5, 6)), ((3, 2), (3, 2))]
 )
 def test_weighing_and_enlarging_last_changes_nothing(small, large, weight):
-    last = stirred(Point(4, 6))
+    last = perturbed(ConvBNReLU(4, 6))
     first, like = copy.deepcopy(last), torch.empty(3, 6, *large)
     feature = torch.randn(3, 4, *small, dtype=torch.float64, requires_grad=True)
     scale = torch.tensor(weight, dtype=torch.float64, requires_grad=True)
@@ -249,9 +250,14 @@ def test_a_matrix_product_is_the_convolution_of_one_position(size):
         torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
 
 
-def test_only_a_map_out_of_a_relu_is_not_rectified_again():
-    weight = torch.randn(2, 3, 4, 4, requires_grad=True)
-    known, positive, signed = F.relu(weight), weight.square(), weight * 1
-    assert rectified(known) is known
-    assert rectified(positive) is not positive and torch.equal(rectified(positive), positive)
-    assert torch.equal(rectified(signed), weight.clamp(min=0)) and torch.equal(rectified(known.detach()), known)
+@every_net
+def test_only_maps_that_are_not_rectified_yet_are_rectified(net, options, monkeypatch):
+    features = maps(HALVING["even"][:3])
+    rectified = [feature.relu() for feature in features]
+    teacher = perturbed(net(CHANNELS[:3], 7, **options))
+    expected = teacher(features)
+    teacher.rectified = (True, False, True)
+    given, relu = [], F.relu
+    monkeypatch.setattr(F, "relu", lambda x, **options: given.append(x) or relu(x, **options))
+    torch.testing.assert_close(teacher([rectified[0], features[1], rectified[2]]), expected, rtol=0, atol=0)
+    assert [any(x is feature for x in given) for feature in (rectified[0], features[1], rectified[2])] == [0, 1, 0]

@@ -9,7 +9,7 @@ from helpers.networks import CLASSES, small_student
 from reference import branches as slow
 from reference.frskd import Weights
 from selfdistill.features.extractor import Taps
-from selfdistill.modules.exits import Gate, SeparableExit, halvings, separable_exits, shallow_levels
+from selfdistill.modules.exits import Gate, SeparableExit, count_halvings, separable_exits, shallow_levels
 
 
 def shifted(module):
@@ -69,7 +69,7 @@ def test_exits_end_in_the_channels_and_about_the_size_of_the_deepest_map(side):
     ],
 )
 def test_halvings_come_closest_to_the_smaller_size(size, smallest, number):
-    assert halvings(size, smallest) == number
+    assert count_halvings(size, smallest) == number
 
 
 def test_a_student_with_a_single_map_is_refused():

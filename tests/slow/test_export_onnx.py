@@ -11,6 +11,7 @@ from selfdistill.export import export
 from selfdistill.models import build_student
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import StudentCard, load_student, save_student
+from selfdistill.tasks import find_task
 
 pytestmark = pytest.mark.slow
 DATA = {"mean": [0.5, 0.25, 0.125], "std": [0.3, 0.2, 0.1], "source": "/nowhere"}
@@ -24,7 +25,7 @@ def saved(folder: Path, name: str, task: str, shape: tuple[int, int, int]) -> Pa
     if task == "segmentation":
         card["masks"] = {"values": [0, 1, 2], "colours": [[255, 0, 0], [0, 255, 0], [0, 0, 255]]}
     run = Run.create(folder, Recipe())
-    student = build_student(name, num_classes=3, image_shape=shape, kind=task)
+    student = build_student(name, num_classes=3, image_shape=shape, output=find_task(task).output)
     save_student(run, student.state_dict(), StudentCard(**card))
     return run.path
 

@@ -20,13 +20,13 @@ from ..features.modes import set_mode
 from ..methods import find_method, list_methods
 from ..metrics.evaluation import Scores
 from ..metrics.sliding_window import score_map
-from ..models import build_student, task_of
+from ..models import build_student, output_of
 from ..runs.environment import Environment, describe_environment
 from ..runs.files import replace_nan
 from ..runs.folder import Run
 from ..runs.records import EndRecord
 from ..runs.student import load_student, read_card
-from ..tasks import evaluate
+from ..tasks import evaluate, find_task
 from ..training.callbacks import Watch
 from ..training.device import device_kind
 from ..training.loop import Result, preflight
@@ -252,7 +252,8 @@ def taps_table(student: str, shape: tuple[int, int, int], names: list[str] | Non
     """The feature maps found in a network built without weights, for a kind of task: its own unless given."""
     from rich.table import Table
 
-    network = build_student(student, num_classes=10, image_shape=shape, kind=kind or task_of(student))
+    output = output_of(student) if kind is None else find_task(kind).output
+    network = build_student(student, num_classes=10, image_shape=shape, output=output)
     taps = Taps(network, shape, names)
     size = "x".join(map(str, shape))
     table = Table("tap", "channels", "height x width", title=f"{student} on {size}: {len(taps)} maps, by {taps.source}")

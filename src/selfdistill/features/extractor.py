@@ -51,6 +51,7 @@ class Taps:
     overwrites in place.
     """
 
+    rectified: list[bool]  # of each map, whether it is known to be the output of an `nn.ReLU`
     source: Literal["names", "forward_intermediates", "feature_info", "encoder", "dry run"]
 
     def __init__(
@@ -81,6 +82,7 @@ class Taps:
         else:
             self.source = "dry run"
             self._hook(dry.found())
+        self.rectified = [dry.is_rectified(tap.name) for tap in self]
 
     def __call__(
         self, images: Float[Tensor, "b c h w"]

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from .hooks import Hooks
 from .layouts import layouts
 from .modes import set_mode
-from .stages import Map, Output, chosen, nesting, stages
+from .stages import Map, Output, chosen, nesting, relu_behind, stages
 
 IMAGES = 2  # the fewest that batch norm takes in training mode
 
@@ -45,15 +45,21 @@ class DryRun:
     def __init__(self, student: nn.Module, image_shape: tuple[int, int, int]) -> None:
         _refuse_what_cannot_run(student)
         self.student = student
-        self.kind = type(student).__name__
+        self.network = type(student).__name__
         self.shape = "x".join(map(str, image_shape))
         self.size = (image_shape[1], image_shape[2])
         self.images = _random_images(student, image_shape)
         self.handed: list[Tensor] = []  # what a submodule `encoder` returns in eval mode
         self.outputs, self.logits = self._run(training=False)
-        trained, self.training_logits = self._run(training=True)
-        usable = {n for n, o in trained.items() if o.intact and n in self.outputs and self.outputs[n].intact}
-        usable = {n for n in usable if self.outputs[n].value.shape == trained[n].value.shape}
+        self.training_outputs, self.training_logits = self._run(training=True)
+        usable = {
+            name
+            for name, trained in self.training_outputs.items()
+            if name in self.outputs
+            and trained.intact
+            and self.outputs[name].intact
+            and self.outputs[name].value.shape == trained.value.shape
+        }
         shapes = {n: o.value.shape for n, o in self.outputs.items() if o.value.shape[:1] == (IMAGES,)}
         prefix = getattr(student, "num_prefix_tokens", None)
         self.layouts = layouts(shapes, self.size, prefix if isinstance(prefix, int) else None)
@@ -70,7 +76,7 @@ class DryRun:
             if not name or name not in modules:
                 near = difflib.get_close_matches(name, maps, n=3)
                 hint = f"the nearest with a feature map are {', '.join(near)}" if near else self._hint()
-                raise ValueError(f"{self.kind} has no submodule {name!r}; {hint}")
+                raise ValueError(f"{self.network} has no submodule {name!r}; {hint}")
             if name not in maps:
                 raise ValueError(f"{self._flaw(name)}; {self._hint()}")
         return [m for m in self.maps if m.name in names]
@@ -123,9 +129,14 @@ class DryRun:
         if found := stages(maps, self.outputs, self.logits, self.size):
             return found
         raise ValueError(
-            f"no feature map was found in {self.kind} on {self.shape} images; name submodules that return one, "
+            f"no feature map was found in {self.network} on {self.shape} images; name submodules that return one, "
             f"(b, c, h, w) or tokens (b, n, c), in taps=[...], or take larger images"
         )
+
+    def is_rectified(self, name: str) -> bool:
+        """Whether the submodule `name` returns what an `nn.ReLU` gave, in eval and in training mode."""
+        relus = [relu_behind(name, outputs) for outputs in (self.outputs, self.training_outputs)]
+        return all(relu is not None and relu.intact for relu in relus)
 
     def _run(self, training: bool) -> tuple[dict[str, Output], Tensor]:
         """Every submodule's output, by name in the order in which they return, and the class scores."""
@@ -149,13 +160,13 @@ class DryRun:
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise ValueError(
-                f"{self.kind} does not run on {self.shape} images{mode} ({reason}); take another image size, "
+                f"{self.network} does not run on {self.shape} images{mode} ({reason}); take another image size, "
                 f"or build it for this one"
             ) from error
         if not isinstance(logits, Tensor) or logits.ndim not in (2, 4) or len(logits) != IMAGES:
             given = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise ValueError(
-                f"{self.kind} returns {given} for {IMAGES} images{mode}, but a student returns class scores, one "
+                f"{self.network} returns {given} for {IMAGES} images{mode}, but a student returns class scores, one "
                 f"(b, k) or (b, k, h, w) tensor; build it without auxiliary outputs, or wrap it"
             )
         return outputs, logits
@@ -189,7 +200,7 @@ class DryRun:
     def _flaw(self, name: str) -> str:
         """Why the submodule `name` cannot be tapped."""
         if name not in self.outputs:
-            return f"{name!r} returns no tensor when {self.kind} runs"
+            return f"{name!r} returns no tensor when {self.network} runs"
         output = self.outputs[name]
         if name not in self.layouts:
             return f"{name!r} returns a tensor {tuple(output.value.shape)}, no map of {self.shape} images"

@@ -87,6 +87,15 @@ def stages(maps: Sequence[Map], outputs: Mapping[str, Output], logits: Tensor, i
     return found[-MAX_LEVELS:]
 
 
+def relu_behind(name: str, outputs: Mapping[str, Output]) -> Output | None:
+    """The output of the `nn.ReLU` whose result the submodule `name` returns; None where there is no such layer."""
+    if name not in outputs:
+        return None
+    value = outputs[name].value
+    relus = [o for o in outputs.values() if isinstance(o.module, nn.ReLU) and o.value.shape == value.shape]
+    return next((output for output in reversed(relus) if output.lies_in(value)), None)
+
+
 def nesting(outputs: Mapping[str, Output], student: nn.Module) -> dict[str, int]:
     """In how many modules each submodule lies; the network's own children in none.
 

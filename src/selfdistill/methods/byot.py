@@ -38,7 +38,9 @@ class BYOT(Method):
 
     def setup(self) -> None:
         self.refuse_idle(["temperature", "squared_temperature"], self.alpha == 0, "alpha=0")
-        self.exits = separable_exits(self.taps, self.task.num_classes, attention=self.attention, kind=self.task.kind)
+        self.exits = separable_exits(
+            self.taps, self.task.num_classes, attention=self.attention, output=self.task.output
+        )
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import losses
 from ..method import Count, Method, Positive, Weight
-from ..modules.exits import SeparableExit, halvings, shallow_levels
+from ..modules.exits import SeparableExit, count_halvings, shallow_levels
 from ..task import Batch, Step
 
 
@@ -40,7 +40,7 @@ class DRG(Method):
         self.early_exit = SeparableExit(
             early.channels,
             deepest.channels,
-            halvings(early.size, deepest.size),
+            count_halvings(early.size, deepest.size),
             self.task.num_classes,
             attention=True,
         )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .. import losses
 from ..features.extractor import Tap
 from ..method import Count, Method, Positive
-from ..modules.bifpn import enlarge
+from ..modules.blocks import enlarge
 from ..modules.teachers import teaching_levels
 from ..task import Batch, Step
 

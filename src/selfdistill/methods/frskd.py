@@ -94,7 +94,8 @@ class FRSKD(Method):
         shape = {
             "depth": self.depth,
             "preactivation": self.feature_loss == "overhaul",
-            "kind": self.task.kind,
+            "output": self.task.output,
+            "rectified": self.taps.rectified[-len(channels) :],
         }
         if self.net == "BiFPN":
             return BiFPN(channels, self.task.num_classes, num_channels=self.num_channels, repeat=self.repeat, **shape)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import losses, mixing
 from ..method import Method, Positive
-from ..modules.branches import redrawn
+from ..modules.branches import reinitialize
 from ..task import Batch, Step
 from .hsakd import imitation
 from .hsakd_teacher import branched, joint_branches
@@ -35,7 +35,7 @@ class HSAKDOnline(Method):
 
     def setup(self) -> None:
         self._peer_taps = copy.deepcopy(self.taps)
-        self.peer = redrawn(self._peer_taps.student)
+        self.peer = reinitialize(self._peer_taps.student)
         self.branches = joint_branches(self.taps, self.task)
         self.peer_branches = joint_branches(self._peer_taps, self.task)
 

@@ -13,9 +13,9 @@ from .. import losses
 from ..features.extractor import Tap, Taps
 from ..features.hooks import Recorder
 from ..features.probe import DryRun
-from ..features.stages import Output
+from ..features.stages import Output, relu_behind
 from ..method import Method, Positive
-from ..modules.bifpn import enlarge
+from ..modules.blocks import enlarge
 from ..modules.strides import PROJECTIONS
 from ..modules.teachers import teaching_levels
 from ..task import Batch, Step
@@ -83,24 +83,15 @@ class BeforeReLU(Recorder):
     def __init__(self, taps: Taps, outputs: Mapping[str, Output]) -> None:
         super().__init__()
         self.taps = taps
-        relus = [last_relu(outputs, tap.name) for tap in taps]
+        relus = [relu_behind(tap.name, outputs) for tap in taps]
         self._rectified = [relu is not None for relu in relus]
         for i, relu in enumerate(relus):
             if relu is not None:
-                self.record_input(relu, i)
+                self.record_input(relu.module, i)
 
     def __call__(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], list[Float[Tensor, "b _ _ _"]]]:
         (logits, features), inputs = self.record(self.taps, images)
         return logits, [inputs[i] if self._rectified[i] else feature for i, feature in enumerate(features)]
-
-
-def last_relu(outputs: Mapping[str, Output], name: str) -> nn.ReLU | None:
-    """The ReLU whose output is the very tensor that the submodule `name` returns; None where there is none."""
-    if name not in outputs:
-        return None
-    map_ = outputs[name].value
-    found = [o for o in outputs.values() if isinstance(o.module, nn.ReLU) and o.value.shape == map_.shape]
-    return next((o.module for o in reversed(found) if o.lies_in(map_)), None)
 
 
 def last_norm(outputs: Mapping[str, Output], tap: Tap) -> nn.BatchNorm2d:

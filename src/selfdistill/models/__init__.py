@@ -4,7 +4,7 @@ the paper's, and the user's own."""
 import fnmatch
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -18,14 +18,14 @@ SOURCES = {  # prefix -> module, loaded on use
     "smp": "from_smp",
     "efficientdet": "efficientdet",
 }
-KINDS = ("classification", "segmentation")
-INSTEAD = {  # where a network is for the other task: prefix -> what to write for the network's name
-    ("timm", "segmentation"): "smp:Unet/{}",
-    ("cifar", "segmentation"): "smp:Unet/resnet18",
-    ("torchvision", "segmentation"): "torchvision:deeplabv3_resnet50",
-    ("torchvision", "classification"): "torchvision:resnet50",
-    ("smp", "classification"): "timm:resnet50",
-    ("efficientdet", "classification"): "timm:efficientnet_b0",
+OUTPUTS = ("image", "pixel")
+ALTERNATIVES = {  # (source, output that the task needs) -> a network that has it; {} is the name that was asked for
+    ("timm", "pixel"): "smp:Unet/{}",
+    ("cifar", "pixel"): "smp:Unet/resnet18",
+    ("torchvision", "pixel"): "torchvision:deeplabv3_resnet50",
+    ("torchvision", "image"): "torchvision:resnet50",
+    ("smp", "image"): "timm:resnet50",
+    ("efficientdet", "image"): "timm:efficientnet_b0",
 }
 
 
@@ -34,30 +34,30 @@ def build_student(
     *,
     num_classes: int,
     image_shape: tuple[int, int, int],
-    kind: str = "classification",
+    output: str = "image",
     pretrained: bool = False,
     **options: Any,
 ) -> nn.Module:
     """The plain network `name`: images (b, *image_shape) -> class scores, in training mode.
 
-    `kind` is the task's: for "classification" the scores are (b, num_classes), for "segmentation" they have the images'
-    height and width besides. `name` is `timm:NAME`, `torchvision:NAME`, `cifar:NAME`, `smp:ARCH/ENCODER`,
+    `output` says what a score belongs to: with "image" the scores are (b, num_classes), with "pixel" they are
+    (b, num_classes, height, width). `name` is `timm:NAME`, `torchvision:NAME`, `cifar:NAME`, `smp:ARCH/ENCODER`,
     `efficientdet:NAME` or `package.module:function`, where the working directory is searched too; the function is
     called with `num_classes=` and, where it names them, `in_channels=`, `in_chans=`, `image_shape=` and `pretrained=`.
     `options` go to the network's constructor. One blank image is run to see that the network takes `image_shape`.
-    Raises `ValueError`, with the nearest legal choice, for a name or an option that does not exist, a network for the
-    other task, pretrained weights that cannot be had, and an image size that the network cannot take.
+    Raises `ValueError`, with the nearest legal choice, for a name or an option that does not exist, a network with the
+    other output, pretrained weights that cannot be had, and an image size that the network cannot take.
     """
-    if kind not in KINDS:
-        raise ValueError(f"no task is called {kind!r}{nearest(kind, KINDS)}")
+    if output not in OUTPUTS:
+        raise ValueError(f"output={output!r} is not allowed{nearest(output, OUTPUTS)}")
     prefix, colon, network = name.partition(":")
     if not prefix or not colon:
         raise ValueError(_without_prefix(name))
     if prefix in SOURCES:
-        _refuse_other_task(prefix, network, kind)
+        _refuse_other_output(prefix, network, output)
     request = {"num_classes": num_classes, "image_shape": image_shape, "pretrained": pretrained, "options": options}
     net = _source(prefix).build(network, **request) if prefix in SOURCES else _own(prefix, network, request)
-    problem = misfit(net, num_classes=num_classes, image_shape=image_shape, kind=kind)
+    problem = misfit(net, num_classes=num_classes, image_shape=image_shape, output=output)
     if problem:
         raise ValueError(f"{name} {problem}")
     return net
@@ -79,11 +79,11 @@ def list_students(pattern: str = "*") -> list[str]:
     ]
 
 
-def task_of(name: str) -> str:
-    """The kind of task that a network is for by its name; classification for one of the user's own."""
+def output_of(name: str) -> Literal["image", "pixel"]:
+    """What a score of the named network belongs to; "image" for a network of the user's own."""
     prefix, _, network = name.partition(":")
     known = prefix in SOURCES and _source(prefix).knows(network)
-    return _source(prefix).kind(network) if known else "classification"
+    return _source(prefix).output(network) if known else "image"
 
 
 def _source(prefix: str) -> ModuleType:
@@ -96,13 +96,15 @@ def _own(module: str, function: str, request: dict[str, Any]) -> nn.Module:
     return build(module, function, **request)
 
 
-def _refuse_other_task(prefix: str, network: str, kind: str) -> None:
-    """Raises `ValueError` for a network of the other task; one that does not exist is for `build` to refuse."""
+def _refuse_other_output(prefix: str, network: str, output: str) -> None:
+    """Raises `ValueError` for a network with the other output; `build` refuses one that does not exist."""
     source = _source(prefix)
-    if source.knows(network) and source.kind(network) != kind:
-        instead = INSTEAD[prefix, kind].format(network)
+    if source.knows(network) and source.output(network) != output:
+        alternative = ALTERNATIVES[prefix, output].format(network)
+        given, needed = ("whole images", "pixels") if output == "pixel" else ("pixels", "whole images")
         raise ValueError(
-            f"{prefix}:{network} is for task={source.kind(network)}, not {kind}; set the task, or take {instead}"
+            f"{prefix}:{network} scores {given}, and the task needs scores of {needed}; set another task, or take"
+            f" {alternative}"
         )
 
 

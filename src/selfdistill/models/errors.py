@@ -59,9 +59,7 @@ def fetch_failure(student: str, error: Exception) -> ValueError:
     return ValueError(f"{student} could not be built with its pretrained weights ({reason(error)})")
 
 
-def misfit(
-    net: nn.Module, *, num_classes: int, image_shape: tuple[int, int, int], kind: str = "classification"
-) -> str | None:
+def misfit(net: nn.Module, *, num_classes: int, image_shape: tuple[int, int, int], output: str = "image") -> str | None:
     """Why `net` cannot score images of `image_shape`, None if it can: one blank image is tried in eval mode."""
     parameter = next((each for each in net.parameters() if each.is_floating_point()), torch.zeros(()))
     try:
@@ -71,9 +69,9 @@ def misfit(
         return f"cannot take images of {'x'.join(map(str, image_shape))} ({reason(error)})"
     if not isinstance(logits, Tensor):
         return f"must return a tensor of scores, not a {type(logits).__name__}"
-    expected = (1, num_classes, *(image_shape[1:] if kind == "segmentation" else ()))
+    expected = (1, num_classes, *(image_shape[1:] if output == "pixel" else ()))
     if logits.shape == expected:
         return None
-    other = {2: "classification", 4: "segmentation"}.get(logits.ndim, kind)
-    hint = f"; is it for task={other}?" if other != kind else ""
+    other = {2: "image", 4: "pixel"}.get(logits.ndim, output)
+    hint = f"; is it for a task that scores every {other}?" if other != output else ""
     return f"must return scores of shape {expected} for one image, not {tuple(logits.shape)}{hint}"

@@ -78,9 +78,9 @@ def knows(network: str) -> bool:
     return True
 
 
-def kind(network: str) -> str:
-    """The task that `network` is for."""
-    return "segmentation"
+def output(network: str) -> str:
+    """What a score of `network` belongs to."""
+    return "pixel"
 
 
 def build(

@@ -30,9 +30,9 @@ def knows(network: str) -> bool:
     return network.partition(".")[0] in names()
 
 
-def kind(network: str) -> str:
-    """The task that `network` is for."""
-    return "classification"
+def output(network: str) -> str:
+    """What a score of `network` belongs to."""
+    return "image"
 
 
 def build(

@@ -34,9 +34,9 @@ def knows(network: str) -> bool:
     return network in names()
 
 
-def kind(network: str) -> str:
-    """The task that `network` is for."""
-    return "segmentation" if network in _segmenters() else "classification"
+def output(network: str) -> str:
+    """What a score of `network` belongs to."""
+    return "pixel" if network in _segmenters() else "image"
 
 
 class ScoresAlone(nn.Module):
@@ -57,10 +57,10 @@ def build(
     student = f"torchvision:{network}"
     _check_name(network)
     refuse_settled(student, options, OURS)
-    if options and kind(network) == "segmentation":  # their builders drop what they are given
+    if options and output(network) == "pixel":  # their builders drop what they are given
         raise refused_option(student, next(iter(options)), [])
     net = _create(network, {"num_classes": num_classes, **_settled(network, image_shape)}, options)
-    if kind(network) == "segmentation":
+    if output(network) == "pixel":
         net.__class__ = _scores_alone(type(net))  # torchvision has no way to ask its builders for another class
     if image_shape[0] != 3:
         _replace_first_convolution(net, image_shape[0])
@@ -102,7 +102,7 @@ def _check_name(network: str) -> None:
 def _settled(network: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """The arguments that a few builders need: no auxiliary heads, and the image size where it is fixed at building."""
     height, width = image_shape[1:]
-    if kind(network) == "segmentation":
+    if output(network) == "pixel":
         return {"aux_loss": False, "weights_backbone": None}
     if network in ("googlenet", "inception_v3"):
         return {"aux_logits": False, "init_weights": True}

@@ -1,10 +1,10 @@
 """FRSKD's self-teachers: a bidirectional feature pyramid over the student's maps, and a classifier on what it refines.
 
-Ji et al., 2021, section 3.1, https://arxiv.org/abs/2103.08273; the pyramid and its weighted fusion are EfficientDet's:
+Ji et al., 2021, section 3.1, https://arxiv.org/abs/2103.08273. The pyramid and its weighted fusion are EfficientDet's:
 Tan, Pang, Le, 2020, section 3, https://arxiv.org/abs/1911.09070
 
-Every map handed from part to part is after its ReLU. Only a `separable` block ends before it, because the overhaul
-loss wants the refined maps that way.
+Every map that one module hands to the next is after its ReLU. Only the separable convolutions of a node end before it,
+because the overhaul loss needs the refined maps before their ReLU.
 """
 
 from collections.abc import Sequence
@@ -14,43 +14,47 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .blocks import Map, Point, Pointwise, enlarge
-from .heads import SEVERAL
+from .blocks import ConvBNReLU, Identity, Map, separable
+from .heads import PYRAMID_CLASSIFIERS
 
 
 class SelfTeacher(nn.Module):
-    """A stack of pyramid passes and a classifier.
+    """A stack of `BiFPNLayer`s and a classifier.
 
     `forward(features) -> (logits, refined)`: one refined map per feature map, of the same size; after its ReLU, or
-    before it with `preactivation`. Feature maps come shallow to deep and may have any sizes and channels. With `kind`
-    "classification" a linear layer scores the pooled deepest map, (b, k); with "segmentation" all refined maps
-    together are scored at the size of the shallowest, (b, k, h, w).
+    before it with `preactivation`. Feature maps come shallow to deep and may have any sizes and channels. With `output`
+    "image" a linear layer scores the pooled deepest map, (b, k); with "pixel" all refined maps together are scored at
+    the size of the shallowest, (b, k, h, w). `rectified` says which feature maps are after a ReLU already; the others
+    are rectified first.
     """
 
     def __init__(
         self,
-        passes: Sequence["Pass"],
+        layers: Sequence["BiFPNLayer"],
         num_classes: int,
         *,
         preactivation: bool = False,
-        kind: str = "classification",
+        output: str = "image",
+        rectified: Sequence[bool] = (),
     ) -> None:
         super().__init__()
-        self.passes = nn.ModuleList(passes)
-        self.channels = passes[-1].widths  # of the refined maps
+        self.passes = nn.ModuleList(layers)
+        self.channels = layers[-1].widths  # of the refined maps
         self.preactivation = preactivation
-        self.fc = SEVERAL[kind](self.channels, num_classes)
+        self.rectified = tuple(rectified)
+        self.fc = PYRAMID_CLASSIFIERS[output](self.channels, num_classes)
 
     def forward(self, features: list[Map]) -> tuple[Float[Tensor, "b k *pos"], list[Map]]:
-        activated = [rectified(feature) for feature in features]
-        for bifpn in self.passes:
-            refined, activated = bifpn(activated, preactivation=self.preactivation)
+        rectified = self.rectified or [False] * len(features)
+        activated = [f if known else F.relu(f) for f, known in zip(features, rectified, strict=True)]
+        for layer in self.passes:
+            refined, activated = layer(activated, preactivation=self.preactivation)
         return self.fc(activated), refined
 
     def norms(self) -> list[nn.BatchNorm2d]:
-        """The batch norm that each refined map comes out of, shallow to deep."""
+        """The last batch norm before each refined map, shallow to deep."""
         last = self.passes[-1]
-        if not len(last.node_up):  # a single level, which is the first pass's lateral
+        if not len(last.node_up):  # a single level: the refined map is the lateral of the first layer
             return [self.passes[0].lateral_down[0][1]]
         return [last.node_down[0][-1], *(node[-1] for node in last.node_up)]
 
@@ -69,15 +73,16 @@ class BiFPNc(SelfTeacher):
         width: int = 2,
         depth: int = 2,
         preactivation: bool = False,
-        kind: str = "classification",
+        output: str = "image",
+        rectified: Sequence[bool] = (),
     ) -> None:
         widths = [width * c for c in channels]
-        only = Pass(channels, widths, depth=depth, laterals=True, resample_widths=True)
-        super().__init__([only], num_classes, preactivation=preactivation, kind=kind)
+        layer = BiFPNLayer(channels, widths, depth=depth, laterals=True, resample_widths=True)
+        super().__init__([layer], num_classes, preactivation=preactivation, output=output, rectified=rectified)
 
 
 class BiFPN(SelfTeacher):
-    """EfficientDet's pyramid: every level has `num_channels`, `repeat` passes, resampling without convolutions."""
+    """EfficientDet's pyramid: every level has `num_channels`, `repeat` layers, resampling without convolutions."""
 
     def __init__(
         self,
@@ -88,25 +93,27 @@ class BiFPN(SelfTeacher):
         depth: int = 2,
         repeat: int = 1,
         preactivation: bool = False,
-        kind: str = "classification",
+        output: str = "image",
+        rectified: Sequence[bool] = (),
     ) -> None:
         widths = [num_channels] * len(channels)
-        first = Pass(channels, widths, depth=depth, laterals=True, resample_widths=False)
-        more = [Pass(widths, widths, depth=depth, laterals=False, resample_widths=False) for _ in range(repeat - 1)]
-        super().__init__([first, *more], num_classes, preactivation=preactivation, kind=kind)
+        layers = [BiFPNLayer(channels, widths, depth=depth, laterals=True, resample_widths=False)]
+        for _ in range(repeat - 1):
+            layers.append(BiFPNLayer(widths, widths, depth=depth, laterals=False, resample_widths=False))
+        super().__init__(layers, num_classes, preactivation=preactivation, output=output, rectified=rectified)
 
 
-class Pass(nn.Module):
+class BiFPNLayer(nn.Module):
     """Once down the pyramid and once up again: maps of `channels` after their ReLU -> maps of `widths`.
 
-    `forward` gives the maps T_i twice: as a node leaves them, and after their ReLU. Unless `preactivation` is wanted,
-    the ReLU overwrites what it rectifies, so that both are the same maps.
+    `forward` returns the maps T_i twice: as a node returns them, and after their ReLU. Unless `preactivation` is set,
+    the ReLU works in place, so that both are the same maps.
 
         P_L = lateral(F_L);  P_i = node(lateral(F_i) + up(P_{i+1}))                       deep to shallow
         T_1 = P_1;           T_i = node(lateral'(F_i) + P_i + down(T_{i-1}))              shallow to deep, no P_L in T_L
 
-    where + is a mean weighted by `Fusion`. The second path reads the features through laterals of its own, as the
-    authors' code does.
+    where + is a mean weighted by `Fusion`. The way up reads the features through laterals of its own, as the authors'
+    code does.
     """
 
     def __init__(
@@ -116,15 +123,15 @@ class Pass(nn.Module):
         deepest = len(channels) - 1
         self.widths = list(widths)
         steps = list(zip(widths[1:], widths, strict=False))  # (deeper, shallower)
-        self.lateral_down = nn.ModuleList(map(Point if laterals else Same, channels, widths))
-        self.lateral_up = nn.ModuleList(map(Point, channels[1:], widths[1:]))
-        resampled = Point if resample_widths else Same
-        self.point_down = nn.ModuleList(resampled(deep, shallow) for deep, shallow in steps)
-        self.point_up = nn.ModuleList(resampled(shallow, deep) for deep, shallow in steps)
+        self.lateral_down = nn.ModuleList(map(ConvBNReLU if laterals else Identity, channels, widths))
+        self.lateral_up = nn.ModuleList(map(ConvBNReLU, channels[1:], widths[1:]))
+        resample = ConvBNReLU if resample_widths else Identity
+        self.point_down = nn.ModuleList(resample(deep, shallow) for deep, shallow in steps)
+        self.point_up = nn.ModuleList(resample(shallow, deep) for deep, shallow in steps)
         self.fuse_down = nn.ModuleList(Fusion(2) for _ in steps)
         self.fuse_up = nn.ModuleList(Fusion(2 if i == deepest else 3) for i in range(1, len(channels)))
-        self.node_down = nn.ModuleList(separable(width, depth) for width in widths[:-1])
-        self.node_up = nn.ModuleList(separable(width, depth) for width in widths[1:])
+        self.node_down = nn.ModuleList(separable(width, width, repeat=depth) for width in widths[:-1])
+        self.node_up = nn.ModuleList(separable(width, width, repeat=depth) for width in widths[1:])
 
     def forward(self, features: list[Map], *, preactivation: bool = False) -> tuple[list[Map], list[Map]]:
         relu = F.relu if preactivation else F.relu_
@@ -132,24 +139,24 @@ class Pass(nn.Module):
         raw = self.lateral_down[-1](features[-1])
         down = [raw]
         for i in reversed(range(deepest)):
-            own, above = self.fuse_down[i]()
-            lateral = self.lateral_down[i](features[i], own)
-            raw = self.node_down[i](lateral + self.point_down[i](down[0], above, like=lateral))
+            lateral_weight, deeper_weight = self.fuse_down[i]()
+            lateral = self.lateral_down[i](features[i], lateral_weight)
+            raw = self.node_down[i](lateral + self.point_down[i](down[0], deeper_weight, like=lateral))
             down.insert(0, relu(raw))
         refined, activated = [raw], down[:1]
         for i in range(1, deepest + 1):
-            *weights, last = self.fuse_up[i - 1]()
+            *weights, shallower_weight = self.fuse_up[i - 1]()
             fused = self.lateral_up[i - 1](features[i], weights[0])
             if i < deepest:
                 fused = torch.addcmul(fused, down[i], weights[1])
-            fused = fused + self.point_up[i - 1](shrink(activated[-1], features[i]), last)
+            fused = fused + self.point_up[i - 1](shrink(activated[-1], features[i]), shallower_weight)
             refined.append(self.node_up[i - 1](fused))
             activated.append(relu(refined[-1]))
         return refined, activated
 
 
 class Fusion(nn.Module):
-    """The weights of a mean of maps: learnt, kept positive by a ReLU, equal at the start, together about 1.
+    """The weights of a mean of maps: learned, kept positive by a ReLU, equal at the start, with a sum of about 1.
 
     A weight that reaches 0 gets no gradient any more and stays there.
     Source: Tan, Pang, Le, 2020, section 3.3, "fast normalized fusion", https://arxiv.org/abs/1911.09070
@@ -164,41 +171,11 @@ class Fusion(nn.Module):
         return (weight / (weight.sum() + 1e-6)).unbind()
 
 
-class Same(nn.Identity):
-    """Stands where a `Point` could: the map itself, weighed and enlarged likewise."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-
-    def forward(self, feature: Map, weight: Tensor | None = None, like: Map | None = None) -> Map:
-        weighed = feature if weight is None else weight * feature
-        return weighed if like is None else enlarge(weighed, like)
-
-
-def separable(width: int, depth: int) -> nn.Sequential:
-    """`depth` times 3x3 depthwise, 1x1 convolution, batch norm; a ReLU between repeats and none at the end."""
-    layers: list[nn.Module] = []
-    for _ in range(depth):
-        layers += [
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
-            Pointwise(width, width),
-            nn.BatchNorm2d(width),
-        ]
-    return nn.Sequential(*layers[1:])
-
-
-def rectified(feature: Map) -> Map:
-    """The map after its ReLU: itself where a ReLU gave it, which the record of autograd tells."""
-    known = None if torch.compiler.is_compiling() else feature.grad_fn  # a compiler sees two ReLUs in a row by itself
-    return feature if known is not None and known.name() == "ReluBackward0" else F.relu(feature)
-
-
 def shrink(feature: Float[Tensor, "b c _h _w"], like: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:
     """Max pooling to the height and width of `like`.
 
-    Along an axis that halves, rounding up, windows are 3 wide at stride 2 and lie as TensorFlow's "same" has them; an
-    axis that stays is left alone; any other ratio takes adaptive windows.
+    Along an axis that halves, rounding up, windows are 3 wide at stride 2 and lie as TensorFlow's "same" has them. An
+    axis that keeps its length is left alone. Any other ratio takes adaptive windows.
     """
     before, after = feature.shape[2:], like.shape[2:]
     if before == after:

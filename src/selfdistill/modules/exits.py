@@ -1,7 +1,7 @@
 """Light exits: small classifiers on a student's shallow feature maps, built of separable convolutions.
 
-The form is that of Zhang, Bao, Ma, 2021, https://doi.org/10.1109/TPAMI.2021.3067100, the journal version of Be Your
-Own Teacher: a depthwise separable block per halving, and in front of them a gate.
+They follow the journal version of Be Your Own Teacher: Zhang, Bao, Ma, 2021,
+https://doi.org/10.1109/TPAMI.2021.3067100. An exit is a gate and then one depthwise separable block per halving.
 """
 
 import math
@@ -12,16 +12,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..features.extractor import Taps
-from .heads import SINGLE
+from .blocks import separable
+from .heads import CLASSIFIERS
 
 
 class SeparableExit(nn.Module):
     """Class scores from a shallow map: `halvings` separable blocks, each half as large, and a linear classifier.
 
     `forward(feature) -> (logits, map)`: the map is the one that is classified, after its ReLU, `out_channels` wide and
-    `halvings` times halved, rounding up. With `kind` "classification" it is pooled first and the scores are (b, k),
-    with "segmentation" they are those of its positions, (b, k, h, w). Widths between the two are evenly spaced in their
-    ratio; without a halving one block keeps the size. `attention`: the feature is first multiplied by a gate of its own
+    `halvings` times halved, rounding up. With `output` "image" it is pooled first and the scores are (b, k); with
+    "pixel" they are those of its positions, (b, k, h, w). Widths between the two are evenly spaced in their ratio;
+    without a halving, one block keeps the size. With `attention` the feature is first multiplied by a gate of its own
     shape, in (0, 1).
     """
 
@@ -33,7 +34,7 @@ class SeparableExit(nn.Module):
         num_classes: int,
         *,
         attention: bool = False,
-        kind: str = "classification",
+        output: str = "image",
     ) -> None:
         super().__init__()
         count = max(halvings, 1)
@@ -41,9 +42,12 @@ class SeparableExit(nn.Module):
         stride = 2 if halvings > 0 else 1
         self.gate = Gate(channels) if attention else nn.Identity()
         self.blocks = nn.Sequential(
-            *(nn.Sequential(separable(c, d, stride), nn.ReLU()) for c, d in zip(widths, widths[1:], strict=False))
+            *(
+                nn.Sequential(separable(width, next_width, stride=stride), nn.ReLU())
+                for width, next_width in zip(widths, widths[1:], strict=False)
+            )
         )
-        self.fc = SINGLE[kind](out_channels, num_classes)
+        self.fc = CLASSIFIERS[output](out_channels, num_classes)
 
     def forward(
         self, feature: Float[Tensor, "b c h w"]
@@ -64,48 +68,33 @@ class Gate(nn.Module):
         return torch.sigmoid(scores) * feature
 
 
-def separable(channels: int, width: int, stride: int) -> nn.Sequential:
-    """Twice a 3x3 depthwise and a 1x1 convolution with batch norm; the first takes the stride, a ReLU between them."""
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False),
-        nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-        nn.Conv2d(channels, width, 1, bias=False),
-        nn.BatchNorm2d(width),
-    )
-
-
-def separable_exits(
-    taps: Taps, num_classes: int, *, attention: bool = False, kind: str = "classification"
-) -> nn.ModuleList:
+def separable_exits(taps: Taps, num_classes: int, *, attention: bool = False, output: str = "image") -> nn.ModuleList:
     """One `SeparableExit` per shallow map, ending in the channels of the deepest and, to a pixel or so, its size."""
     shallow, deepest = [list(taps)[level] for level in shallow_levels(taps)], list(taps)[-1]
     return nn.ModuleList(
         SeparableExit(
             tap.channels,
             deepest.channels,
-            halvings(tap.size, deepest.size),
+            count_halvings(tap.size, deepest.size),
             num_classes,
             attention=attention,
-            kind=kind,
+            output=output,
         )
         for tap in shallow
     )
 
 
 def shallow_levels(taps: Taps) -> range:
-    """The places of all feature maps but the deepest; `ValueError` where there is none."""
+    """The indices of all feature maps but the deepest. Raises `ValueError` if there is only one map."""
     if len(taps) < 2:
         raise ValueError("branches start at shallow feature maps, and this student has a single feature map: name more")
     return range(len(taps) - 1)
 
 
-def halvings(size: tuple[int, int], smallest: tuple[int, int]) -> int:
+def count_halvings(size: tuple[int, int], smallest: tuple[int, int]) -> int:
     """How many times a map of `size` is halved to be about as large as one of size `smallest`.
 
-    >>> halvings((32, 32), (4, 4)), halvings((15, 15), (3, 3)), halvings((14, 14), (14, 14))
+    >>> count_halvings((32, 32), (4, 4)), count_halvings((15, 15), (3, 3)), count_halvings((14, 14), (14, 14))
     (3, 2, 0)
     """
     return round(math.log2(math.prod(size) / math.prod(smallest)) / 2)

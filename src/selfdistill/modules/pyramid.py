@@ -21,9 +21,9 @@ from .blocks import Map, bilinear
 
 
 class PyramidLayer(nn.Module):
-    """Maps of `channels` channels -> as many maps of their sizes, each the output of a `Node` of its own.
+    """Maps of `channels` channels -> as many maps of the same sizes, each the output of its own `Node`.
 
-    Without `bottom_up` the maps U_i are what it gives.
+    Without `bottom_up` it returns the maps U_i.
     """
 
     def __init__(self, channels: int, levels: int, *, bottom_up: bool = True) -> None:
@@ -44,7 +44,7 @@ class PyramidLayer(nn.Module):
         return refined
 
     def outputs(self) -> list[str]:
-        """The submodules whose outputs the layer gives, shallow to deep."""
+        """Names of the submodules whose outputs the layer returns, shallow to deep."""
         if not len(self.node_up):
             return [f"node_down.{i}" for i in range(len(self.node_down))]
         return ["node_down.0", *(f"node_up.{i}" for i in range(len(self.node_up)))]

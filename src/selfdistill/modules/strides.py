@@ -1,8 +1,6 @@
-"""A stage once more, without its strides: what a branch behind a network's deepest map consists of."""
+"""The last stage of a network once more, without its strides: the branch behind a network's deepest map."""
 
 import copy
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,92 +18,123 @@ PROJECTIONS = ("shortcut", "downsample")  # what residual networks call a shortc
 def without_strides(
     rest: nn.Module, stage: dict[str, Output], tap: Tap, channels: int, layout: Layout
 ) -> tuple[nn.Module, nn.Module]:
-    """An entry, and `rest` with its `stage` (outputs of submodules) keeping the size of `tap`, its new input.
+    """An entry, and a copy of `rest` whose `stage` (outputs of submodules) keeps the size of its new input, `tap`.
 
-    A first block that changes the shape gives way to a copy of the second, which does not. Else convolutions lose
-    their strides and take the channels that come, inverted residuals as many times more as before, and projections of
-    shortcuts, now idle, are left out. Where the stage cannot take other `channels` than it did, the entry is a 1x1
-    convolution to these, with batch norm.
+    A first block that changes the shape is replaced by a copy of the second, which does not. Otherwise convolutions
+    lose their strides and take the channels that they are given, inverted residuals widen them as many times as before,
+    and projections of shortcuts, which have nothing left to do, are left out. Where the stage cannot take other
+    `channels` than before, the entry is a 1x1 convolution to these, with batch norm. Raises `ValueError` where all of
+    this fails.
     """
     like = next(rest.parameters())
-    own, former = (layout.from_map(like.new_ones(2, width, *tap.size)) for width in (tap.channels, channels))
-    failure: Exception | None = None
-    for twins, expands, given in ((True, False, own), (False, True, own), (False, False, own), (False, False, former)):
-        net = copy.deepcopy(rest)
+    new_input, old_input = (layout.from_map(like.new_ones(2, width, *tap.size)) for width in (tap.channels, channels))
+    error: Exception | None = None
+    for replaces_first_block, widens, stage_input in (
+        (True, False, new_input),
+        (False, True, new_input),
+        (False, False, new_input),
+        (False, False, old_input),
+    ):
+        network = copy.deepcopy(rest)
         try:
-            net = _fitted(_with_twins(net, stage) if twins else net, stage, given, expands=expands)
-        except Exception as error:  # other people's code
-            failure = error
+            if replaces_first_block:
+                replace_first_blocks(network, stage)
+            network = remove_strides(network, stage, stage_input, widens=widens)
+        except Exception as failure:  # other people's code
+            error = failure
             continue
-        narrow = nn.Sequential(nn.Conv2d(tap.channels, channels, 1, bias=False), nn.BatchNorm2d(channels)).to(like)
-        return (nn.Identity() if given is own else narrow), net
-    raise ValueError(f"the last stage of {type(rest).__name__} cannot be run once more without strides") from failure
+        projection = nn.Sequential(nn.Conv2d(tap.channels, channels, 1, bias=False), nn.BatchNorm2d(channels)).to(like)
+        return (nn.Identity() if stage_input is new_input else projection), network
+    raise ValueError(f"the last stage of {type(rest).__name__} cannot be run once more without strides") from error
 
 
-def _fitted(net: nn.Module, stage: dict[str, Output], given: Tensor, *, expands: bool) -> nn.Module:
-    """`net`, whose layers in `stage` are changed to take `given` and its heirs without striding.
+def remove_strides(network: nn.Module, stage: dict[str, Output], stage_input: Tensor, *, widens: bool) -> nn.Module:
+    """`network` with the layers of `stage` changed to take `stage_input` and to keep its size.
 
-    With `expands` the wide middle of an inverted residual follows its input.
+    With `widens` the wide middle of an inverted residual widens with its input. Layers are adapted one at a time: the
+    network runs until a layer does not fit its input, that layer gets new weights, and the network runs again.
     """
-    inside = [net.get_submodule(name) for name in stage if has(net, name)]
-    layers = [module for module in inside if not any(module.children())]
-    wide = _expansions(layers) if expands else []
+    modules = [network.get_submodule(name) for name in stage if has_submodule(network, name)]
+    layers = [module for module in modules if not any(module.children())]
+    for layer in layers:
+        set_stride_one(layer)
+    expansions = find_expansions(layers) if widens else []
+    adapted: list[nn.Module] = []
+    while misfit := first_misfit(network, layers, stage_input):
+        layer, given = misfit
+        if layer in adapted:
+            raise ValueError(f"a {type(layer).__name__} is given inputs of several widths")
+        adapt_to_input(layer, given, widens=layer in expansions)
+        adapted.append(layer)
+    return without_idle_projections(network, stage, stage_input).train()
+
+
+def first_misfit(
+    network: nn.Module, layers: list[nn.Module], stage_input: Tensor
+) -> tuple[nn.Module, torch.Size] | None:
+    """The first of `layers` to run that does not fit the shape of its input, and that shape; None if all fit.
+
+    Raises what the network raises where its layers fit.
+    """
+    calls: list[tuple[nn.Module, torch.Size]] = []
+    error: Exception | None = None
     with Hooks() as hooks, torch.no_grad():
         for layer in layers:
-            hooks.on_input(layer, _fit, wide)
-        net.eval()(given)
-    for name in [name for name in reversed(stage) if name.rpartition(".")[2] in PROJECTIONS and has(net, name)]:
-        shorter = copy.deepcopy(net)
-        shorter.set_submodule(name, nn.Identity())
-        with torch.no_grad():
-            net = net if runs(functools.partial(shorter, given)) is False else shorter
-    return net.train()
+            hooks.on_input(layer, note_input, calls)
+        try:
+            network.eval()(stage_input)
+        except Exception as failure:  # other people's code
+            error = failure
+    for layer, given in calls:
+        if not fits_input(layer, given):
+            return layer, given
+    if error:
+        raise error
+    return None
 
 
-def _expansions(layers: list[nn.Module]) -> list[nn.Module]:
-    """The 1x1 convolutions that a depthwise one follows; `layers` are in running order."""
-    convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-    return [a for a, b in zip(convs, convs[1:], strict=False) if b.groups == b.in_channels == a.out_channels > a.groups]
+def note_input(calls: list[tuple[nn.Module, torch.Size]], module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """A hook: adds the module and the shape of its first input to `calls`."""
+    calls.append((module, inputs[0].shape))
 
 
-def _fit(wide: list[nn.Module], module: nn.Module, args: tuple[Any, ...]) -> None:
-    """Changes a layer in place so that it takes its input and keeps its size; those in `wide` widen with it."""
-    channels, last = args[0].shape[1], args[0].shape[-1]
-    if isinstance(module, nn.Conv2d):
-        if max(module.stride) > 1:
-            _set_stride_one(module)
-        if channels != module.in_channels:
-            if module in wide:
-                module.out_channels = module.out_channels * channels // module.in_channels
-            _set_channels(module, channels)
-    elif isinstance(module, nn.Linear) and last != module.in_features:
-        _replace(module, nn.Linear(last, module.out_features, module.bias is not None), "in_features")
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm) and channels != module.num_features:
-        _replace(module, nn.BatchNorm2d(channels), "num_features")
-    elif isinstance(module, nn.LayerNorm) and module.normalized_shape[0] not in (channels, last):
-        _replace(module, nn.LayerNorm(channels if type(module) is not nn.LayerNorm else last), "normalized_shape")
-    elif isinstance(module, POOLS):
-        module.kernel_size = module.stride = 1
-        module.padding = 0
+def fits_input(layer: nn.Module, given: torch.Size) -> bool:
+    """Whether a layer has the weights for an input of this shape."""
+    channels, last = given[1], given[-1]
+    if isinstance(layer, nn.Conv2d):
+        return layer.in_channels == channels
+    if isinstance(layer, nn.Linear):
+        return layer.in_features == last
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        return layer.num_features == channels
+    return not isinstance(layer, nn.LayerNorm) or layer.normalized_shape[0] in (channels, last)
 
 
-def _replace(module: nn.Module, new: nn.Module, *shape: str) -> None:
-    """Gives a layer, of whatever subclass, the weights, buffers and shape of a `new` one."""
-    module._parameters.update(new._parameters)
-    module._buffers.update(new._buffers)
-    for name in shape:
-        setattr(module, name, getattr(new, name))
+def adapt_to_input(layer: nn.Module, given: torch.Size, *, widens: bool) -> None:
+    """Gives a layer weights for an input of this shape; with `widens` a convolution has more outputs too."""
+    channels, last = given[1], given[-1]
+    if isinstance(layer, nn.Conv2d):
+        if widens:
+            layer.out_channels = layer.out_channels * channels // layer.in_channels
+        set_in_channels(layer, channels)
+    elif isinstance(layer, nn.Linear):
+        take_weights(layer, nn.Linear(last, layer.out_features, layer.bias is not None), "in_features")
+    elif isinstance(layer, nn.LayerNorm):
+        width = last if type(layer) is nn.LayerNorm else channels  # subclasses norm the channels of maps
+        take_weights(layer, nn.LayerNorm(width), "normalized_shape")
+    else:
+        take_weights(layer, nn.BatchNorm2d(channels), "num_features")
 
 
-def _set_stride_one(conv: nn.Conv2d) -> None:
-    if conv.kernel_size == conv.stride:  # patches, which one position each replaces
-        conv.weight = nn.Parameter(conv.weight[:, :, :1, :1].contiguous())
-        conv.kernel_size = (1, 1)
-    conv.stride = (1, 1)
+def take_weights(layer: nn.Module, new: nn.Module, size: str) -> None:
+    """Gives a layer, of whatever subclass, the weights and buffers of a `new` one, and its attribute `size`."""
+    layer._parameters.update(new._parameters)
+    layer._buffers.update(new._buffers)
+    setattr(layer, size, getattr(new, size))
 
 
-def _set_channels(conv: nn.Conv2d, channels: int) -> None:
-    """New input channels, and as many outputs where the convolution is depthwise."""
+def set_in_channels(conv: nn.Conv2d, channels: int) -> None:
+    """New input channels, and as many output channels where the convolution is depthwise."""
     if conv.groups == conv.in_channels == conv.out_channels:
         conv.groups = conv.out_channels = channels
     conv.in_channels = channels
@@ -113,32 +142,69 @@ def _set_channels(conv: nn.Conv2d, channels: int) -> None:
     conv.weight = nn.Parameter(torch.randn_like(conv.weight.new_empty(shape)) * conv.weight.detach().std())
 
 
-def _with_twins(net: nn.Module, stage: dict[str, Output]) -> nn.Module:
-    """`net` with a stage's first block, where it changes the shape and the second does not, replaced by its twin."""
+def set_stride_one(layer: nn.Module) -> None:
+    """Lets a convolution or a pooling keep the size of its input."""
+    if isinstance(layer, POOLS):
+        layer.kernel_size = layer.stride = 1
+        layer.padding = 0
+    elif isinstance(layer, nn.Conv2d) and max(layer.stride) > 1:
+        if layer.kernel_size == layer.stride:  # patches: one position takes the place of each
+            layer.weight = nn.Parameter(layer.weight[:, :, :1, :1].contiguous())
+            layer.kernel_size = (1, 1)
+        layer.stride = (1, 1)
+
+
+def find_expansions(layers: list[nn.Module]) -> list[nn.Conv2d]:
+    """The 1x1 convolutions that a depthwise one follows; `layers` are in running order."""
+    convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    return [a for a, b in zip(convs, convs[1:], strict=False) if b.groups == b.in_channels == a.out_channels > a.groups]
+
+
+def without_idle_projections(network: nn.Module, stage: dict[str, Output], stage_input: Tensor) -> nn.Module:
+    """The network without each projection of a shortcut that it can run without."""
+    for name in reversed(stage):
+        if name.rpartition(".")[2] in PROJECTIONS and has_submodule(network, name):
+            shorter = copy.deepcopy(network)
+            shorter.set_submodule(name, nn.Identity())
+            network = shorter if can_run(shorter, stage_input) else network
+    return network
+
+
+def replace_first_blocks(network: nn.Module, stage: dict[str, Output]) -> None:
+    """Replaces the first block of a stage by a copy of the second, where only the first changes the shape."""
     replaced: list[str] = []
     for container in ("", *reversed(stage)):  # outermost first
-        if not has(net, container) or any(f"{container}.".startswith(f"{done}.") for done in replaced):
+        if not has_submodule(network, container) or any(f"{container}.".startswith(f"{name}.") for name in replaced):
             continue
-        blocks = [f"{container}.{name}".lstrip(".") for name, _ in net.get_submodule(container).named_children()][:2]
-        if len(blocks) == 2 and set(blocks) <= stage.keys() and _are_twins(*(stage[name] for name in blocks)):
-            net.set_submodule(blocks[0], copy.deepcopy(net.get_submodule(blocks[1])))
+        children = [name for name, _ in network.get_submodule(container).named_children()]
+        blocks = [f"{container}.{name}".lstrip(".") for name in children[:2]]
+        if len(blocks) == 2 and set(blocks) <= stage.keys() and only_first_changes_shape(*(stage[b] for b in blocks)):
+            network.set_submodule(blocks[0], copy.deepcopy(network.get_submodule(blocks[1])))
             replaced.append(blocks[0])
-    return net
 
 
-def _are_twins(first: Output, second: Output) -> bool:
-    blocks = type(first.module) is type(second.module) and any(second.module.children())
-    keeps = [tuple(block.given) == tuple(block.value.shape) for block in (first, second)]
-    return blocks and keeps == [False, True]
+def only_first_changes_shape(first: Output, second: Output) -> bool:
+    """Whether two blocks of one class differ in that the first changes the shape of its input."""
+    if type(first.module) is not type(second.module) or not any(second.module.children()):
+        return False
+    changes = [tuple(block.given) != tuple(block.value.shape) for block in (first, second)]
+    return changes == [True, False]
 
 
-def has(net: nn.Module, name: str) -> bool:
-    return runs(functools.partial(net.get_submodule, name)) is not False
-
-
-def runs(call: Callable[[], Any]) -> Any:
-    """What a call returns, or False where it raises."""
+def has_submodule(network: nn.Module, name: str) -> bool:
+    """Whether the network has a submodule of this name; "" is the network itself."""
     try:
-        return call()
+        network.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
+
+
+def can_run(network: nn.Module, network_input: Tensor) -> bool:
+    """Whether the network runs on an input without an error."""
+    try:
+        with torch.no_grad():
+            network(network_input)
     except Exception:  # other people's code
         return False
+    return True

@@ -1,4 +1,4 @@
-"""Teachers that are whole networks: frozen ones and trailing averages."""
+"""Teachers that are whole networks: frozen ones and moving averages."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from ..features.hooks import copy_without_hooks
 
 
 class Frozen(nn.Module):
-    """A network that is only consulted: always in eval mode, never a gradient."""
+    """A teacher that does not learn: always in eval mode, never a gradient."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Stays in eval mode whatever the method's mode is."""
+        """Stays in eval mode, whatever mode the method is in."""
         return self
 
     @torch.no_grad()
@@ -25,7 +25,7 @@ class Frozen(nn.Module):
 
 
 class Trailing(Frozen):
-    """An exponential moving average of a network, which it starts as; buffers are copied as they are.
+    """An exponential moving average of a network, starting as a copy of it; buffers are copied as they are.
 
     Source: Tarvainen, Valpola, 2017, section 2, https://arxiv.org/abs/1703.01780
     """
@@ -36,17 +36,17 @@ class Trailing(Frozen):
     @torch.no_grad()
     def follow(self, net: nn.Module, decay: float) -> None:
         """Moves every parameter a share `1 - decay` of the way to `net`'s."""
-        for own, other in zip(self.net.parameters(), net.parameters(), strict=True):
-            own.lerp_(other, 1 - decay)
-        for own, other in zip(self.net.buffers(), net.buffers(), strict=True):
-            own.copy_(other)
+        for average, parameter in zip(self.net.parameters(), net.parameters(), strict=True):
+            average.lerp_(parameter, 1 - decay)
+        for average, buffer in zip(self.net.buffers(), net.buffers(), strict=True):
+            average.copy_(buffer)
 
 
 def teaching_levels(levels: int, teacher_levels: int) -> list[int]:
-    """Which of the teacher's levels teaches each of the student's, both counted from the shallowest.
+    """For each level of the student, the level of the teacher that teaches it, both counted from the shallowest.
 
-    The deepest teaches the deepest and so on upwards; where the student has more, the teacher's shallowest serves all
-    that are left. With equal numbers that is one to one.
+    Levels are matched from the deepest upwards. If the student has more levels, the teacher's shallowest teaches all
+    that are left.
 
     >>> teaching_levels(3, 4), teaching_levels(4, 3)
     ([1, 2, 3], [0, 0, 1, 2])

@@ -53,9 +53,9 @@ def knows(network: str) -> bool:
     return network in names() or _wide(network) is not None
 
 
-def kind(network: str) -> str:
-    """The task that `network` is for."""
-    return "classification"
+def output(network: str) -> str:
+    """What a score of `network` belongs to."""
+    return "image"
 
 
 def build(

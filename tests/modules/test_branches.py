@@ -12,7 +12,7 @@ from helpers.networks import CLASSES, SmallResNet, small_student
 from selfdistill.features.extractor import Taps
 from selfdistill.features.probe import DryRun
 from selfdistill.models import build_student
-from selfdistill.modules.branches import behind, redrawn, remaining_stages
+from selfdistill.modules.branches import copy_behind, reinitialize, remaining_stages
 
 AUXILIARY = {  # parameters of all branches with 400 outputs, as counted on the authors' networks
     "wrn-16-2": 1_928_304,
@@ -25,7 +25,7 @@ AUXILIARY = {  # parameters of all branches with 400 outputs, as counted on the 
 def test_what_runs_behind_a_map_gives_the_students_scores(level):
     student = small_student(small_task()).eval()
     taps = taps_of(student)
-    rest = behind(DryRun(student, SHAPE), list(taps)[level].name).eval()
+    rest = copy_behind(DryRun(student, SHAPE), list(taps)[level].name).eval()
     images = torch.randn(3, *SHAPE)
     with torch.no_grad():
         logits, features = taps(images)
@@ -76,7 +76,7 @@ def test_weights_are_drawn_as_widely_as_the_networks_own():
     nn.init.normal_(net[0].weight, std=0.3)
     net[1].running_mean.fill_(2.0)
     old = net[0].weight.clone()
-    redrawn(net)
+    reinitialize(net)
     assert not torch.equal(net[0].weight, old)
     assert net[0].weight.std().item() == pytest.approx(0.3, rel=0.1)
     assert not net[1].running_mean.any() and not net[2].bias.any()
@@ -134,7 +134,7 @@ def test_scales_and_other_layers_keep_their_values():
             self.norm, self.point = nn.Parameter(torch.full((4, 2, 2), 0.5)), nn.Conv2d(1, 1, 1)
 
     before = Scaled()
-    after = redrawn(copy.deepcopy(before))
+    after = reinitialize(copy.deepcopy(before))
     for name in ("gain", "norm", "act.weight"):
         assert torch.equal(after.get_parameter(name), before.get_parameter(name))
     assert after.point.weight.isfinite().all()
