@@ -5,11 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image
 
-from helpers.recipes import ALL, CLASSES, PAPER, ROOT, header, name_of, recipe_of
-from selfdistill.config.read import read
+from helpers.recipes import ALL, BASES, CLASSES, FILES, PAPER, ROOT, name_of, recipe_of
+from selfdistill.config.files import load_with_bases
+from selfdistill.config.header import FROM_BASE, read_header, read_own_header
+from selfdistill.config.names import list_recipes
+from selfdistill.config.part import flatten
+from selfdistill.config.read import merge_files, read
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import open_splits
 from selfdistill.methods import find_method, list_methods
@@ -78,6 +81,7 @@ def method_of(variant: str) -> str:
     return max((name for name in list_methods() if f"{variant}_".startswith(f"{name}_")), key=len)
 
 
+every_file = pytest.mark.parametrize("path", FILES, ids=name_of)
 every_recipe = pytest.mark.parametrize("path", ALL, ids=name_of)
 every_paper_recipe = pytest.mark.parametrize("path", PAPER, ids=name_of)
 
@@ -88,6 +92,35 @@ def test_each_data_set_of_the_paper_has_its_baseline_and_frskd():
         wanted = {"baseline", "frskd"} if data in DENSE else {"baseline", "frskd_f", "frskd"}
         assert wanted <= variants, data
     assert {path.parent.name for path in PAPER} == CLASSES.keys()
+
+
+@every_file
+def test_a_file_says_nothing_that_its_base_says_already(path):
+    *bases, file = load_with_bases(path)
+    if not bases:
+        return
+    together = merge_files([*bases, file])
+    for name in flatten(file.values):
+        assert merge_files([*bases, file._replace(values=without(file.values, name))]) != together, name
+    own, inherited = read_own_header(path), read_header(bases[-1].path)
+    assert not [label for label in FROM_BASE if label in own and own[label] == inherited.get(label)]
+
+
+def without(values: dict, name: str) -> dict:
+    """Nested values without the one that has this dotted name."""
+    first, _, rest = name.partition(".")
+    others = {key: value for key, value in values.items() if key != first}
+    return {**others, first: without(values[first], rest)} if rest else others
+
+
+def test_every_base_is_built_on_and_every_folder_has_one():
+    built_on = {file.path.resolve() for path in ALL for file in load_with_bases(path)[:-1]}
+    assert built_on >= set(BASES)
+    assert {path.parent for path in BASES if path.stem == "base"} == {path.parent for path in ALL}
+
+
+def test_bases_are_not_listed_among_the_recipes():
+    assert list_recipes() == {name_of(path): path for path in ALL}
 
 
 @every_recipe
@@ -142,7 +175,7 @@ def test_the_weights_of_frskd_are_constant_or_for_masks_ramped_as_in_the_paper(p
 
 @every_paper_recipe
 def test_its_schedule_and_presentation_are_spelled_out(path):
-    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    given = merge_files(load_with_bases(path))
     assert {"epochs", "batch_size", "precision", "seed", "mix"} <= given.keys()
     assert {"image_size", "channels", "augment", "mean", "std"} <= given["data"].keys()
     of_sgd = {"momentum", "nesterov"} if recipe_of(path).optim.name == "sgd" else set()
@@ -154,9 +187,9 @@ def test_its_schedule_and_presentation_are_spelled_out(path):
 def test_a_method_differs_from_its_baseline_in_method_and_mixing_alone(path):
     """Of a recipe with another schedule, augmentation or start than its folder's baseline, the header names its own."""
     own, file = recipe_of(path), path.with_name(f"{parts_of(path)[1]}_baseline.yaml")
-    if told := header(path).get("Baseline"):
+    if told := read_header(path).get("Baseline"):
         words = told.split()
-        assert words[:3] == ["selfdistill", "train", path.relative_to(ROOT).as_posix()] and "method=baseline" in words
+        assert words[:3] == ["selfdistill", "train", name_of(path)] and "method=baseline" in words
         method = read(path, words[3:]).method
         assert (method.name, method.hyperparameters, method.teacher) == ("baseline", {}, None)
     else:
@@ -166,10 +199,10 @@ def test_a_method_differs_from_its_baseline_in_method_and_mixing_alone(path):
 
 @every_paper_recipe
 def test_its_header_says_what_it_expects_and_what_it_costs(path):
-    told = header(path)
+    told = read_header(path)
     assert {"Reproduces", "Settings", "Expected", "Command", "Cost"} <= told.keys()
     command = told["Command"].split()
-    assert command[:3] == ["selfdistill", "train", path.relative_to(ROOT).as_posix()]
+    assert command[:3] == ["selfdistill", "train", name_of(path)]
     read(path, command[3:])
     source = recipe_of(path).data.source
     assert "data.download=true" in command if source.startswith("torchvision:") else source in told["Data"]
@@ -177,12 +210,17 @@ def test_its_header_says_what_it_expects_and_what_it_costs(path):
 
 @every_paper_recipe
 def test_it_quotes_no_accuracy_without_a_source(path):
-    expected = header(path)["Expected"]
+    expected = read_header(path)["Expected"]
     figures = set(re.findall(r"\d+\.\d+(?= ?%)", expected))
     assert figures == PUBLISHED.get(name_of(path), set())
     assert "source: " in expected if figures else "no verified number" in expected
     rest = path.read_text(encoding="utf-8").replace("\n#   ", " ").replace(f"# Expected: {expected}", "")
     assert not re.search(ACCURACY, rest), "an accuracy outside of the line Expected"
+
+
+@pytest.mark.parametrize("path", BASES, ids=name_of)
+def test_a_base_quotes_no_accuracy(path):
+    assert not re.search(ACCURACY, path.read_text(encoding="utf-8"))
 
 
 def readme() -> str:
@@ -203,7 +241,7 @@ def test_the_commands_on_the_page_are_recipes_with_settings_that_exist():
     commands = re.findall(r"^selfdistill (?:train|compare) (\S+) (.*)$", readme(), re.MULTILINE)
     assert len(commands) == 6
     for path, words in commands:
-        read(ROOT / path, [word for word in words.split() if not word.startswith(("methods=", "seeds="))])
+        read(path, [word for word in words.split() if not word.startswith(("methods=", "seeds="))])
 
 
 def run_snippet(title: str, folder: Path) -> None:

@@ -1,13 +1,14 @@
-"""The recipes, and what the comments at their heads say."""
+"""The recipes, and the files that they build on."""
 
 import functools
-import re
 from pathlib import Path
 
 from selfdistill.config.read import read
 
 ROOT = Path(__file__).parents[2]
-ALL = sorted(ROOT.glob("recipes/**/*.yaml"))
+FILES = sorted(ROOT.glob("recipes/**/*.yaml"))
+BASES = [path for path in FILES if path.stem == "base" or path.stem.startswith("base_")]
+ALL = [path for path in FILES if path not in BASES]
 PAPER = [path for path in ALL if path.parent.name != "quick"]
 CLASSES = {
     "cifar100": 100,
@@ -27,11 +28,3 @@ recipe_of = functools.cache(read)
 
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
-
-
-def header(path: Path) -> dict[str, str]:
-    """The labelled paragraphs of the comment that a recipe begins with."""
-    comment, _, _ = path.read_text(encoding="utf-8").partition("\n\n")
-    comment = re.sub("^# ?", "", comment, flags=re.MULTILINE)
-    found = re.findall(r"^(\w+): (.*(?:\n  .*)*)", comment, re.MULTILINE)
-    return {label: " ".join(text.split()) for label, text in found}

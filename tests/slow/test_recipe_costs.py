@@ -5,7 +5,8 @@ import re
 import pytest
 import torch
 
-from helpers.recipes import CLASSES, PAPER, header, name_of, recipe_of
+from helpers.recipes import CLASSES, PAPER, name_of, recipe_of
+from selfdistill.config.header import read_header
 from selfdistill.config.read import read
 from selfdistill.methods import create_method, find_method
 from selfdistill.models import build_student
@@ -35,7 +36,7 @@ def test_the_parameters_it_tells_are_those_of_its_networks(path):
     method = create_method(recipe.method.name, student(), task, teacher=teacher, **recipe.method.hyperparameters)
     plain = count(method.student)
     extra = count(method) - plain - (0 if teacher is None else count(method.teacher))
-    told = [int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d{3})+", header(path)["Cost"])]
+    told = [int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d{3})+", read_header(path)["Cost"])]
     if (taught := teacher_of(path)) in told and taught != plain:
         told.remove(taught)
     assert plain in told
@@ -44,8 +45,8 @@ def test_the_parameters_it_tells_are_those_of_its_networks(path):
 
 def teacher_of(path):
     """Parameters of the network that the command of the header's line Teacher trains; None where there is none."""
-    if "Teacher" not in header(path):
+    if "Teacher" not in read_header(path):
         return None
-    _, _, file, *words = header(path)["Teacher"].split()
-    name = read(path.parents[2] / file, words).student.name
+    _, _, file, *words = read_header(path)["Teacher"].split()
+    name = read(file, words).student.name
     return count(build_student(name, num_classes=CLASSES[path.parent.name], image_shape=(3, 32, 32)))

@@ -55,7 +55,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the one in C is ten times as fast
     """YAML in which a name may stand once only."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -69,6 +69,17 @@ class _Loader(yaml.SafeLoader):
 def dump(recipe: Recipe) -> str:
     """Return the recipe as YAML that `read` understands, complete and without a base."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def dump_values(values: dict[str, Any]) -> str:
+    """Return nested values as YAML, one line for each setting."""
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{name}:", *(f"  {key}: {_one_line(item)}" for key, item in value.items())]
+        else:
+            lines.append(f"{name}: {_one_line(value)}")
+    return "\n".join(lines) + "\n"
 
 
 def dump_commented(recipe: Recipe) -> str:

@@ -16,8 +16,8 @@ def read_header(path: Path) -> dict[str, str]:
     """
     header: dict[str, str] = {}
     for file in load_with_bases(path):
-        inherited = {label: text for label, text in header.items() if label in FROM_BASE}
-        header = inherited | read_own_header(file.path)
+        own = read_own_header(file.path)
+        header = own | {label: text for label, text in header.items() if label in FROM_BASE and label not in own}
     return {label: text.replace("/NAME", f"/{path.stem}") for label, text in header.items()}
 
 

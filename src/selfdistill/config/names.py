@@ -31,8 +31,15 @@ def find_recipe(name: str | Path, folder: Path = Path()) -> Path:
         return shipped
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a recipe")
-    hint = nearest(_shorten(name), list_recipes()) or "; `selfdistill recipes` lists those that come with the package"
-    raise ValueError(f"there is no recipe {name}{hint}")
+    raise ValueError(f"there is no recipe {name}{_hint(_shorten(name))}")
+
+
+def _hint(name: str) -> str:
+    """The end of a sentence: how to find the recipe that was meant."""
+    known = list_recipes()
+    if "/" not in name and any(name in other for other in known):
+        return f"; `selfdistill recipes {name}` lists those that contain it"
+    return nearest(name, known) or "; `selfdistill recipes` lists those that come with the package"
 
 
 def find_shipped(name: str | Path) -> Path | None:
