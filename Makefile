@@ -31,7 +31,7 @@ MINUTES ?= 1440
 bench-gpu: $(INSTALLED)
 	$(BIN)/python benchmarks/on_gpu.py --data $(DATA) --minutes $(MINUTES)
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@

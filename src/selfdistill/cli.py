@@ -17,8 +17,9 @@ app = typer.Typer(
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[RECIPE.yaml] [NAME=VALUE]...",
-        help="A recipe file, if any, and settings over it: data=/my/images student=timm:resnet18 method=frskd",
+        metavar="[RECIPE] [NAME=VALUE]...",
+        help="A recipe, if any (a file, or a name that `selfdistill recipes` lists), and settings over it:"
+        " data=/my/images student=timm:resnet18 method=frskd",
         show_default=False,
     ),
 ]
@@ -171,6 +172,25 @@ def methods(
 
 
 @app.command()
+def recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME | FILTER]", help="A recipe to print whole, or a part of name, data or method."),
+    ] = None,
+) -> None:
+    """List the recipes that come with the package, or print one with all that it takes from its bases."""
+    from .commands.recipes import recipes_table, write_whole
+    from .config.names import find_shipped
+
+    if name is not None and (path := find_shipped(name)):
+        print(write_whole(path), end="")
+        return
+    from .commands.progress import console
+
+    console().print(recipes_table(name))
+
+
+@app.command()
 def taps(
     student: Annotated[str, typer.Argument(metavar="STUDENT", help="timm:NAME | torchvision:NAME | cifar:NAME | ...")],
     names: Annotated[list[str] | None, typer.Argument(help="Submodules to read; found by themselves.")] = None,
@@ -208,10 +228,14 @@ def _recipe(words: list[str]) -> Any:
 
 
 def _split(words: list[str]) -> tuple[str | None, list[str]]:
-    """The recipe file, if the first word is one, and the settings."""
-    if words and "=" not in words[0]:
-        return words[0], words[1:]
-    return None, words
+    """The recipe, if the first word is one, and the settings."""
+    from .config.names import hides_shipped
+
+    if not words or "=" in words[0]:
+        return None, words
+    if hides_shipped(words[0]):
+        print(f"note: {words[0]} is the file here, not the recipe that comes with the package", file=sys.stderr)
+    return words[0], words[1:]
 
 
 def _take(words: list[str], name: str, default: str) -> str:

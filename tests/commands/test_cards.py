@@ -11,7 +11,8 @@ from annotated_types import Ge, Interval
 from helpers.methods import small_method
 from helpers.networks import CLASSES
 from selfdistill import Task, list_methods
-from selfdistill.commands import cards as cards
+from selfdistill.commands import cards
+from selfdistill.config import names
 from selfdistill.method import Count, Positive, Share, Weight
 from selfdistill.methods import find_method
 
@@ -26,6 +27,7 @@ Poe. 1850. https://example.org/other
 
 from typing import ClassVar, Literal
 
+from selfdistill.config import names
 from selfdistill.method import Count, Weight
 from selfdistill.methods.label_smoothing import LabelSmoothing
 
@@ -151,11 +153,12 @@ def test_needs_tell_whose_run_the_teacher_must_be():
     assert cards.needs(find_method("baseline")) == []
 
 
-def test_recipes_are_listed_where_they_lie_here_and_left_out_elsewhere(tmp_path, monkeypatch):
-    assert "resnet18_label_smoothing.yaml" in cards.recipes("label_smoothing")["cifar100"]
-    assert "digits_frskd_sla.yaml" in cards.recipes("frskd_sla")["quick"]
-    monkeypatch.setattr(cards, "ROOT", tmp_path)
-    assert cards.recipes("frskd") == {} and "Recipes" not in cards.card("frskd")
+def test_recipes_are_listed_by_name_and_left_out_where_there_are_none(monkeypatch):
+    assert {"cifar100/resnet18_label_smoothing"} <= set(cards.recipes_of("label_smoothing"))
+    assert {"quick/digits_frskd_sla", "cifar100/resnet18_frskd_sla"} <= set(cards.recipes_of("frskd_sla"))
+    assert "`quick/digits_at`" in cards.card("at")
+    monkeypatch.setattr(names, "FOLDERS", ())
+    assert cards.recipes_of("frskd") == [] and "Recipes" not in cards.card("frskd")
 
 
 def test_step_times_are_told_where_they_were_measured(tmp_path, monkeypatch):

@@ -18,11 +18,12 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import yaml
 
+from ..config.names import list_recipes
 from ..config.read import read
 from ..method import Method
 from ..methods import find_method, list_methods
 
-ROOT = Path(__file__).parents[3]  # of the source tree; an installed package has neither recipes nor step times
+ROOT = Path(__file__).parents[3]  # of the source tree; an installed package has no step times
 PAGE = """# Methods
 
 Written by `python -m selfdistill.commands.cards` from the files of `src/selfdistill/methods`; change those,
@@ -72,7 +73,7 @@ def card(name: str) -> str:
         "Needs": "; ".join(needs(kind)) or "nothing beside images and labels",
         "Cost beside plain training": kind.cost or "not stated",
         "Step time": step_time(name),
-        "Recipes": "; ".join(f"in `recipes/{data}` {', '.join(files)}" for data, files in recipes(name).items()),
+        "Recipes": ", ".join(f"`{recipe}`" for recipe in recipes_of(name)),
     }
     told = "\n".join(f"- {fact}: {text}" for fact, text in facts.items() if text)
     paragraphs = [f"## {name}", f"**{_prose(paper.title)}.**", _prose(paper.reference), *_docstring(kind), told]
@@ -169,18 +170,14 @@ def _limits(marks: list[Any]) -> list[str]:
     return [" ".join(told)] if told and told[0].startswith("from") else told
 
 
-def recipes(name: str) -> dict[str, list[str]]:
-    """The recipes of a method that lie here, by folder."""
-    found: dict[str, list[str]] = {}
-    for path, method in _method_of_recipe(ROOT / "recipes").items():
-        if method == name:
-            found.setdefault(path.parent.name, []).append(path.name)
-    return found
+def recipes_of(method: str) -> list[str]:
+    """The names of the recipes that come with the package and train with a method."""
+    return [name for name, path in list_recipes().items() if _method_of(path) == method]
 
 
 @functools.cache
-def _method_of_recipe(folder: Path) -> dict[Path, str]:
-    return {path: read(path).method.name for path in sorted(folder.glob("*/*.yaml"))}
+def _method_of(recipe: Path) -> str:
+    return read(recipe).method.name
 
 
 def step_time(name: str) -> str:

@@ -1,0 +1,10 @@
+"""What pyproject.toml cannot say: the folder recipes/ ships inside the package, as selfdistill/recipes/."""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=[*find_packages("src"), "selfdistill.recipes"],
+    package_dir={"": "src", "selfdistill.recipes": "recipes"},
+    package_data={"selfdistill.recipes": ["README.md", "*/*.yaml"]},
+    include_package_data=False,
+)

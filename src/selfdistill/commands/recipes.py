@@ -1,0 +1,45 @@
+"""The recipes that come with the package: a table of them, and one written out whole."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from ..config.files import dump_values, load_with_bases
+from ..config.header import describe, read_header
+from ..config.names import list_recipes
+from ..config.read import merge_files, read
+from ..config.recipe import Recipe
+from ..errors import nearest
+
+UNBROKEN = {"break_long_words": False, "break_on_hyphens": False}
+
+
+def recipes_table(words: str | None = None) -> Any:
+    """Return a table of the recipes whose name, data, student or method contains `words`; of all without.
+
+    Raises `ValueError`, with the nearest, where there is none.
+    """
+    from rich.table import Column, Table
+
+    name_column, *columns = (Column(name, overflow="fold") for name in ("recipe", "data", "student", "method"))
+    name_column.no_wrap = True
+    table, known = Table(name_column, *columns, "what it trains", title="selfdistill recipes"), set[str]()
+    for name, path in list_recipes().items():
+        recipe = read(path)
+        facts = [name, recipe.data.source, recipe.student.name, recipe.method.name]
+        known.update(facts)
+        if words is None or any(words.lower() in fact.lower() for fact in facts):
+            table.add_row(*facts, describe(path))
+    if words is not None and not table.row_count:
+        raise ValueError(f"no recipe has {words!r} in its name, data, student or method{nearest(words, sorted(known))}")
+    return table
+
+
+def write_whole(path: Path) -> str:
+    """Return a recipe as one file that needs no base: what it says of itself, and every value that it sets."""
+    read(path)  # refuses what is wrong with it
+    values = merge_files(load_with_bases(path))
+    ordered = {name: values[name] for name in Recipe.model_fields if name in values}
+    comment = [f"{label}: {text}" if label else text for label, text in read_header(path).items()]
+    lines = [line for text in comment for line in textwrap.wrap(text, 98, subsequent_indent="  ", **UNBROKEN)]
+    return "\n".join([*(f"# {line}" for line in lines), "", dump_values(ordered)])
