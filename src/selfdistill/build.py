@@ -1,7 +1,6 @@
 """A recipe made into objects: the only place that knows every name."""
 
 import functools
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from . import mixing
 from .config.recipe import DataPart, MixPart, Recipe, StudentPart
 from .data import (
     EvalSet,
@@ -18,12 +16,10 @@ from .data import (
     Plan,
     TrainSet,
     check,
+    choose_defaults,
     eval_loader,
-    eval_transform,
     image_shape,
     open_splits,
-    resolve,
-    train_transform,
 )
 from .method import Method
 from .methods import create_method, find_method, list_methods
@@ -31,16 +27,12 @@ from .models import build_student
 from .runs.folder import Run
 from .runs.student import NetworkCard, StudentCard, build_network, load_student, load_weights, read_card
 from .task import Batch, Task
+from .tasks import find_task
+from .tasks.base import TaskKind
 from .training.callbacks import Watch
 from .training.device import settled_precision
 from .training.loop import HeldOut, Result, fit, length
 
-MIXERS: dict[str, dict[str, Callable[..., Any]]] = {
-    "classification": {"mixup": mixing.mixup, "cutmix": mixing.cutmix},
-    "segmentation": {"cutmix": lambda images, target, num_classes, alpha: mixing.cutmix_masks(images, target, alpha)},
-}
-SOFT = (mixing.mixup, mixing.cutmix)  # those that make class probabilities of labels
-SCORED_VALUES = 2**21  # of the images that are scored at a time
 SHORT_RUN = 20_000  # optimiser steps; the papers' schedules have 50,000 and more
 
 
@@ -78,17 +70,17 @@ def build(recipe: Recipe) -> Job:
 
     The student's initial weights depend on the recipe's seed and student alone, so methods start from the same ones.
     """
-    kind = find_method(recipe.method.name)
+    task_kind, kind = find_task(recipe.task.kind), find_method(recipe.method.name)
     kind.checked(recipe.method.hyperparameters)
     refuse_other_task(recipe, kind)
-    refuse_unmixable(recipe, kind)
+    refuse_unmixable(recipe, task_kind, kind)
     precision, told = chosen_precision(recipe)
     teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, kind)
-    splits = open_splits(recipe.data, recipe.task.kind)
+    splits = open_splits(recipe.data, task_kind)
     seen = [note for rows in splits[:3] if rows is not None for note in check(rows, recipe.data.channels)]
     held_out, split = (splits.val, "val") if splits.val is not None else (splits.test, "test")
     refuse_all_void(train=splits.train, **{split: held_out})
-    data = resolve(as_the_teacher_saw(recipe), splits, recipe.task.kind)
+    data = choose_defaults(as_the_teacher_saw(recipe), splits, task_kind)
     task = Task(recipe.task.kind, len(splits.train.classes), image_shape(data), len(splits.train))
     if recipe.method.teacher is not None:
         refuse_stranger(recipe.method.teacher, splits.train.classes, task.image_shape)
@@ -99,9 +91,8 @@ def build(recipe: Recipe) -> Job:
     torch.manual_seed(recipe.seed + 1)
     method = create_method(recipe.method.name, student, task, taps=recipe.method.taps, teacher=teacher, **settings)
     refuse_random(method, recipe.student)
-    shown = train_transform(data, task.kind)
     drawn = {"seed": recipe.seed, "views": kind.views, "positives": kind.positives, "cache": recipe.machine.cache}
-    train_set = TrainSet(splits.train, shown, **drawn)
+    train_set = TrainSet(splits.train, task_kind.train_transform(data), **drawn)
     every = {name: getattr(method, name) for name in kind.hyperparameters()}
     own = recipe.method.model_copy(update=every)
     settled = {"data": data, "method": own, "precision": precision, "out": recipe.out or free_folder(recipe)}
@@ -110,9 +101,9 @@ def build(recipe: Recipe) -> Job:
         resolved,
         method,
         train_set,
-        None if held_out is None else loader_of(held_out, resolved),
+        None if held_out is None else eval_loader_of(held_out, resolved, task_kind),
         split,
-        mixer(recipe.mix, task),
+        make_mixer(recipe.mix, task, task_kind),
         describe_student(resolved, task, splits.train),
         {name: rows.fingerprint() for name, rows in splits._asdict().items() if name != "notes" and rows is not None},
         tuple(dict.fromkeys((*splits.notes, *seen, *notes, *told, *idle_workers(recipe, train_set)))),
@@ -172,12 +163,15 @@ def refuse_all_void(**splits: LabeledDataset | None) -> None:
             raise ValueError(f"the {split} split has no labelled pixel to {verb}: the mask {first} is void throughout")
 
 
-def refuse_unmixable(recipe: Recipe, kind: type[Method]) -> None:
+def refuse_unmixable(recipe: Recipe, task: TaskKind, method: type[Method]) -> None:
     """Raises `ValueError` for a mixing that the task does not have, or the method does not take."""
-    name, task = recipe.mix.name, recipe.task.kind
-    if name != "none" and name not in MIXERS[task]:
-        raise ValueError(f"mix={name} mixes the labels of whole images; for {task} take {' or '.join(MIXERS[task])}")
-    if MIXERS[task].get(name) in SOFT and not kind.soft_targets:
+    name = recipe.mix.name
+    if name == "none":
+        return
+    if name not in task.mixers:
+        allowed = " or ".join([*task.mixers, "none"])
+        raise ValueError(f"mix={name} does not mix the labels of task={task.name}; take {allowed}")
+    if task.mixers[name].soft and not method.soft_targets:
         raise ValueError(f"mix={name} gives soft labels and method={recipe.method.name} needs hard ones")
 
 
@@ -266,21 +260,14 @@ def chosen_precision(recipe: Recipe) -> tuple[str, list[str]]:
     return precision, told
 
 
-def loader_of(rows: LabeledDataset, recipe: Recipe) -> HeldOut:
-    """Batches of `rows` as the recipe's evaluation presents them."""
+def eval_loader_of(rows: LabeledDataset, recipe: Recipe, task: TaskKind) -> HeldOut:
+    """Batches of `rows` as the recipe's evaluation shows them."""
     return functools.partial(
         eval_loader,
-        EvalSet(rows, eval_transform(recipe.data, recipe.task.kind), cache=recipe.machine.cache),
-        batch_size=scored_at_once(recipe.data, recipe.task.kind),
+        EvalSet(rows, task.eval_transform(recipe.data), cache=recipe.machine.cache),
+        batch_size=task.eval_batch_size(recipe.data),
         workers=recipe.machine.workers,
     )
-
-
-def scored_at_once(part: DataPart, kind: str) -> int:
-    """Images that evaluation shows together: 64 to 512, fewer the larger they are; one where there are masks."""
-    if kind == "segmentation":
-        return 1
-    return min(max(SCORED_VALUES // math.prod(image_shape(part)), 64), 512)
 
 
 def idle_workers(recipe: Recipe, train_set: TrainSet) -> list[str]:
@@ -290,19 +277,18 @@ def idle_workers(recipe: Recipe, train_set: TrainSet) -> list[str]:
     return [f"machine.workers={recipe.machine.workers} has no effect on images that are kept on the device"]
 
 
-def mixer(part: MixPart, task: Task) -> Callable[[Batch], Batch] | None:
+def make_mixer(settings: MixPart, task: Task, task_kind: TaskKind) -> Callable[[Batch], Batch] | None:
     """What turns a batch into a mixed one, drawing from torch's global generator."""
-    if part.name == "none":
+    if settings.name == "none":
         return None
-    mix = MIXERS[task.kind][part.name]
+    mix = task_kind.mixers[settings.name].mix
 
-    def mixed(batch: Batch) -> Batch:
-        if part.probability < 1 and torch.rand(()).item() >= part.probability:
+    def mix_some(batch: Batch) -> Batch:
+        if settings.probability < 1 and torch.rand(()).item() >= settings.probability:
             return batch
-        images, labels = mix(batch.images, batch.target, num_classes=task.num_classes, alpha=part.alpha)
-        return batch._replace(images=images, **{"soft_target" if mix in SOFT else "target": labels})
+        return mix(batch, task.num_classes, settings.alpha)
 
-    return mixed
+    return mix_some
 
 
 def free_folder(recipe: Recipe) -> str:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from helpers.recipes import ALL, BASES, CLASSES, FILES, PAPER, ROOT, name_of, recipe_of
+from helpers.tasks import CLASSIFICATION
 from selfdistill.config.files import load_with_bases
 from selfdistill.config.header import FROM_BASE, read_header, read_own_header
 from selfdistill.config.names import list_recipes
@@ -262,7 +263,7 @@ def draw(*paths: Path) -> None:
 
 def found(folder: Path) -> dict[str, dict[str, str]]:
     """The class of each image file, by split."""
-    splits = open_splits(DataPart(source=str(folder)))._asdict()
+    splits = open_splits(DataPart(source=str(folder)), CLASSIFICATION)._asdict()
     rows = {name: each for name, each in splits.items() if name != "notes" and each is not None}
     return {
         name: {Path(each.name(i)).name: each.classes[each.labels[i]] for i in range(len(each))}

@@ -10,27 +10,31 @@ import torch
 from PIL import Image
 
 from helpers.images import opened, write_classes, write_image
+from helpers.tasks import CLASSIFICATION
 from selfdistill.config.recipe import DataPart
-from selfdistill.data import Splits, eval_transform, image_shape, open_splits, resolve, train_transform
+from selfdistill.data import Splits, choose_defaults, image_shape, open_splits
 from selfdistill.data.random.keys import keys_from
 from selfdistill.data.transforms.batch import Cutout
+from selfdistill.data.transforms.image import eval_transform, train_transform
 
 PLAIN = {"mean": [0.0] * 3, "std": [1.0] * 3, "channels": 3}
 
 
 @functools.cache
 def digits() -> Splits:
-    return open_splits(DataPart())
+    return open_splits(DataPart(), CLASSIFICATION)
 
 
 def resolved(source, **settings) -> DataPart:
     part = DataPart(source=str(source), **settings)
-    return resolve(part, open_splits(part))
+    return choose_defaults(part, open_splits(part, CLASSIFICATION), CLASSIFICATION)
 
 
 def plain(size, augment="none", **settings) -> DataPart:
     """A resolved part that does nothing but what is asked."""
-    return resolve(DataPart(image_size=size, augment=augment, **{**PLAIN, **settings}), digits())
+    return choose_defaults(
+        DataPart(image_size=size, augment=augment, **{**PLAIN, **settings}), digits(), CLASSIFICATION
+    )
 
 
 def image_of(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -54,10 +58,10 @@ def test_digits_resolve_to_their_own_size_and_are_never_mirrored():
 
 def test_a_resolved_part_resolves_to_itself_and_opens_the_same_rows(folder):
     part = resolved(folder)
-    splits = open_splits(part)
-    assert resolve(part, splits) == part
+    splits = open_splits(part, CLASSIFICATION)
+    assert choose_defaults(part, splits, CLASSIFICATION) == part
     assert splits.train.fingerprint() == opened(folder).train.fingerprint()
-    assert resolve(DataPart.model_validate(part.model_dump(mode="json")), splits) == part
+    assert choose_defaults(DataPart.model_validate(part.model_dump(mode="json")), splits, CLASSIFICATION) == part
 
 
 def test_auto_follows_size_and_channels_of_the_images(tmp_path, folder):
@@ -100,13 +104,13 @@ def test_a_constant_channel_is_only_centred(tmp_path):
         ({"mean": [0.5]}, "data.mean has 1 values, but the images have 3 channels"),
         ({"std": [0.5, 0.5]}, "data.std has 2 values"),
         ({"mean": [123.0, 117.0, 104.0]}, "not of values in .*divide by 255"),
-        ({"augment": "crops"}, "no augmentation for task=classification is called 'crops'; did you mean 'crop'"),
+        ({"augment": "crops"}, "no augmentation of labeled images is called 'crops'; did you mean 'crop'"),
         ({"augment": ["crop", "none"]}, "augment=none stands alone"),
         ({"augment": "wonder"}, "there are crop, resized_crop, flip"),
         ({"augment": "no_such_module:f"}, "no module .no_such_module. is installed"),
         ({"augment": "json:dmups"}, "json has no function .dmups.; did you mean .json:dumps."),
         ({"augment": "sys:path"}, "sys has no function .path."),
-        ({"augment": "cutouts"}, "no augmentation for task=classification is called 'cutouts'; did you mean 'cutout'"),
+        ({"augment": "cutouts"}, "no augmentation of labeled images is called 'cutouts'; did you mean 'cutout'"),
         ({"augment": ["erasing", "crop"]}, "augment=erasing works on the finished image.* not before crop"),
         ({"augment": ["crop", "cutout", "no:f"]}, "augment=cutout .* so it comes last, not before no:f"),
         ({"augment": "randaugment", "channels": 4}, "randaugment works on 1 or 3 channels, not on 4"),

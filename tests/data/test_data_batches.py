@@ -8,21 +8,21 @@ import pytest
 import torch
 
 from helpers.images import damage, encoded, opened, write_classes, write_image, write_parquet
+from helpers.tasks import CLASSIFICATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
     Draw,
     EvalSet,
     Plan,
     TrainSet,
+    choose_defaults,
     eval_loader,
-    eval_transform,
     image_shape,
     open_splits,
-    resolve,
     train_loader,
-    train_transform,
 )
 from selfdistill.data.random.seeds import private_generators
+from selfdistill.data.transforms.image import eval_transform, train_transform
 
 
 def rows_of(steps) -> list[int]:
@@ -103,11 +103,13 @@ class Grey:
 
 @pytest.fixture(scope="module")
 def digits():
-    return open_splits(DataPart(limit=60)).train
+    return open_splits(DataPart(limit=60), CLASSIFICATION).train
 
 
 def presented(augment: str | list[str] = "auto") -> DataPart:
-    return resolve(DataPart(augment=augment, mean=[0.3], std=[0.4]), open_splits(DataPart()))
+    return choose_defaults(
+        DataPart(augment=augment, mean=[0.3], std=[0.4]), open_splits(DataPart(), CLASSIFICATION), CLASSIFICATION
+    )
 
 
 def test_augmentation_depends_on_seed_epoch_row_and_view_alone(digits):
@@ -225,7 +227,9 @@ def test_a_training_set_can_be_sent_to_a_fresh_process(tmp_path):
     blob = encoded(write_image(tmp_path / "x.png"))
     file = write_parquet(tmp_path / "x.parquet", [blob] * 8, [0, 1] * 4)
     splits = opened(file)
-    part = resolve(DataPart(source=str(file), augment=["crop", "flip", "trivialaugment"]), splits)
+    part = choose_defaults(
+        DataPart(source=str(file), augment=["crop", "flip", "trivialaugment"]), splits, CLASSIFICATION
+    )
     dataset = TrainSet(splits.train, train_transform(part), seed=0, positives=1)
     sent = pickle.loads(pickle.dumps(dataset))
     for one, two in zip(dataset[Draw(2, 3)], sent[Draw(2, 3)], strict=True):
@@ -249,7 +253,7 @@ def test_evaluation_sees_every_row_once_over_all_processes(digits):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_breaks_later_is_one_sentence_from_any_process(tmp_path, workers):
     splits = opened(write_classes(tmp_path, {"a": 5, "b": 5}, suffix=".jpg", size=(40, 40)))
-    part = resolve(DataPart(source=str(tmp_path)), splits)
+    part = choose_defaults(DataPart(source=str(tmp_path)), splits, CLASSIFICATION)
     dataset = TrainSet(splits.train, train_transform(part), seed=0)
     damage(tmp_path / splits.train.key(3), "truncated")
     with pytest.raises(ValueError) as error:

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.images import damage, opened, write_classes, write_image
 from helpers.masks import Drawn
+from helpers.tasks import CLASSIFICATION
 from selfdistill.build import build
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import DataPart
@@ -20,12 +21,10 @@ from selfdistill.data import (
     EvalSet,
     Plan,
     TrainSet,
+    choose_defaults,
     eval_loader,
-    eval_transform,
     open_splits,
-    resolve,
     train_loader,
-    train_transform,
 )
 from selfdistill.data import loader as loaders
 from selfdistill.data.cache import storage as kept_module
@@ -33,6 +32,7 @@ from selfdistill.data.cache import store as cache_module
 from selfdistill.data.cache.storage import DAY, OnDisk, cache_folder
 from selfdistill.data.cache.store import Store
 from selfdistill.data.datasets.base import LabeledDataset
+from selfdistill.data.transforms.image import eval_transform, train_transform
 from selfdistill.task import Batch
 
 CPU = torch.device("cpu")
@@ -60,7 +60,11 @@ def pictures(tmp_path_factory) -> LabeledDataset:
 
 
 def part_of(rows: LabeledDataset, **settings) -> DataPart:
-    return resolve(DataPart(mean=[0.4] * 3, std=[0.3] * 3, channels=3, **settings), open_splits(DataPart()))
+    return choose_defaults(
+        DataPart(mean=[0.4] * 3, std=[0.3] * 3, channels=3, **settings),
+        open_splits(DataPart(), CLASSIFICATION),
+        CLASSIFICATION,
+    )
 
 
 def trained(rows: LabeledDataset, settings: dict, cache: str, *, workers: int = 0, start: int = 0) -> list[Batch]:

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from helpers.images import damage, encoded, opened, write_classes, write_image, write_parquet
+from helpers.tasks import CLASSIFICATION
 from selfdistill.config.recipe import DataPart
-from selfdistill.data import check, read_image, resolve
+from selfdistill.data import check, choose_defaults, read_image
 from selfdistill.data.datasets import base as rows_module
 from selfdistill.data.datasets.base import evenly_spaced, map_blocks
 from selfdistill.data.datasets.image_io import read_format, to_channels
@@ -182,6 +183,6 @@ def test_statistics_are_those_of_all_pixels(tmp_path):
     part = DataPart(source=str(tmp_path))
     splits = opened(tmp_path)
     pixels = np.stack([np.asarray(splits.train.image(i), dtype=np.float64) / 255 for i in range(6)])
-    resolved = resolve(part, splits)
+    resolved = choose_defaults(part, splits, CLASSIFICATION)
     assert resolved.mean == pytest.approx(pixels.mean(axis=(0, 1, 2)), abs=1e-6)
     assert resolved.std == pytest.approx(pixels.std(axis=(0, 1, 2)), abs=1e-6)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from helpers.masks import VOID, Drawn, blocks, noise
+from helpers.tasks import CLASSIFICATION, SEGMENTATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
     Draw,
@@ -18,11 +19,9 @@ from selfdistill.data import (
     Plan,
     Splits,
     TrainSet,
+    choose_defaults,
     eval_loader,
-    eval_transform,
-    resolve,
     train_loader,
-    train_transform,
 )
 from selfdistill.data.transforms.image_mask import STEPS, Blur, Color, Pair, Scale, ShortSide, default_size
 
@@ -37,7 +36,7 @@ def presented(size, augment="none", channels=3, **settings) -> DataPart:
 
 
 def training(size, augment="none", **settings):
-    return train_transform(presented(size, augment, **settings), "segmentation")
+    return SEGMENTATION.train_transform(presented(size, augment, **settings))
 
 
 def numbered(height: int, width: int) -> tuple[Image.Image, torch.Tensor]:
@@ -52,7 +51,7 @@ def values(image: Image.Image) -> torch.Tensor:
 
 
 def resolved(rows: LabeledDataset, **settings) -> DataPart:
-    return resolve(DataPart(**settings), Splits(rows, None, None, ()), "segmentation")
+    return choose_defaults(DataPart(**settings), Splits(rows, None, None, ()), SEGMENTATION)
 
 
 # geometry
@@ -210,11 +209,11 @@ def test_blur_spreads_half_of_the_images_by_a_pixel_at_most():
 def test_evaluation_shows_the_whole_image_and_the_stored_mask():
     image, mask = noise(30, 41), blocks(30, 41)
     part = presented((8, 8), mean=[0.5, 0.4, 0.3], std=[0.1, 0.2, 0.3])
-    shown, labels = eval_transform(part, "segmentation")(image, mask)
+    shown, labels = SEGMENTATION.eval_transform(part)(image, mask)
     assert torch.equal(labels, mask)
     expected = (values(image) - torch.tensor(part.mean)[:, None, None]) / torch.tensor(part.std)[:, None, None]
     torch.testing.assert_close(shown, expected)
-    smaller = eval_transform(presented((8, 8), short_side=15), "segmentation")
+    smaller = SEGMENTATION.eval_transform(presented((8, 8), short_side=15))
     shown, labels = smaller(image, mask)
     assert shown.shape == (3, 15, 20) and torch.equal(labels, mask)
     assert torch.equal(smaller.image(image), shown)
@@ -230,7 +229,7 @@ def test_images_of_every_mode_are_shown(mode, channels):
     shown, labels = training((9, 14), names, channels=channels)(image, blocks(12, 10))
     assert shown.shape == (channels, 9, 14) and labels.shape == (9, 14) and 0 <= shown.min() <= shown.max() <= 1
     part = presented((9, 14), channels=channels)
-    assert eval_transform(part, "segmentation").image(image).shape == (channels, 12, 10)
+    assert SEGMENTATION.eval_transform(part).image(image).shape == (channels, 12, 10)
 
 
 # settings
@@ -261,7 +260,7 @@ def test_everything_that_is_left_open_is_decided_from_the_images():
     pixels = torch.stack([values(image) for image in rows.images]).double()
     assert part.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist(), abs=1e-5)
     assert part.std == pytest.approx(pixels.std(dim=(0, 2, 3), correction=0).tolist(), abs=1e-5)
-    assert resolve(part, Splits(rows, None, None, ()), "segmentation") == part
+    assert choose_defaults(part, Splits(rows, None, None, ()), SEGMENTATION) == part
     assert resolved(Drawn((20, 30), mirrorable=False)).augment == ["scale", "crop"]
     assert resolved(rows, augment="none").augment == [] and resolved(rows, image_size=7).image_size == (7, 7)
     assert resolved(Drawn((20, 30), (30, 20))).image_size == (32, 32)
@@ -287,13 +286,13 @@ def test_mean_and_std_are_those_of_whole_images_as_evaluation_shows_them():
         ({"classes": ["a", "b"]}, r"data.classes=\['a', 'b'\] has no effect on task=classification"),
         ({"void": [3]}, r"data.void=\[3\] has no effect"),
         ({"palette": "p.csv"}, "data.palette=p.csv has no effect"),
-        ({"augment": "colour"}, "no augmentation for task=classification is called 'colour'; there are crop, resized_"),
-        ({"augment": ["scale", "crop"]}, "no augmentation for task=classification is called 'scale'"),
+        ({"augment": "colour"}, "no augmentation of labeled images is called 'colour'; there are crop, resized_"),
+        ({"augment": ["scale", "crop"]}, "no augmentation of labeled images is called 'scale'"),
     ],
 )
 def test_settings_of_masks_are_refused_without_masks(settings, message):
     with pytest.raises(ValueError, match=message):
-        resolve(DataPart(**settings), Splits(Drawn((8, 8)), None, None, ()))
+        choose_defaults(DataPart(**settings), Splits(Drawn((8, 8)), None, None, ()), CLASSIFICATION)
 
 
 @pytest.mark.parametrize(
@@ -301,9 +300,9 @@ def test_settings_of_masks_are_refused_without_masks(settings, message):
     [
         (
             {"augment": "randaugment"},
-            "for task=segmentation is called 'randaugment'; there are scale, short_side, crop",
+            "of images with masks is called 'randaugment'; there are scale, short_side, crop",
         ),
-        ({"augment": ["crop", "cutout"]}, "for task=segmentation is called 'cutout'"),
+        ({"augment": ["crop", "cutout"]}, "of images with masks is called 'cutout'"),
         ({"augment": "color"}, "did you mean 'colour'"),
         ({"augment": ["flip", "scale", "short_side"]}, "augment=scale has no effect before short_side"),
         ({"augment": ["crop", "auto"]}, "augment=auto stands alone, not in a list"),
@@ -422,7 +421,7 @@ def test_a_training_set_with_masks_can_be_sent_to_a_fresh_process():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_images_of_different_sizes_are_evaluated_one_by_one(workers):
-    rows, transform = Drawn(*SIZES), eval_transform(presented((8, 8), short_side=12), "segmentation")
+    rows, transform = Drawn(*SIZES), SEGMENTATION.eval_transform(presented((8, 8), short_side=12))
     batches = list(eval_loader(EvalSet(rows, transform), batch_size=1, workers=workers))
     for number, (batch, size) in enumerate(zip(batches, SIZES, strict=True)):
         assert torch.equal(batch.target, blocks(*size)[None]) and batch.index.tolist() == [number]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.tasks import CLASSIFICATION, SEGMENTATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import check, open_rows, open_splits
 from selfdistill.data.datasets.base import LabeledDataset, Subset
@@ -49,7 +50,7 @@ def folder(tmp_path) -> Path:
 
 
 def opened(source: Path | str, **settings) -> Splits:
-    return open_splits(DataPart(source=str(source), **settings), "segmentation")
+    return open_splits(DataPart(source=str(source), **settings), SEGMENTATION)
 
 
 def masks_of(rows: LabeledDataset | None) -> list[str]:
@@ -392,11 +393,11 @@ def test_another_source_without_names_stores_what_the_first_one_does(folder, tmp
     splits = opened(folder, val=str(tmp_path / "more"))
     assert the_mask(splits.val) == [[-100, 0, 1]] * 2
     part = DataPart(source=str(folder), **splits.train.settings())
-    rows = open_rows(part, str(tmp_path / "more"), splits.train.classes, "segmentation")
+    rows = open_rows(part, str(tmp_path / "more"), splits.train.classes, SEGMENTATION)
     assert the_mask(rows) == [[-100, 0, 1]] * 2
-    rows = open_rows(DataPart(), str(tmp_path / "more"), ("a", "b", "c"), "segmentation")
+    rows = open_rows(DataPart(), str(tmp_path / "more"), ("a", "b", "c"), SEGMENTATION)
     assert rows.classes == ("a", "b", "c") and the_mask(rows) == [[0, 1, 2]] * 2
-    rows = open_rows(DataPart(), str(tmp_path / "more"), ("2", "1", "0"), "segmentation")
+    rows = open_rows(DataPart(), str(tmp_path / "more"), ("2", "1", "0"), SEGMENTATION)
     assert the_mask(rows) == [[2, 1, 0]] * 2
 
 
@@ -499,19 +500,23 @@ def test_two_folders_for_one_split_are_refused_but_classes_may_be_called_so(tmp_
     for name in ("dev", "val", "cat"):
         for number in range(2):
             write_image(tmp_path / "classes" / name / f"{number}.png")
-    assert open_splits(DataPart(source=str(tmp_path / "classes"))).train.classes == ("cat", "dev", "val")
+    assert open_splits(DataPart(source=str(tmp_path / "classes")), CLASSIFICATION).train.classes == (
+        "cat",
+        "dev",
+        "val",
+    )
 
 
 def test_the_task_must_fit_the_folder(folder, tmp_path):
     with pytest.raises(ValueError, match="holds images with masks, not class folders; task=segmentation"):
-        open_splits(DataPart(source=str(folder)))
+        open_splits(DataPart(source=str(folder)), CLASSIFICATION)
     for source in ("digits", "torchvision:MNIST"):
         with pytest.raises(ValueError, match=f"{source} has a label for every image.*set data=scenes"):
             opened(source)
     for number in range(4):
         write_image(tmp_path / "classes" / "images" / f"{number}.png")
         write_image(tmp_path / "classes" / "labels" / f"{number}x.png")  # two classes with unhappy names
-    assert open_splits(DataPart(source=str(tmp_path / "classes"))).train.classes == ("images", "labels")
+    assert open_splits(DataPart(source=str(tmp_path / "classes")), CLASSIFICATION).train.classes == ("images", "labels")
 
 
 # published layouts

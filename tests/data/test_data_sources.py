@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from helpers.images import encoded, opened, write_classes, write_image, write_parquet
+from helpers.tasks import CLASSIFICATION
 from selfdistill.config.recipe import DataPart
-from selfdistill.data import LabeledDataset, check, open_rows, open_splits, resolve
+from selfdistill.data import LabeledDataset, check, choose_defaults, open_rows, open_splits
 
 
 def names(rows: LabeledDataset | None) -> list[str]:
@@ -36,7 +37,7 @@ def write_outside(path: Path, images: list, labels: list, features) -> Path:
 
 
 def test_digits_need_nothing_and_are_shared_out_evenly_by_class():
-    train, val, test, notes = open_splits(DataPart())
+    train, val, test, notes = open_splits(DataPart(), CLASSIFICATION)
     assert (len(train), len(val), test) == (1438, 359, None)
     assert train.classes == tuple("0123456789") and not train.mirrorable
     held = val.counts() / (val.counts() + train.counts())
@@ -45,7 +46,7 @@ def test_digits_need_nothing_and_are_shared_out_evenly_by_class():
 
 
 def test_digits_fill_the_whole_range_of_grey():
-    train = open_splits(DataPart()).train
+    train = open_splits(DataPart(), CLASSIFICATION).train
     pixels = np.stack([np.asarray(train.image(i)) for i in range(200)])
     assert pixels.dtype == np.uint8 and pixels.shape[1:] == (8, 8)
     assert pixels.min() == 0 and pixels.max() == 255 and len(np.unique(pixels)) == 17
@@ -392,11 +393,11 @@ def test_a_torchvision_set_opens_from_its_files(tmp_path, name, mirrorable):
         write_idx(tmp_path / name / "raw" / f"{prefix}-images-idx3-ubyte", pixels)
         write_idx(tmp_path / name / "raw" / f"{prefix}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
     part = DataPart(source=f"torchvision:{name}", root=str(tmp_path))
-    splits = open_splits(part)
+    splits = open_splits(part, CLASSIFICATION)
     assert (len(splits.train), splits.val, len(splits.test)) == (40, None, 10)
     assert np.array_equal(np.asarray(splits.test.image(9)), pixels[9]) and len(splits.train.classes) == 10
     assert splits.train.mirrorable == mirrorable
-    assert resolve(part, splits).augment == (["crop", "flip"] if mirrorable else ["crop"])
+    assert choose_defaults(part, splits, CLASSIFICATION).augment == (["crop", "flip"] if mirrorable else ["crop"])
 
 
 NO_FILES = ("CIFAR10", "CIFAR100", "MNIST", "SVHN", "STL10", "Flowers102", "Food101", "DTD", "EuroSAT", "Imagenette")
@@ -485,7 +486,7 @@ def test_settings_without_effect_are_refused(tmp_path):
 
 def test_another_source_is_scored_by_the_classes_of_a_trained_network(tmp_path):
     write_classes(tmp_path / "test", {"dog": 1, "cat": 2})
-    rows = open_rows(DataPart(), str(tmp_path), ["cat", "cow", "dog"])
+    rows = open_rows(DataPart(), str(tmp_path), ["cat", "cow", "dog"], CLASSIFICATION)
     assert rows.classes == ("cat", "cow", "dog") and rows.labels.tolist() == [0, 0, 2]
 
 
@@ -509,4 +510,4 @@ def test_a_subset_names_the_files_of_the_whole(tmp_path):
 
 def test_a_download_of_what_lies_here_is_refused():
     with pytest.raises(ValueError, match="download=true has no effect on digits"):
-        open_splits(DataPart(source="digits", download=True))
+        open_splits(DataPart(source="digits", download=True), CLASSIFICATION)

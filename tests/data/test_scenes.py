@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from helpers.tasks import CLASSIFICATION, SEGMENTATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import MaskDataset, Splits, check, open_splits
 from selfdistill.data.datasets.scenes import CLASSES, CONTRAST, SHARES, Scenes, digits_of
@@ -15,7 +16,7 @@ BRIGHTNESS = (0.3, 0.6, 0.1)  # of red, green, blue
 
 @pytest.fixture(scope="module")
 def splits() -> Splits:
-    return open_splits(DataPart(source="scenes"), "segmentation")
+    return open_splits(DataPart(source="scenes"), SEGMENTATION)
 
 
 def masks(rows: MaskDataset, most: int = 80) -> np.ndarray:
@@ -85,6 +86,6 @@ def test_ink_can_be_told_from_the_ground(splits):
 
 def test_scenes_are_for_segmentation():
     with pytest.raises(ValueError, match="scenes has a label for every pixel.*set task=segmentation"):
-        open_splits(DataPart(source="scenes"))
+        open_splits(DataPart(source="scenes"), CLASSIFICATION)
     with pytest.raises(ValueError, match="did you mean scenes"):
-        open_splits(DataPart(source="scene"), "segmentation")
+        open_splits(DataPart(source="scene"), SEGMENTATION)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.tasks import CLASSIFICATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import Splits, open_splits
 
@@ -28,7 +29,7 @@ def write_classes(folder: Path, counts: dict[str, int], suffix: str = ".png", **
 
 
 def opened(source: Path | str, **settings) -> Splits:
-    return open_splits(DataPart(source=str(source), **settings))
+    return open_splits(DataPart(source=str(source), **settings), CLASSIFICATION)
 
 
 def encoded(path: Path) -> dict:

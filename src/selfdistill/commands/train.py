@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from ..build import Job, build, scored_at_once
+from ..build import Job, build
 from ..config.files import dump_commented
 from ..config.part import flatten, list_settings
 from ..config.read import change, read
 from ..config.recipe import DataPart, MethodPart, Recipe
-from ..data import Draw, EvalSet, LabeledDataset, eval_loader, eval_transform, open_rows, open_splits, window
+from ..data import Draw, EvalSet, LabeledDataset, eval_loader, open_rows, open_splits, window
 from ..errors import nearest, reason
 from ..features.extractor import Taps
 from ..features.modes import set_mode
@@ -27,6 +27,7 @@ from ..runs.folder import Run
 from ..runs.records import EndRecord
 from ..runs.student import load_student, read_card
 from ..tasks import evaluate, find_task
+from ..tasks.base import TaskKind
 from ..training.callbacks import Watch
 from ..training.device import device_kind
 from ..training.loop import Result, preflight
@@ -196,13 +197,13 @@ def score_run(path: Path, source: str | None) -> tuple[Scores, dict[str, Any], s
     and what was scored, in words.
     """
     card = read_card(path)
-    part, kind, classes = card.data, card.task, card.classes
-    rows = held_out_rows(part, kind) if source is None else open_rows(fresh(part), source, classes, kind)
+    part, task, classes = card.data, find_task(card.task), card.classes
+    rows = held_out_rows(part, task) if source is None else open_rows(fresh(part), source, classes, task)
     scores = evaluate(
         load_student(path).to(device()),
-        eval_loader(EvalSet(rows, eval_transform(part, kind)), batch_size=scored_at_once(part, kind)),
+        eval_loader(EvalSet(rows, task.eval_transform(part)), batch_size=task.eval_batch_size(part)),
         num_classes=len(classes),
-        kind=kind,
+        kind=task.name,
         window=window(part),
         device=device(),
     )
@@ -218,9 +219,9 @@ def plain(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
     return replace_nan(values)
 
 
-def held_out_rows(part: DataPart, kind: str) -> LabeledDataset:
+def held_out_rows(part: DataPart, task: TaskKind) -> LabeledDataset:
     """The rows that training was scored on."""
-    splits = open_splits(part, kind)
+    splits = open_splits(part, task)
     rows = splits.val if splits.val is not None else splits.test
     if rows is None:
         raise ValueError(f"{part.source} held nothing out to score on; name labelled images with --data")
@@ -266,7 +267,7 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     """A recipe with every setting, commented, after a look at the data it names; an existing file is kept."""
     if path.exists():
         raise ValueError(f"{path} exists already; choose another --file")
-    splits = open_splits(recipe.data, recipe.task.kind)
+    splits = open_splits(recipe.data, find_task(recipe.task.kind))
     held = {name: len(rows) for name, rows in splits._asdict().items() if name != "notes" and rows is not None}
     found = ", ".join(f"{count:,} {name}" for name, count in held.items())
     classes = splits.train.classes

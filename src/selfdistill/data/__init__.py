@@ -4,12 +4,12 @@ from .dataset import EvalSet, TrainSet
 from .datasets.base import LabeledDataset
 from .datasets.image_io import read_image
 from .datasets.masks import MaskDataset
-from .defaults import resolve
+from .defaults import choose_defaults
 from .loader import eval_loader, train_loader
 from .sampler import Draw, Plan
 from .split import Splits, check, open_rows, open_splits
+from .task_data import TaskData
 from .transforms.base import image_shape, window
-from .transforms.names import eval_transform, train_transform
 
 __all__ = [
     "Draw",
@@ -18,16 +18,15 @@ __all__ = [
     "Plan",
     "LabeledDataset",
     "Splits",
+    "TaskData",
     "TrainSet",
     "check",
+    "choose_defaults",
     "eval_loader",
-    "eval_transform",
     "image_shape",
     "open_rows",
     "open_splits",
     "read_image",
-    "resolve",
     "train_loader",
-    "train_transform",
     "window",
 ]

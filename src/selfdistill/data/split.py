@@ -1,4 +1,4 @@
-"""A recipe's data settings -> the rows to train on, to validate on and to test on."""
+"""A recipe's data settings -> the images to train on, to validate on and to test on."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from .datasets.labels import align, shorten
 from .datasets.registry import open_source
 from .datasets.splits import DatasetSplits, split_of
 from .random.seeds import generator
+from .task_data import TaskData
 
 VAL_FRACTION = 0.2  # held out where the source has no other split
 HOLD_OUT = 5  # what a seed is for
@@ -27,53 +28,59 @@ class Splits(NamedTuple):
     notes: tuple[str, ...]
 
 
-def open_splits(part: DataPart, kind: str = "classification") -> Splits:
-    """The rows that `part` describes, those of images with masks for `kind` "segmentation".
+def open_splits(settings: DataPart, task: TaskData) -> Splits:
+    """The images that the settings describe, labeled as the task learns them.
 
     No image is opened yet (`check` does that), only masks whose values nobody names. Validation images are, in this
     order: what `val` names, the source's own, `val_fraction` of each training class (of all images with masks), 20 % of
     them where the source has no test split either. `limit` keeps as many rows of every class as it can, the first ones.
     Raises `ValueError` in one sentence, naming the file, for anything that cannot be trained on.
     """
-    if part.download and not any((each or "").startswith(("hf:", "torchvision:")) for each in (part.source, part.val)):
-        raise ValueError(f"data.download=true has no effect on {part.source}, which lies on this machine")
-    found = open_source(part, part.source, kind)
-    train = _trainable(part, found)
-    classes = train.classes
-    empty = [split for split, rows in found.splits.items() if not len(rows)]
-    others = {split: align(rows, classes) for split, rows in found.splits.items() if split not in ("train", *empty)}
-    train, val, notes = _validation(part, kind, train, others)
-    notes += [f"the {split} split of {part.source} has no images and is left out" for split in empty]
+    _refuse_idle_download(settings)
+    opened = open_source(settings, settings.source, task)
+    train = _check_trainable(settings, opened)
+    empty = [split for split, rows in opened.splits.items() if not len(rows)]
+    others = {
+        split: align(rows, train.classes) for split, rows in opened.splits.items() if split not in ("train", *empty)
+    }
+    train, val, notes = _split_validation(settings, task, train, others)
+    notes += [f"the {split} split of {settings.source} has no images and is left out" for split in empty]
+    if settings.limit is not None:
+        train = limit_rows(train, settings.limit)
     test = others.get("test")
-    if part.limit is not None:
-        train = limited(train, part.limit)
     test = None if test is val else test
-    return Splits(train, val, test, (*found.notes, *notes, *_missing_classes(part.source, val=val, test=test)))
+    return Splits(train, val, test, (*opened.notes, *notes, *_say_missing_classes(settings.source, val=val, test=test)))
 
 
-def open_rows(part: DataPart, source: str, classes: Sequence[str], kind: str = "classification") -> LabeledDataset:
+def open_rows(settings: DataPart, source: str, classes: Sequence[str], task: TaskData) -> LabeledDataset:
     """All labelled images of `source`, numbered by `classes`: its validation split, else its test split, else all.
 
     For validation on another source, and for scoring a trained network on one.
     """
-    found = open_source(part, source, kind, classes)
-    rows = next(found.splits[split] for split in ("val", "test", "train") if split in found.splits)
+    splits = open_source(settings, source, task, classes).splits
+    rows = next(splits[split] for split in ("val", "test", "train") if split in splits)
     if not len(rows):
         raise ValueError(f"{source} has no rows")
     return align(rows, tuple(classes))
 
 
-def _trainable(part: DataPart, found: DatasetSplits) -> LabeledDataset:
-    if "train" not in found.splits:
-        there = ", ".join(found.splits) or "none"
-        raise ValueError(f"{part.source} has no labelled split called train to learn from; it has: {there}")
-    rows = found.splits["train"]
+def _refuse_idle_download(settings: DataPart) -> None:
+    remote = ("hf:", "torchvision:")
+    if settings.download and not any((name or "").startswith(remote) for name in (settings.source, settings.val)):
+        raise ValueError(f"data.download=true has no effect on {settings.source}, which lies on this machine")
+
+
+def _check_trainable(settings: DataPart, opened: DatasetSplits) -> LabeledDataset:
+    if "train" not in opened.splits:
+        there = ", ".join(opened.splits) or "none"
+        raise ValueError(f"{settings.source} has no labelled split called train to learn from; it has: {there}")
+    rows = opened.splits["train"]
     if len(rows) < 2:
         count = "one training image" if len(rows) else "no training image"
-        raise ValueError(f"{part.source} has {count}; a network needs more to learn from")
+        raise ValueError(f"{settings.source} has {count}; a network needs more to learn from")
     if len(rows.classes) < 2:
-        raise ValueError(f"{part.source} has only one class, {rows.classes[0]!r}; a classifier needs at least two")
-    _refuse_empty_classes(rows, part.source)
+        raise ValueError(f"{settings.source} has only one class, {rows.classes[0]!r}; a classifier needs at least two")
+    _refuse_empty_classes(rows, settings.source)
     return rows
 
 
@@ -84,38 +91,38 @@ def _refuse_empty_classes(rows: LabeledDataset, source: str) -> None:
         raise ValueError(f"{source} has no training image of the class {shorten(empty)}{hint}")
 
 
-def _validation(
-    part: DataPart, kind: str, train: LabeledDataset, others: dict[str, LabeledDataset]
+def _split_validation(
+    settings: DataPart, task: TaskData, train: LabeledDataset, others: dict[str, LabeledDataset]
 ) -> tuple[LabeledDataset, LabeledDataset | None, list[str]]:
     """Training rows, validation rows, and what to say about them."""
-    if part.val_fraction is not None and (part.val is not None or "val" in others):
-        holder = f"val={part.val}" if part.val is not None else f"the validation split of {part.source}"
-        raise ValueError(f"data.val_fraction={part.val_fraction} has no effect beside {holder}; drop one of them")
-    if part.val is not None:
-        return train, _named_validation(part, kind, train, others), []
+    if settings.val_fraction is not None and (settings.val is not None or "val" in others):
+        holder = f"val={settings.val}" if settings.val is not None else f"the validation split of {settings.source}"
+        raise ValueError(f"data.val_fraction={settings.val_fraction} has no effect beside {holder}; drop one of them")
+    if settings.val is not None:
+        return train, _open_named_validation(settings, task, train, others), []
     if "val" in others:
         return train, others["val"], []
-    if part.val_fraction is None and "test" in others:
-        note = f"{part.source} has a test split but no validation split; data.val_fraction holds one out of train"
+    if settings.val_fraction is None and "test" in others:
+        note = f"{settings.source} has a test split but no validation split; data.val_fraction holds one out of train"
         return train, None, [note]
-    fraction = part.val_fraction or VAL_FRACTION
-    kept, held = hold_out(train, fraction, part.split_seed)
-    what = f"{100 * fraction:g} % of {train.shares} {part.source}"
-    note = f"{what} is held out for validation: {len(held)} of {len(train)} images (split_seed {part.split_seed})"
+    fraction = settings.val_fraction or VAL_FRACTION
+    kept, held = hold_out(train, fraction, settings.split_seed)
+    what = f"{100 * fraction:g} % of {train.shares} {settings.source}"
+    note = f"{what} is held out for validation: {len(held)} of {len(train)} images (split_seed {settings.split_seed})"
     return kept, held, [note]
 
 
-def _named_validation(
-    part: DataPart, kind: str, train: LabeledDataset, others: dict[str, LabeledDataset]
+def _open_named_validation(
+    settings: DataPart, task: TaskData, train: LabeledDataset, others: dict[str, LabeledDataset]
 ) -> LabeledDataset:
-    assert part.val is not None
-    split = split_of(part.val)
+    assert settings.val is not None
+    split = split_of(settings.val)
     if split in others:
         return others[split]
-    if split is not None and not os.path.exists(part.val):
+    if split is not None and not os.path.exists(settings.val):
         there = f"it has {', '.join(others)} beside train" if others else "it has no split but train"
-        raise ValueError(f"data.val={part.val} is no validation split of {part.source}; {there}")
-    return open_rows(part.model_copy(update=train.settings()), part.val, train.classes, kind)
+        raise ValueError(f"data.val={settings.val} is no validation split of {settings.source}; {there}")
+    return open_rows(settings.model_copy(update=train.settings()), settings.val, train.classes, task)
 
 
 def hold_out(rows: LabeledDataset, fraction: float, seed: int) -> tuple[Subset, Subset]:
@@ -133,7 +140,7 @@ def hold_out(rows: LabeledDataset, fraction: float, seed: int) -> tuple[Subset, 
     return rows.subset((~mask).nonzero().flatten()), rows.subset(mask.nonzero().flatten())
 
 
-def limited(rows: LabeledDataset, limit: int) -> LabeledDataset:
+def limit_rows(rows: LabeledDataset, limit: int) -> LabeledDataset:
     """`limit` rows, as many of every group as there can be, the first ones of each."""
     if limit >= len(rows):
         return rows
@@ -148,7 +155,7 @@ def limited(rows: LabeledDataset, limit: int) -> LabeledDataset:
     return rows.subset(first)
 
 
-def _missing_classes(source: str, **splits: LabeledDataset | None) -> Iterator[str]:
+def _say_missing_classes(source: str, **splits: LabeledDataset | None) -> Iterator[str]:
     for name, rows in splits.items():
         if rows is not None and (missing := [rows.classes[k] for k in rows.absent()]):
             yield f"the {name} split of {source} has no image of the class {shorten(missing)}"

@@ -18,13 +18,13 @@ from .. import __version__
 from ..errors import reason
 from ..runs.files import replace_file
 from ..runs.student import StudentCard, build_network, load_student, load_weights, read_card, save_weights
-from .masks import key
+from ..tasks import find_task
+from ..tasks.base import FIXED_SIZE, FreeAxes, ImageShape
 
 FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}  # and what their files end in
 TOLERANCE = 1e-4  # of the logits, relative to 1 + the largest
 ONNX_LIMIT = 2**31 - 2**24  # bytes of weights: an ONNX file holds 2 GiB, and the graph needs some of them
 Network = Callable[[Tensor], Tensor]
-Form = tuple[int, int, int]  # of images: how many, height, width
 
 
 class Exported(NamedTuple):
@@ -32,23 +32,6 @@ class Exported(NamedTuple):
 
     path: Path
     max_difference: float
-
-
-class Freedom(NamedTuple):
-    """What an exported network leaves open of its images (b, c, h, w)."""
-
-    axes: dict[int, str]  # names of the free ones
-    tried: Callable[[int, int], Sequence[Form]]  # forms of images that it is tried on, from those that it learned from
-
-
-FIXED = Freedom({0: "batch"}, lambda height, width: [(1, height, width), (3, height, width)])
-FREEDOM = {  # by the kind of task
-    "classification": FIXED,
-    "segmentation": Freedom(
-        {0: "batch", 2: "height", 3: "width"},
-        lambda height, width: [*FIXED.tried(height, width), (2, 93, 121), (1, height * 3 // 2, width * 5 // 4)],
-    ),
-}
 
 
 def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed_size: bool = False) -> Exported:
@@ -61,18 +44,18 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed
     """
     write = _writer(format)
     card = read_card(run)
-    freedom = _freedom(card, format, fixed_size)
+    free = _choose_free_axes(card, format, fixed_size)
     path = _target(out if out is not None else Path(run) / "export" / f"student{FORMATS[format]}", format)
     network, name = load_student(run), card.student.name
     _refuse_large(network, name, format)
     channels, *size = card.student.image_shape
-    way = f"; --fixed-size exports it for images of {size[0]}x{size[1]} alone" if freedom is not FIXED else ""
+    way = f"; --fixed-size exports it for images of {size[0]}x{size[1]} alone" if free is not FIXED_SIZE else ""
     what = f"{format} for images of any size" if way else format
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as temporary:
         try:
-            again = write(network, card, temporary, axes=freedom.axes)
-            difference, allowed = _difference(network, again, channels, freedom.tried(*size))
+            again = write(network, card, temporary, axes=free.names)
+            difference, allowed = _difference(network, again, channels, free.tried_shapes(*size))
         except (OSError, MemoryError):
             raise
         except Exception as error:
@@ -86,14 +69,14 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed
     return Exported(path, difference)
 
 
-def _freedom(card: StudentCard, format: str, fixed_size: bool) -> Freedom:
+def _choose_free_axes(card: StudentCard, format: str, fixed_size: bool) -> FreeAxes:
     """What a file of this format leaves open; `ValueError` where `fixed_size` would change nothing."""
-    task = card.task
     traced = format != "safetensors"  # which holds weights alone
-    if fixed_size and not (traced and FREEDOM[task] is not FIXED):
-        whom = f"task={task}" if traced else f"the format {format}"
+    free = find_task(card.task).free_axes if traced else FIXED_SIZE
+    if fixed_size and free is FIXED_SIZE:
+        whom = f"task={card.task}" if traced else f"the format {format}"
         raise ValueError(f"--fixed-size has no effect on {whom}; it binds a segmenter's onnx or torch-export to a size")
-    return FREEDOM[task] if traced and not fixed_size else FIXED
+    return FIXED_SIZE if fixed_size else free
 
 
 def _writer(format: str) -> Callable[..., Network]:
@@ -180,20 +163,8 @@ def facts(card: StudentCard) -> dict[str, str]:
         "image_shape": json.dumps(card.student.image_shape),
         "mean": json.dumps(card.data.mean),
         "std": json.dumps(card.data.std),
-        **FACTS[card.task](card),
+        **find_task(card.task).export_facts(card),
     }
-
-
-def _facts_of_masks(card: StudentCard) -> dict[str, str]:
-    """What the classes are in masks, and the short side that images are resized to beforehand, null for none."""
-    return {
-        "mask_values": json.dumps(key(card).values),
-        "colours": json.dumps(key(card).colours),
-        "short_side": json.dumps(card.data.short_side),
-    }
-
-
-FACTS = {"classification": lambda card: {}, "segmentation": _facts_of_masks}
 
 
 def _example(card: StudentCard) -> Tensor:
@@ -201,7 +172,7 @@ def _example(card: StudentCard) -> Tensor:
     return torch.zeros(2, *card.student.image_shape)
 
 
-def _difference(network: nn.Module, again: Network, channels: int, forms: Sequence[Form]) -> tuple[float, float]:
+def _difference(network: nn.Module, again: Network, channels: int, forms: Sequence[ImageShape]) -> tuple[float, float]:
     """The largest difference of the two networks' logits on images of these forms, and the allowed one."""
     random = torch.Generator().manual_seed(0)
     differences, sizes = [], []
@@ -221,7 +192,7 @@ def _difference(network: nn.Module, again: Network, channels: int, forms: Sequen
 
 
 def _sizes_are_free(axes: dict[int, str]) -> bool:
-    return axes.keys() > FIXED.axes.keys()
+    return axes.keys() > FIXED_SIZE.names.keys()
 
 
 @contextmanager

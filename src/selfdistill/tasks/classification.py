@@ -1,13 +1,133 @@
 """One class for each image."""
 
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from ..config.recipe import DataPart
+from ..data import image_shape, read_image
+from ..data.datasets.digits import open_digits
+from ..data.datasets.image_folder import open_folder
+from ..data.datasets.mask_folder import is_mask_folder
+from ..data.datasets.parquet import Wanted, open_hub, open_parquet
+from ..data.datasets.splits import DatasetSplits
+from ..data.datasets.table import open_table
+from ..data.datasets.torchvision import open_torchvision
+from ..data.task_data import Opener, Show, Size
+from ..data.transforms import image
+from ..data.transforms.pipeline import ImageTransform
 from ..metrics.classification import ClassificationMetric
-from .base import TaskKind
+from ..mixing import cutmix, mixup
+from ..runs.student import StudentCard
+from ..task import Batch
+from .base import Column, Defaults, ImageFile, Mixer, Prediction, Predictor, TaskKind, device_of, largest
+
+SCORED_VALUES = 2**21  # of the images that are scored at a time
+
+
+def _open_class_folders(settings: DataPart, folder: str) -> DatasetSplits:
+    if is_mask_folder(folder):
+        raise ValueError(f"{folder} holds images with masks, not class folders; task=segmentation learns from masks")
+    return open_folder(folder)
+
+
+def _open_table(settings: DataPart, path: str) -> DatasetSplits:
+    return open_table(path, image_column=settings.image_column, label_column=settings.label_column)
+
+
+def _open_parquet(settings: DataPart, path: str) -> DatasetSplits:
+    return open_parquet(path, _wanted(settings))
+
+
+def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
+    return open_hub(name, _wanted(settings), download=settings.download)
+
+
+def _wanted(settings: DataPart) -> Wanted:
+    return Wanted("labels", image_column=settings.image_column, label_column=settings.label_column)
+
+
+def _open_torchvision(settings: DataPart, name: str) -> DatasetSplits:
+    return open_torchvision(name, settings.root, download=settings.download)
+
+
+def _open_digits(settings: DataPart, name: str) -> DatasetSplits:
+    return open_digits()
+
+
+def _mixup(batch: Batch, num_classes: int, alpha: float) -> Batch:
+    images, soft_target = mixup(batch.images, batch.target, num_classes, alpha, batch.soft_target)
+    return batch._replace(images=images, soft_target=soft_target)
+
+
+def _cutmix(batch: Batch, num_classes: int, alpha: float) -> Batch:
+    images, soft_target = cutmix(batch.images, batch.target, num_classes, alpha, batch.soft_target)
+    return batch._replace(images=images, soft_target=soft_target)
 
 
 class Classification(TaskKind):
     """One class for each image."""
 
-    output = "image"
+    output, target = "image", "class"
+    defaults = Defaults(data="digits", student="cifar:resnet20", lr=0.1, batch_size=128)
+    sources: Mapping[str, Opener] = {
+        "digits": _open_digits,
+        "folder": _open_class_folders,
+        "table": _open_table,
+        "parquet": _open_parquet,
+        "hf": _open_hub,
+        "torchvision": _open_torchvision,
+    }
+    sources_in_words = "digits, a folder of class folders, a .csv, .jsonl or .parquet file, hf:NAME or torchvision:NAME"
+    other_labels = "has a label for every pixel, not for every image; set task=segmentation to learn it"
+    idle_settings = ("classes", "void", "palette", "short_side", "window")  # they say what masks mean
+    mixers = {"mixup": Mixer(_mixup, soft=True), "cutmix": Mixer(_cutmix, soft=True)}
+    columns = (
+        Column("top1", "top-1, %"),
+        Column("nll", "NLL, nats", ".3f", scale=1),
+        Column("ece", "ECE, %"),
+    )
+
+    def choose_size(self, settings: DataPart, sizes: set[Size]) -> Size:
+        return image.default_size(sizes)
+
+    def choose_augmentations(self, settings: DataPart, size: Size, *, mirrorable: bool) -> list[str]:
+        return image.augmentation_names(settings.augment, size, mirrorable)
+
+    def check_augmentations(self, names: Sequence[str], size: Size, channels: int) -> None:
+        image.steps_of(names, size, channels)
+
+    def statistics_view(self, settings: DataPart, size: Size) -> tuple[Show, int]:
+        return image.statistics_view(size)
+
+    def train_transform(self, settings: DataPart) -> ImageTransform:
+        return image.train_transform(settings)
+
+    def eval_transform(self, settings: DataPart) -> ImageTransform:
+        return image.eval_transform(settings)
 
     def metric(self, num_classes: int, ignore_index: int) -> ClassificationMetric:
         return ClassificationMetric(num_classes)
+
+    def eval_batch_size(self, settings: DataPart) -> int:
+        """64 to 512, fewer the larger the images are."""
+        return min(max(SCORED_VALUES // math.prod(image_shape(settings)), 64), 512)
+
+    def predictor(self, student: nn.Module, card: StudentCard, run: Path, out: Path | None) -> Predictor:
+        if out is not None:
+            raise ValueError(f"--out={out} has no effect: {run} holds a classifier, which writes no masks")
+        return Classifier(student, card.classes, self.eval_transform(card.data))
+
+
+class Classifier(Predictor):
+    """Names the most probable classes of a whole image, with their probabilities."""
+
+    def __init__(self, student: nn.Module, classes: Sequence[str], transform: ImageTransform) -> None:
+        self.student, self.classes, self.transform = student, classes, transform
+
+    def predict(self, image: ImageFile, top: int) -> Prediction:
+        images = self.transform(read_image(str(image.path)))[None].to(device_of(self.student))
+        probabilities = self.student(images)[0].float().softmax(0)
+        return Prediction(image.path, largest(probabilities, self.classes, top), {})

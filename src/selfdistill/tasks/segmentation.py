@@ -1,13 +1,220 @@
 """One class for each pixel."""
 
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64
+from PIL import Image
+from torch import Tensor, nn
+
+from ..config.recipe import DataPart
+from ..data import read_image, window
+from ..data.datasets.cityscapes import open_cityscapes
+from ..data.datasets.label_files import find_label_map
+from ..data.datasets.mask_classes import read_masks
+from ..data.datasets.mask_folder import open_mask_folder
+from ..data.datasets.parquet import Wanted, open_hub, open_parquet
+from ..data.datasets.scenes import open_scenes
+from ..data.datasets.splits import DatasetSplits
+from ..data.datasets.table import open_mask_table
+from ..data.datasets.voc import open_voc
+from ..data.mask_writer import Color, overlay, write_mask
+from ..data.task_data import Opener, Show, Size
+from ..data.transforms import image_mask
+from ..data.transforms.image_mask import JointEvaluation, JointTraining
 from ..metrics.segmentation import SegmentationMetric
-from .base import TaskKind
+from ..metrics.sliding_window import score_map
+from ..mixing import cutmix_masks
+from ..runs.student import StudentCard
+from ..task import Batch
+from .base import (
+    FIXED_SIZE,
+    Column,
+    Defaults,
+    FreeAxes,
+    ImageFile,
+    Mixer,
+    Prediction,
+    Predictor,
+    TaskKind,
+    device_of,
+    largest,
+)
+
+STATISTICS = 500  # images that mean and std are computed from, which are shown whole
+
+
+def _open_scenes(settings: DataPart, name: str) -> DatasetSplits:
+    return open_scenes()
+
+
+def _open_mask_folders(settings: DataPart, folder: str) -> DatasetSplits:
+    """A layout of a published set, where the folder is one, else folders of images and masks."""
+    return open_voc(folder) or open_cityscapes(folder) or open_mask_folder(folder)
+
+
+def _open_table(settings: DataPart, path: str) -> DatasetSplits:
+    opened = open_mask_table(path, image_column=settings.image_column, label_column=settings.label_column)
+    return _with_names(opened, path)
+
+
+def _open_parquet(settings: DataPart, path: str) -> DatasetSplits:
+    return _with_names(open_parquet(path, _wanted(settings)), path)
+
+
+def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
+    return _with_names(open_hub(name, _wanted(settings), download=settings.download), name)
+
+
+def _wanted(settings: DataPart) -> Wanted:
+    return Wanted("masks", image_column=settings.image_column, label_column=settings.label_column)
+
+
+def _with_names(opened: DatasetSplits, path: str) -> DatasetSplits:
+    """With the names of mask values from a file in the folder, or beside the file; a name of the Hub is neither."""
+    path = os.path.expanduser(path)
+    return opened._replace(label_map=find_label_map(os.path.dirname(path) if os.path.isfile(path) else path))
+
+
+def _cutmix(batch: Batch, num_classes: int, alpha: float) -> Batch:
+    images, target = cutmix_masks(batch.images, batch.target, alpha)
+    return batch._replace(images=images, target=target)
 
 
 class Segmentation(TaskKind):
     """One class for each pixel."""
 
-    output = "pixel"
+    output, target = "pixel", "class"
+    defaults = Defaults(data="scenes", student="smp:Unet/resnet18", lr=0.01, batch_size=16)
+    sources: Mapping[str, Opener] = {
+        "scenes": _open_scenes,
+        "folder": _open_mask_folders,
+        "table": _open_table,
+        "parquet": _open_parquet,
+        "hf": _open_hub,
+    }
+    sources_in_words = "scenes, a folder of images and masks, a .csv, .jsonl or .parquet file, or hf:NAME"
+    other_labels = "has a label for every image, not for every pixel; set data=scenes or a folder of images and masks"
+    mixers = {"cutmix": Mixer(_cutmix, soft=False)}
+    columns = (
+        Column("miou", "mIoU, %"),
+        Column("boundary_f", "boundary F, %"),
+        Column("ece", "ECE, %"),
+    )
+    free_axes = FreeAxes(
+        {0: "batch", 2: "height", 3: "width"},
+        lambda height, width: [
+            *FIXED_SIZE.tried_shapes(height, width),
+            (2, 93, 121),
+            (1, height * 3 // 2, width * 5 // 4),
+        ],
+    )
+
+    def read_labels(
+        self, opened: DatasetSplits, settings: DataPart, source: str, classes: Sequence[str] | None
+    ) -> DatasetSplits:
+        return read_masks(opened, settings, source, classes)
+
+    def choose_size(self, settings: DataPart, sizes: set[Size]) -> Size:
+        return image_mask.default_size(sizes, settings.short_side)
+
+    def choose_augmentations(self, settings: DataPart, size: Size, *, mirrorable: bool) -> list[str]:
+        return image_mask.augmentation_names(settings.augment, size, mirrorable)
+
+    def check_augmentations(self, names: Sequence[str], size: Size, channels: int) -> None:
+        image_mask.steps_of(names, size, [0.0] * channels)
+
+    def statistics_view(self, settings: DataPart, size: Size) -> tuple[Show, int]:
+        return lambda image: image_mask.evaluated(image, settings.short_side), STATISTICS
+
+    def train_transform(self, settings: DataPart) -> JointTraining:
+        return JointTraining(settings)
+
+    def eval_transform(self, settings: DataPart) -> JointEvaluation:
+        return JointEvaluation(settings)
 
     def metric(self, num_classes: int, ignore_index: int) -> SegmentationMetric:
         return SegmentationMetric(num_classes, ignore_index=ignore_index)
+
+    def eval_batch_size(self, settings: DataPart) -> int:
+        """One: images may differ in size."""
+        return 1
+
+    def predictor(self, student: nn.Module, card: StudentCard, run: Path, out: Path | None) -> Predictor:
+        assert card.masks is not None, "a segmenter's card tells its mask values"
+        return Segmenter(
+            student,
+            card.classes,
+            self.eval_transform(card.data).image,
+            window=window(card.data),
+            values=card.masks.values,
+            colors=card.masks.colours,
+            out=out or run / "predictions",
+        )
+
+    def export_facts(self, card: StudentCard) -> dict[str, str]:
+        """What the classes are in masks, and the short side that images are resized to beforehand, null for none."""
+        assert card.masks is not None, "a segmenter's card tells its mask values"
+        return {
+            "mask_values": json.dumps(card.masks.values),
+            "colours": json.dumps(card.masks.colours),
+            "short_side": json.dumps(card.data.short_side),
+        }
+
+
+class Segmenter(Predictor):
+    """Names the classes that cover most of an image, with their shares, and writes a mask and an overlay.
+
+    OUT/STEM.png is the mask, at the image's own size and with the values that the masks have from which the student
+    learned; OUT/STEM_overlay.png shows it over the image.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        classes: Sequence[str],
+        transform: Callable[[Image.Image], Tensor],
+        *,
+        window: tuple[int, int] | None,
+        values: Sequence[int],
+        colors: Sequence[Color],
+        out: Path,
+    ) -> None:
+        self.student, self.classes, self.transform = student, classes, transform
+        self.window, self.values, self.colors, self.out = window, values, colors, out
+
+    def files_of(self, image: ImageFile) -> dict[str, Path]:
+        path = self.out / image.stem
+        return {"mask": path.with_name(f"{path.name}.png"), "overlay": path.with_name(f"{path.name}_overlay.png")}
+
+    def check(self, images: Sequence[ImageFile]) -> None:
+        """Raises `ValueError` where a file would be written twice, or over an image."""
+        read, written = {image.path.resolve() for image in images}, {}
+        for image in images:
+            for file in self.files_of(image).values():
+                if file in written:
+                    raise ValueError(
+                        f"{written[file]} and {image.path} would both be written to {file}; give each an --out"
+                    )
+                if file.resolve() in read:
+                    raise ValueError(f"the image {file} would be written over; choose another --out")
+                written[file] = image.path
+
+    def predict(self, image: ImageFile, top: int) -> Prediction:
+        picture = read_image(str(image.path))
+        images = self.transform(picture)[None].to(device_of(self.student))
+        scores = score_map(self.student, images, (picture.height, picture.width), window=self.window)
+        numbers = scores[0].argmax(dim=0).cpu()
+        shares = torch.bincount(numbers.flatten(), minlength=len(self.classes)) / numbers.numel()
+        return Prediction(image.path, largest(shares, self.classes, top), self.write(image, picture, numbers))
+
+    def write(self, image: ImageFile, picture: Image.Image, numbers: Int64[Tensor, "h w"]) -> dict[str, Path]:
+        files = self.files_of(image)
+        files["mask"].parent.mkdir(parents=True, exist_ok=True)
+        palette = dict(zip(self.values, self.colors, strict=True))
+        write_mask(files["mask"], torch.tensor(self.values)[numbers], palette)
+        overlay(picture, numbers, self.colors).save(files["overlay"])
+        return files

@@ -1,118 +1,66 @@
-"""What a source holds, by the form of its name and by what is to be learned."""
+"""What a source holds, by the form of its name and by the task that is to learn from it."""
 
 import difflib
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ...config.recipe import DataPart
-from .cityscapes import open_cityscapes
-from .digits import open_digits
-from .image_folder import open_folder
-from .label_files import find_label_map
-from .mask_classes import read_masks
-from .mask_folder import is_mask_folder, open_mask_folder
-from .parquet import Wanted, has_parquet, open_hub, open_parquet
-from .scenes import open_scenes
+from ..task_data import TaskData
+from .parquet import has_parquet
 from .splits import DatasetSplits
-from .table import open_mask_table, open_table
-from .torchvision import open_torchvision
-from .voc import open_voc
 
-KINDS = {
-    "classification": "digits, a folder of class folders, a .csv, .jsonl or .parquet file, hf:NAME or torchvision:NAME",
-    "segmentation": "scenes, a folder of images and masks, a .csv, .jsonl or .parquet file, or hf:NAME",
-}
 BUILT_IN = ("digits", "scenes")
-ENDINGS = {".parquet": "parquet", ".csv": "table", ".jsonl": "table"}
+PREFIXES = ("hf", "torchvision")
+FORMS_BY_SUFFIX = {".parquet": "parquet", ".csv": "table", ".jsonl": "table"}
+FORMS = ("folder", "parquet", "table", *PREFIXES)  # all that are no data set by name
 TABLES = ("hf", "parquet", "table")  # forms that have columns
 
 
-def open_source(
-    part: DataPart, source: str, kind: str = "classification", classes: Sequence[str] | None = None
-) -> DatasetSplits:
-    """What a source holds: labelled images, or images with masks for `kind` "segmentation".
+def open_source(settings: DataPart, source: str, task: TaskData, classes: Sequence[str] | None = None) -> DatasetSplits:
+    """What a source holds for a task: images by split, with the labels that the task learns.
 
-    `classes` number the values of masks that neither the source nor `part` names.
+    `classes` number the labels that neither the source nor `settings` names. Raises `ValueError` in one sentence for a
+    source that is not there, or that holds nothing that the task can learn from.
     """
-    path = os.path.abspath(os.path.expanduser(source))
-    form, where = _form(source, path)
+    form, where = _form_of(source, task)
     if not form:
-        raise ValueError(_unknown(source, kind))
-    for setting in ("image_column", "label_column"):
-        value = getattr(part, setting)
+        raise ValueError(_say_unknown(source, task))
+    for name in ("image_column", "label_column"):
+        value = getattr(settings, name)
         if value is not None and form not in TABLES:
-            raise ValueError(f"data.{setting}={value} has no effect on {source}, which is no table")
-    if form not in OPENERS[kind]:
-        raise ValueError(f"{source} {REFUSALS[kind]}")
-    found = OPENERS[kind][form](part, where)
-    return found if kind == "classification" else read_masks(found, part, source, classes)
+            raise ValueError(f"data.{name}={value} has no effect on {source}, which is no table")
+    if form not in task.sources:
+        raise ValueError(f"{source} {task.other_labels}")
+    return task.read_labels(task.sources[form](settings, where), settings, source, classes)
 
 
-def _form(source: str, path: str) -> tuple[str, str]:
+def _data_sets(task: TaskData) -> list[str]:
+    """The names of data sets that need neither a path nor a prefix, those of other tasks included."""
+    return list(dict.fromkeys((*BUILT_IN, *(name for name in task.sources if name not in FORMS))))
+
+
+def _form_of(source: str, task: TaskData) -> tuple[str, str]:
     """Of what form a source is, "" where of none, and its name in that form or its path."""
+    path = os.path.abspath(os.path.expanduser(source))
     prefix, colon, name = source.partition(":")
-    if source in BUILT_IN:
+    if source in _data_sets(task):
         return source, source
-    if colon and prefix in ("hf", "torchvision"):
+    if colon and prefix in PREFIXES:
         return prefix, name
     if not source:
         return "", path
     if has_parquet(path):
         return "parquet", path
-    ending = ENDINGS.get(os.path.splitext(path)[1].lower(), "")
-    return "folder" if os.path.isdir(path) else ending if os.path.exists(path) else "", path
+    if os.path.isdir(path):
+        return "folder", path
+    suffix = os.path.splitext(path)[1].lower()
+    return FORMS_BY_SUFFIX.get(suffix, "") if os.path.exists(path) else "", path
 
 
-def _unknown(source: str, kind: str) -> str:
+def _say_unknown(source: str, task: TaskData) -> str:
     if source and os.path.exists(os.path.expanduser(source)):
-        return f"{source} is a file of an unknown kind; data comes from {KINDS[kind]}"
-    near = difflib.get_close_matches(source, [*BUILT_IN, "torchvision:", "hf:"], n=1, cutoff=0.7)
-    hint = f"did you mean {near[0]}?" if near else f"data comes from {KINDS[kind]}"
+        return f"{source} is a file of an unknown kind; data comes from {task.sources_in_words}"
+    prefixes = [f"{prefix}:" for prefix in reversed(PREFIXES)]
+    near = difflib.get_close_matches(source, [*_data_sets(task), *prefixes], n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]}?" if near else f"data comes from {task.sources_in_words}"
     return f"there is no file or folder {source!r}; {hint}"
-
-
-def _columns(part: DataPart) -> dict[str, Any]:
-    return {"image_column": part.image_column, "label_column": part.label_column}
-
-
-def _class_folders(part: DataPart, folder: str) -> DatasetSplits:
-    if is_mask_folder(folder):
-        raise ValueError(f"{folder} holds images with masks, not class folders; task=segmentation learns from masks")
-    return open_folder(folder)
-
-
-def _mask_folders(part: DataPart, folder: str) -> DatasetSplits:
-    """A layout of a published set, where the folder is one, else folders of images and masks."""
-    return open_voc(folder) or open_cityscapes(folder) or open_mask_folder(folder)
-
-
-def _named_beside(found: DatasetSplits, path: str) -> DatasetSplits:
-    """With the names in the files of a folder, or beside a file; a name of the Hub is neither."""
-    path = os.path.expanduser(path)
-    return found._replace(label_map=find_label_map(os.path.dirname(path) if os.path.isfile(path) else path))
-
-
-Openers = dict[str, Callable[[DataPart, str], DatasetSplits]]
-LABELLED: Openers = {
-    "digits": lambda part, where: open_digits(),
-    "torchvision": lambda part, where: open_torchvision(where, part.root, download=part.download),
-    "hf": lambda part, where: open_hub(where, Wanted("labels", **_columns(part)), download=part.download),
-    "parquet": lambda part, where: open_parquet(where, Wanted("labels", **_columns(part))),
-    "folder": _class_folders,
-    "table": lambda part, where: open_table(where, **_columns(part)),
-}
-MASKED: Openers = {
-    "scenes": lambda part, where: open_scenes(),
-    "hf": lambda part, where: _named_beside(
-        open_hub(where, Wanted("masks", **_columns(part)), download=part.download), where
-    ),
-    "parquet": lambda part, where: _named_beside(open_parquet(where, Wanted("masks", **_columns(part))), where),
-    "folder": _mask_folders,
-    "table": lambda part, where: _named_beside(open_mask_table(where, **_columns(part)), where),
-}
-OPENERS = {"classification": LABELLED, "segmentation": MASKED}
-REFUSALS = {
-    "classification": "has a label for every pixel, not for every image; set task=segmentation to learn it",
-    "segmentation": "has a label for every image, not for every pixel; set data=scenes or a folder of images and masks",
-}

@@ -108,8 +108,8 @@ def refuse_color_change(name: str, channels: int) -> None:
         raise ValueError(f"augment={name} works on 1 or 3 channels, not on 4")
 
 
-def unknown(name: str, known: Sequence[str], kind: str) -> ValueError:
-    """The sentence that says so and gives the nearest of the names that a kind of task knows, or all."""
+def unknown(name: str, known: Sequence[str], images: str) -> ValueError:
+    """The sentence that says so and gives the nearest of the names that such `images` know, or all."""
     if name in ("auto", "none"):
         return ValueError(f"augment={name} stands alone, not in a list")
     near = difflib.get_close_matches(name, known, n=1)
@@ -118,4 +118,4 @@ def unknown(name: str, known: Sequence[str], kind: str) -> ValueError:
         if near
         else f"there are {', '.join(known)}, auto, none and package.module:function"
     )
-    return ValueError(f"no augmentation for task={kind} is called {name!r}; {hint}")
+    return ValueError(f"no augmentation of {images} is called {name!r}; {hint}")

@@ -295,7 +295,7 @@ def _step(name: str, size: Size, fill: tuple[int, ...]) -> Step | UserPairTransf
         return STEPS[name](size, fill)
     if ":" in name:
         return UserPairTransform(name)
-    raise unknown(name, list(STEPS), "segmentation")
+    raise unknown(name, list(STEPS), "images with masks")
 
 
 def default_size(sizes: set[Size], short_side: int | None) -> Size:

@@ -1,45 +1,44 @@
-"""PIL image -> normalised tensor: the presentation that a recipe's data settings describe; masks in `joint`."""
+"""PIL image -> normalized tensor: the augmentations of images that have no mask, by their names."""
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from ...config.recipe import DataPart
 from .base import chosen_names, image_shape, refuse_color_change, unknown
 from .batch import Batched, Cutout, Erasing, Flip, PaddedCrop, ResizedCrop, Rotation
-from .image_mask import JointEvaluation, JointTraining
 from .pipeline import CenterCrop, ImageTransform, ResizeToCover, Step, UserImageTransform, is_small
 
-DEFAULT_SIZE = 224
+DEFAULT_SIZE = 224  # of either side, where images are not small and alike
+STATISTICS = {True: 10_000, False: 2_000}  # small images, larger ones: how many mean and std are computed from
+
+Size = tuple[int, int]  # height, width
 
 
-def train_transform(part: DataPart, kind: str = "classification") -> ImageTransform | JointTraining:
-    """The augmentations of a resolved part, for a kind of task; draws from the global generators.
+def train_transform(settings: DataPart) -> ImageTransform:
+    """The augmentations of resolved settings: PIL image -> (c, h, w), normalized before those that erase."""
+    assert isinstance(settings.augment, list), "the settings are not resolved"
+    channels, *size = image_shape(settings)
+    erasers = [ERASERS[name]() for name in settings.augment if name in ERASERS]
+    return ImageTransform(settings, steps_of(settings.augment, tuple(size), channels), erasers)
 
-    Classification: PIL image -> (c, h, w), normalized before those augmentations that erase; see `ImageTransform`.
-    Segmentation: PIL image and int64 mask (h, w) -> (c, y, x) and int64 mask (y, x), both of the part's image size.
+
+def eval_transform(settings: DataPart) -> ImageTransform:
+    """The whole image at the size of resolved settings up to 64 pixels; beyond, the middle of one resized to 256/224.
+
+    PIL image -> (c, h, w), normalized.
     """
-    return TRANSFORMS[kind].training(part)
+    return ImageTransform(settings, [CenterCrop(image_shape(settings)[1:])])
 
 
-def eval_transform(part: DataPart, kind: str = "classification") -> ImageTransform | JointEvaluation:
-    """A resolved part's images as evaluation shows them, normalised, for a kind of task.
-
-    Classification: up to 64 pixels the whole image at that size; beyond, the middle of the image resized to 256/224 of
-    the size. Segmentation: the whole image, and the mask as it is stored, which may be larger.
-    """
-    return TRANSFORMS[kind].evaluation(part)
+def statistics_view(size: Size) -> tuple[CenterCrop, int]:
+    """What of an image mean and std are computed on, and of how many images."""
+    return CenterCrop(size), STATISTICS[is_small(size)]
 
 
-def _training(part: DataPart) -> ImageTransform:
-    assert isinstance(part.augment, list), "the part is not resolved"
-    shape = image_shape(part)
-    erasers = [ERASERS[name]() for name in part.augment if name in ERASERS]
-    return ImageTransform(part, steps_of(part.augment, shape[1:], shape[0]), erasers)
-
-
-def _evaluation(part: DataPart) -> ImageTransform:
-    return ImageTransform(part, [CenterCrop(image_shape(part)[1:])])
+def default_size(sizes: set[Size]) -> Size:
+    """The images' own size where all agree and no side exceeds 64, else 224 on either side."""
+    own = next(iter(sizes))
+    return own if len(sizes) == 1 and is_small(own) else (DEFAULT_SIZE, DEFAULT_SIZE)
 
 
 def _crop(size: tuple[int, int]) -> list[Step]:
@@ -90,6 +89,7 @@ COLOURS = ("randaugment", "trivialaugment")
 
 
 def augmentation_names(augment: str | list[str], size: tuple[int, int], mirrorable: bool) -> list[str]:
+    """The names in `data.augment`. auto: crop up to 64 pixels, resized_crop beyond, and flip where images may be."""
     return chosen_names(augment, ["crop" if is_small(size) else "resized_crop"] + ["flip"] * mirrorable)
 
 
@@ -124,17 +124,4 @@ def _steps_called(name: str, size: tuple[int, int], channels: int) -> list[Step]
         return STEPS[name](size)
     if ":" in name:
         return [UserImageTransform(name)]
-    raise unknown(name, [*STEPS, *ERASERS], "classification")
-
-
-class Kind(NamedTuple):
-    """How the images of one kind of task are presented."""
-
-    training: Callable[[DataPart], ImageTransform | JointTraining]
-    evaluation: Callable[[DataPart], ImageTransform | JointEvaluation]
-
-
-TRANSFORMS = {
-    "classification": Kind(_training, _evaluation),
-    "segmentation": Kind(JointTraining, JointEvaluation),
-}
+    raise unknown(name, [*STEPS, *ERASERS], "labeled images")

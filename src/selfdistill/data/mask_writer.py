@@ -1,43 +1,23 @@
-"""What a segmenter says of an image, as files to look at and to read again: index masks and overlays."""
+"""Masks and overlays as image files, to look at and to read again."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, Integer
 from PIL import Image
 from torch import Tensor
 
-from ..data.datasets.image_io import to_channels
-from ..runs.student import StudentCard
+from .datasets.image_io import to_channels
 
-Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
+Color = tuple[int, int, int]  # red, green, blue, 0 to 255
 INDEXED = 255  # the largest value of an 8-bit mask
 
 
-class Key(NamedTuple):
-    """What stands for each class of a segmenter, in their order."""
-
-    values: tuple[int, ...]  # in the masks that it learned from
-    colours: tuple[Colour, ...]
-
-    @property
-    def palette(self) -> dict[int, Colour]:
-        """The colour of each value."""
-        return dict(zip(self.values, self.colours, strict=True))
-
-
-def key(card: StudentCard) -> Key:
-    """The mask values and the colours of a segmenter's classes."""
-    assert card.masks is not None, "a segmenter's card tells its mask values"
-    return Key(card.masks.values, card.masks.colours)
-
-
-def write_mask(path: Path, values: Integer[Tensor, "h w"], palette: Mapping[int, Colour]) -> None:
+def write_mask(path: Path, values: Integer[Tensor, "h w"], palette: Mapping[int, Color]) -> None:
     """Writes mask values as a PNG that stores these very numbers, from 0 to 65535.
 
-    8 bits with the colours of `palette`, by value, for people; 16 bits of grey where a value exceeds 255.
+    8 bits with the colors of `palette`, by value, for people; 16 bits of gray where a value exceeds 255.
     """
     stored = values.cpu().numpy()
     if max(int(stored.max(initial=0)), *palette, 0) > INDEXED:
@@ -49,11 +29,11 @@ def write_mask(path: Path, values: Integer[Tensor, "h w"], palette: Mapping[int,
 
 
 def overlay(
-    image: Image.Image, classes: Int64[Tensor, "h w"], colours: Sequence[Colour], *, opacity: float = 0.5
+    image: Image.Image, classes: Int64[Tensor, "h w"], colours: Sequence[Color], *, opacity: float = 0.5
 ) -> Image.Image:
-    """The picture with the colour of each pixel's class blended over it, in RGB.
+    """The picture with the color of each pixel's class blended over it, in RGB.
 
-    Pixels that lie beside another class are in their class's pure colour, so that borders stand out; those of negative
+    Pixels that lie beside another class are in their class's pure color, so that borders stand out; those of negative
     numbers, which are no class, are left as they are.
     """
     numbers = classes.cpu().numpy()

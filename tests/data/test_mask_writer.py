@@ -7,8 +7,7 @@ from PIL import Image
 
 from selfdistill.data.datasets.image_io import read_image
 from selfdistill.data.datasets.masks import read_mask_values
-from selfdistill.export.masks import key, overlay, write_mask
-from selfdistill.runs.student import MaskCard, NetworkCard, StudentCard
+from selfdistill.data.mask_writer import overlay, write_mask
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -60,10 +59,3 @@ def test_pictures_of_every_mode_can_be_painted_over(mode):
     )
     shown = overlay(image, torch.zeros(3, 4, dtype=torch.int64), [GREEN], opacity=1.0)
     assert shown.mode == "RGB" and shown.getpixel((0, 0)) == GREEN
-
-
-def test_what_stands_for_a_class_is_read_from_student_json():
-    network = NetworkCard(name="test:Net", num_classes=2, image_shape=(3, 8, 8))
-    masks = MaskCard(values=(0, 3), colours=((1, 2, 3), (7, 8, 9)))
-    found = key(StudentCard(task="segmentation", classes=("a", "b"), masks=masks, student=network, data={}, method="a"))
-    assert found == ((0, 3), ((1, 2, 3), (7, 8, 9))) and found.palette == {0: (1, 2, 3), 3: (7, 8, 9)}
