@@ -245,6 +245,14 @@ def test_the_commands_on_the_page_are_recipes_with_settings_that_exist():
         read(path, [word for word in words.split() if not word.startswith(("methods=", "seeds="))])
 
 
+def test_the_recipes_on_the_page_are_short_forms_of_real_ones(tmp_path):
+    first, second = re.findall(r"```yaml\n(.*?)```", readme(), re.DOTALL)
+    assert (ROOT / "recipes/cifar100/resnet18_cs_kd.yaml").read_text(encoding="utf-8").endswith(first)
+    (tmp_path / "own.yaml").write_text(second, encoding="utf-8")
+    own, base = read(tmp_path / "own.yaml"), read("cifar100/resnet18_frskd")
+    assert own.method == base.method and (own.epochs, own.data.source, own.data.mean) == (50, "/my/images", None)
+
+
 def run_snippet(title: str, folder: Path) -> None:
     """Runs the code below a heading of the page on recipes, in `folder`."""
     language, code = re.search(rf"### {title}\n.*?```(\w+)\n(.*?)```", readme(), re.DOTALL).groups()

@@ -27,7 +27,7 @@ def test_the_parameters_it_tells_are_those_of_its_networks(path):
     task = Task(recipe.task.kind, CLASSES[path.parent.name], (3, side, side), num_examples=2)
 
     def student():
-        given = {"num_classes": task.num_classes, "image_shape": task.image_shape, "kind": task.kind}
+        given = {"num_classes": task.num_classes, "image_shape": task.image_shape, "output": task.output}
         return build_student(recipe.student.name, **given, **recipe.student.options)
 
     teacher = student() if kind.needs_teacher else None
