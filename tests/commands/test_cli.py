@@ -333,7 +333,7 @@ def test_init_writes_a_commented_recipe_that_trains(run, tmp_path):
     code, out, err = run("init", f"data={tmp_path / 'images'}", "student=cifar:resnet8", "--file", file)
     assert code == 0, err
     assert "# 12 images" in file.read_text() or "2 classes" in file.read_text()
-    assert "# images per optimiser step" in file.read_text()
+    assert "# images per optimizer step" in file.read_text()
     assert "exists already" in run("init", "--file", file)[2]
     code, _, err = run("train", file, "epochs=1", "batch_size=4", f"out={tmp_path / 'run'}")
     assert code == 0, err

@@ -296,7 +296,7 @@ def test_a_written_recipe_names_every_setting(form):
 
 def test_comments_say_what_a_setting_means():
     lines = dump_commented(Recipe()).splitlines()
-    assert any(line.startswith("batch_size: 128  # images per optimiser step") for line in lines)
+    assert any(line.startswith("batch_size: 128  # images per optimizer step") for line in lines)
 
 
 def test_known_names_are_legal():

@@ -27,22 +27,22 @@ USUAL = {
 
 
 class DataPart(Part):
-    """Which images, which of them to hold out, and how they are presented."""
+    """Which images to train on, which to hold out, and how to resize and augment them."""
 
     main: ClassVar[str] = "source"
     source: str = Field(
         USUAL["classification"].source,
         description="digits | scenes | a folder | .csv | .jsonl | .parquet | hf:NAME | torchvision:NAME",
     )
-    val: str | None = Field(None, description="validation source or split name; found by itself where it is called val")
+    val: str | None = Field(None, description="validation source or split name; a split called val is found without it")
     val_fraction: float | None = Field(
         None, gt=0, lt=1, description="share of each class held out; 0.2 where the source has no other split"
     )
-    split_seed: int = Field(0, description="of the held-out choice; independent of the training seed")
-    limit: Natural | None = Field(None, description="train on so many images only, the first of every class in turn")
+    split_seed: int = Field(0, description="seed of the held-out choice; independent of the training seed")
+    limit: Natural | None = Field(None, description="train on only this many images, the first of every class in turn")
     image_size: Natural | tuple[Natural, Natural] | None = Field(
         None,
-        description="pixels, or [height, width]; the images' own where all agree and are small, else 224;"
+        description="pixels, or [height, width]; default: the images' own if all agree and are small, else 224;"
         " segmentation: of the training crops, the images' own up to 512",
     )
     channels: Literal[1, 3, 4] | None = Field(None, description="1 if all images are grey, else 3; 4 keeps alpha")
@@ -63,20 +63,21 @@ class DataPart(Part):
     )
     palette: str | None = Field(
         None,
-        description="segmentation: a CSV of name, r, g, b for masks whose colours are the classes; found by itself",
+        description="segmentation: a CSV of name, r, g, b for masks whose colors are the classes; found beside them",
     )
     short_side: Natural | None = Field(
-        None, description="segmentation: pixels that images are first resized to; none: as they are"
+        None,
+        description="segmentation: first resize the short side of images to this many pixels; null: do not",
     )
     window: bool = Field(
         False, description="segmentation: score windows of image_size that overlap by a third, not whole images"
     )
-    download: bool = Field(False, description="allow torchvision: and hf: sources to fetch what is not there")
-    root: str = Field("data", description="where torchvision: sources lie or are downloaded to")
+    download: bool = Field(False, description="allow torchvision: and hf: sources to download what is missing")
+    root: str = Field("data", description="folder of torchvision: sources, and where they are downloaded to")
 
 
 class TaskPart(Part):
-    """What is to be learned."""
+    """What the network learns."""
 
     main: ClassVar[str] = "kind"
     kind: Literal["classification", "segmentation"] = Field(
@@ -103,7 +104,9 @@ class MethodPart(Part):
     model_config = ConfigDict(extra="allow")
     drops_old_settings: ClassVar[bool] = True
     name: str = Field("frskd", description="a name that `selfdistill methods` lists, or package.module:Class")
-    taps: list[str] | None = Field(None, description="submodules that give the feature maps; found by themselves")
+    taps: list[str] | None = Field(
+        None, description="submodules that give the feature maps; default: the ends of the network's stages"
+    )
     teacher: str | None = Field(None, description="a run folder, for methods that need a trained teacher")
 
     @property
@@ -115,14 +118,14 @@ class MixPart(Part):
     """Mixing images and labels of a batch, around any method that takes soft labels."""
 
     name: Literal["none", "mixup", "cutmix"] = "none"
-    alpha: float = Field(1.0, gt=0, description="of the Beta(alpha, alpha) that draws the mixing weight")
+    alpha: float = Field(1.0, gt=0, description="of the Beta(alpha, alpha) from which the mixing weight is drawn")
     probability: Share = Field(1.0, description="share of the batches that are mixed")
 
 
 class OptimPart(Part):
-    """Optimiser, learning-rate schedule and what happens to a gradient on its way."""
+    """The optimizer, the learning-rate schedule, and what is done to gradients."""
 
-    name: str = Field("sgd", description="sgd or any optimiser of timm")
+    name: str = Field("sgd", description="sgd or any optimizer of timm")
     lr: float | None = Field(None, gt=0, description="0.1 for sgd (segmentation: 0.01), 0.001 for others")
     momentum: Weight = 0.9
     nesterov: bool = Field(False, description="sgd only")
@@ -131,20 +134,22 @@ class OptimPart(Part):
     schedule: Literal["step", "cosine", "constant", "linear", "poly"] = "cosine"
     milestones: list[Share] = Field([0.5, 0.75], description="step: shares of training after which lr drops")
     gamma: float = Field(0.1, gt=0, le=1, description="step: what lr is multiplied by")
-    min_lr: Weight = Field(0.0, description="cosine, linear, poly: the end")
+    min_lr: Weight = Field(0.0, description="cosine, linear, poly: lr at the end")
     warmup: Share = Field(0.0, description="share of training over which lr rises linearly from a hundredth")
-    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
-    clip_value: float | None = Field(None, gt=0, description="largest size of each of the gradient's values")
+    clip: float | None = Field(None, gt=0, description="clip gradients to this norm")
+    clip_value: float | None = Field(None, gt=0, description="clip each value of a gradient to this size")
     accumulate: Natural = Field(1, description="micro-batches that a batch is split into")
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the student, which then ships")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of an exponential average of the student, which then ships"
+    )
 
 
 class MachinePart(Part):
-    """What may differ between machines without changing what is computed, up to rounding."""
+    """Settings that change where and how fast a run computes, not what, up to rounding."""
 
     main: ClassVar[str] = "device"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that load images")
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="number of processes that load images")
     cache: Literal["auto", "device", "memory", "disk", "none"] = Field(
         "auto", description="where decoded images are kept; auto: on the device where they are small, else nowhere"
     )
@@ -168,10 +173,10 @@ class Recipe(Part):
     optim: OptimPart = OptimPart()
     epochs: Natural | None = Field(None, description="30 where max_steps is not given either")
     max_steps: Natural | None = Field(
-        None, description="alone: the length of the schedule in optimiser steps; beside epochs: stops early"
+        None, description="alone: the length of the schedule in optimizer steps; beside epochs: stops early"
     )
     batch_size: Natural | None = Field(
-        None, description="images per optimiser step, over all processes; 128, or 16 for segmentation"
+        None, description="images per optimizer step, over all processes; 128, or 16 for segmentation"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 on GPUs and CPUs that compute with it, else fp32"
