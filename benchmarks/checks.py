@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from selfdistill.build import build
 from selfdistill.config.read import read
 from selfdistill.methods import find_method
 from selfdistill.task import Task
-from selfdistill.training.callbacks import Watch
+from selfdistill.training.callbacks import Callback
 from selfdistill.training.loop import fit
+from selfdistill.training.state import TrainState
 
 STUDENTS = {"classification": ("cifar:resnet8", 16), "segmentation": ("smp:Unet/resnet18", 32)}
 ROWS, CLASSES = 8, 10
@@ -174,23 +176,23 @@ def set_sync_debug(device: torch.device, *, refuse: bool) -> None:
         torch.cuda.set_sync_debug_mode("error" if refuse else "default")
 
 
-class Strict(Watch):
+class Strict(Callback):
     """Refuses waiting between the third step and the eighth, where the loop logs nothing."""
 
     def __init__(self, device: torch.device) -> None:
         self.refuse = functools.partial(set_sync_debug, device)
 
-    def stepped(self, step: int) -> None:
-        if step in (3, 8):
-            self.refuse(refuse=step == 3)
+    def on_step(self, state: TrainState) -> None:
+        if state.step in (3, 8):
+            self.refuse(refuse=state.step == 3)
 
 
 def fit_without_waiting(device: torch.device) -> str:
     """The whole loop on images that lie on the device: loading, mixing, optimiser and meter too."""
     words = ["data=digits", "data.limit=320", "student=cifar:resnet8", "method=frskd", "batch_size=32", "epochs=1"]
-    job = build(read(None, [*words, f"machine.device={device.type}", "machine.compile=false"]))
+    experiment = build(read(None, [*words, f"machine.device={device.type}", "machine.compile=false"]))
     try:
-        fit(job.method, job.train_set, job.recipe, mix=job.mix, watch=Strict(device))
+        fit(replace(experiment, held_out=None), callbacks=[Strict(device)])
     except RuntimeError as error:
         raise Unlike(" ".join(str(error).split())[:300]) from error
     finally:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness import Stepper
 from selfdistill import Method
-from selfdistill.training.profile import count, parameters
+from selfdistill.training.profile import count_method_parameters, count_parameters
 
 
 class Counts(NamedTuple):
@@ -28,7 +28,8 @@ def count_costs(stepper: Stepper) -> Counts:
     stepper.step()  # the optimiser's state is made by the first
     with count_images(stepper.module.student) as rows, flop_counter() as flops:
         stepper.step()
-    own = parameters(stepper.module) if isinstance(stepper.module, Method) else {"student": count(stepper.module)}
+    module = stepper.module
+    own = count_method_parameters(module) if isinstance(module, Method) else {"student": count_parameters(module)}
     return Counts(
         flops.get_total_flops(),
         peak_memory(stepper),

@@ -20,9 +20,9 @@ from selfdistill.config.recipe import OptimPart
 from selfdistill.methods import find_method
 from selfdistill.models import build_student
 from selfdistill.runs.environment import describe_environment
-from selfdistill.training.compile import Compiler, way_of
+from selfdistill.training.compile import Compiler, choose_mode
 from selfdistill.training.memory import keep_freed_memory
-from selfdistill.training.optim import new_optimizer
+from selfdistill.training.optim import create_optimizer
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED: dict[str, Any] = {"false": False, "true": True, "graphs": "graphs"}  # as machine.compile has them
@@ -181,16 +181,16 @@ class Stepper:
             images = self.batch.images.contiguous(memory_format=torch.channels_last)
             self.batch = self.batch._replace(images=images)
         self.called = wrap(module)
-        self.optimizer = new_optimizer(module, TINY_STEPS)
+        self.optimizer = create_optimizer(module, TINY_STEPS)
         self.progress = torch.tensor(LATE, device=device)
         self.compiler: Compiler | None = None
 
     def compile(self) -> float:
         """Compiles the module as the setting says; seconds of the first steps beyond those of later ones."""
-        way = way_of(COMPILED[self.setting.compile], self.setting.device, 0)
-        if way is None:
+        mode = choose_mode(COMPILED[self.setting.compile], self.setting.device, 0)
+        if mode is None:
             return 0.0
-        self.compiler = Compiler(self.module, way, strict=True)
+        self.compiler = Compiler(self.module, mode, strict=True)
         first, *others = (self.seconds(1) for _ in range(4))
         return first - min(others)
 

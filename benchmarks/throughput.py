@@ -20,8 +20,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import psutil
@@ -30,13 +31,16 @@ from PIL import Image
 
 from harness import COMPILED, PRECISIONS, Setting, Stepper, at_least, random_batch, spread
 from report import ended, table, tell
-from selfdistill.build import Job, build
+from selfdistill.build import build
 from selfdistill.config.read import read
 from selfdistill.config.recipe import MachinePart, Recipe
 from selfdistill.methods import find_method
-from selfdistill.training.callbacks import Watch
-from selfdistill.training.device import device_kind
+from selfdistill.runs.records import Record
+from selfdistill.training.callbacks import Callback
+from selfdistill.training.device import choose_device
+from selfdistill.training.experiment import Experiment
 from selfdistill.training.loop import fit
+from selfdistill.training.state import TrainState
 
 TURNS = 5  # of steps alone, before and after the epochs
 STEPS = 4  # alone, in a turn on a CPU
@@ -53,7 +57,7 @@ class EpochTimes(NamedTuple):
     cpu_seconds: float  # of this process and the loader's, in one epoch
 
 
-class Clock(Watch):
+class Clock(Callback):
     """Notes when things happen while `fit` runs."""
 
     def __init__(self, *, scored: bool) -> None:
@@ -63,19 +67,20 @@ class Clock(Watch):
         self.cpu: list[float] = []  # processor time at an epoch's first step: by then the last epoch's workers are gone
         self.first_step = self.steps = 0
 
-    def started(self, *, first_step: int, last_step: int, steps_per_epoch: int) -> None:
-        self.steps, self.begun = steps_per_epoch, [time.perf_counter()]
+    def on_start(self, state: TrainState) -> None:
+        self.steps, self.begun = state.steps_per_epoch, [time.perf_counter()]
 
-    def stepped(self, step: int) -> None:
+    def on_step(self, state: TrainState) -> None:
+        step = state.step
         if step == 1:
             self.first_step = time.perf_counter() - self.begun[0]
         if step % self.steps == 1 or self.steps == 1:
             self.cpu.append(cpu_seconds())
 
-    def logged(self, record: dict[str, Any]) -> None:
-        if record["kind"] == "train" and record["step"] % self.steps == 0:
+    def on_log(self, state: TrainState, record: Record) -> None:
+        if record.kind == "train" and record.step % self.steps == 0:
             self.trained.append(time.perf_counter())
-        if record["kind"] == ("epoch" if self.scored else "train") and record["step"] % self.steps == 0:
+        if record.kind == ("epoch" if self.scored else "train") and record.step % self.steps == 0:
             self.begun.append(time.perf_counter())
 
     def pace(self, images: int) -> EpochTimes:
@@ -144,12 +149,12 @@ def steps(alone: Stepper) -> int:
     return max(STEPS, alone.setting.steps_per_turn)
 
 
-def time_epochs(job: Job, *, scored: bool = True) -> EpochTimes:
-    """Trains a job, without a run folder, and tells its pace."""
-    held_out = job.held_out if scored else None
-    clock = Clock(scored=held_out is not None)
-    fit(job.method, job.train_set, job.recipe, held_out=held_out, split=job.split, mix=job.mix, watch=clock)
-    return clock.pace(len(job.train_set))
+def time_epochs(experiment: Experiment, *, scored: bool = True) -> EpochTimes:
+    """Trains an experiment, without a run folder, and tells its pace."""
+    experiment = experiment if scored else replace(experiment, held_out=None)
+    clock = Clock(scored=experiment.held_out is not None)
+    fit(experiment, callbacks=[clock])
+    return clock.pace(len(experiment.train_set))
 
 
 def stepper_alone(recipe: Recipe, given: argparse.Namespace) -> Stepper:
@@ -162,7 +167,7 @@ def stepper_alone(recipe: Recipe, given: argparse.Namespace) -> Stepper:
         rows,
         task.image_shape[1],
         task.num_classes,
-        torch.device(device_kind(recipe)),
+        torch.device(choose_device(recipe)),
         given.precision,
         given.compile,
         recipe.machine.channels_last,

@@ -17,6 +17,8 @@ except PackageNotFoundError:
 
 _HOME = {  # public name -> module; imported on first use, so that the command line answers at once
     "Batch": "task",
+    "Callback": "training.callbacks",
+    "Experiment": "training.experiment",
     "Method": "method",
     "Step": "task",
     "Task": "task",

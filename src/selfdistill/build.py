@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,46 +29,18 @@ from .runs.student import NetworkCard, StudentCard, build_network, load_student,
 from .task import Batch, Task
 from .tasks import find_task
 from .tasks.base import TaskKind
-from .training.callbacks import Watch
-from .training.device import settled_precision
-from .training.loop import HeldOut, Result, fit, length
+from .training.device import choose_precision
+from .training.experiment import Experiment, HeldOut
+from .training.optim import count_steps
 
 SHORT_RUN = 20_000  # optimiser steps; the papers' schedules have 50,000 and more
 
 
-class Job(NamedTuple):
-    """Everything `fit` takes, and what to tell the user before it starts."""
+def build(recipe: Recipe) -> Experiment:
+    """The experiment that a recipe describes; its own recipe has every value resolved and builds the same again.
 
-    recipe: Recipe  # every value resolved: building it again gives the same objects
-    method: Method
-    train_set: TrainSet
-    held_out: HeldOut | None
-    split: str  # the held-out rows' name: "val", or "test" where there is no validation split
-    mix: Callable[[Batch], Batch] | None
-    card: StudentCard  # what student.json says of the network, its classes and its images
-    fingerprint: dict[str, str]  # of each split
-    notes: tuple[str, ...]
-
-    def fit(self, run: Run, *, resume: bool = False, watch: Watch | None = None) -> Result:
-        """Trains the method into a run folder, see `train.fit`."""
-        return fit(
-            self.method,
-            self.train_set,
-            self.recipe,
-            held_out=self.held_out,
-            split=self.split,
-            mix=self.mix,
-            run=run,
-            resume=resume,
-            card=self.card,
-            watch=watch,
-        )
-
-
-def build(recipe: Recipe) -> Job:
-    """The objects of a run. Raises `ValueError` in one sentence for whatever cannot work, before anything is trained.
-
-    The student's initial weights depend on the recipe's seed and student alone, so methods start from the same ones.
+    Raises `ValueError` in one sentence for whatever cannot work, before anything is trained. The student's initial
+    weights depend on the recipe's seed and student alone, so methods start from the same ones.
     """
     task_kind, kind = find_task(recipe.task.kind), find_method(recipe.method.name)
     kind.checked(recipe.method.hyperparameters)
@@ -85,7 +57,7 @@ def build(recipe: Recipe) -> Job:
     if recipe.method.teacher is not None:
         refuse_stranger(recipe.method.teacher, splits.train.classes, task.image_shape)
     plan = Plan(len(splits.train), recipe.batch_size, seed=recipe.seed)
-    settings, notes = suited(kind, recipe, length(recipe, plan.steps_per_epoch)[0])
+    settings, notes = suited(kind, recipe, count_steps(recipe, plan.steps_per_epoch)[0])
     torch.manual_seed(recipe.seed)
     student = new_student(recipe.student, task, splits.train.classes)
     torch.manual_seed(recipe.seed + 1)
@@ -97,16 +69,19 @@ def build(recipe: Recipe) -> Job:
     own = recipe.method.model_copy(update=every)
     settled = {"data": data, "method": own, "precision": precision, "out": recipe.out or free_folder(recipe)}
     resolved = recipe.model_copy(update=settled)
-    return Job(
-        resolved,
-        method,
-        train_set,
-        None if held_out is None else eval_loader_of(held_out, resolved, task_kind),
-        split,
-        make_mixer(recipe.mix, task, task_kind),
-        describe_student(resolved, task, splits.train),
-        {name: rows.fingerprint() for name, rows in splits._asdict().items() if name != "notes" and rows is not None},
-        tuple(dict.fromkeys((*splits.notes, *seen, *notes, *told, *idle_workers(recipe, train_set)))),
+    notes = (*splits.notes, *seen, *notes, *told, *idle_workers(recipe, train_set))
+    return Experiment(
+        recipe=resolved,
+        method=method,
+        train_set=train_set,
+        held_out=None if held_out is None else eval_loader_of(held_out, resolved, task_kind),
+        split=split,
+        mix=make_mixer(recipe.mix, task, task_kind),
+        card=describe_student(resolved, task, splits.train),
+        fingerprint={
+            name: rows.fingerprint() for name, rows in splits._asdict().items() if name != "notes" and rows is not None
+        },
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -254,7 +229,7 @@ def suited(kind: type[Method], recipe: Recipe, steps: int) -> tuple[dict[str, An
 
 def chosen_precision(recipe: Recipe) -> tuple[str, list[str]]:
     """What `fit` will compute in on this machine, and a sentence where the recipe left that open."""
-    precision = settled_precision(recipe)
+    precision = choose_precision(recipe)
     has = "has" if precision == "bf16" else "has no"
     told = [f"precision={precision}, as this machine {has} bfloat16 arithmetic"] if recipe.precision == "auto" else []
     return precision, told

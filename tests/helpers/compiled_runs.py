@@ -15,6 +15,7 @@ from selfdistill.build import build
 from selfdistill.config.read import read
 from selfdistill.methods import find_method
 from selfdistill.runs.folder import Run
+from selfdistill.training.loop import fit
 
 CASES = [(name, kind) for name in list_methods() for kind in sorted(find_method(name).tasks)]
 EPOCHS = ["epochs=3", "precision=fp32", "optim.lr=1e-4", "machine.compile=false"]  # faster, rounding errors grow
@@ -45,7 +46,7 @@ def trained(name, kind, folder, more=()):
             trained(found.teacher_method or "baseline", kind, teacher)
         words = [*EPOCHS, *RUNS[kind], f"method={name}", f"out={folder}", *more]
         job = build(read(None, [*words, *[f"method.teacher={teacher}"] * found.needs_teacher]))
-        job.fit(Run.create(folder, job.recipe))
+        fit(job, Run.create(folder, job.recipe))
     return Run.open(folder).records()
 
 

@@ -13,7 +13,8 @@ from selfdistill.build import build
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import OptimPart
 from selfdistill.training import loop as train
-from selfdistill.training.optim import new_ema
+from selfdistill.training.experiment import Experiment
+from selfdistill.training.optim import create_ema
 
 META = torch.device("meta")
 OPTIM = {"clip": 1.0, "clip_value": 1.0, "accumulate": 2}
@@ -25,15 +26,15 @@ PUTS = (OPS.index_put_.default, OPS.index_put.default)
 
 def train_on_meta(monkeypatch):
     """Training goes to the meta device, for which there is no autocast."""
-    new = train.new_accelerator
+    create = train.create_accelerator
 
     def accelerator(recipe):
-        made = new(recipe)
+        made = create(recipe)
         made.state.device = META
         return made
 
     autocast = torch.autocast
-    monkeypatch.setattr(train, "new_accelerator", accelerator)
+    monkeypatch.setattr(train, "create_accelerator", accelerator)
     monkeypatch.setattr(
         torch, "autocast", lambda kind, **how: contextlib.nullcontext() if kind == "meta" else autocast(kind, **how)
     )
@@ -63,14 +64,14 @@ def digits():
 def training(method, **optim):
     machine = {"device": "cpu", "compile": False}
     recipe = parse({"epochs": 2, "batch_size": 16, "precision": "fp32", "machine": machine, "optim": optim})
-    return train.Training(method, digits(), recipe, split="val", card=None, held_out=None, mix=None, run=None)
+    return train.Trainer(Experiment(recipe, method, digits()))
 
 
 def steps(running, batch):
     """Two: the second finds what the first left behind."""
     with NoWaiting(), mock.patch("torch.tensor", on_the_host):
         for _ in range(2):
-            running.one_step(iter([batch] * 2), [8, 8], [True, True])
+            running.train_step(iter([batch] * 2), [8, 8], [True, True])
 
 
 def on_the_host(*data, device=None, tensor=torch.tensor, **how):
@@ -87,9 +88,9 @@ def one_run(found, kind):
     """Two steps of a method on the meta device."""
     task = small_task(kind)
     method, batch = small_method(found, task), small_batch(found, task)
-    ema = new_ema(method.student, OptimPart(ema=0.9)).to(META)
+    ema = create_ema(method.student, OptimPart(ema=0.9)).to(META)
     running = training(method, **OPTIM)
-    running.ema = ema
+    running.state.ema = ema
     steps(running, on_device(batch))
-    assert running.step == 2 and running.meter.rows == 32
-    assert all(value.is_meta for value in running.meter.sums.values())
+    assert running.state.step == 2 and running.state.meter.images == 32
+    assert all(value.is_meta for value in running.state.meter.sums.values())

@@ -9,6 +9,7 @@ from selfdistill.methods.hsakd_teacher import HSAKDTeacher
 from selfdistill.modules.teachers import Trailing, teaching_levels
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import load_student, read_card
+from selfdistill.training.loop import fit
 
 WORDS = ["data.limit=40", "student=cifar:resnet8", "batch_size=16", "max_steps=2", "precision=fp32"]
 
@@ -19,7 +20,7 @@ def job(*words):
 
 def train(out, *words):
     made = job(f"out={out}", *words)
-    made.fit(Run.create(out, made.recipe))
+    fit(made, Run.create(out, made.recipe))
     return out
 
 

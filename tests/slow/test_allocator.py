@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 FAULTS = """
 import resource, torch
 from selfdistill.training.memory import keep_freed_memory
-from selfdistill.training.profile import peak_memory_mib, reset_peak_memory
+from selfdistill.training.profile import read_peak_memory, reset_peak_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -24,9 +24,9 @@ def settled():
 before = settled()
 assert keep_freed_memory()
 after, cpu = settled(), torch.device("cpu")
-kept = peak_memory_mib(cpu)
+kept = read_peak_memory(cpu)
 reset_peak_memory(cpu)
-print(before, after, int(kept - peak_memory_mib(cpu)))
+print(before, after, int(kept - read_peak_memory(cpu)))
 """
 
 

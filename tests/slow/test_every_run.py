@@ -12,6 +12,7 @@ from selfdistill.methods import find_method
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import EndRecord
 from selfdistill.runs.student import load_student
+from selfdistill.training.loop import fit
 from selfdistill.training.signals import Interrupted
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ def trained(tmp_path_factory):
         if (method, kind) not in done:
             done[method, kind] = folder / f"{method}-{kind}"
             job = build(read(None, words(method, kind, done[method, kind], trained)))
-            job.fit(Run.create(done[method, kind], job.recipe))
+            fit(job, Run.create(done[method, kind], job.recipe))
         return done[method, kind]
 
     return trained
@@ -55,10 +56,10 @@ def test_a_stopped_run_ends_with_the_same_weights_and_memory(method, kind, train
     whole = Run.open(trained(method, kind))
     job = build(read(None, words(method, kind, tmp_path / "run", trained)))
     with pytest.raises(Interrupted, match="SIGTERM"):
-        job.fit(Run.create(tmp_path / "run", job.recipe), watch=StopAt(5))
+        fit(job, Run.create(tmp_path / "run", job.recipe), callbacks=[StopAt(5)])
     stopped = Run.open(tmp_path / "run")
     assert stopped.load_checkpoint("last")["step"] == 5
-    build(stopped.recipe()).fit(stopped, resume=True)
+    fit(build(stopped.recipe()), stopped, resume=True)
     ours, theirs = (run.load_checkpoint("last") for run in (stopped, whole))
     assert ours["step"] == theirs["step"] == STEPS
     assert same(ours["method"], theirs["method"]) and same(ours["optimizer"], theirs["optimizer"])

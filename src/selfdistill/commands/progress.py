@@ -1,13 +1,12 @@
-"""What a person sees while a network trains: a live display in a terminal, plain lines elsewhere, a log file always."""
+"""What a person sees while a network trains: a live display in a terminal, plain lines elsewhere."""
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..runs.folder import Run
 from ..runs.records import EpochRecord, Record, TrainRecord, WarningRecord
-from ..training.callbacks import Watch
+from ..training.callbacks import Callback
+from ..training.state import TrainState
 
 
 def console() -> Any:
@@ -17,105 +16,76 @@ def console() -> Any:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
-class LogFile(Watch):
-    """Every record as a line of the run's train.log, and below a segmenter's scores the IoU of each class."""
-
-    def __init__(self, run: Run, classes: Sequence[str] = ()) -> None:
-        self.run, self.classes = run, classes
-
-    def logged(self, record: Record) -> None:
-        self.run.log(record.sentence())
-        shares = getattr(getattr(record, "scores", None), "iou", None)
-        if shares is not None:
-            named = zip(self.classes, shares, strict=True)
-            self.run.log("IoU: " + "  ".join(f"{name} {'-' if iou != iou else f'{iou:.1%}'}" for name, iou in named))
-
-
-class Lines(Watch):
-    """Plain lines: every epoch's losses and scores, and between them the losses every few seconds."""
+class PlainProgress(Callback):
+    """Prints lines: every epoch's losses and scores, and between them the losses every few seconds."""
 
     def __init__(self, every_seconds: float = 5.0) -> None:
-        self.every, self.shown, self.waiting = every_seconds, 0.0, ""
+        self.every_seconds = every_seconds
+        self.printed_at = 0.0
+        self.waiting = ""  # the newest line of losses, if it is not printed
 
-    def logged(self, record: Record) -> None:
+    def on_log(self, state: TrainState, record: Record) -> None:
         if isinstance(record, WarningRecord):
+            print(f"warning: step {record.step}: {record.text}", file=sys.stderr, flush=True)
             return
-        if isinstance(record, TrainRecord) and time.monotonic() - self.shown < self.every:
+        if isinstance(record, TrainRecord) and time.monotonic() - self.printed_at < self.every_seconds:
             self.waiting = record.sentence()
             return
         if isinstance(record, EpochRecord) and self.waiting:
             print(self.waiting)
         print(record.sentence(), flush=True)
-        self.shown, self.waiting = time.monotonic(), ""
-
-    def warned(self, sentence: str) -> None:
-        print(f"warning: {sentence}", file=sys.stderr, flush=True)
+        self.printed_at, self.waiting = time.monotonic(), ""
 
 
-class Live(Watch):
-    """A progress bar with epoch, step and time left; below it every loss term and the accuracies; redrawn in place."""
+class RichProgress(Callback):
+    """Draws a progress bar with epoch, step and time left, and below it the loss terms and the scores."""
 
     def __init__(self, title: str) -> None:
-        from rich.live import Live as Screen
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.progress import TimeRemainingColumn as Left
+        from rich.live import Live
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self.title, self.losses, self.scores = title, "", ""
-        self.steps_per_epoch = 1
-        text, times = TextColumn("{task.description}"), [TimeElapsedColumn(), TextColumn("left"), Left()]
-        self.progress = Progress(text, BarColumn(24), MofNCompleteColumn(), TextColumn("steps"), *times)
-        self.screen = Screen(get_renderable=self.view, refresh_per_second=4)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.display = Live(get_renderable=self.view, refresh_per_second=4)
 
     def view(self) -> Any:
+        """The bar, and the lines that there are."""
         from rich.console import Group
         from rich.text import Text
 
         return Group(self.progress, *(Text(line) for line in (self.losses, self.scores) if line))
 
-    def started(self, *, first_step: int, last_step: int, steps_per_epoch: int) -> None:
-        self.steps_per_epoch = steps_per_epoch
-        self.bar = self.progress.add_task(self.title, total=last_step, completed=first_step)
-        self.screen.start()
+    def on_start(self, state: TrainState) -> None:
+        self.bar = self.progress.add_task(self.title, total=state.last_step, completed=state.step)
+        self.display.start()
 
-    def stepped(self, step: int) -> None:
-        epoch = -(-step // self.steps_per_epoch)
-        self.progress.update(self.bar, completed=step, description=f"{self.title}  epoch {epoch}")
+    def on_step(self, state: TrainState) -> None:
+        epoch = -(-state.step // state.steps_per_epoch)
+        self.progress.update(self.bar, completed=state.step, description=f"{self.title}  epoch {epoch}")
 
-    def logged(self, record: Record) -> None:
-        if isinstance(record, TrainRecord):
+    def on_log(self, state: TrainState, record: Record) -> None:
+        if isinstance(record, WarningRecord):
+            warning = f"[yellow]warning:[/] step {record.step}: {record.text}"
+            self.display.console.print(warning, highlight=False)
+        elif isinstance(record, TrainRecord):
             self.losses = record.sentence()
         elif getattr(record, "scores", None) is not None:
             self.scores = record.sentence()
 
-    def warned(self, sentence: str) -> None:
-        self.screen.console.print(f"[yellow]warning:[/] {sentence}", highlight=False)
-
-    def ended(self) -> None:
-        self.screen.stop()
-
-
-class Several(Watch):
-    """Tells each of several watches."""
-
-    def __init__(self, watches: Iterable[Watch]) -> None:
-        self.watches = list(watches)
-
-    def started(self, **numbers: int) -> None:
-        for watch in self.watches:
-            watch.started(**numbers)
-
-    def stepped(self, step: int) -> None:
-        for watch in self.watches:
-            watch.stepped(step)
-
-    def logged(self, record: Record) -> None:
-        for watch in self.watches:
-            watch.logged(record)
-
-    def warned(self, sentence: str) -> None:
-        for watch in self.watches:
-            watch.warned(sentence)
-
-    def ended(self) -> None:
-        for watch in self.watches:
-            watch.ended()
+    def on_end(self, state: TrainState) -> None:
+        self.display.stop()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..build import Job, build
+from ..build import build
 from ..config.files import dump_commented
 from ..config.part import flatten, list_settings
 from ..config.read import change, read
@@ -28,12 +28,15 @@ from ..runs.records import EndRecord
 from ..runs.student import load_student, read_card
 from ..tasks import evaluate, find_task
 from ..tasks.base import TaskKind
-from ..training.callbacks import Watch
-from ..training.device import device_kind
-from ..training.loop import Result, preflight
+from ..training.callbacks import Callback
+from ..training.device import choose_device
+from ..training.experiment import Experiment
+from ..training.loop import fit
+from ..training.preflight import preflight
 from ..training.signals import Interrupted
+from ..training.state import Result
 from .predict import device
-from .progress import Lines, Live, LogFile, Several, console
+from .progress import PlainProgress, RichProgress, console
 
 RESUMABLE = ("max_steps", "machine")  # what may change when a run goes on
 
@@ -43,7 +46,7 @@ def start_run(recipe: Recipe, *, title: str | None = None) -> Result:
     job = checked(build(recipe))
     store = job.train_set.store  # asked before there is a folder, as what it refuses can be mended in the recipe
     store.keep()
-    store.lies_on(torch.device(device_kind(job.recipe)))
+    store.lies_on(torch.device(choose_device(job.recipe)))
     run = Run.create(job.recipe.out, job.recipe) if first_process() else Run(job.recipe.out)
     if first_process():
         run.write_environment(facts(job))
@@ -69,7 +72,7 @@ def resume_run(path: Path, words: Sequence[str] = ()) -> Result | None:
     recipe = read(run.path / "recipe.yaml", [*words, f"out={run.path}"])
     if recipe.epochs is None and recipe.max_steps != run.recipe().max_steps:
         raise ValueError("max_steps laid out this run's learning-rate schedule and cannot change; start a new run")
-    if recipe.precision == "auto" and device_kind(recipe) == "cpu":  # it began when that was fp32 on every CPU
+    if recipe.precision == "auto" and choose_device(recipe) == "cpu":  # it began when that was fp32 on every CPU
         recipe = recipe.model_copy(update={"precision": "fp32"})
     job, begun = build(recipe), (run.path / "last.pt").exists()
     if first_process():
@@ -79,7 +82,7 @@ def resume_run(path: Path, words: Sequence[str] = ()) -> Result | None:
     return train_run(job, run, resume=begun)
 
 
-def checked(job: Job) -> Job:
+def checked(job: Experiment) -> Experiment:
     """The job, after what can be tried of it without training was tried."""
     preflight(job.method, job.recipe)
     job.train_set[Draw(0, 0)]  # an augmentation of the user's own may fail
@@ -87,7 +90,7 @@ def checked(job: Job) -> Job:
     return job
 
 
-def refuse_whole_images(job: Job) -> None:
+def refuse_whole_images(job: Experiment) -> None:
     """Raises `ValueError` for a student that cannot score held-out images at the size at which they are shown."""
     if job.held_out is None or not job.method.task.positions:  # then every image is shown at the student's own size
         return
@@ -101,20 +104,20 @@ def refuse_whole_images(job: Job) -> None:
         raise ValueError(f"{name} cannot score images of {shape[0]}x{shape[1]} ({reason(error)}){way}") from error
 
 
-def facts(job: Job) -> Environment:
+def facts(job: Experiment) -> Environment:
     """What environment.json says of a run."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     return describe_environment(data=job.fingerprint, processes=processes, precision=job.recipe.precision)
 
 
-def train_run(job: Job, run: Run, *, resume: bool, title: str | None = None) -> Result:
+def train_run(job: Experiment, run: Run, *, resume: bool, title: str | None = None) -> Result:
     """Trains and shows it; an interruption ends the program after saying how to go on."""
-    shown = Watch()
+    callbacks: list[Callback] = []
     if first_process():
         name = title or f"{job.recipe.method.name} on {job.recipe.student.name}"
-        shown = Several([Live(name) if sys.stdout.isatty() else Lines(), LogFile(run, job.card.classes)])
+        callbacks.append(RichProgress(name) if sys.stdout.isatty() else PlainProgress())
     try:
-        return job.fit(run, resume=resume, watch=shown)
+        return fit(job, run, resume=resume, callbacks=callbacks)
     except Interrupted as stop:
         tell(f"{stop}; go on with: selfdistill train --resume {run.path}")
         sys.exit(130)

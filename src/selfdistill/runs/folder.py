@@ -103,11 +103,25 @@ class Run:
         lines = path.read_bytes().split(b"\n") if path.exists() else []
         return [from_line(line, number, path) for number, line in enumerate(lines[:-1], start=1)]
 
-    def rewind(self, step: int) -> None:
-        """Drops the records of later steps than `step`, and of the run's end; a resumed run writes them again."""
-        kept = [record for record in self.records() if record.step <= step and not isinstance(record, EndRecord)]
-        with replace_file(self.path / "metrics.jsonl") as temporary:
-            temporary.write_bytes(b"".join(map(to_line, kept)))
+    def log_bytes(self) -> int:
+        """The size of metrics.jsonl, to which `rewind` can go back."""
+        path = self.path / "metrics.jsonl"
+        return path.stat().st_size if path.exists() else 0
+
+    def rewind(self, step: int, *, size: int | None = None) -> None:
+        """Drops the records that a run resumed after `step` writes again, and that of the run's end.
+
+        `size` is what `log_bytes` gave at the checkpoint; older checkpoints do not tell it, and what is dropped are the
+        records of later steps.
+        """
+        path = self.path / "metrics.jsonl"
+        if size is not None and size <= self.log_bytes():
+            kept = path.read_bytes()[:size] if path.exists() else b""
+        else:
+            records = [record for record in self.records() if record.step <= step]
+            kept = b"".join(to_line(record) for record in records if not isinstance(record, EndRecord))
+        with replace_file(path) as temporary:
+            temporary.write_bytes(kept)
 
     def save_checkpoint(self, state: Mapping[str, Any], name: CheckpointName = "last") -> None:
         """Replaces last.pt or best.pt; raises `ValueError` for a state that needs code execution to be read."""

@@ -1,13 +1,78 @@
-"""Looking on while a network trains."""
+"""Callbacks: they are told what happens while a network trains. The logs are written by callbacks too."""
 
+from typing import Any
+
+from ..config.part import flatten
+from ..runs.folder import Run
 from ..runs.records import Record
+from .state import TrainState
 
 
-class Watch:
-    """Told what happens while training; the silent one. `record`s are what metrics.jsonl receives."""
+class Callback:
+    """What `fit` calls while it trains; override the methods that you need.
 
-    def started(self, *, first_step: int, last_step: int, steps_per_epoch: int) -> None: ...
-    def stepped(self, step: int) -> None: ...
-    def logged(self, record: Record) -> None: ...
-    def warned(self, sentence: str) -> None: ...
-    def ended(self) -> None: ...
+    `state` is to be read: `state.step`, `state.method`, `state.scores` and so on. Callbacks are called in order, first
+    those that write the run folder, and in every process, so that those that write do so in one process only.
+
+    An exception ends the training at once. The run folder stays whole and can be resumed, as after a kill.
+    """
+
+    def on_start(self, state: TrainState) -> None:
+        """Before the first step, after a checkpoint was loaded."""
+
+    def on_step(self, state: TrainState) -> None:
+        """After each optimizer step."""
+
+    def on_log(self, state: TrainState, record: Record) -> None:
+        """For each record of metrics.jsonl: losses at least every 50 steps, scores, warnings, the end."""
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """After the student was scored at the end of an epoch, or of the run in the middle of one."""
+
+    def on_interrupt(self, state: TrainState) -> None:
+        """When a signal stops the run; `Interrupted` is raised next."""
+
+    def on_end(self, state: TrainState) -> None:
+        """At last, however the run ended: for closing files and displays."""
+
+
+class MetricsWriter(Callback):
+    """Writes metrics.jsonl."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_log(self, state: TrainState, record: Record) -> None:
+        self.run.append(record)
+
+
+class TrainLogWriter(Callback):
+    """Writes every record as a line of train.log, and below a segmenter's scores the IoU of each class."""
+
+    def __init__(self, run: Run, classes: tuple[str, ...]) -> None:
+        self.run, self.classes = run, classes
+
+    def on_log(self, state: TrainState, record: Record) -> None:
+        self.run.log(record.sentence())
+        class_ious = getattr(getattr(record, "scores", None), "iou", None)
+        if class_ious is not None:
+            named = zip(self.classes, class_ious, strict=True)
+            self.run.log("IoU: " + "  ".join(f"{name} {'-' if iou != iou else f'{iou:.1%}'}" for name, iou in named))
+
+
+class Trackers(Callback):
+    """Sends the numbers of every record to accelerate's trackers."""
+
+    def __init__(self, accelerator: Any) -> None:
+        self.accelerator = accelerator
+
+    def on_start(self, state: TrainState) -> None:
+        self.accelerator.init_trackers("selfdistill")
+
+    def on_log(self, state: TrainState, record: Record) -> None:
+        values = flatten(record.model_dump())
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        self.accelerator.log(numbers, step=state.step)
+
+    def on_end(self, state: TrainState) -> None:
+        self.accelerator.end_training()

@@ -1,26 +1,73 @@
-"""What a recipe's device and precision are on this machine."""
+"""Which device and precision a run uses on this machine; the only file that imports accelerate."""
+
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..config.recipe import Recipe
+from ..errors import nearest
 from ..runs.environment import computes_bfloat16
 
+AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # by accelerate's names
 
-def settled_precision(recipe: Recipe) -> str:
-    """fp32, bf16 or fp16: what the recipe's precision is on this machine."""
-    kind = device_kind(recipe)
-    if recipe.precision == "fp16" and kind == "cpu":
+
+def choose_device(recipe: Recipe) -> str:
+    """cuda, mps or cpu for `machine.device`; raises `ValueError` where this machine has no such device."""
+    name = recipe.machine.device
+    if name in ("cuda", "mps") and not getattr(torch, name).is_available():
+        raise ValueError(f"machine.device={name} and this machine has none; use auto or cpu")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def choose_precision(recipe: Recipe) -> str:
+    """fp32, bf16 or fp16 for `precision`; raises `ValueError` for fp16 on a CPU."""
+    device = choose_device(recipe)
+    if recipe.precision == "fp16" and device == "cpu":
         raise ValueError("precision=fp16 needs a GPU; on a CPU use bf16 or fp32")
     if recipe.precision == "auto":
-        return "bf16" if computes_bfloat16(kind) else "fp32"
+        return "bf16" if computes_bfloat16(device) else "fp32"
     return recipe.precision
 
 
-def device_kind(recipe: Recipe) -> str:
-    """cuda, mps or cpu: what `machine.device` is on this machine; raises `ValueError` where there is no such device."""
-    kind = recipe.machine.device
-    if kind in ("cuda", "mps") and not getattr(torch, kind).is_available():
-        raise ValueError(f"machine.device={kind} and this machine has none; use auto or cpu")
-    if kind == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return kind
+def create_accelerator(recipe: Recipe) -> Any:
+    """Accelerate's `Accelerator` for a run: its device, precision, trackers and processes."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    device, precision = choose_device(recipe), choose_precision(recipe)
+    check_trackers(recipe.machine.track)
+    forget_earlier_accelerator()
+    static = recipe.optim.accumulate == 1  # a static graph allows parameters without gradient, but no accumulation
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        cpu=device == "cpu",
+        log_with=recipe.machine.track or None,
+        project_dir=Path(recipe.out or "."),
+        kwargs_handlers=[DistributedDataParallelKwargs(static_graph=static, find_unused_parameters=not static)],
+    )
+
+
+def forget_earlier_accelerator() -> None:
+    """Lets this process have an accelerator of another precision than the one before.
+
+    Accelerate keeps one state for the whole process and refuses another precision. It has no public way to reset the
+    state, and a comparison trains many methods in one process; its own tests reset it in this way.
+    """
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+
+
+def check_trackers(names: list[str]) -> None:
+    """Raises `ValueError` for a tracker that accelerate does not know or that is not installed."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    available = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ValueError(f"machine.track={name} is no tracker of accelerate{nearest(name, LOGGER_TYPE_TO_CLASS)}")
+        if name not in available:
+            raise ValueError(f"machine.track={name} is not installed; pip install {name}")

@@ -1,229 +1,212 @@
-"""fit: the one training loop. It names no method, and it is the only file that imports accelerate.
+"""fit: the one training loop. It names no method.
 
-What a step does depends on nothing but the weights and optimiser state, the seed and the step's number: row order and
-augmentation come from (seed, epoch, row), and the global generators are seeded anew for every micro-batch. So a
-checkpoint needs no generator state, and a run resumed in the middle of an epoch goes on bit for bit.
+What a step does depends on nothing but the weights and optimizer state, the seed and the step's number: the order of
+the images and their augmentation come from (seed, epoch, image), and the global generators are seeded anew for every
+micro-batch. So a checkpoint needs no generator state, and a run resumed in the middle of an epoch goes on bit for bit.
 """
 
 import math
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..config.part import flatten
-from ..config.recipe import Recipe
-from ..data import Plan, TrainSet, train_loader, window
-from ..data.random.seeds import derive
-from ..distributed import share_buffers
-from ..errors import nearest
-from ..method import Method
-from ..metrics.evaluation import Scores
+from ..data import Plan, train_loader
 from ..runs.folder import Run
 from ..runs.records import EndRecord, EpochRecord, Parameters, Record, TrainRecord, WarningRecord
-from ..runs.student import StudentCard, save_student
 from ..task import Batch, Step
-from ..tasks import evaluate
-from .callbacks import Watch
-from .compile import Compiler, usual_ones, way_of
-from .device import device_kind, settled_precision
+from .callbacks import Callback, MetricsWriter, Trackers, TrainLogWriter
+from .checkpoint import Checkpointer, load_state
+from .compile import create_compiler, find_usual_batches
+from .device import AUTOCAST, create_accelerator
+from .evaluation import refuse_broken_student, score_student
+from .experiment import Experiment
 from .memory import keep_freed_memory
-from .meters import Meter, warnings
-from .optim import new_ema, new_optimizer, new_schedule
-from .profile import Pace, parameters, peak_memory_mib, reset_peak_memory
-from .signals import Interrupted, stop_signals
+from .meters import check_losses
+from .optim import clip_gradients, count_steps, create_ema, create_optimizer, create_schedule
+from .profile import count_method_parameters, read_peak_memory, reset_peak_memory
+from .seeds import seed_generators
+from .signals import Interrupted, catch_stop_signals
+from .state import Result, TrainState
 
-WINDOW = 50  # optimiser steps between two lines of the log, at most
-SAVE_SECONDS = 30  # between the checkpoints of epochs that take less, the first, best and last ones aside
-HeldOut = Callable[..., Iterable[Batch]]  # (*, rank, world, device) -> one process's share of the evaluation rows
-AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Result(NamedTuple):
-    """The end of a run."""
-
-    scores: Scores | None  # of the student that ships, on the held-out rows, after the last step
-    epoch: int  # epochs trained, one that was begun included
-    step: int
-    seconds_per_step: float  # median over the log's windows, input included
-    peak_memory_mib: float | None
-    compile_seconds: float  # by which the steps that compiled were slower than that; 0 where nothing was compiled
+LOG_STEPS = 50  # optimizer steps between two records of the losses, at most
 
 
 def fit(
-    method: Method,
-    train_set: TrainSet,
-    recipe: Recipe,
-    *,
-    held_out: HeldOut | None = None,
-    split: str = "val",
-    mix: Callable[[Batch], Batch] | None = None,
-    run: Run | None = None,
-    resume: bool = False,
-    card: StudentCard | None = None,
-    watch: Watch | None = None,
+    experiment: Experiment, run: Run | None = None, *, resume: bool = False, callbacks: Sequence[Callback] = ()
 ) -> Result:
-    """Trains `method` in place as `recipe` says (its optim, epochs, max_steps, batch_size, precision, seed, machine).
+    """Trains the experiment's method in place, as its recipe says.
 
-    `held_out` is scored after every epoch under the name `split`; only one called "val" chooses the best checkpoint.
-    `mix` maps each batch to one with mixed images and labels. With a `run`, metrics, checkpoints and the student
-    (described by `card`) are written there; `resume` goes on from its last checkpoint.
-    Raises `Interrupted` after SIGINT or SIGTERM, once the checkpoint is written, and `ValueError` for settings that
-    contradict each other or a loss that stays NaN or infinite.
+    Args:
+        experiment: what to train; from `build`, or made of your own objects.
+        run: the run folder for metrics, checkpoints and the student; None writes nothing.
+        resume: go on from the run's last checkpoint.
+        callbacks: told what happens, after those that write the run folder.
+
+    Returns:
+        The scores of the student after the last step, and what training cost.
+
+    Raises:
+        ValueError: settings contradict each other, or the network's values became NaN or infinite.
+        Interrupted: after SIGINT or SIGTERM, once the checkpoint is written.
     """
-    training = Training(method, train_set, recipe, held_out=held_out, split=split, mix=mix, run=run, card=card)
-    training.watch = watch or Watch()
+    if run is not None and experiment.card is None:
+        raise ValueError("a run folder rebuilds its student from experiment.card; give one, or fit without a run")
+    if resume and run is None:
+        raise ValueError("resume=True goes on from the checkpoint of a run folder; give it as run=")
+    trainer = Trainer(experiment, run, callbacks)
     try:
         if resume:
-            assert run is not None
-            training.load(run.load_checkpoint("last"))
-        return training.go()
+            trainer.resume()
+        return trainer.train()
     finally:
-        training.watch.ended()
-        training.close()
+        trainer.close()
 
 
-class Training:
-    """The state of one `fit`."""
+class Trainer:
+    """One `fit`, from the top of the file to its end: build, train, epoch, step, close."""
 
-    def __init__(
-        self,
-        method: Method,
-        train_set: TrainSet,
-        recipe: Recipe,
-        *,
-        held_out: HeldOut | None,
-        split: str,
-        mix: Callable[[Batch], Batch] | None,
-        run: Run | None,
-        card: StudentCard | None,
-    ) -> None:
-        self.recipe, self.train_set, self.held_out, self.split = recipe, train_set, held_out, split
-        self.mix, self.run, self.card, self.watch = mix, run, card, Watch()
-        self.accelerator = new_accelerator(recipe)
+    def __init__(self, experiment: Experiment, run: Run | None = None, callbacks: Sequence[Callback] = ()) -> None:
+        recipe, method = experiment.recipe, experiment.method
+        self.experiment, self.recipe, self.run = experiment, recipe, run
+        self.accelerator = create_accelerator(recipe)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         if self.device.type == "cpu":
             keep_freed_memory()
         self.plan = Plan(
-            len(train_set),
+            len(experiment.train_set),
             recipe.batch_size,
             seed=recipe.seed,
             accumulate=recipe.optim.accumulate,
             rank=self.rank,
             world=self.world,
         )
-        self.schedule_steps, self.last_step = length(recipe, self.plan.steps_per_epoch)
-        self.plain = method.to(self.device)
+        self.schedule_steps, last_step = count_steps(recipe, self.plan.steps_per_epoch)
+        method.to(self.device)
         if recipe.machine.channels_last:
-            self.plain.to(memory_format=torch.channels_last)
-        optimizer = new_optimizer(method, recipe.optim)
-        self.schedule = new_schedule(optimizer, recipe.optim, self.schedule_steps)
-        self.ema = new_ema(method.student, recipe.optim)
-        self.compiler = new_compiler(method, recipe, self.accelerator, steps=self.last_step)
-        self.method, self.optimizer = self.accelerator.prepare(method.train(), optimizer)
-        self.meter = Meter()
-        self.epoch = self.step = self.step_in_epoch = 0
-        self.best: float | None = None
-        self.scores: Scores | None = None
-        self.pace = Pace()
+            method.to(memory_format=torch.channels_last)
+        optimizer = create_optimizer(method, recipe.optim)
+        self.schedule = create_schedule(optimizer, recipe.optim, self.schedule_steps)
+        ema = create_ema(method.student, recipe.optim)
+        self.compiler = create_compiler(method, recipe, self.accelerator, steps=last_step)
+        self.module, self.optimizer = self.accelerator.prepare(method.train(), optimizer)
+        self.state = TrainState(
+            method=method,
+            optimizer=self.optimizer,
+            ema=ema,
+            scaler=self.accelerator.scaler,
+            device=self.device,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            last_step=last_step,
+        )
+        self.callbacks = [*self.create_writers(), *callbacks]
         self.warned: set[str] = set()
 
-    def go(self) -> Result:
-        if self.run is not None and self.rank == 0 and self.recipe.machine.track:
-            self.accelerator.init_trackers("selfdistill")
-        self.watch.started(first_step=self.step, last_step=self.last_step, steps_per_epoch=self.plan.steps_per_epoch)
+    def create_writers(self) -> Iterator[Callback]:
+        """The callbacks that write the run folder, in the first process, and the trackers."""
+        if self.run is not None and self.rank == 0:
+            card = self.experiment.card
+            assert card is not None
+            yield MetricsWriter(self.run)
+            yield TrainLogWriter(self.run, card.classes)
+            yield Checkpointer(self.run, card, minutes=self.recipe.machine.checkpoint_minutes)
+        if self.recipe.machine.track:
+            yield Trackers(self.accelerator)
+
+    def resume(self) -> None:
+        """Goes on from the last checkpoint; the records that were written after it are dropped."""
+        assert self.run is not None
+        checkpoint = self.run.load_checkpoint("last")
+        load_state(self.state, checkpoint)
+        if self.rank == 0:
+            self.run.rewind(self.state.step, size=checkpoint.get("log_bytes"))
+
+    def train(self) -> Result:
+        """Trains up to the last step."""
+        state = self.state
+        first_step = state.step
         reset_peak_memory(self.device)
-        self.saved_at, begun = time.monotonic(), self.step
-        with stop_signals() as stop:
-            while self.step < self.last_step:
-                self.one_epoch(stop)
-        if self.step == begun:  # resumed to end where it was stopped: the student written last is an older one
-            self.scores = self.evaluate()
-            self.refuse_broken_student()
-            self.ship()
-        result = Result(
-            self.scores,
-            self.epochs_begun,
-            self.step,
-            self.pace.usual,
-            peak_memory_mib(self.device),
-            self.pace.compile_seconds,
+        self.notify("on_start")
+        with catch_stop_signals() as signals:
+            while state.step < state.last_step:
+                self.train_epoch(signals)
+                self.close_epoch()
+        if state.step == first_step:  # it was stopped at its new end: the student on disk is of an earlier step
+            self.score_student()
+            self.notify("on_epoch_end")
+        return self.finish()
+
+    def train_epoch(self, signals: list[str]) -> None:
+        """Trains what is left of the epoch, at most up to the last step."""
+        state, machine = self.state, self.recipe.machine
+        state.scores, state.is_best = None, False
+        all_steps = self.plan.epoch(state.epoch)
+        sizes = [[len(micro_batch) for micro_batch in step] for step in all_steps]
+        usual = find_usual_batches(sizes, first_epoch=state.epoch == 0)
+        rest = slice(state.step_in_epoch, state.step_in_epoch + state.last_step - state.step)
+        steps = all_steps[rest]
+        batches = iter(
+            train_loader(
+                self.experiment.train_set,
+                steps,
+                workers=machine.workers,
+                device=self.device,
+                channels_last=machine.channels_last,
+            )
         )
-        counts = Parameters(**parameters(self.plain))
-        self.log(EndRecord(split=self.split, **result._asdict(), parameters=counts))
-        return result
-
-    def one_epoch(self, stop: list[str]) -> None:
-        """Trains what is left of the current epoch, or up to the last step, then scores and saves."""
-        self.scores = None
-        every = self.plan.epoch(self.epoch)
-        part = slice(self.step_in_epoch, self.step_in_epoch + self.last_step - self.step)
-        steps = every[part]
-        usual = usual_ones([[len(rows) for rows in step] for step in every], first_epoch=self.epoch == 0)[part]
-        machine = self.recipe.machine
-        place = {"device": self.device, "channels_last": machine.channels_last}
-        loader = iter(train_loader(self.train_set, steps, workers=machine.workers, **place))
         started = time.perf_counter()
-        for number, (micro_batches, fits) in enumerate(zip(steps, usual, strict=True), 1):
-            compiles = self.one_step(loader, [len(rows) for rows in micro_batches], fits)
-            full = len(self.pace.window) + 1 >= WINDOW or number == len(steps)
-            means = self.meter.flush(self.sum_over_processes) if full else None  # this waits for the device
-            self.pace.add(time.perf_counter() - started, compiles=compiles)
+        for number, (step_sizes, step_usual) in enumerate(zip(sizes[rest], usual[rest], strict=True), 1):
+            compiled = self.train_step(batches, step_sizes, step_usual)
+            line_is_full = len(state.timer.steps) + 1 >= LOG_STEPS or number == len(steps)
+            means = state.meter.flush(self.sum_over_processes) if line_is_full else None  # this waits for the device
+            state.timer.add(time.perf_counter() - started, compiled=compiled)
             started = time.perf_counter()
-            self.watch.stepped(self.step)
             if means is not None:
-                self.log_window(*means)
-            if self.step == self.last_step:
-                break  # a run that went on from here would have nothing left to score after
-            if self.asked_to_stop(stop):
-                self.save()
-                raise Interrupted(f"{(stop or ['another process'])[0]}: stopped after step {self.step}")
-            if time.monotonic() - self.saved_at > 60 * self.recipe.machine.checkpoint_minutes:
-                self.save()
-        if self.step_in_epoch == self.plan.steps_per_epoch:
-            self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        self.close_epoch()
+                self.log_means(*means)
+            self.notify("on_step")
+            if state.step < state.last_step:
+                self.stop_if_asked(signals)
+        if state.step_in_epoch == state.steps_per_epoch:
+            state.epoch, state.step_in_epoch = state.epoch + 1, 0
 
-    def one_step(self, loader: Iterator[Batch], rows: list[int], usual: list[bool]) -> bool:
-        """One optimiser step over micro-batches of so many `rows`: the gradient is the mean over all of them.
+    def train_step(self, batches: Iterator[Batch], sizes: list[int], usual: list[bool]) -> bool:
+        """One optimizer step over micro-batches of these `sizes`: the gradient is the mean over all of their images.
 
-        `usual` are those that run compiled, where anything does. Gives whether one had to be compiled first. Nothing in
-        here waits for the device.
+        `usual` says which of them run compiled, if any does. Gives whether one was compiled first. Nothing in here
+        waits for the device.
         """
-        self.schedule.step_update(self.step)
-        compiles = False
-        for micro, count in enumerate(rows):
-            batch = next(loader)
-            seed_generators(self.recipe.seed, self.step, micro, self.rank)
-            if self.mix is not None:
-                batch = self.mix(batch)
-            last = micro == len(rows) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.method):
-                step = self.one_pass(batch, count / sum(rows), usual[micro])
-            compiles |= self.compiler.unsteady
-            self.meter.add(step, batch.target, self.plain.task.void, batch.soft_target)
-        self.clip()
+        state = self.state
+        self.schedule.step_update(state.step)
+        compiled = False
+        for micro, size in enumerate(sizes):
+            batch = next(batches)
+            seed_generators(self.recipe.seed, state.step, micro, self.rank)
+            if self.experiment.mix is not None:
+                batch = self.experiment.mix(batch)
+            is_last = micro == len(sizes) - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(self.module):
+                step = self.train_micro_batch(batch, share=size / sum(sizes), usual=usual[micro])
+            compiled |= self.compiler.just_compiled
+            state.meter.add(step, batch.target, state.method.task.void, batch.soft_target)
+        clip_gradients(self.accelerator, self.module, self.recipe.optim)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.step, self.step_in_epoch = self.step + 1, self.step_in_epoch + 1
-        self.plain.after_step()
-        if self.ema is not None:
-            self.ema.update(self.plain.student, step=self.step)
-        return compiles
+        state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
+        state.method.after_step()
+        if state.ema is not None:
+            state.ema.update(state.method.student, step=state.step)
+        return compiled
 
-    def one_pass(self, batch: Batch, share: float, usual: bool) -> Step:
-        """The method forward and backward on a micro-batch that is a `share` of its step, compiled if it is `usual`."""
-        progress = torch.full((), self.step / self.schedule_steps, device=self.device)  # torch.tensor would wait
+    def train_micro_batch(self, batch: Batch, *, share: float, usual: bool) -> Step:
+        """Forward and backward on a micro-batch that is a `share` of its step, compiled if it is `usual`."""
+        progress = torch.full((), self.state.step / self.schedule_steps, device=self.device)  # torch.tensor would wait
 
         def work() -> Step:
-            step = self.method(batch, progress)
+            step = self.module(batch, progress)
             self.accelerator.backward(step.loss * share)
             return step
 
@@ -232,235 +215,91 @@ class Training:
             self.warn("compile", self.compiler.failure)
         return step
 
-    def clip(self) -> None:
-        """Holds the gradient within the recipe's bounds, its values first and then its norm."""
-        optim, parameters = self.recipe.optim, list(self.method.parameters())
-        if optim.clip_value is not None or optim.clip is not None:
-            self.accelerator.unscale_gradients()  # once: accelerate's own clipping does it twice, which fp16 refuses
-        if optim.clip_value is not None:
-            nn.utils.clip_grad_value_(parameters, optim.clip_value)
-        if optim.clip is not None:
-            nn.utils.clip_grad_norm_(parameters, optim.clip)
-
-    def asked_to_stop(self, stop: list[str]) -> bool:
-        """Whether a signal came; several processes agree on it every tenth step, so that none waits for another."""
+    def stop_if_asked(self, signals: list[str]) -> None:
+        """Raises `Interrupted` after a signal; several processes agree on it every tenth step, so that none waits."""
         if self.world == 1:
-            return bool(stop)
-        if self.step % 10:
-            return False
-        return bool(self.sum_over_processes(torch.full((), len(stop), device=self.device)))
+            stop = bool(signals)
+        else:
+            stop = self.state.step % 10 == 0 and bool(
+                self.sum_over_processes(torch.full((), len(signals), device=self.device))
+            )
+        if stop:
+            self.notify("on_interrupt")
+            raise Interrupted(f"{(signals or ['another process'])[0]}: stopped after step {self.state.step}")
 
-    @property
-    def epochs_begun(self) -> int:
-        return self.epoch + (self.step_in_epoch > 0)
+    def close_epoch(self) -> None:
+        """Scores the student that would ship now, and lets the callbacks save it."""
+        state = self.state
+        self.score_student()
+        if state.scores is not None:
+            split = self.experiment.split
+            self.log(EpochRecord(epoch=state.epochs_begun, step=state.step, split=split, scores=state.scores))
+            is_better = state.best_score is None or state.scores.main > state.best_score
+            state.is_best = split == "val" and is_better
+            state.best_score = state.scores.main if state.is_best else state.best_score
+        self.notify("on_epoch_end")
 
-    def log_window(self, losses: dict[str, float], accuracy: float) -> None:
-        """Writes the means since the last line and warns of terms that cannot be right."""
+    def score_student(self) -> None:
+        """Scores the student that ships; raises `ValueError` where it is broken."""
+        precision = AUTOCAST[self.accelerator.mixed_precision]
+        self.state.scores = score_student(self.experiment, self.state, self.rank, self.world, precision=precision)
+        refuse_broken_student(self.state, self.recipe.optim.lr)
+
+    def log_means(self, losses: dict[str, float], accuracy: float) -> None:
+        """Logs the means since the last line, and warns of terms that cannot be right."""
+        state = self.state
         self.log(
             TrainRecord(
-                epoch=self.epoch + 1,
-                step=self.step,
+                epoch=state.epoch + 1,
+                step=state.step,
                 lr=self.optimizer.param_groups[0]["lr"],
                 losses=losses,
                 accuracy=accuracy,
-                seconds_per_step=self.pace.flush(),
+                seconds_per_step=state.timer.flush(),
             )
         )
-        asleep = (self.step - 1) / self.schedule_steps < self.plain.warmup  # as the last step saw it
-        for key, sentence in warnings(losses, asleep=asleep):
+        in_warmup = (state.step - 1) / self.schedule_steps < state.method.warmup  # as the last step saw it
+        for key, sentence in check_losses(losses, in_warmup=in_warmup):
             self.warn(key, sentence)
         if not all(math.isfinite(value) for value in losses.values()):
-            self.refuse_broken_student()
+            refuse_broken_student(state, self.recipe.optim.lr)
 
     def warn(self, key: str, sentence: str) -> None:
-        """Tells the user once, and the log."""
+        """Logs a warning, once for each key."""
         if key not in self.warned:
             self.warned.add(key)
-            self.log(WarningRecord(epoch=self.epoch + 1, step=self.step, text=sentence))
-            self.watch.warned(f"step {self.step}: {sentence}")
+            self.log(WarningRecord(epoch=self.state.epoch + 1, step=self.state.step, text=sentence))
 
-    def refuse_broken_student(self) -> None:
-        """Raises `ValueError` where a weight or a score is NaN or infinite: no step mends that, and none may ship."""
-        values = (*self.plain.parameters(), *self.plain.buffers())
-        scored = self.scores is None or self.scores.finite
-        if not scored or not all(bool(value.isfinite().all()) for value in values):
-            raise ValueError(
-                f"the network's values became NaN or infinite before step {self.step}; lower optim.lr, now "
-                f"{self.recipe.optim.lr}, or the weights of the loss terms, set optim.clip, or use precision=fp32"
-            )
+    def log(self, record: Record) -> None:
+        self.notify("on_log", record)
+
+    def notify(self, event: str, *values: Any) -> None:
+        """Calls one method of every callback."""
+        for callback in self.callbacks:
+            getattr(callback, event)(self.state, *values)
 
     def sum_over_processes(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, reduction="sum")
 
-    def close_epoch(self) -> None:
-        """Scores the student that would ship now, and saves everything, unless that was done a moment ago."""
-        self.scores = self.evaluate()
-        self.refuse_broken_student()
-        better = False
-        if self.scores is not None:
-            self.log(EpochRecord(epoch=self.epochs_begun, step=self.step, split=self.split, scores=self.scores))
-            better = self.split == "val" and (self.best is None or self.scores.main > self.best)
-            self.best = self.scores.main if better else self.best
-        ends = self.epochs_begun == 1 or self.step == self.last_step
-        if better or ends or time.monotonic() - self.saved_at > SAVE_SECONDS:
-            self.ship()
-            self.save(best=better)
-
-    def ship(self) -> None:
-        """Writes the student and what is to be known of it."""
-        if self.run is not None and self.rank == 0:
-            assert self.card is not None
-            card = self.card.model_copy(
-                update={
-                    "weights": "student" if self.ema is None else "ema",
-                    "epoch": self.epochs_begun,
-                    "step": self.step,
-                    "scores": None if self.scores is None else self.scores._asdict(),
-                }
-            )
-            save_student(self.run, self.shipped.state_dict(), card)
-
-    @property
-    def shipped(self) -> nn.Module:
-        """The network that the user gets: the student, or its moving average."""
-        return self.plain.student if self.ema is None else self.ema.module
-
-    def evaluate(self) -> Scores | None:
-        if self.held_out is None:
-            return None
-        share_buffers(self.shipped)
-        task = self.plain.task
-        return evaluate(
-            self.shipped,
-            self.held_out(rank=self.rank, world=self.world, device=self.device),
-            num_classes=task.num_classes,
-            kind=task.kind,
-            ignore_index=task.void,
-            window=window(self.recipe.data),
-            device=self.device,
-            precision=AUTOCAST[self.accelerator.mixed_precision],
+    def finish(self) -> Result:
+        """The result, after it was logged."""
+        state = self.state
+        result = Result(
+            scores=state.scores,
+            epoch=state.epochs_begun,
+            step=state.step,
+            seconds_per_step=state.timer.seconds_per_step,
+            peak_memory_mib=read_peak_memory(self.device),
+            compile_seconds=state.timer.compile_seconds,
         )
-
-    def log(self, record: Record) -> None:
-        if self.rank != 0:
-            return
-        if self.run is not None:
-            self.run.append(record)
-        if self.recipe.machine.track:
-            values = flatten(record.model_dump())
-            numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-            self.accelerator.log(numbers, step=self.step)
-        self.watch.logged(record)
-
-    def save(self, *, best: bool = False) -> None:
-        """Writes the best checkpoint, where this is it, and then the last: a run killed before that does all again."""
-        self.saved_at = time.monotonic()
-        if self.run is None or self.rank != 0:
-            return
-        state = self.state()
-        if best:
-            self.run.save_checkpoint(state, "best")
-        self.run.save_checkpoint(state, "last")
-
-    def state(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on; the generators and the schedule follow from the step."""
-        scaler = self.accelerator.scaler
-        return {
-            "format": 1,
-            "epoch": self.epoch,
-            "step": self.step,
-            "step_in_epoch": self.step_in_epoch,
-            "best": self.best,
-            "method": self.plain.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": None if scaler is None else scaler.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
-            "meter": self.meter.state(),
-            **self.pace.state(),
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.plain.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
-        if self.accelerator.scaler is not None and state["scaler"]:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.meter.load(state["meter"], self.device)
-        self.pace.load(state)
-        for name in ("epoch", "step", "step_in_epoch", "best"):
-            setattr(self, name, state[name])
-        if self.run is not None and self.rank == 0:
-            self.run.rewind(self.step)
+        parameters = Parameters(**count_method_parameters(state.method))
+        self.log(EndRecord(split=self.experiment.split, parameters=parameters, **result._asdict()))
+        return result
 
     def close(self) -> None:
-        """Gives the method back as it came, without accelerate's wrapping of its forward and without a compiled one."""
-        self.compiler.close()
-        self.accelerator.unwrap_model(self.method, keep_fp32_wrapper=False)
-        if self.recipe.machine.track:
-            self.accelerator.end_training()
-
-
-def preflight(method: Method, recipe: Recipe) -> None:
-    """Raises the `ValueError`s of `fit` for a recipe that cannot be trained here, without training."""
-    device = new_accelerator(recipe).device
-    way_of(recipe.machine.compile, device, 0, accumulate=recipe.optim.accumulate)
-    new_optimizer(method, recipe.optim)
-
-
-def length(recipe: Recipe, steps_per_epoch: int) -> tuple[int, int]:
-    """Optimiser steps that the schedule spans, and those after which training stops."""
-    if recipe.epochs is None:
-        assert recipe.max_steps is not None
-        return recipe.max_steps, recipe.max_steps
-    planned = recipe.epochs * steps_per_epoch
-    return planned, min(planned, recipe.max_steps or planned)
-
-
-def new_compiler(method: Method, recipe: Recipe, accelerator: Any, *, steps: int) -> Compiler:
-    """What runs the method's steps in a run of so many, compiled or not."""
-    setting = recipe.machine.compile
-    way = way_of(setting, accelerator.device, steps, accumulate=recipe.optim.accumulate)
-    strict = setting != "auto" or accelerator.num_processes > 1  # other processes wait in the middle of the step
-    return Compiler(method, way, strict=strict)
-
-
-def new_accelerator(recipe: Recipe) -> Any:
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState, GradientState
-
-    AcceleratorState._reset_state()  # an earlier fit of this process may have had another precision
-    GradientState._reset_state()
-    kind, precision = device_kind(recipe), settled_precision(recipe)
-    refuse_absent_trackers(recipe.machine.track)
-    whole = recipe.optim.accumulate == 1  # a static graph allows parameters without gradient, but no accumulation
-    return Accelerator(
-        mixed_precision="no" if precision == "fp32" else precision,
-        cpu=kind == "cpu",
-        log_with=recipe.machine.track or None,
-        project_dir=Path(recipe.out or "."),
-        kwargs_handlers=[DistributedDataParallelKwargs(static_graph=whole, find_unused_parameters=not whole)],
-    )
-
-
-def refuse_absent_trackers(names: list[str]) -> None:
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-
-    available = {str(getattr(kind, "value", kind)) for kind in get_available_trackers()}
-    for name in names:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            raise ValueError(f"machine.track={name} is no tracker of accelerate{nearest(name, LOGGER_TYPE_TO_CLASS)}")
-        if name not in available:
-            raise ValueError(f"machine.track={name} is not installed; pip install {name}")
-
-
-def seed_generators(*parts: int) -> None:
-    """Seeds torch's, Python's and numpy's global generators with a hash of `parts`."""
-    seed = derive(*parts) % 2**32
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed also asks for devices that are not there: 70 us
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(seed)
-    if torch.backends.mps.is_available():
-        torch.mps.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)
+        """Ends every callback, and gives the method back without accelerate's wrapper and uncompiled."""
+        with ExitStack() as stack:  # each of these runs whatever the others raise, from the last to the first
+            stack.callback(self.accelerator.unwrap_model, self.module, keep_fp32_wrapper=False)
+            stack.callback(self.compiler.close)
+            for callback in self.callbacks:
+                stack.callback(callback.on_end, self.state)

@@ -3,26 +3,27 @@
 import ctypes
 import platform
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # glibc's numbers for them, see mallopt(3)
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # glibc's numbers of these options, see mallopt(3)
 
 
 def keep_freed_memory() -> bool:
-    """Has glibc keep what is freed instead of returning it to the system; whether it could.
+    """Makes glibc keep freed memory instead of returning it to the system; gives whether that worked.
 
     Every training step frees its feature maps and asks for the same ones again. Memory that went back to the system
-    comes in again page by page, each zeroed first: 60,000 page faults in a step of FRSKD around a CIFAR ResNet-18 at
-    batch 64, a tenth of its time. The process stays as large as it once was, see `return_freed_memory`.
+    returns page by page, each zeroed first: 60,000 page faults in a step of FRSKD around a CIFAR ResNet-18 at batch 64,
+    a tenth of its time. The process stays as large as it once was, see `return_freed_memory`.
     """
-    libc = glibc()
+    libc = load_glibc()
     return libc is not None and bool(libc.mallopt(MMAP_MAX, 0) and libc.mallopt(TRIM_THRESHOLD, 2**31 - 1))
 
 
 def return_freed_memory() -> None:
-    """Has glibc give back to the system, once, what is free now."""
-    libc = glibc()
+    """Makes glibc return to the system, once, what is free now."""
+    libc = load_glibc()
     if libc is not None:
         libc.malloc_trim(0)
 
 
-def glibc() -> ctypes.CDLL | None:
+def load_glibc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc."""
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

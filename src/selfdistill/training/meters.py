@@ -1,78 +1,84 @@
-"""Bookkeeping of loss terms between two log lines, and what their values say of a run's health."""
+"""Running means of losses, accuracy and step time between two log lines, and checks of what they say."""
 
 import math
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..task import Step
 
-DWARFS = 100.0  # a term this many times the sum of all others leaves them no say
+DOMINATES = 100.0  # a term this many times the sum of all others leaves them no say
 
 
 class Meter:
-    """Running sums over the rows trained on since the last `flush`; tensors stay on the device until then."""
+    """Sums over the images trained on since the last `flush`; tensors stay on the device until then."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.rows = 0
+        self.images = 0
 
     @torch.no_grad()
-    def add(self, step: Step, target: Tensor, void: int = -100, soft_target: Tensor | None = None) -> None:
-        """Counts one micro-batch in: every term, weighed by its rows, and the accuracy of whatever is not `void`."""
-        rows = len(step.logits)
-        terms = torch.stack(list(step.losses.values())).double() * rows  # together: a GPU is told what to do one by one
-        counts = torch.stack([right(step.logits, target, soft_target), labelled(target, void, soft_target)]).double()
+    def add(self, step: Step, target: Tensor, ignore_index: int = -100, soft_target: Tensor | None = None) -> None:
+        """Adds one micro-batch: every term, times its images, and how many positions are right of those labeled."""
+        images = len(step.logits)
+        terms = torch.stack(list(step.losses.values())).double() * images  # one kernel for all: each start costs time
+        correct, labeled = (
+            count_correct(step.logits, target, soft_target),
+            count_labeled(target, ignore_index, soft_target),
+        )
+        counts = torch.stack([correct, labeled]).double()
         names = [*(f"loss.{name}" for name in step.losses), "right", "labelled"]
         for name in names:
             if name not in self.sums:
                 self.sums[name] = terms.new_zeros(())
         torch._foreach_add_([self.sums[name] for name in names], [*terms.unbind(), *counts.unbind()])
-        self.rows += rows
+        self.images += images
 
-    def state(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self.sums.items()} | {"rows": torch.tensor(self.rows)}
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.sums.items()} | {"rows": torch.tensor(self.images)}
 
-    def load(self, state: dict[str, Tensor], device: torch.device) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.sums = {name: value.to(device, copy=True) for name, value in state.items() if name != "rows"}
-        self.rows = int(state.get("rows", 0))
+        self.images = int(state.get("rows", 0))
 
     def flush(self, reduce: Callable[[Tensor], Tensor] | None = None) -> tuple[dict[str, float], float]:
-        """Mean of each term over the rows, and the share of the labelled positions that are right; then starts over.
+        """The mean of each term over the images, and the accuracy over the labeled positions; then starts over.
 
-        A position is a row, or a pixel of it where every pixel has a label. The share is nan where none is labelled.
+        A position is an image, or a pixel where every pixel has a label. The accuracy is NaN where none is labeled.
         `reduce` adds up over processes.
         """
         names = list(self.sums)
         total = torch.stack(list(self.sums.values()))
-        total = torch.cat([total, total.new_full((1,), self.rows)])
+        total = torch.cat([total, total.new_full((1,), self.images)])
         values = dict(zip([*names, "rows"], (reduce(total) if reduce else total).tolist(), strict=True))
-        self.sums, self.rows = {}, 0
-        rows, positions, hits = (values.pop(name) for name in ("rows", "labelled", "right"))
-        accuracy = hits / positions if positions else math.nan
-        return {name.removeprefix("loss."): value / rows for name, value in values.items()}, accuracy
+        self.sums, self.images = {}, 0
+        images, labeled, correct = (values.pop(name) for name in ("rows", "labelled", "right"))
+        accuracy = correct / labeled if labeled else math.nan
+        return {name.removeprefix("loss."): value / images for name, value in values.items()}, accuracy
 
 
-def right(logits: Tensor, target: Tensor, soft_target: Tensor | None = None) -> Tensor:
-    """How many positions are classified rightly, (); against mixed labels, the share of the label that was named."""
-    named = logits.argmax(dim=1)
+def count_correct(logits: Tensor, target: Tensor, soft_target: Tensor | None = None) -> Tensor:
+    """How many positions have the right class on top, (); of mixed labels, the sum of that class's probabilities."""
+    predicted = logits.argmax(dim=1)
     if soft_target is not None:
-        return soft_target.gather(1, named[:, None]).sum()
-    return (named == target).sum()
+        return soft_target.gather(1, predicted[:, None]).sum()
+    return (predicted == target).sum()
 
 
-def labelled(target: Tensor, void: int, soft_target: Tensor | None = None) -> Tensor:
-    """How many positions have a label, (); class probabilities, along dim 1, are one of each position."""
+def count_labeled(target: Tensor, ignore_index: int, soft_target: Tensor | None = None) -> Tensor:
+    """How many positions have a label, (); class probabilities, along dim 1, are one label for each position."""
     if soft_target is not None:
         return torch.ones_like(soft_target[:, 0]).sum()
-    return (target != void).sum()
+    return (target != ignore_index).sum()
 
 
-def warnings(losses: dict[str, float], *, asleep: bool = False) -> Iterator[tuple[str, str]]:
-    """Pairs of a key and a sentence, one for each term that is zero, not finite, or far above all others together.
+def check_losses(losses: dict[str, float], *, in_warmup: bool = False) -> Iterator[tuple[str, str]]:
+    """A key and a sentence for each term that is zero, not finite, or far above all others together.
 
-    `asleep`: the method is still in its warm-up, where zero is intended.
+    `in_warmup`: the method's terms may still be zero on purpose.
     """
     for name, value in losses.items():
         others = sum(abs(other) for key, other in losses.items() if key != name and math.isfinite(other))
@@ -81,10 +87,61 @@ def warnings(losses: dict[str, float], *, asleep: bool = False) -> Iterator[tupl
                 f"{name} finite",
                 f"the loss term {name!r} is {value}: try a lower optim.lr, optim.clip, precision=fp32",
             )
-        elif value == 0 and not asleep:
+        elif value == 0 and not in_warmup:
             yield f"{name} zero", f"the loss term {name!r} is exactly zero and teaches nothing"
-        elif name != "task" and 0 < DWARFS * others < abs(value):  # small lessons beside the labels' are common
+        elif name != "task" and 0 < DOMINATES * others < abs(value):  # beside the labels, small terms are common
             yield (
                 f"{name} dwarfs",
                 f"the loss term {name!r} ({value:.3g}) dwarfs all others together ({others:.3g}); lower its weight",
             )
+
+
+class StepTimer:
+    """Seconds per step for each log line, without the steps that compile and a process's first step."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []  # seconds of each step since the last line
+        self.slow_steps: list[float] = []  # those among them that do not count
+        self.compiling_steps: list[float] = []  # of the whole run
+        self.lines: list[float] = []  # seconds per step of each line so far
+        self.is_first_step = True
+
+    def add(self, seconds: float, *, compiled: bool) -> None:
+        """Adds one step."""
+        self.steps.append(seconds)
+        if compiled:
+            self.compiling_steps.append(seconds)
+        if compiled or self.is_first_step:
+            self.slow_steps.append(seconds)
+        self.is_first_step = False
+
+    def flush(self) -> float:
+        """The mean since the last line, of slow steps where there are no others; then starts over."""
+        counted = len(self.steps) - len(self.slow_steps)
+        seconds = sum(self.steps) - sum(self.slow_steps) if counted else sum(self.steps)
+        self.lines.append(seconds / (counted or len(self.steps)))
+        self.steps, self.slow_steps = [], []
+        return self.lines[-1]
+
+    def state_dict(self) -> dict[str, list[float]]:
+        return {
+            "window": self.steps,
+            "slow": self.slow_steps,
+            "compiling": self.compiling_steps,
+            "paces": self.lines,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from a `state_dict`; those of older checkpoints have no slow steps."""
+        self.steps, self.lines = list(state["window"]), list(state["paces"])
+        self.slow_steps, self.compiling_steps = list(state.get("slow", [])), list(state.get("compiling", []))
+
+    @property
+    def seconds_per_step(self) -> float:
+        """The median over the lines; NaN before the first."""
+        return statistics.median(self.lines) if self.lines else math.nan
+
+    @property
+    def compile_seconds(self) -> float:
+        """How much longer the steps that compiled took than usual ones."""
+        return sum((max(seconds - self.seconds_per_step, 0.0) for seconds in self.compiling_steps), start=0.0)

@@ -11,22 +11,22 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[str]]:
-    """A list that receives the name of SIGINT or SIGTERM when one comes; a second one acts as usual."""
-    came: list[str] = []
-    old: dict[int, Any] = {}
+def catch_stop_signals() -> Iterator[list[str]]:
+    """A list to which the name of SIGINT or SIGTERM is added when one arrives; a second signal acts as usual."""
+    arrived: list[str] = []
+    handlers: dict[int, Any] = {}  # those from before
 
     def note(number: int, frame: Any) -> None:
-        came.append(signal.Signals(number).name)
-        signal.signal(number, old[number])
+        arrived.append(signal.Signals(number).name)
+        signal.signal(number, handlers[number])
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            old[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: whoever runs us has the signals
+            handlers[number] = signal.signal(number, note)
+    except ValueError:  # Python allows this in the main thread only; in another one, signals act as usual
         pass
     try:
-        yield came
+        yield arrived
     finally:
-        for number, handler in old.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -15,8 +15,8 @@ from selfdistill.method import Method
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import load_student, read_card
 from selfdistill.task import Batch, Step
-from selfdistill.training import loop
-from selfdistill.training.optim import new_optimizer, new_schedule
+from selfdistill.training import checkpoint
+from selfdistill.training.optim import count_steps, create_optimizer, create_schedule
 from selfdistill.training.signals import Interrupted
 
 
@@ -25,13 +25,13 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path)
 
 
 def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path):
-    _, run, result = train(recipe(tmp_path / "run", epochs=1), watch=StopAt(5))
+    _, run, result = train(recipe(tmp_path / "run", epochs=1), StopAt(5))
     assert result.step == read_card(run.path).step == run.records()[-1].step == 5
 
 
 def test_a_run_that_ends_where_it_was_stopped_ships_the_student_of_that_step(tmp_path):
     with pytest.raises(Interrupted):
-        train(recipe(tmp_path / "run"), watch=StopAt(7))
+        train(recipe(tmp_path / "run"), StopAt(7))
     stopped = Run.open(tmp_path / "run")
     assert read_card(stopped.path).step == 5
     method, run, result = train(stopped.recipe().model_copy(update={"max_steps": 7}), resume=True)
@@ -44,7 +44,7 @@ def test_a_run_that_ends_where_it_was_stopped_ships_the_student_of_that_step(tmp
 def test_a_run_that_was_killed_while_it_saved_its_end_ends_as_if_it_had_not(tmp_path, monkeypatch, writes):
     class Killed(BaseException): ...
 
-    home = loop if writes == "save_student" else Run
+    home = checkpoint if writes == "save_student" else Run
     original = getattr(home, writes)
 
     def killed(*args, **kwargs):
@@ -117,9 +117,7 @@ def test_a_short_schedule_takes_the_method_s_short_run_settings_and_says_so(tmp_
     [({"epochs": 3}, 12, 12), ({"epochs": 3, "max_steps": 5}, 12, 5), ({"epochs": None, "max_steps": 5}, 5, 5)],
 )
 def test_max_steps_stops_early_beside_epochs_and_sets_the_length_alone(tmp_path, changes, scheduled, last):
-    from selfdistill.training.loop import length
-
-    assert length(recipe(tmp_path, **changes), 4) == (scheduled, last)
+    assert count_steps(recipe(tmp_path, **changes), 4) == (scheduled, last)
 
 
 class Probe(Method):
@@ -137,7 +135,7 @@ class Probe(Method):
 def test_a_term_that_is_zero_or_dwarfs_the_rest_is_warned_of_once(tmp_path):
     heard = Heard()
     method = {"name": f"{__name__}:Probe", "large": 1e4}
-    train(recipe(tmp_path / "run", method=method, optim={"lr": 1e-6}), watch=heard)
+    train(recipe(tmp_path / "run", method=method, optim={"lr": 1e-6}), heard)
     assert sum("'idle' is exactly zero" in sentence for sentence in heard.sentences) == 1
     assert sum("'huge'" in sentence and "dwarfs" in sentence for sentence in heard.sentences) == 1
 
@@ -155,7 +153,7 @@ class Sleeper(Probe):
 @pytest.mark.parametrize(("steps", "warned"), [(2, False), (4, True)])  # the last begins after 1/2, or after 3/4
 def test_a_term_that_still_slept_in_the_last_step_is_not_warned_of(tmp_path, steps, warned):
     heard = Heard()
-    train(recipe(tmp_path / "run", method=f"{__name__}:Sleeper", epochs=None, max_steps=steps), watch=heard)
+    train(recipe(tmp_path / "run", method=f"{__name__}:Sleeper", epochs=None, max_steps=steps), heard)
     assert any("'idle' is exactly zero" in sentence for sentence in heard.sentences) == warned
 
 
@@ -245,7 +243,7 @@ def test_an_average_of_the_student_ships_where_it_is_asked_for(tmp_path):
 
 def rates(steps=100, **changes):
     optim = OptimPart(**{"lr": 1.0, **changes})
-    schedule = new_schedule(new_optimizer(nn.Linear(2, 2), optim), optim, steps)
+    schedule = create_schedule(create_optimizer(nn.Linear(2, 2), optim), optim, steps)
     found = []
     for step in range(steps):
         schedule.step_update(step)
@@ -266,15 +264,15 @@ def test_cosine_falls_to_its_end_and_warm_up_rises():
 
 def test_decay_spares_vectors_where_it_is_for_weights():
     net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    groups = new_optimizer(net, OptimPart(decay="weights", weight_decay=0.1)).param_groups
+    groups = create_optimizer(net, OptimPart(decay="weights", weight_decay=0.1)).param_groups
     assert {group["weight_decay"]: len(group["params"]) for group in groups} == {0.0: 3, 0.1: 1}
-    (only,) = new_optimizer(net, OptimPart(decay="all", weight_decay=0.1)).param_groups
+    (only,) = create_optimizer(net, OptimPart(decay="all", weight_decay=0.1)).param_groups
     assert only["weight_decay"] == 0.1 and not only["nesterov"] and len(only["params"]) == 4
 
 
 def test_an_unknown_optimiser_is_refused_with_the_nearest():
     with pytest.raises(ValueError, match="not an optimiser of timm; did you mean 'sgd'"):
-        new_optimizer(nn.Linear(1, 1), OptimPart(name="sgdd"))
+        create_optimizer(nn.Linear(1, 1), OptimPart(name="sgdd"))
 
 
 class Pixels(nn.Module):

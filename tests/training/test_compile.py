@@ -12,27 +12,35 @@ from helpers.runs import QUICK, Heard, weights
 from selfdistill.build import build
 from selfdistill.config.read import parse, read
 from selfdistill.methods.baseline import Baseline
-from selfdistill.training import loop as train
-from selfdistill.training.compile import EARNS, Compiler, usual_ones, way_of
+from selfdistill.training import compile, loop
+from selfdistill.training.compile import MIN_STEPS, Compiler, choose_mode, find_usual_batches
+from selfdistill.training.loop import fit
+from selfdistill.training.preflight import preflight
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def test_a_run_is_compiled_by_itself_on_gpus_alone_and_where_it_is_long(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    assert way_of("auto", CUDA, EARNS) == way_of(True, CUDA, 1) == way_of(True, CPU, 1) == "default"
-    assert way_of("graphs", CUDA, 1) == "reduce-overhead"
-    assert not any([way_of("auto", CUDA, EARNS - 1), way_of("auto", CPU, 10 * EARNS), way_of(False, CUDA, EARNS)])
+    assert choose_mode("auto", CUDA, MIN_STEPS) == choose_mode(True, CUDA, 1) == choose_mode(True, CPU, 1) == "default"
+    assert choose_mode("graphs", CUDA, 1) == "reduce-overhead"
+    assert not any(
+        [
+            choose_mode("auto", CUDA, MIN_STEPS - 1),
+            choose_mode("auto", CPU, 10 * MIN_STEPS),
+            choose_mode(False, CUDA, MIN_STEPS),
+        ]
+    )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert way_of("auto", CUDA, EARNS) is None
+    assert choose_mode("auto", CUDA, MIN_STEPS) is None
 
 
 def test_graphs_that_cannot_be_are_refused_before_training():
     with pytest.raises(ValueError, match="graphs needs a CUDA GPU, and this run is on cpu"):
         job = build(parse({**QUICK, "machine": {"compile": "graphs", "device": "cpu"}}))
-        train.preflight(job.method, job.recipe)
+        preflight(job.method, job.recipe)
     with pytest.raises(ValueError, match="graphs takes no optim.accumulate=2; use true"):
-        way_of("graphs", CUDA, 1, accumulate=2)
+        choose_mode("graphs", CUDA, 1, accumulate=2)
 
 
 @pytest.mark.parametrize(("word", "value"), [("true", True), ("false", False), ("auto", "auto"), ("graphs", "graphs")])
@@ -44,9 +52,9 @@ def test_compile_is_a_yes_a_no_or_a_word(word, value):
 
 def test_an_unusual_batch_and_the_next_one_run_uncompiled():
     epoch = [[4, 4], [4, 4], [3, 3]]
-    assert usual_ones(epoch, first_epoch=True) == [[False, True], [True, True], [False, False]]
-    assert usual_ones(epoch[:2], first_epoch=True) == [[False, True], [True, True]]
-    assert usual_ones([[3, 4, 4]] * 2, first_epoch=False) == [[False, False, True]] * 2
+    assert find_usual_batches(epoch, first_epoch=True) == [[False, True], [True, True], [False, False]]
+    assert find_usual_batches(epoch[:2], first_epoch=True) == [[False, True], [True, True]]
+    assert find_usual_batches([[3, 4, 4]] * 2, first_epoch=False) == [[False, False, True]] * 2
 
 
 @pytest.fixture
@@ -62,15 +70,15 @@ def uncompilable(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(train, "way_of", lambda setting, *args, **kwargs: "default" if setting else None)
-    monkeypatch.setattr(train, "usual_ones", lambda steps, **_: [[True] * len(step) for step in steps])
+    monkeypatch.setattr(compile, "choose_mode", lambda setting, *args, **kwargs: "default" if setting else None)
+    monkeypatch.setattr(loop, "find_usual_batches", lambda steps, **_: [[True] * len(step) for step in steps])
     monkeypatch.setattr(nn.Module, "compile", lambda self, **_: setattr(self, "_compiled_call_impl", given_up(self)))
 
 
 def run_with(compile, **changes):
     heard = Heard()
     job = build(parse({**QUICK, "method": "dlb", "max_steps": 3, "machine": {"compile": compile}, **changes}))
-    result = train.fit(job.method, job.train_set, job.recipe, watch=heard)
+    result = fit(job, callbacks=[heard])
     return weights(job.method), result, heard.sentences
 
 
@@ -94,7 +102,7 @@ def test_where_the_second_graph_cannot_be_compiled_a_run_goes_on_as_well():
     assert compiler(lambda: "compiled", usual=True, mixed=False) == "compiled" and compiler.failure is None
 
     def given_up_unless_uncompiled():
-        if compiler.way is not None:
+        if compiler.mode is not None:
             raise RuntimeError("no kernel for mixed labels")
         return "uncompiled"
 

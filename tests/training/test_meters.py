@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfdistill import Step
-from selfdistill.training.meters import Meter, right, warnings
+from selfdistill.training.meters import Meter, StepTimer, check_losses, count_correct
 
 LOGITS = torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 3.0], [3.0, 0.0, 0.0]])
 
@@ -43,7 +43,7 @@ def test_flush_adds_up_over_processes():
 def test_state_goes_on_bit_for_bit():
     first, second = Meter(), Meter()
     first.add(step(4, task=0.1), torch.tensor([0, 1, 1, 1]))
-    second.load(first.state(), torch.device("cpu"))
+    second.load_state_dict(first.state_dict(), torch.device("cpu"))
     for meter in (first, second):
         meter.add(step(2, task=0.7), torch.tensor([0, 0]))
     assert first.flush() == second.flush()
@@ -53,7 +53,7 @@ def test_meter_holds_no_graph():
     meter = Meter()
     loss = torch.tensor(2.0, requires_grad=True)
     meter.add(Step({"task": loss * 3}, LOGITS), torch.tensor([0, 1, 2, 0]))
-    assert not any(value.requires_grad for value in meter.state().values())
+    assert not any(value.requires_grad for value in meter.state_dict().values())
 
 
 def test_many_small_values_are_summed_without_loss():
@@ -65,11 +65,11 @@ def test_many_small_values_are_summed_without_loss():
 
 def test_right_of_mixed_labels_is_the_share_of_the_class_that_was_named():
     soft = torch.tensor([[0.3, 0.7, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
-    assert right(LOGITS, torch.tensor([0, 1, 0, 0])).item() == 3
-    assert right(LOGITS, torch.tensor([0, 1, 0, 0]), soft).item() == pytest.approx(0.3 + 1.0 + 0.0 + 1.0)
+    assert count_correct(LOGITS, torch.tensor([0, 1, 0, 0])).item() == 3
+    assert count_correct(LOGITS, torch.tensor([0, 1, 0, 0]), soft).item() == pytest.approx(0.3 + 1.0 + 0.0 + 1.0)
 
 
-def test_accuracy_of_masks_is_the_share_of_the_labelled_pixels():
+def test_accuracy_of_masks_is_the_share_of_the_labeled_pixels():
     """The terms are means over images all the same, as they are what is minimised."""
     maps = LOGITS.T[None, :, None]  # one image of a single row of pixels, named 0, 1, 2, 0
     meter = Meter()
@@ -83,7 +83,7 @@ def test_accuracy_of_masks_is_the_share_of_the_labelled_pixels():
     assert meter.flush()[1] == pytest.approx(1 / 3)
 
 
-def test_where_no_pixel_is_labelled_accuracy_is_no_number():
+def test_where_no_pixel_is_labeled_accuracy_is_no_number():
     meter = Meter()
     meter.add(Step({"task": torch.tensor(0.0)}, LOGITS.T[None, :, None]), torch.full((1, 1, 4), -100))
     losses, accuracy = meter.flush()
@@ -91,7 +91,7 @@ def test_where_no_pixel_is_labelled_accuracy_is_no_number():
 
 
 def said(losses, **options):
-    return dict(warnings(losses, **options))
+    return dict(check_losses(losses, **options))
 
 
 def test_healthy_terms_are_not_spoken_of():
@@ -99,15 +99,15 @@ def test_healthy_terms_are_not_spoken_of():
     assert said({"task": 2.0}) == {}
 
 
-def test_a_zero_term_is_named_unless_its_weight_still_sleeps():
+def test_a_zero_term_is_named_except_in_the_warmup():
     assert "'kd' is exactly zero" in said({"task": 2.0, "kd": 0.0})["kd zero"]
-    assert said({"task": 2.0, "kd": 0.0}, asleep=True) == {}
+    assert said({"task": 2.0, "kd": 0.0}, in_warmup=True) == {}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_term_that_is_not_finite_is_named_asleep_or_not(value):
-    for asleep in (False, True):
-        spoken = said({"task": 2.0, "kd": value}, asleep=asleep)
+def test_a_term_that_is_not_finite_is_named_in_warmup_or_not(value):
+    for in_warmup in (False, True):
+        spoken = said({"task": 2.0, "kd": value}, in_warmup=in_warmup)
         assert list(spoken) == ["kd finite"]
         assert "'kd' is" in spoken["kd finite"] and "optim.lr" in spoken["kd finite"]
 
@@ -122,3 +122,36 @@ def test_a_term_that_dwarfs_all_others_together_is_named():
 def test_each_term_has_a_key_of_its_own():
     spoken = list(warnings({"task": 2.0, "kd": 0.0, "feature": math.nan, "votes": 1e9}))
     assert [key for key, _ in spoken] == ["kd zero", "feature finite", "votes dwarfs"]
+
+
+def timed(*steps, timer=None):
+    """A timer after steps of so many seconds; those above 1 compiled."""
+    timer = timer or StepTimer()
+    for seconds in steps:
+        timer.add(seconds, compiled=seconds > 1)
+    return timer
+
+
+def test_seconds_per_step_leave_out_what_compiles_and_the_first_step():
+    timer = timed(0.9, 60.0, 0.2, 0.4)
+    assert timer.flush() == pytest.approx(0.3)
+    assert timed(0.5, timer=timer).flush() == 0.5 and timer.seconds_per_step == pytest.approx(0.4)
+    assert timer.compile_seconds == pytest.approx(59.6)
+
+
+def test_where_every_step_compiles_their_mean_is_told():
+    assert timed(60.0, 40.0).flush() == 50
+
+
+def test_a_timer_goes_on_where_it_was_stopped():
+    state = timed(0.9, 60.0, 0.2).state_dict()
+    again = StepTimer()
+    again.load_state_dict(state)
+    assert timed(0.7, 0.4, timer=again).flush() == pytest.approx(0.3)  # 0.7: the first step of another process
+    assert again.compile_seconds == pytest.approx(59.7)
+
+
+def test_checkpoints_that_know_nothing_of_compiling_are_read():
+    timer = StepTimer()
+    timer.load_state_dict({"window": [0.2], "paces": [0.1, 0.3]})
+    assert timed(0.9, 0.4, timer=timer).flush() == pytest.approx(0.3) and timer.compile_seconds == 0

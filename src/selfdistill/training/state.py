@@ -1,0 +1,56 @@
+"""TrainState: where a training run is; and Result: how it ended."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ..method import Method
+from ..metrics.evaluation import Scores
+from .meters import Meter, StepTimer
+
+
+@dataclass
+class TrainState:
+    """What a run trains and how far it is. Callbacks get it, to read; a checkpoint holds what the rest depends on.
+
+    The random generators and the learning-rate schedule follow from `step`, so they need no state.
+    """
+
+    method: Method  # as the user knows it, without accelerate's wrapper
+    optimizer: Any
+    ema: Any  # timm's ModelEmaV3, or None
+    scaler: Any  # of fp16 gradients, or None
+    device: torch.device
+    steps_per_epoch: int
+    last_step: int  # training stops after this many optimizer steps
+    epoch: int = 0  # whole epochs trained
+    step: int = 0  # optimizer steps done
+    step_in_epoch: int = 0
+    best_score: float | None = None  # the best main score on the validation images so far
+    meter: Meter = field(default_factory=Meter)
+    timer: StepTimer = field(default_factory=StepTimer)
+    scores: Scores | None = None  # of `shipped` after this step; None before the epoch is scored
+    is_best: bool = False  # whether `scores` are the best so far
+
+    @property
+    def epochs_begun(self) -> int:
+        """Epochs trained, one that is not finished included."""
+        return self.epoch + (self.step_in_epoch > 0)
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The network that the user gets: the student, or its moving average."""
+        return self.method.student if self.ema is None else self.ema.module
+
+
+class Result(NamedTuple):
+    """The end of a run."""
+
+    scores: Scores | None  # of the student that ships, on the held-out images, after the last step
+    epoch: int  # epochs trained, one that was begun included
+    step: int
+    seconds_per_step: float  # median over the log's lines, input included
+    peak_memory_mib: float | None
+    compile_seconds: float  # by which the steps that compiled were slower than that; 0 where nothing was compiled
