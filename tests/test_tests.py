@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import planted_faults
+
 HERE = Path(__file__).parent
 FILES = sorted(HERE.rglob("*.py"))
 
@@ -19,3 +21,10 @@ def imported_modules(file: Path) -> set[str]:
 def test_no_test_imports_another_or_a_conftest(file):
     last_names = {name.rpartition(".")[2] for name in imported_modules(file)}
     assert not {name for name in last_names if name == "conftest" or name.startswith("test_")}
+
+
+def test_planted_faults_follow_the_code():
+    faults = planted_faults.read_faults()
+    stale = [(fault.name, fault.file) for fault in faults if planted_faults.count_old(fault) != 1]
+    lost = [word for fault in faults for word in fault.tests if word.endswith(".py") and not (HERE / word).exists()]
+    assert len({fault.name for fault in faults}) == len(faults) >= 100 and not stale and not lost

@@ -221,10 +221,10 @@ def init(
 
 
 def _recipe(words: list[str]) -> Any:
-    from .commands.recipes import read_recipe
+    from .config.read import read
 
-    name, words = _split(words)
-    return read_recipe(name, words)
+    path, words = _split(words)
+    return read(path, words)
 
 
 def _split(words: list[str]) -> tuple[str | None, list[str]]:

@@ -31,3 +31,9 @@ def small_batch(kind: type[Method], task: Task, rows: int = 8) -> Batch:
         views=torch.randn(rows, kind.views, *shape, generator=draw) if kind.views else None,
         positives=torch.randn(rows, kind.positives, *shape, generator=draw) if kind.positives else None,
     )
+
+
+def double_batch(kind: type[Method], task: Task, rows: int = 5) -> Batch:
+    """`small_batch` in float64."""
+    parts = small_batch(kind, task, rows)
+    return Batch(*(part.double() if part is not None and part.is_floating_point() else part for part in parts))

@@ -4,13 +4,15 @@ import copy
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers.batches import small_batch
+from helpers.batches import double_batch, small_batch, small_task
 from helpers.networks import small_student
-from selfdistill import Task
+from selfdistill import Batch, Task
 from selfdistill.method import Method
 from selfdistill.methods import find_method
 
@@ -61,8 +63,20 @@ def settled_in_double(method: Method) -> Method:
     return method
 
 
+def method_and_batch(name: str, *, side: int = 8, rows: int = 5, **settings: Any) -> tuple[Any, Batch]:
+    """A method in float64, its norms away from where they start, and a batch."""
+    kind, task = find_method(name), small_task(side=side)
+    return settled_in_double(small_method(kind, task, **settings)), double_batch(kind, task, rows)
+
+
 def names_reached(method: Method, term: Tensor) -> list[str]:
     """The parameters of the method to which a loss term sends a gradient."""
     method.zero_grad(set_to_none=True)
     term.backward(retain_graph=True)
     return [name for name, p in method.named_parameters() if p.grad is not None and p.grad.count_nonzero()]
+
+
+def agree(losses: dict[str, Tensor], expected: dict[str, float]) -> None:
+    assert losses.keys() == expected.keys()
+    for term, value in losses.items():
+        np.testing.assert_allclose(value.item(), expected[term], rtol=1e-9, atol=1e-14, err_msg=term)

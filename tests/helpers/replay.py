@@ -1,6 +1,5 @@
 """Students whose feature maps and scores are given."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -55,9 +54,3 @@ def arrays(method):
     """Maps and scores of a `replayed` method's student."""
     maps = [stage.value.detach().numpy() for stage in method.student.stages]
     return method.student.scores.detach().numpy(), maps
-
-
-def agree(losses, expected):
-    assert losses.keys() == expected.keys()
-    for term, value in losses.items():
-        np.testing.assert_allclose(value.item(), expected[term], rtol=1e-9, err_msg=term)

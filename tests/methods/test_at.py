@@ -3,19 +3,12 @@
 import pytest
 import torch
 
-from helpers.batches import small_batch, small_task
-from helpers.methods import small_method
-from helpers.networks import CLASSES, small_student
-from helpers.replay import Replay, agree
-from reference.at_sad import at_loss
-from reference.frskd import cross_entropy
+from helpers.expected_terms import EXPECTED, Outputs
+from helpers.methods import agree
+from helpers.networks import CLASSES
+from helpers.replay import Replay
 from selfdistill import Batch, Task, create_method
-from selfdistill.methods import find_method
 from selfdistill.methods.at import attention_distance
-
-
-def numbers(features):
-    return [feature.detach().numpy() for feature in features]
 
 
 def made(student_maps, teacher_maps, size, **settings):
@@ -59,34 +52,7 @@ def test_at_agrees_with_the_reference(student_maps, teacher_maps, size):
     method, batch = made(student_maps, teacher_maps, size, beta=500.0)
     _, teacher_features = method.ask_teacher(batch.images)
     assert [feature.shape[1:] for feature in teacher_features] == teacher_maps
-    own = numbers(stage.value for stage in method.student.stages)
-    expected = {
-        "task": cross_entropy(method.student.scores.detach().numpy(), batch.target.tolist()),
-        "attention": 500 * at_loss(own, numbers(teacher_features)),
-    }
-    agree(method(batch).losses, expected)
-
-
-def test_at_of_a_network_agrees_with_the_reference():
-    kind, task = find_method("at"), small_task(side=8)
-    method, batch = small_method(kind, task).double(), small_batch(kind, task, rows=5)
-    batch = batch._replace(images=batch.images.double())
-    with torch.no_grad():
-        logits, features = method.taps(batch.images)
-        _, teacher_features = method.ask_teacher(batch.images)
-    expected = {
-        "task": cross_entropy(logits.numpy(), batch.target.tolist()),
-        "attention": 1000 * at_loss(numbers(features), numbers(teacher_features)),
-    }
-    agree(method(batch).losses, expected)
-
-
-def test_attention_teaches_every_map_and_no_scores():
-    method, batch = made([(4, 16, 16), (6, 8, 8)], [(5, 16, 16), (9, 8, 8)], (16, 16))
-    method(batch).losses["attention"].backward()
-    assert all(stage.value.grad.count_nonzero() for stage in method.student.stages)
-    assert method.student.scores.grad is None
-    assert all(p.grad is None for p in method.teacher.parameters())
+    agree(method(batch).losses, EXPECTED["at"](method, Outputs(method, batch)))
 
 
 def test_distance_is_of_where_and_not_of_how_much_or_in_which_channel():
@@ -96,9 +62,3 @@ def test_distance_is_of_where_and_not_of_how_much_or_in_which_channel():
     fine = coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert attention_distance(fine, coarse) < 1e-12
     assert attention_distance(coarse, fine) < 1e-12
-
-
-def test_a_teacher_of_other_classes_may_teach_attention():
-    task, other = small_task(), small_task()._replace(num_classes=CLASSES + 2)
-    method = create_method("at", small_student(task), task, teacher=small_student(other))
-    assert method(small_batch(find_method("at"), task)).loss.isfinite()

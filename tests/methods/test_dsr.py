@@ -93,8 +93,3 @@ def test_memory_does_not_ship():
     method, batch = made()
     method(batch)
     assert not any("previous" in key or "extra" in key for key in method.student.state_dict())
-
-
-def test_temperature_without_effect_is_refused():
-    with pytest.raises(ValueError, match="DSR: temperature=2.0 has no effect with weight=0"):
-        made(weight=0.0, temperature=2.0)

@@ -1,20 +1,17 @@
 """Past and present teachers of the student's branches, against the slow reference, and the memory of the past."""
 
+import functools
 import io
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.batches import small_batch, small_task
-from helpers.methods import settled_in_double, small_method
-from helpers.networks import CLASSES, small_student
+from helpers.expected_terms import weights
+from helpers.methods import agree, method_and_batch
+from helpers.networks import CLASSES
 from reference import topdown as slow
-from reference.frskd import Weights
-from selfdistill import create_method
-from selfdistill.methods import find_method
 
 NAMES = {
     "first": "label_share",
@@ -27,21 +24,12 @@ NAMES = {
 }
 
 
-def made(**settings):
-    """The method in float64, its norms away from where they start, and a batch."""
-    kind, task = find_method("dtskd"), small_task(side=8)
-    method = settled_in_double(small_method(kind, task, **({"width": 6} | settings)))
-    batch = small_batch(kind, task, rows=6)
-    return method, batch._replace(images=batch.images.double())
+made = functools.partial(method_and_batch, "dtskd", width=6, rows=6)
 
 
 def some(batch, rows):
     """A batch of these rows alone."""
     return batch._replace(images=batch.images[rows], target=batch.target[rows], index=batch.index[rows])
-
-
-def weights(module):
-    return Weights({name: value.numpy() for name, value in module.state_dict().items()})
 
 
 def heads(method, batch):
@@ -60,12 +48,6 @@ def expected_terms(method, batch, history, progress):
     settings = {ours: getattr(method, name) for ours, name in NAMES.items()}
     rows, target = batch.index.tolist(), batch.target.tolist()
     return slow.dtskd(heads(method, batch), rows, target, history, progress, **settings)
-
-
-def agree(losses, expected):
-    assert losses.keys() == expected.keys()
-    for term, value in losses.items():
-        np.testing.assert_allclose(value.item(), expected[term], rtol=1e-9, err_msg=term)
 
 
 def at(progress):
@@ -123,16 +105,6 @@ def test_the_past_alone_teaches_at_the_end_and_rows_do_not_mix():
     )
 
 
-@pytest.mark.parametrize("stop_gradient", [False, True])
-def test_imitation_moves_the_students_scores_unless_it_is_stopped(stop_gradient):
-    method, batch = made(stop_gradient=stop_gradient)
-    method(batch).losses["kd"].backward()
-    assert all((p.grad is None) == stop_gradient for p in method.student.fc.parameters())
-    stages = [method.student.stem, method.student.stage1, method.student.stage2, method.student.stage3]
-    assert all(p.grad.count_nonzero() for stage in stages for p in stage.parameters())
-    assert all(p.grad.count_nonzero() for p in [*method.top_down.parameters(), *method.classifiers.parameters()])
-
-
 def test_label_share_falls_along_a_cosine():
     method, batch = made()
     method(batch)
@@ -159,28 +131,3 @@ def test_memory_is_saved_and_resumed():
     resumed.load_state_dict(torch.load(file, weights_only=True), strict=True)
     assert torch.equal(resumed.history, method.history)
     assert method(batch, at(0.7)).loss.item() == resumed(batch, at(0.7)).loss.item()
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"index": None}, "DTSKD knows an image by its index in the training set, and batch.index=None; give it"),
-        ({"soft_target": torch.full((6, CLASSES), 0.2)}, "these labels are mixed; use mix=none"),
-    ],
-)
-def test_a_batch_that_cannot_be_remembered_is_refused(change, sentence):
-    method, batch = made()
-    with pytest.raises(ValueError, match=sentence):
-        method(batch._replace(**change))
-
-
-def test_a_task_of_unknown_length_is_refused():
-    task = small_task()._replace(num_examples=0)
-    with pytest.raises(ValueError, match="task.num_examples=0; give how many there are"):
-        create_method("dtskd", small_student(task), task)
-
-
-@pytest.mark.parametrize("setting", [{"temperature": 2.0}, {"stop_gradient": True}], ids=str)
-def test_a_setting_without_effect_is_refused(setting):
-    with pytest.raises(ValueError, match=f"{next(iter(setting))}=.* has no effect with kd_weight=0"):
-        made(kd_weight=0.0, **setting)

@@ -81,13 +81,35 @@ def test_inputs_are_left_as_they_were(name, kind):
 
 
 @every_case
-def test_runs_under_bfloat16_autocast(name, kind):
+def test_bfloat16_autocast_moves_the_terms_only_as_far_as_the_networks(name, kind):
     method, batch = made(name, kind)
+    torch.manual_seed(0)
+    plain = copy.deepcopy(method)(batch, torch.tensor(0.9)).losses
+    torch.manual_seed(0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        step = method(batch, torch.tensor(0.5))
-    assert all(term.dtype == torch.float32 and term.isfinite() for term in step.losses.values())
+        step = method(batch, torch.tensor(0.9))
+    for term, value in step.losses.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, plain[term], rtol=0.2, atol=0.05, msg=term)
     step.loss.backward()
     assert all(p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
+
+
+PASSES = [
+    *((name, {}, {"cs_kd": 4, "dlb": 3}.get(name, 2)) for name in METHODS),  # dlb: a first step has no old images
+    ("cs_kd", {"weight": 0.0}, 2),
+    ("frskd", {"feature_loss": "hint"}, 2),
+    ("frskd_sla", {"reuse_upright": False}, 4),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "count"), PASSES, ids=str)
+def test_running_statistics_move_once_with_each_pass_of_two_steps(name, settings, count):
+    method, batch = made(name, **settings)
+    for _ in range(2):
+        method(batch)
+    state = {key: value for key, value in method.state_dict().items() if not key.startswith(("teacher.", "trailing."))}
+    assert {int(value) for key, value in state.items() if key.endswith("num_batches_tracked")} == {count}
 
 
 @every_method

@@ -4,32 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.batches import small_batch, small_task
-from helpers.methods import small_method
-from helpers.networks import CLASSES
-from reference import penalties as slow
-from selfdistill.methods import find_method
 from selfdistill.methods.focal import focal_loss
-
-
-def made(**settings):
-    kind, task = find_method("focal"), small_task(side=8)
-    batch = small_batch(kind, task, rows=6)
-    return small_method(kind, task, **settings).double(), batch._replace(images=batch.images.double())
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-@pytest.mark.parametrize("mixed", [False, True])
-def test_it_agrees_with_the_reference(gamma, mixed):
-    method, batch = made(gamma=gamma)
-    if mixed:
-        one_hot = F.one_hot(batch.target, CLASSES).double()
-        batch = batch._replace(soft_target=0.3 * one_hot + 0.7 * one_hot.flip(0))
-    labels = batch.soft_target if mixed else batch.target
-    step = method(batch)
-    expected = slow.focal(step.logits.tolist(), labels.tolist(), gamma)
-    assert step.losses.keys() == {"task"}
-    assert step.loss.item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_without_focus_it_is_cross_entropy():

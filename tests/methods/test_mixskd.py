@@ -1,17 +1,17 @@
 """MixSKD against the slow reference, its mixtures, and where its gradients go."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.batches import small_batch, small_task
-from helpers.methods import names_reached, settled_in_double, small_method
-from helpers.networks import CLASSES, small_student
+from helpers.expected_terms import weights
+from helpers.methods import method_and_batch
+from helpers.networks import CLASSES
 from reference import branches as slow
-from reference.frskd import Weights
-from selfdistill import create_method
-from selfdistill.methods.mixskd import MixSKD, mean_square
+from selfdistill.methods.mixskd import mean_square
 
 SHARE, ORDER = 0.3, [3, 0, 4, 1, 2]
 
@@ -25,20 +25,7 @@ def drawn(monkeypatch):
     monkeypatch.setattr(torch, "randperm", lambda rows, device=None: torch.tensor(ORDER))
 
 
-def mix_by(monkeypatch, share):
-    monkeypatch.setattr("selfdistill.mixing.mixing_weight", lambda *_: torch.tensor(share, dtype=torch.float64))
-
-
-def made(**settings):
-    """The method in float64, its norms away from where they start, and a batch."""
-    task = small_task()
-    method = settled_in_double(small_method(MixSKD, task, **settings))
-    batch = small_batch(MixSKD, task, rows=5)
-    return method, batch._replace(images=batch.images.double())
-
-
-def weights(module):
-    return Weights({name: value.numpy() for name, value in module.state_dict().items()})
+made = functools.partial(method_and_batch, "mixskd", side=16)
 
 
 def expected_terms(method, batch):
@@ -104,30 +91,6 @@ def test_a_mixture_of_one_image_alone_has_nothing_to_teach(monkeypatch):
     )  # of the student's own scores, from a teacher that knows nothing
 
 
-def reached(method, term):
-    """The parts of the method to which a loss term sends a gradient; classifiers apart."""
-    return {name.split(".")[0] + ".fc" * (".fc." in name) for name in names_reached(method, term)}
-
-
-STAGES, CLASSIFIERS = {"student", "branches"}, {"student.fc", "branches.fc"}
-
-
-@pytest.mark.parametrize(
-    ("term", "parts"),
-    [
-        ("task", {"student", "student.fc"}),
-        ("branches", {"student", "branches", "branches.fc"}),
-        ("kd", STAGES | CLASSIFIERS),
-        ("feature", STAGES),
-        ("discriminators", STAGES | {"discriminators"}),
-        ("mixed_task", STAGES | CLASSIFIERS | {"self_teacher"}),
-    ],
-)
-def test_each_term_teaches_whom_it_should(term, parts):
-    method, batch = made()
-    assert reached(method, method(batch).losses[term]) == parts
-
-
 def test_both_sides_of_the_feature_loss_learn():
     first, second = (torch.randn(2, 3, 4, 4, requires_grad=True) for _ in range(2))
     mean_square(first, second).backward()
@@ -156,20 +119,7 @@ def test_without_the_mixtures_labels_the_self_teacher_stays_as_it_was_drawn():
     assert all(parameter.requires_grad for parameter in made()[0].self_teacher.parameters())
 
 
-def test_running_statistics_move_once_a_step():
-    method, batch = made()
-    method(batch)
-    counts = [value.item() for name, value in method.state_dict().items() if name.endswith("num_batches_tracked")]
-    assert counts and set(counts) == {1}
-
-
 def test_each_step_draws_its_own_mixture():
     method, batch = made()
     first, second = (method(batch).losses["mixed_task"] for _ in range(2))
     assert first != second
-
-
-def test_a_student_with_a_single_map_is_refused():
-    task = small_task()
-    with pytest.raises(ValueError, match="this student has a single feature map"):
-        create_method("mixskd", small_student(task), task, taps=["stage3"])

@@ -6,9 +6,8 @@ import torch.nn.functional as F
 
 from helpers.batches import small_batch, small_task
 from helpers.methods import small_method
-from helpers.networks import CLASSES, small_student
+from helpers.networks import CLASSES
 from reference import consistency as slow
-from selfdistill import Task, create_method
 from selfdistill.methods import ps_kd
 
 ROWS = [7, 0, 31, 12, 5, 4]
@@ -89,18 +88,3 @@ def test_bfloat16_scores_are_remembered_in_single_precision():
         method(batch)
     assert method.past.dtype == torch.float32
     torch.testing.assert_close(method.past[ROWS].sum(dim=1), torch.ones(len(ROWS)), rtol=0, atol=1e-6)
-
-
-def test_a_training_set_of_unknown_size_is_refused_at_once():
-    task = Task("classification", CLASSES, (3, 8, 8))
-    with pytest.raises(ValueError, match="task.num_examples=0; give how many there are"):
-        create_method("ps_kd", small_student(task), task)
-
-
-def test_batches_without_rows_and_mixed_labels_are_refused():
-    method, batch = made()
-    with pytest.raises(ValueError, match="batch.index=None; give it"):
-        method(batch._replace(index=None))
-    with pytest.raises(ValueError, match="these labels are mixed; use mix=none"):
-        method(batch._replace(soft_target=F.one_hot(batch.target, CLASSES).double()))
-    assert not method.past.count_nonzero()
