@@ -11,6 +11,7 @@ from torch import nn
 
 from .config.recipe import DataPart, MixPart, Recipe, StudentPart
 from .data import (
+    CachedDataset,
     EvalSet,
     LabeledDataset,
     Plan,
@@ -63,8 +64,9 @@ def build(recipe: Recipe) -> Experiment:
     torch.manual_seed(recipe.seed + 1)
     method = create_method(recipe.method.name, student, task, taps=recipe.method.taps, teacher=teacher, **settings)
     refuse_random(method, recipe.student)
-    drawn = {"seed": recipe.seed, "views": kind.views, "positives": kind.positives, "cache": recipe.machine.cache}
-    train_set = TrainSet(splits.train, task_kind.train_transform(data), **drawn)
+    transform = task_kind.train_transform(data)
+    cached = CachedDataset(splits.train, transform, recipe.machine.cache)
+    train_set = TrainSet(cached, transform, seed=recipe.seed, views=kind.views, positives=kind.positives)
     every = {name: getattr(method, name) for name in kind.hyperparameters()}
     own = recipe.method.model_copy(update=every)
     settled = {"data": data, "method": own, "precision": precision, "out": recipe.out or free_folder(recipe)}
@@ -237,9 +239,10 @@ def chosen_precision(recipe: Recipe) -> tuple[str, list[str]]:
 
 def eval_loader_of(rows: LabeledDataset, recipe: Recipe, task: TaskKind) -> HeldOut:
     """Batches of `rows` as the recipe's evaluation shows them."""
+    transform = task.eval_transform(recipe.data)
     return functools.partial(
         eval_loader,
-        EvalSet(rows, task.eval_transform(recipe.data), cache=recipe.machine.cache),
+        EvalSet(CachedDataset(rows, transform, recipe.machine.cache), transform),
         batch_size=task.eval_batch_size(recipe.data),
         workers=recipe.machine.workers,
     )
@@ -247,7 +250,7 @@ def eval_loader_of(rows: LabeledDataset, recipe: Recipe, task: TaskKind) -> Held
 
 def idle_workers(recipe: Recipe, train_set: TrainSet) -> list[str]:
     """A sentence on processes that have no image to load."""
-    if not recipe.machine.workers or not train_set.store.small_enough:
+    if not recipe.machine.workers or not train_set.samples.may_lie_on_device:
         return []
     return [f"machine.workers={recipe.machine.workers} has no effect on images that are kept on the device"]
 

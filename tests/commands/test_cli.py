@@ -394,7 +394,7 @@ def test_what_cannot_be_trained_is_refused_before_there_is_a_folder(run, tmp_pat
     assert code == 1 and sentence in err and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("cache", "module"), [("device", "store"), ("memory", "storage")])
+@pytest.mark.parametrize(("cache", "module"), [("device", "cached"), ("memory", "images")])
 def test_images_for_which_there_is_no_room_are_refused_before_there_is_a_folder(
     run, tmp_path, cache, module, monkeypatch
 ):

@@ -3,6 +3,7 @@
 import functools
 import random
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from helpers.images import opened, write_classes, write_image
 from helpers.tasks import CLASSIFICATION
+from helpers.transforms import shows
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import Splits, choose_defaults, image_shape, open_splits
 from selfdistill.data.random.keys import keys_from
@@ -35,6 +37,14 @@ def plain(size, augment="none", **settings) -> DataPart:
     return choose_defaults(
         DataPart(image_size=size, augment=augment, **{**PLAIN, **settings}), digits(), CLASSIFICATION
     )
+
+
+def training(part: DataPart) -> Callable[[Image.Image], torch.Tensor]:
+    return shows(train_transform(part))
+
+
+def evaluation(part: DataPart) -> Callable[[Image.Image], torch.Tensor]:
+    return shows(eval_transform(part))
 
 
 def image_of(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -123,53 +133,53 @@ def test_settings_that_cannot_work_are_refused_before_training(folder, settings,
 
 def test_small_images_are_evaluated_as_they_are():
     image = image_of(16, 12)
-    assert torch.equal(eval_transform(plain([12, 16]))(image), values(image))
+    assert torch.equal(evaluation(plain([12, 16]))(image), values(image))
 
 
 def test_small_images_of_another_size_are_resized_whole():
-    assert eval_transform(plain(16))(image_of(40, 20)).shape == (3, 16, 16)
+    assert evaluation(plain(16))(image_of(40, 20)).shape == (3, 16, 16)
 
 
 def test_larger_images_are_evaluated_at_their_middle():
     image = Image.new("RGB", (512, 256), "black")
     image.paste((255, 255, 255), (256, 0, 512, 256))
-    shown = eval_transform(plain(224))(image)
+    shown = evaluation(plain(224))(image)
     assert shown.shape == (3, 224, 224)
     assert shown[:, :, :111].max() == 0 and shown[:, :, 113:].min() == 1  # 256 x 512, then its middle 224
     for width, height in ((300, 20), (20, 300), (1, 1), (5000, 3)):
-        assert eval_transform(plain([72, 96]))(image_of(width, height)).shape == (3, 72, 96)
+        assert evaluation(plain([72, 96]))(image_of(width, height)).shape == (3, 72, 96)
 
 
 def test_normalisation_is_per_channel():
     part = plain(8, mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 1.0])
     image = image_of(8, 8)
-    shown, pixels = eval_transform(part)(image), values(image)
+    shown, pixels = evaluation(part)(image), values(image)
     for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 0.25), (0.3, 1.0)]):
         assert torch.equal(shown[channel], (pixels[channel] - mean) / std)
 
 
 def test_crop_moves_a_small_image_over_a_margin_of_an_eighth():
     image = Image.new("RGB", (16, 16), "white")
-    transform = train_transform(plain(16, "crop"))
+    transform = training(plain(16, "crop"))
     torch.manual_seed(0)
     shown = torch.stack([transform(image) for _ in range(300)])[:, 0]
     assert set(shown.unique().tolist()) == {0.0, 1.0}
     empty_rows = (shown.sum(dim=2) == 0).sum(dim=1)
     empty_columns = (shown.sum(dim=1) == 0).sum(dim=1)
     assert empty_rows.max() == empty_columns.max() == 2 and empty_rows.min() == 0
-    wide = train_transform(plain([8, 32], "crop"))
+    wide = training(plain([8, 32], "crop"))
     margin = torch.stack([wide(Image.new("RGB", (32, 8), "white")) for _ in range(300)])[:, 0]
     assert (margin.sum(dim=2) == 0).sum(dim=1).max() == 1 and (margin.sum(dim=1) == 0).sum(dim=1).max() == 4
 
 
 def test_crop_of_larger_images_needs_no_padding():
-    transform = train_transform(plain(96, "crop"))
+    transform = training(plain(96, "crop"))
     assert all(transform(Image.new("RGB", (300, 200), "white")).min() == 1 for _ in range(10))
 
 
 def test_flip_mirrors_half_of_the_images():
     image = image_of(8, 8)
-    transform = train_transform(plain(8, "flip"))
+    transform = training(plain(8, "flip"))
     torch.manual_seed(0)
     mirrored = sum(torch.equal(transform(image), values(image).flip(2)) for _ in range(200))
     assert 70 < mirrored < 130
@@ -178,7 +188,7 @@ def test_flip_mirrors_half_of_the_images():
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 48), (9, 12)])
 def test_cutout_sets_one_square_of_half_the_side_to_the_mean(size):
-    transform = train_transform(plain(list(size), "cutout", mean=[0.3, 0.4, 0.5], std=[0.2, 0.3, 0.4]))
+    transform = training(plain(list(size), "cutout", mean=[0.3, 0.4, 0.5], std=[0.2, 0.3, 0.4]))
     torch.manual_seed(0)
     whole = Image.new("RGB", size[::-1], "white")
     holes = torch.stack([transform(whole) for _ in range(400)]) == 0
@@ -203,10 +213,10 @@ def test_cutout_puts_the_middle_of_its_hole_anywhere_alike():
 
 
 def test_erasing_replaces_a_rectangle_of_half_of_the_images_by_noise():
-    transform = train_transform(plain(32, "erasing", mean=[0.3, 0.4, 0.5], std=[0.2, 0.3, 0.4]))
+    transform = training(plain(32, "erasing", mean=[0.3, 0.4, 0.5], std=[0.2, 0.3, 0.4]))
     torch.manual_seed(0)
     whole = Image.new("RGB", (32, 32), "white")
-    white = eval_transform(plain(32, mean=[0.3, 0.4, 0.5], std=[0.2, 0.3, 0.4]))(whole)
+    white = evaluation(plain(32, mean=[0.3, 0.4, 0.5], std=[0.2, 0.3, 0.4]))(whole)
     shown = torch.stack([transform(whole) for _ in range(800)])
     erased = (shown != white).all(dim=1)
     hit = erased.any(dim=(1, 2))
@@ -224,7 +234,7 @@ def test_erasing_replaces_a_rectangle_of_half_of_the_images_by_noise():
 
 
 def test_erasers_follow_in_their_order():
-    transform = train_transform(plain(16, ["flip", "erasing", "cutout"]))
+    transform = training(plain(16, ["flip", "erasing", "cutout"]))
     torch.manual_seed(0)
     shown = [transform(Image.new("RGB", (16, 16), "white")) for _ in range(20)]
     assert all((one == 0).any() for one in shown) and any(one.min() < 0 for one in shown)
@@ -232,7 +242,7 @@ def test_erasers_follow_in_their_order():
 
 @pytest.mark.parametrize("name", ["cutout", "erasing"])
 def test_erasers_draw_from_torchs_generator(name):
-    transform, image = train_transform(plain(16, ["crop", name])), image_of(16, 16)
+    transform, image = training(plain(16, ["crop", name])), image_of(16, 16)
     states = [torch.manual_seed(3) and [transform(image) for _ in range(4)] for _ in range(2)]
     assert all(torch.equal(one, two) for one, two in zip(*states, strict=True))
     assert not torch.equal(states[0][0], states[0][1])
@@ -243,7 +253,7 @@ def test_erasers_draw_from_torchs_generator(name):
 @pytest.mark.parametrize("size", [8, 70])
 def test_every_augmentation_gives_the_size_and_differs_between_draws(name, channels, size):
     part = plain(size, [name, "flip"], mean=[0.0] * channels, std=[1.0] * channels, channels=channels)
-    transform = train_transform(part)
+    transform = training(part)
     torch.manual_seed(0)
     shown = [transform(image_of(50, 40)) for _ in range(6)]
     assert all(one.shape == (channels, size, size) and one.dtype == torch.float32 for one in shown)
@@ -254,7 +264,7 @@ def test_every_augmentation_gives_the_size_and_differs_between_draws(name, chann
 def test_no_augmentation_shows_what_evaluation_shows():
     image = image_of(90, 80)
     for size in (16, 70):
-        assert torch.equal(train_transform(plain(size))(image), eval_transform(plain(size))(image))
+        assert torch.equal(training(plain(size))(image), evaluation(plain(size))(image))
 
 
 @pytest.fixture
@@ -279,13 +289,13 @@ def own(tmp_path, monkeypatch):
 
 def test_own_functions_may_give_images_or_tensors(own):
     image = image_of(8, 8)
-    assert torch.allclose(train_transform(plain(8, "my_augment:invert"))(image), 1 - values(image))
+    assert torch.allclose(training(plain(8, "my_augment:invert"))(image), 1 - values(image))
     for name in ("as_tensor", "as_floats"):
-        shown = train_transform(plain(8, [f"my_augment:{name}", "flip"]))(image)
+        shown = training(plain(8, [f"my_augment:{name}", "flip"]))(image)
         assert any(torch.allclose(shown, expected) for expected in (values(image), values(image).flip(2)))
-    assert train_transform(plain(8, "my_augment:grey"))(image).shape == (3, 8, 8)
+    assert training(plain(8, "my_augment:grey"))(image).shape == (3, 8, 8)
     random.seed(0)
-    transform = train_transform(plain(8, "my_augment:shift"))
+    transform = training(plain(8, "my_augment:shift"))
     assert not torch.equal(transform(image), transform(image))
 
 
@@ -295,11 +305,11 @@ def test_own_functions_may_give_images_or_tensors(own):
 )
 def test_own_functions_that_return_something_else_are_named(own, name, message):
     with pytest.raises(ValueError, match=message):
-        train_transform(plain(8, f"my_augment:{name}"))(image_of(8, 8))
+        training(plain(8, f"my_augment:{name}"))(image_of(8, 8))
 
 
 def test_own_functions_that_change_what_they_are_given_leave_stored_images_alone(own):
     image = image_of(8, 8)
     before = image.tobytes()
-    shown = train_transform(plain(8, ["my_augment:blot", "my_augment:as_floats", "my_augment:dim"]))(image)
+    shown = training(plain(8, ["my_augment:blot", "my_augment:as_floats", "my_augment:dim"]))(image)
     assert (shown[:, :4, :4] == 0.5).all() and image.tobytes() == before

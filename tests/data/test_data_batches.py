@@ -9,6 +9,7 @@ import torch
 
 from helpers.images import damage, encoded, opened, write_classes, write_image, write_parquet
 from helpers.tasks import CLASSIFICATION
+from helpers.transforms import FunctionTransform
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
     Draw,
@@ -87,18 +88,21 @@ def test_plans_that_cannot_work_say_why(settings, message):
 # the training set
 
 
-class Dice:
+class AllGenerators:
     """Noise from all three global generators in place of an augmentation."""
 
     def __call__(self, image) -> torch.Tensor:
         return torch.tensor([torch.rand(()).item(), random.random(), float(np.random.rand())]).reshape(3, 1, 1)
 
 
-class Grey:
+class MeanGray:
     """The mean grey of the image, which tells rows apart."""
 
     def __call__(self, image) -> torch.Tensor:
         return torch.tensor(np.asarray(image, dtype=np.float32).mean()).reshape(1, 1, 1)
+
+
+NOISE, MEAN_GRAY = FunctionTransform(AllGenerators()), FunctionTransform(MeanGray())
 
 
 @pytest.fixture(scope="module")
@@ -113,17 +117,17 @@ def presented(augment: str | list[str] = "auto") -> DataPart:
 
 
 def test_augmentation_depends_on_seed_epoch_row_and_view_alone(digits):
-    dataset = TrainSet(digits, Dice(), seed=0, views=2, positives=2)
+    dataset = TrainSet(digits, NOISE, seed=0, views=2, positives=2)
     first = dataset[Draw(0, 7)]
     dataset[Draw(0, 8)], drawn()
     again = dataset[Draw(0, 7)]
     seen = [first.images, *first.views, *first.positives]
     for one, two in zip(seen, [again.images, *again.views, *again.positives], strict=True):
         assert torch.equal(one, two)
-    other = [dataset[Draw(1, 7)], dataset[Draw(0, 8)], TrainSet(digits, Dice(), seed=1)[Draw(0, 7)]]
+    other = [dataset[Draw(1, 7)], dataset[Draw(0, 8)], TrainSet(digits, NOISE, seed=1)[Draw(0, 7)]]
     values = torch.stack([*seen, *(batch.images for batch in other)]).flatten()
     assert len(values.unique()) == len(values)  # every generator differs in every view, epoch, row and seed
-    assert torch.equal(TrainSet(digits, Dice(), seed=0)[Draw(0, 7)].images, first.images)  # whatever else is asked for
+    assert torch.equal(TrainSet(digits, NOISE, seed=0)[Draw(0, 7)].images, first.images)  # whatever else is asked for
 
 
 def seeded() -> None:
@@ -156,13 +160,13 @@ def test_private_generators_leave_the_global_ones_as_they_were():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_loading_draws_nothing_from_the_generators_outside(digits, workers):
-    dataset = TrainSet(digits, Dice(), seed=0, views=1, positives=1)
+    dataset = TrainSet(digits, NOISE, seed=0, views=1, positives=1)
     seeded()
     expected = drawn()
     seeded()
     for _ in train_loader(dataset, Plan(len(digits), 20, seed=0).epoch(0), workers=workers):
         pass
-    for _ in eval_loader(EvalSet(digits, Grey()), batch_size=20, workers=workers):
+    for _ in eval_loader(EvalSet(digits, MEAN_GRAY), batch_size=20, workers=workers):
         pass
     assert drawn()[::2] == expected[::2]  # not random's, which the checks of annotations in tests draw from
 
@@ -174,9 +178,9 @@ def test_positives_are_other_rows_of_the_same_label(tmp_path):
         val=str(tmp_path / "train"),
     )
     rows = splits.train
-    greys = [float(Grey()(rows.image(i))) for i in range(len(rows))]
+    greys = [float(MEAN_GRAY.function(rows.image(i))) for i in range(len(rows))]
     assert len(set(greys)) == 10
-    dataset = TrainSet(rows, Grey(), seed=0, positives=3)
+    dataset = TrainSet(rows, MEAN_GRAY, seed=0, positives=3)
     met: dict[int, set[int]] = {row: set() for row in range(10)}
     for epoch in range(10):
         for row in range(10):
@@ -189,7 +193,7 @@ def test_positives_are_other_rows_of_the_same_label(tmp_path):
         **{row: set(range(5, 9)) - {row} for row in range(5, 9)},
         9: {9},  # alone in its class
     }
-    few = TrainSet(rows, Grey(), seed=0, positives=6)[Draw(0, 6)].positives
+    few = TrainSet(rows, MEAN_GRAY, seed=0, positives=6)[Draw(0, 6)].positives
     assert few.shape == (6, 1, 1, 1) and {greys.index(float(one)) for one in few} <= {5, 7, 8}
 
 

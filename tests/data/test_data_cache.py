@@ -13,13 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.images import damage, opened, write_classes, write_image
 from helpers.masks import Drawn
-from helpers.tasks import CLASSIFICATION
+from helpers.tasks import CLASSIFICATION, SEGMENTATION
 from selfdistill.build import build
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
+    CachedDataset,
     EvalSet,
     Plan,
+    Splits,
     TrainSet,
     choose_defaults,
     eval_loader,
@@ -27,10 +29,10 @@ from selfdistill.data import (
     train_loader,
 )
 from selfdistill.data import loader as loaders
-from selfdistill.data.cache import storage as kept_module
-from selfdistill.data.cache import store as cache_module
-from selfdistill.data.cache.storage import DAY, OnDisk, cache_folder
-from selfdistill.data.cache.store import Store
+from selfdistill.data.cache import cached as cached_module
+from selfdistill.data.cache import disk as disk_module
+from selfdistill.data.cache import images as images_module
+from selfdistill.data.cache.disk import DAY, DiskImages, cache_folder
 from selfdistill.data.datasets.base import LabeledDataset
 from selfdistill.data.transforms.image import eval_transform, train_transform
 from selfdistill.task import Batch
@@ -67,14 +69,20 @@ def part_of(rows: LabeledDataset, **settings) -> DataPart:
     )
 
 
+def train_set(rows: LabeledDataset, settings: dict, cache: str, **drawn) -> TrainSet:
+    transform = train_transform(part_of(rows, **settings))
+    return TrainSet(CachedDataset(rows, transform, cache), transform, **drawn)
+
+
 def trained(rows: LabeledDataset, settings: dict, cache: str, *, workers: int = 0, start: int = 0) -> list[Batch]:
-    dataset = TrainSet(rows, train_transform(part_of(rows, **settings)), seed=3, views=1, positives=2, cache=cache)
+    dataset = train_set(rows, settings, cache, seed=3, views=1, positives=2)
     steps = Plan(len(rows), 5, seed=3, accumulate=2).epoch(1)
     return list(train_loader(dataset, steps[start:], workers=workers, channels_last=True))
 
 
 def scored(rows: LabeledDataset, cache: str) -> list[Batch]:
-    dataset = EvalSet(rows, eval_transform(part_of(rows, image_size=70)), cache=cache)
+    transform = eval_transform(part_of(rows, image_size=70))
+    dataset = EvalSet(CachedDataset(rows, transform, cache), transform)
     return [*eval_loader(dataset, batch_size=3), *eval_loader(dataset, batch_size=3, rank=1, world=2, workers=1)]
 
 
@@ -121,7 +129,7 @@ def test_an_image_is_decoded_once_where_it_is_kept(pictures, cache, monkeypatch)
     decoded = []
     image = LabeledDataset.image
     monkeypatch.setattr(LabeledDataset, "image", lambda self, i: decoded.append(i) or image(self, i))
-    dataset = TrainSet(pictures, train_transform(part_of(pictures, **SMALL)), seed=3, positives=1, cache=cache)
+    dataset = train_set(pictures, SMALL, cache, seed=3, positives=1)
     for epoch in range(3):
         for _ in train_loader(dataset, Plan(len(pictures), 5, seed=3).epoch(epoch)):
             pass
@@ -151,8 +159,7 @@ class Asked(TorchDispatchMode):
 
 def test_batches_from_the_device_never_wait_for_a_value(pictures, monkeypatch):
     every = {"image_size": 16, "augment": ["crop", "resized_crop", "flip", "rotation", "cutout", "erasing"]}
-    transform = train_transform(part_of(pictures, **every))
-    dataset = TrainSet(pictures, transform, seed=0, views=1, positives=2, cache="auto")
+    dataset = train_set(pictures, every, "auto", seed=0, views=1, positives=2)
     monkeypatch.setattr(loaders, "CHUNKS", {"cpu": 1})  # batch by batch
     loader = iter(train_loader(dataset, Plan(len(pictures), 4, seed=0).epoch(0), channels_last=True))
     next(loader)  # moves what the epoch needs
@@ -165,46 +172,46 @@ def test_batches_from_the_device_never_wait_for_a_value(pictures, monkeypatch):
 
 
 def test_auto_keeps_images_on_the_device_only_where_there_is_room(pictures, monkeypatch):
-    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
+    cached = CachedDataset(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
     needed = 16 * 3 * 12 * 16
-    assert store.bytes == needed and store.ready(CPU).shape == (16, 3, 12, 16)
-    monkeypatch.setattr(cache_module, "free_bytes", lambda device: 8 * needed - 1)
-    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
-    assert store.small_enough and store.ready(CPU) is None
-    monkeypatch.setattr(cache_module, "MOST", needed - 1)
-    assert not store.small_enough
-    assert Store(pictures, train_transform(part_of(pictures, **ALONE)), "auto").ready(CPU) is None
+    assert cached.bytes == needed and cached.on(CPU).shape == (16, 3, 12, 16)
+    monkeypatch.setattr(cached_module, "free_bytes", lambda device: 8 * needed - 1)
+    cached = CachedDataset(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
+    assert cached.may_lie_on_device and cached.on(CPU) is None
+    monkeypatch.setattr(cached_module, "MOST", needed - 1)
+    assert not cached.may_lie_on_device
+    assert CachedDataset(pictures, train_transform(part_of(pictures, **ALONE)), "auto").on(CPU) is None
 
 
 def test_images_lie_on_the_device_that_asks_for_them(pictures):
-    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
-    here, other = store.ready(CPU), torch.device("meta")
-    assert store.ready(CPU) is here and store.ready(other).device == other
-    assert torch.equal(store.ready(CPU), here)
+    cached = CachedDataset(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
+    here, other = cached.on(CPU), torch.device("meta")
+    assert cached.on(CPU) is here and cached.on(other).device == other
 
 
 @pytest.mark.parametrize("cache", ["device", "memory", "disk"])
 def test_images_for_which_there_is_no_room_are_refused_with_figures(pictures, cache, monkeypatch):
-    for module in (cache_module, kept_module):
+    for module in (cached_module, images_module):
         monkeypatch.setattr(module, "free_bytes", lambda device: 2**12 * 1.0)
-    monkeypatch.setattr(kept_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**12))
-    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), cache)
+    monkeypatch.setattr(disk_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**12))
+    cached = CachedDataset(pictures, train_transform(part_of(pictures, **SMALL)), cache)
     figures = r"decoded images of \S+ GiB, and .* has 3.81e-06 GiB free; (take|name) .*none$"
     with pytest.raises(ValueError, match=rf"^machine.cache={cache} would keep {figures}"):
-        store.ready(CPU)
+        cached.on(CPU)
 
 
 @pytest.mark.parametrize("settings", [LARGE, ALONE])
 def test_a_device_keeps_no_images_with_which_something_is_done_one_by_one(pictures, settings):
     with pytest.raises(ValueError, match="^machine.cache=device keeps images of one size, and data.augment holds what"):
-        TrainSet(pictures, train_transform(part_of(pictures, **settings)), seed=0, cache="device")
+        train_set(pictures, settings, "device", seed=0)
 
 
 @pytest.mark.parametrize("cache", ["device", "memory", "disk"])
 def test_images_with_masks_are_not_kept(cache):
     rows = Drawn((8, 8), (8, 8))
+    part = choose_defaults(DataPart(), Splits(rows, None, None, ()), SEGMENTATION)
     with pytest.raises(ValueError, match=f"machine.cache={cache} keeps images that have one label each; with masks"):
-        TrainSet(rows, lambda image, mask: (image, mask), seed=0, cache=cache)
+        CachedDataset(rows, SEGMENTATION.train_transform(part), cache)
 
 
 def test_idle_workers_are_told_of(tmp_path):
@@ -234,7 +241,7 @@ def test_a_file_is_named_after_all_that_its_pixels_follow_from(tmp_path, folder_
     rows = opened(folder, val=str(folder)).train
 
     def files(**settings) -> int:
-        Store(rows, train_transform(part_of(rows, **settings)), "disk").ready(CPU)
+        CachedDataset(rows, train_transform(part_of(rows, **settings)), "disk").on(CPU)
         return len(list(folder_of_the_cache.iterdir()))
 
     assert files(image_size=16) == files(image_size=16, augment=["flip", "crop"]) == 1  # of the same pixels
@@ -248,9 +255,9 @@ def test_a_file_is_named_after_all_that_its_pixels_follow_from(tmp_path, folder_
     assert files(image_size=16) == 5  # though size and time are as they were
     write_image(changed, seed=50)
     assert files(image_size=16) == 6
-    found = Store(rows, train_transform(part_of(rows, image_size=[6, 8])), "disk")
-    found.ready(CPU)
-    assert found.kept.image(4).tobytes() == rows.image(4).tobytes()
+    found = CachedDataset(rows, train_transform(part_of(rows, image_size=[6, 8])), "disk")
+    found.on(CPU)
+    assert found.images[4].tobytes() == rows.image(4).tobytes()
 
 
 def test_a_file_that_was_not_finished_is_none(tmp_path, folder_of_the_cache):
@@ -260,10 +267,10 @@ def test_a_file_that_was_not_finished_is_none(tmp_path, folder_of_the_cache):
     damage(folder / rows.key(3), "truncated")
     for _ in range(2):
         with pytest.raises(ValueError, match=r"jpg cannot be read as an image: "):
-            Store(rows, train_transform(part_of(rows, image_size=16)), "disk").ready(CPU)
+            CachedDataset(rows, train_transform(part_of(rows, image_size=16)), "disk").on(CPU)
         assert list(folder_of_the_cache.iterdir()) == []
     (folder / rows.key(3)).write_bytes(whole)
-    Store(rows, train_transform(part_of(rows, image_size=16)), "disk").ready(CPU)
+    CachedDataset(rows, train_transform(part_of(rows, image_size=16)), "disk").on(CPU)
     assert [file.suffix for file in folder_of_the_cache.iterdir()] == [".pixels"]
 
 
@@ -272,7 +279,7 @@ def test_what_a_killed_process_has_begun_is_removed_a_day_later(pictures, folder
     for name, age in (("another's.part", 0), ("left.part", DAY + 60)):
         (folder_of_the_cache / name).touch()
         os.utime(folder_of_the_cache / name, (time.time() - age,) * 2)
-    Store(pictures, train_transform(part_of(pictures, **SMALL)), "disk").ready(CPU)
+    CachedDataset(pictures, train_transform(part_of(pictures, **SMALL)), "disk").on(CPU)
     assert sorted(file.suffix for file in folder_of_the_cache.iterdir()) == [".part", ".pixels"]
     assert (folder_of_the_cache / "another's.part").exists()
 
@@ -282,36 +289,36 @@ def test_a_disk_that_is_full_is_one_sentence(pictures, folder_of_the_cache, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "disk")
+    cached = CachedDataset(pictures, train_transform(part_of(pictures, **SMALL)), "disk")
     with pytest.raises(
         ValueError, match=r"^machine.cache=disk cannot use .*cache \(No space left on device\); name an"
     ):
-        store.ready(CPU)
+        cached.on(CPU)
     assert list(folder_of_the_cache.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_used_is_one_sentence(pictures, tmp_path, monkeypatch):
-    store = Store(pictures, train_transform(part_of(pictures, **SMALL)), "disk")
+    cached = CachedDataset(pictures, train_transform(part_of(pictures, **SMALL)), "disk")
     (tmp_path / "file").touch()
     monkeypatch.setenv("SELFDISTILL_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(
         ValueError, match=r"^machine.cache=disk cannot use .*/file/cache \(Not a directory\); name anothe"
     ):
-        store.ready(CPU)
+        cached.on(CPU)
     monkeypatch.setenv("SELFDISTILL_CACHE", "~no_such_user/cache")
     with pytest.raises(
         ValueError, match="^machine.cache=disk finds no home folder for ~no_such_user/cache; name another"
     ):
-        store.ready(CPU)
+        cached.on(CPU)
 
 
 def test_a_file_sent_to_another_process_is_mapped_there(pictures):
-    store = Store(pictures, train_transform(part_of(pictures, **LARGE)), "disk")
-    store.ready(CPU)
-    first = store.kept.image(11)
-    sent = pickle.dumps(store.kept)
-    assert len(sent) < 3000 and len(store.kept.pixels) > 200_000
-    assert isinstance(store.kept, OnDisk) and pickle.loads(sent).image(11) == first
+    cached = CachedDataset(pictures, train_transform(part_of(pictures, **LARGE)), "disk")
+    cached.on(CPU)
+    first = cached.images[11]
+    sent = pickle.dumps(cached.images)
+    assert len(sent) < 3000 and len(cached.images.pixels) > 200_000
+    assert isinstance(cached.images, DiskImages) and pickle.loads(sent)[11] == first
 
 
 def test_the_folder_is_the_users(tmp_path, monkeypatch):
@@ -329,7 +336,7 @@ def test_an_image_that_cannot_be_used_is_one_sentence_from_every_cache(tmp_path,
     folder = write_classes(tmp_path / "images", {"a": 3, "b": 3}, suffix=".jpg", size=(40, 40))
     rows = opened(folder, val=str(folder)).train
     damage(folder / rows.key(4), "truncated")
-    dataset = TrainSet(rows, train_transform(part_of(rows, image_size=16)), seed=0, cache=cache)
+    dataset = train_set(rows, {"image_size": 16}, cache, seed=0)
     with pytest.raises(ValueError) as error:
         list(train_loader(dataset, Plan(len(rows), 3, seed=0).epoch(0), workers=workers))
     assert str(error.value).startswith(f"{rows.name(4)} cannot be read as an image: ") and "\n" not in str(error.value)

@@ -267,14 +267,10 @@ def test_a_bad_file_of_names_is_refused_by_line(folder, file, text, message):
 
 def test_an_image_is_shown_with_its_mask_and_errors_name_the_row(folder):
     rows = opened(folder, limit=2, val_fraction=0.4).train
-    image, mask = rows.shown(1, lambda image, mask: (image.size, mask))
-    assert image == (3, 2) and mask.tolist() == VALUES
-
-    def fails(image, mask):
+    image, mask = rows[1]
+    assert image.size == (3, 2) and mask.tolist() == VALUES
+    with pytest.raises(ValueError, match=f"{rows.name(1)}: too small"), rows.naming_errors(1):
         raise ValueError("too small")
-
-    with pytest.raises(ValueError, match=f"{rows.name(1)}: too small"):
-        rows.shown(1, fails)
 
 
 def test_holding_out_and_limiting_share_images_not_classes(folder):

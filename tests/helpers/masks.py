@@ -4,9 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from selfdistill.data import (
-    LabeledDataset,
-)
+from selfdistill.data import LabeledDataset, Sample
 
 VOID = -100
 
@@ -36,9 +34,8 @@ class Drawn(LabeledDataset):
     def name(self, i):
         return f"scene {i}"
 
-    def shown(self, i, transform):
-        with self.naming_errors(i):
-            return transform(self.images[i], self.masks[i])
+    def __getitem__(self, i):
+        return Sample(self.images[i], self.masks[i])
 
     def settings(self):
         return {"classes": ["sky", "road", "car", "other"], "void": [3, 255]}

@@ -44,9 +44,8 @@ RESUMABLE = ("max_steps", "machine")  # what may change when a run goes on
 def start_run(recipe: Recipe, *, title: str | None = None) -> Result:
     """Builds and trains a new run and tells where it lies."""
     job = checked(build(recipe))
-    store = job.train_set.store  # asked before there is a folder, as what it refuses can be mended in the recipe
-    store.keep()
-    store.lies_on(torch.device(choose_device(job.recipe)))
+    # before there is a folder, as what this refuses can be mended in the recipe
+    job.train_set.samples.fill(torch.device(choose_device(job.recipe)))
     run = Run.create(job.recipe.out, job.recipe) if first_process() else Run(job.recipe.out)
     if first_process():
         run.write_environment(facts(job))

@@ -1,7 +1,8 @@
 """Images with labels or masks, of any origin -> batches: where they lie, how they are split, augmented and stacked."""
 
+from .cache.cached import CachedDataset
 from .dataset import EvalSet, TrainSet
-from .datasets.base import LabeledDataset
+from .datasets.base import LabeledDataset, Sample
 from .datasets.image_io import read_image
 from .datasets.masks import MaskDataset
 from .defaults import choose_defaults
@@ -12,10 +13,12 @@ from .task_data import TaskData
 from .transforms.base import image_shape, window
 
 __all__ = [
+    "CachedDataset",
     "Draw",
     "EvalSet",
     "MaskDataset",
     "Plan",
+    "Sample",
     "LabeledDataset",
     "Splits",
     "TaskData",

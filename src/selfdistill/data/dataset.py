@@ -1,9 +1,12 @@
-"""Rows and a transform -> what a batch is made of: views and positives drawn per (seed, epoch, row)."""
+"""What batches are made of: images with targets, and the views and positives that training draws for each.
+
+Everything drawn depends on (seed, epoch, index, view) alone.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64, Shaped
@@ -11,206 +14,189 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..task import Batch
-from .cache.store import Store
+from .cache.cached import CachedDataset
 from .datasets.base import LabeledDataset
 from .random.keys import below, keys_from, uniform
 from .random.seeds import derive, private_generators
 from .sampler import Draw
-from .transforms.base import Stages
+from .transforms.base import Transform
 
 AUGMENT, POSITIVE, CHOICE = 2, 3, 4  # what a seed is for; 1 is the order of `Plan`
-Transform = Callable[..., Any]  # from what `LabeledDataset.shown` gives it: the image, and the mask where there is one
 
 
-class Loaded(NamedTuple):
-    """Rows as they leave what is done image by image; `p` pictures of each, its own one first."""
+class Stacked(NamedTuple):
+    """Samples after the parts of a transform that are done image by image; `p` images of each, its own one first."""
 
     images: Shaped[Tensor, "p b c h w"]
     target: Tensor
 
 
-class Whole(Stages):
-    """A transform that has no stages: done image by image, from beginning to end."""
+class TransformedDataset(ABC, Dataset[Batch]):
+    """A labeled data set, cached or not, as a transform gives it."""
 
-    random, settled = True, False
-
-    def __init__(self, transform: Transform) -> None:
-        self.transform = transform
-
-    def head(self, *stored: Any) -> tuple[Any, ...]:
-        return stored
-
-    def one(self, shown: tuple[Any, ...], keys: Tensor) -> Any:
-        return self.transform(*shown)
-
-    def finish(self, images: Tensor, keys: Tensor) -> Tensor:
-        return images
-
-    def on(self, device: torch.device, memory_format: torch.memory_format) -> "Whole":
-        return self
-
-
-class RowSet(ABC, Dataset[Batch]):
-    """Rows as a transform presents them, in its stages."""
-
-    def __init__(self, rows: LabeledDataset, transform: Transform | Stages, cache: str) -> None:
-        self.rows = rows
-        self.stages: Stages = transform if isinstance(transform, Stages) else Whole(transform)
-        self.store = Store(rows, self.stages, cache)
+    def __init__(self, dataset: LabeledDataset | CachedDataset, transform: Transform) -> None:
+        self.samples = dataset if isinstance(dataset, CachedDataset) else CachedDataset(dataset, transform)
+        self.dataset, self.transform = self.samples.dataset, transform
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.samples)
 
     @abstractmethod
-    def pictures(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
-        """The rows of which the pictures are that one epoch sees of some rows."""
+    def image_indices(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
+        """Which images one epoch shows for some indices."""
 
     @abstractmethod
-    def keys(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
-        """What these pictures draw from, see `dice`."""
+    def keys(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
+        """What these images draw from, see `random/keys.py`."""
 
     @abstractmethod
-    def row(self, draw: Draw, rows: list[int], keys: Int64[Tensor, " p"]) -> tuple[list[Tensor], Tensor]:
-        """The pictures of one row, made of `rows` as far as it must be image by image, and its target."""
+    def load_one(
+        self, draw: Draw, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
+    ) -> tuple[list[Tensor], Tensor]:
+        """The images shown for one index, as far as they are made one by one, and its target.
 
-    def loaded(self, rows: Sequence[int], epoch: int) -> Loaded:
-        """Several rows, stacked. Raises `ValueError` for images, or masks, that differ in size."""
-        numbers = torch.tensor(rows)
-        made_of, keys = self.pictures(numbers, epoch).T.tolist(), self.keys(numbers, epoch).T
-        found = [self.row(Draw(epoch, row), *each) for row, *each in zip(rows, made_of, keys, strict=True)]
-        pictures, targets = zip(*found, strict=True)
-        images = [picture for each in zip(*pictures, strict=True) for picture in each]
+        `seed` seeds the global generators.
+        """
+
+    def load(self, indices: Sequence[int], epoch: int) -> Stacked:
+        """The samples at some indices, stacked. Raises `ValueError` for images, or masks, that differ in size."""
+        numbers = torch.tensor(indices)
+        image_indices, keys = self.image_indices(numbers, epoch).T.tolist(), self.keys(numbers, epoch).T
+        with self.open_generators() as seed:
+            loaded = [
+                self.load_one(Draw(epoch, index), *what, seed)
+                for index, *what in zip(indices, image_indices, keys, strict=True)
+            ]
+        images = [image for number in range(keys.shape[1]) for image in (images[number] for images, _ in loaded)]
+        targets = [target for _, target in loaded]
         _refuse_sizes("images", images)
         _refuse_sizes("target", targets)
-        return Loaded(torch.stack(images).unflatten(0, (-1, len(rows))), torch.stack(targets))
+        return Stacked(torch.stack(images).unflatten(0, (-1, len(indices))), torch.stack(targets))
 
-    def batch(self, images: Shaped[Tensor, "p b c h w"], target: Tensor, row: Int64[Tensor, " b"]) -> Batch:
-        """Finished pictures as methods take them."""
-        return Batch(images[0], target, index=row)
+    def open_generators(self) -> AbstractContextManager[Callable[[int], None]]:
+        """Gives `seed` of `load_one`, and keeps what lies outside from being drawn from."""
+        return private_generators() if self.transform.draws_per_image else nullcontext(_draw_nothing)
+
+    def make_batch(self, images: Shaped[Tensor, "p b c h w"], target: Tensor, index: Int64[Tensor, " b"]) -> Batch:
+        """Finished images as methods take them."""
+        return Batch(images[0], target, index=index)
 
 
-class TrainSet(RowSet):
-    """Augmented rows: of each its image, further `views` of it, and `positives`.
+class TrainSet(TransformedDataset):
+    """Augmented images: for each index its own, further `views` of that, and `positives`.
 
-    A view is one further draw of `transform`; a positive is another random row of the same label, the row itself only
-    where it is alone in its class, and different rows where the class has enough. Everything drawn depends on
-    (seed, epoch, row, view) alone, so order, workers, caching and resuming change nothing, nor do `views` and
+    A view is one further draw of the augmentations. A positive is another random image of the same label: the image
+    itself only where it is alone in its class, and different ones where the class has enough. Everything drawn depends
+    on (seed, epoch, index, view) alone, so order, workers, caching and resuming change nothing, nor do `views` and
     `positives` change `images`.
     """
 
     def __init__(
         self,
-        rows: LabeledDataset,
+        dataset: LabeledDataset | CachedDataset,
         transform: Transform,
         *,
         seed: int,
         views: int = 0,
         positives: int = 0,
-        cache: str = "none",
     ) -> None:
-        super().__init__(rows, transform, cache)
+        super().__init__(dataset, transform)
         self.seed, self.views, self.positives = seed, views, positives
         if positives:
-            self.by_label = torch.argsort(rows.labels, stable=True)
-            self.place = torch.empty_like(self.by_label)  # the inverse: where in `by_label` a row stands
-            self.place[self.by_label] = torch.arange(len(rows))
-            self.counts = rows.counts()
+            self.by_label = torch.argsort(self.dataset.labels, stable=True)
+            self.rank = torch.empty_like(self.by_label)  # the inverse: where in `by_label` an index stands
+            self.rank[self.by_label] = torch.arange(len(self))
+            self.counts = self.dataset.counts()
 
     def __getitem__(self, draw: Draw) -> Batch:
-        """One row, as a `Batch` without its first axis."""
-        images, target = self.loaded([draw.row], draw.epoch)
-        keys = self.keys(torch.tensor([draw.row]), draw.epoch)
-        finished = self.stages.finish(images.flatten(0, 1), keys.flatten()).unflatten(0, images.shape[:2])
-        batch = self.batch(finished, target, torch.tensor([draw.row]))
-        return Batch(*(None if each is None else each[0] for each in batch))
+        """One index, as a `Batch` without its first axis."""
+        images, target = self.load([draw.row], draw.epoch)
+        index = torch.tensor([draw.row])
+        keys = self.keys(index, draw.epoch)
+        finished = self.transform.batch(images.flatten(0, 1), keys.flatten()).unflatten(0, images.shape[:2])
+        batch = self.make_batch(finished, target, index)
+        return Batch(*(None if value is None else value[0] for value in batch))
 
-    def pictures(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
-        own = rows.repeat(1 + self.views, 1)
-        return torch.cat([own, self.chosen(rows, epoch)]) if self.positives else own
+    def image_indices(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
+        own = indices.repeat(1 + self.views, 1)
+        return torch.cat([own, self.choose_positives(indices, epoch)]) if self.positives else own
 
-    def keys(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
-        return keys_from([derive(self.seed, epoch, *purpose) for purpose in self.purposes], rows)
+    def keys(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
+        return keys_from([derive(self.seed, epoch, *purpose) for purpose in self.purposes], indices)
 
     @property
     def purposes(self) -> list[tuple[int, int]]:
-        """What each picture of a row is, and which of its kind."""
-        own = [(AUGMENT, number) for number in range(1 + self.views)]
-        return own + [(POSITIVE, number) for number in range(self.positives)]
+        """What each image of an index is, and which of its kind."""
+        views = [(AUGMENT, number) for number in range(1 + self.views)]
+        return views + [(POSITIVE, number) for number in range(self.positives)]
 
-    def row(self, draw: Draw, rows: list[int], keys: Int64[Tensor, " p"]) -> tuple[list[Tensor], Tensor]:
-        with private_generators() if self.stages.random else nullcontext(_ignored) as seed:
+    def load_one(
+        self, draw: Draw, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
+    ) -> tuple[list[Tensor], Tensor]:
+        samples = []
+        for number, i in enumerate(image_indices):
+            if number == 0 or number > self.views:  # views show the image again that was just decoded
+                sample = self.samples[i]
+            seed(derive(self.seed, *draw, *self.purposes[number]))
+            with self.dataset.naming_errors(i):
+                samples.append(self.transform.per_image(sample, keys[number : number + 1]))
+        return [image for image, _ in samples], samples[0].target
 
-            def drawn(number: int, shown: Any) -> Any:
-                seed(derive(self.seed, *draw, *self.purposes[number]))
-                return self.stages.one(shown, keys[number : number + 1])
+    def choose_positives(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "m b"]:
+        """Positives of each index: never itself unless it is alone, different ones where there are enough.
 
-            more: list[Tensor] = []
-
-            def with_views(shown: Any) -> Any:  # of an image that is decoded once
-                own, *views = [drawn(number, shown) for number in range(1 + self.views)]
-                more.extend(views)
-                return own
-
-            own, target = self.store.shown(draw.row, with_views)
-            for number in range(1 + self.views, len(rows)):
-                more.append(self.store.shown(rows[number], lambda shown, number=number: drawn(number, shown))[0])
-        return [own, *more], target
-
-    def chosen(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "m b"]:
-        """Partners of each row: never itself unless it is alone, different ones where there are enough.
-
-        The others of a class stand in a circle behind the row. As many different steps along it are drawn as there are
-        positives: each a place among those that are still free.
+        The others of a class stand in a circle behind the index. As many different steps along it are drawn as there
+        are positives: each is a number among those that are still free.
         """
-        label, place = self.rows.labels[rows], self.place[rows]
+        label, rank = self.dataset.labels[indices], self.rank[indices]
         count = self.counts[label]
         start = (self.counts.cumsum(0) - self.counts)[label]
         others = (count - 1).clamp(min=1)
-        numbers = uniform(keys_from([derive(self.seed, epoch, CHOICE)], rows)[0], self.positives)
+        numbers = uniform(keys_from([derive(self.seed, epoch, CHOICE)], indices)[0], self.positives)
         enough = others >= self.positives
         taken: list[Tensor] = []
         for done, number in enumerate(numbers):
             step = below(number, (others - done).where(enough, others))
             for other in torch.stack(taken).sort(dim=0).values if taken else ():
-                step = step + (enough & (step >= other))  # a free place counts those taken before it
+                step = step + (enough & (step >= other))  # a free number counts those taken before it
             taken.append(step)
         steps = (1 + torch.stack(taken)).where(count > 1, 0)
-        return self.by_label[start + (place - start + steps) % count]
+        return self.by_label[start + (rank - start + steps) % count]
 
-    def batch(self, images: Shaped[Tensor, "p b c h w"], target: Tensor, row: Int64[Tensor, " b"]) -> Batch:
+    def make_batch(self, images: Shaped[Tensor, "p b c h w"], target: Tensor, index: Int64[Tensor, " b"]) -> Batch:
         own, views, positives = images.split([1, self.views, self.positives])
-        views, positives = (_by_row(each) if len(each) else None for each in (views, positives))
-        return Batch(own[0], target, index=row, views=views, positives=positives)
+        return Batch(own[0], target, index=index, views=_batch_first(views), positives=_batch_first(positives))
 
 
-class EvalSet(RowSet):
-    """Rows as evaluation shows them, always the same."""
+class EvalSet(TransformedDataset):
+    """Images as evaluation shows them, always the same."""
 
-    def __init__(self, rows: LabeledDataset, transform: Transform, *, cache: str = "none") -> None:
-        super().__init__(rows, transform, cache)
+    def image_indices(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "1 b"]:
+        return indices[None]
 
-    def pictures(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "1 b"]:
-        return rows[None]
+    def keys(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "1 b"]:
+        return torch.zeros_like(indices)[None]  # nothing is drawn
 
-    def keys(self, rows: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "1 b"]:
-        return torch.zeros_like(rows)[None]  # nothing is drawn
+    def load_one(
+        self, draw: Draw, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
+    ) -> tuple[list[Tensor], Tensor]:
+        sample = self.samples[draw.row]
+        with self.dataset.naming_errors(draw.row):
+            image, target = self.transform.per_image(sample, keys)
+        return [image], target
 
-    def row(self, draw: Draw, rows: list[int], keys: Int64[Tensor, " p"]) -> tuple[list[Tensor], Tensor]:
-        own, target = self.store.shown(draw.row, lambda shown: self.stages.one(shown, keys))
-        return [own], target
 
-
-def _ignored(seed: int) -> None:
+def _draw_nothing(seed: int) -> None:
     pass
 
 
-def _by_row(images: Shaped[Tensor, "p b c h w"]) -> Shaped[Tensor, "b p c h w"]:
-    return images.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+def _batch_first(images: Shaped[Tensor, "p b c h w"]) -> Shaped[Tensor, "b p c h w"] | None:
+    return images.transpose(0, 1).clone(memory_format=torch.contiguous_format) if len(images) else None
 
 
 def _refuse_sizes(name: str, tensors: Sequence[Tensor]) -> None:
     """Raises `ValueError` for images, or masks, that cannot be stacked."""
-    shapes = sorted({tuple(each.shape) for each in tensors})
+    shapes = sorted({tuple(tensor.shape) for tensor in tensors})
     if len(shapes) > 1:
         raise ValueError(
             f"{name} of the shapes {shapes[0]} and {shapes[1]} do not make one batch; "

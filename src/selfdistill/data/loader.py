@@ -1,20 +1,20 @@
-"""Row numbers -> batches on the device that trains on them, loaded image by image or taken from what lies there."""
+"""Indices -> batches on the device that trains on them: loaded image by image, or taken from images that lie there."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..task import Batch
-from .dataset import EvalSet, Loaded, RowSet, TrainSet
+from .dataset import EvalSet, Stacked, TrainSet, TransformedDataset
 from .sampler import Draw
 
 CPU = torch.device("cpu")
 CHUNKS = {"cpu": 2**19}  # values that are augmented at once: what a core's cache holds
-CHUNK = 2**23  # elsewhere: to start the work on a GPU takes longer than to do it for a small batch
+CHUNK = 2**23  # elsewhere: on a GPU, starting the work for a small batch takes longer than doing it
 
 
 def train_loader(
@@ -29,11 +29,11 @@ def train_loader(
 
     `channels_last` is the memory format of its `images`. An image that cannot be used raises `ValueError`.
     """
-    parts = [[draw.row for draw in part] for step in steps for part in step]
-    epochs = {draw.epoch for step in steps for part in step for draw in part}
+    batches = [[draw.row for draw in micro_batch] for step in steps for micro_batch in step]
+    epochs = {draw.epoch for step in steps for micro_batch in step for draw in micro_batch}
     assert len(epochs) <= 1, "a loader serves one epoch"
-    place = Place(device, torch.channels_last if channels_last else torch.contiguous_format)
-    return Batches(dataset, parts, epoch=max(epochs, default=0), workers=workers, place=place)
+    destination = Destination(device, torch.channels_last if channels_last else torch.contiguous_format)
+    return Batches(dataset, batches, epoch=max(epochs, default=0), workers=workers, destination=destination)
 
 
 def eval_loader(
@@ -45,23 +45,24 @@ def eval_loader(
     world: int = 1,
     device: torch.device = CPU,
 ) -> Iterable[Batch]:
-    """Every row of this process's share `rows[rank::world]` once and in order; the last batch may be smaller.
+    """Every index of this process's share `range(len)[rank::world]` once and in order; the last batch may be smaller.
 
     Images with masks are shown at sizes of their own: where these differ, only a `batch_size` of 1 does not raise
     `ValueError`.
     """
     share = range(rank, len(dataset), world)
-    parts = [list(share[start : start + batch_size]) for start in range(0, len(share), batch_size)]
-    return Batches(dataset, parts, epoch=0, workers=workers, place=Place(device, torch.contiguous_format))
+    batches = [list(share[start : start + batch_size]) for start in range(0, len(share), batch_size)]
+    destination = Destination(device, torch.contiguous_format)
+    return Batches(dataset, batches, epoch=0, workers=workers, destination=destination)
 
 
-class Place(NamedTuple):
+class Destination(NamedTuple):
     """Where batches are wanted, and in which memory format."""
 
     device: torch.device
-    format: torch.memory_format
+    memory_format: torch.memory_format
 
-    def moved(self, tensor: Tensor) -> Tensor:
+    def move(self, tensor: Tensor) -> Tensor:
         """On the device, without waiting for what it does."""
         return (tensor.pin_memory() if self.pins else tensor).to(self.device, non_blocking=True)
 
@@ -71,65 +72,79 @@ class Place(NamedTuple):
 
 
 class Batches(Iterable[Batch]):
-    """One batch per list of row numbers; iterating draws nothing from any global generator."""
+    """One batch per list of indices; iterating draws nothing from any global generator."""
 
-    def __init__(self, dataset: RowSet, parts: list[list[int]], *, epoch: int, workers: int, place: Place) -> None:
-        self.dataset, self.parts, self.epoch, self.workers, self.place = dataset, parts, epoch, workers, place
+    def __init__(
+        self,
+        dataset: TransformedDataset,
+        batches: list[list[int]],
+        *,
+        epoch: int,
+        workers: int,
+        destination: Destination,
+    ) -> None:
+        self.dataset, self.batches, self.epoch = dataset, batches, epoch
+        self.workers, self.destination = workers, destination
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        if not self.parts:
+        if not self.batches:
             return
-        dataset, place = self.dataset, self.place
-        rows = torch.tensor([row for part in self.parts for row in part])
-        keys, numbers = place.moved(dataset.keys(rows, self.epoch)), place.moved(rows)
-        stages, stored = dataset.stages.on(place.device, place.format), dataset.store.ready(place.device)
+        dataset, destination = self.dataset, self.destination
+        indices = torch.tensor([index for batch in self.batches for index in batch])
+        keys, moved_indices = destination.move(dataset.keys(indices, self.epoch)), destination.move(indices)
+        transform = dataset.transform.to(destination.device, destination.memory_format)
+        cached = dataset.samples.on(destination.device)
         start = 0
-        for sizes, (images, target) in self._loaded() if stored is None else self._picked(stored, rows):
+        for sizes, (images, target) in self._load() if cached is None else self._select(cached, indices):
             end = start + sum(sizes)
-            finished = stages.finish(images.flatten(0, 1), keys[:, start:end].flatten())
-            pictures = finished.unflatten(0, images.shape[:2]).split(sizes, dim=1)
-            for each in zip(pictures, target.split(sizes), numbers[start:end].split(sizes), strict=True):
-                batch = dataset.batch(*each)
-                # images lie in memory alike whatever was augmented with them: in a resumed run that is something else
-                shared = batch.images.numel() < finished.numel()
-                yield batch._replace(images=batch.images.to(memory_format=place.format, copy=shared))
+            finished = transform.batch(images.flatten(0, 1), keys[:, start:end].flatten()).unflatten(
+                0, images.shape[:2]
+            )
+            parts = (finished.split(sizes, dim=1), target.split(sizes), moved_indices[start:end].split(sizes))
+            for part in zip(*parts, strict=True):
+                batch = dataset.make_batch(*part)
+                # in memory an image lies the same way whatever was augmented with it: in a resumed run that differs
+                is_part = batch.images.numel() < finished.numel()
+                images = batch.images.to(memory_format=destination.memory_format, copy=is_part)
+                yield batch._replace(images=images)
             start = end
 
-    def _loaded(self) -> Iterator[tuple[list[int], Loaded]]:
-        """Batch by batch from the rows' own images."""
+    def _load(self) -> Iterator[tuple[list[int], Stacked]]:
+        """Batch by batch, from single samples."""
         loader = DataLoader(
-            _Parts(self.dataset, self.parts, self.epoch),
+            _StackedBatches(self.dataset, self.batches, self.epoch),
             batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=min(self.workers, len(self.parts), os.cpu_count() or 1),
-            pin_memory=self.place.pins,
+            collate_fn=_keep,
+            num_workers=min(self.workers, len(self.batches), os.cpu_count() or 1),
+            pin_memory=self.destination.pins,
             generator=torch.Generator(),  # else every iteration takes one number from torch's own
         )
-        for part, loaded in zip(self.parts, loader, strict=True):
+        for batch, loaded in zip(self.batches, loader, strict=True):
             if isinstance(loaded, _Failure):
                 raise ValueError(loaded.message)
-            yield [len(part)], Loaded(*(each.to(self.place.device, non_blocking=True) for each in loaded))
+            yield [len(batch)], Stacked(*(tensor.to(self.destination.device, non_blocking=True) for tensor in loaded))
 
-    def _picked(self, stored: Tensor, rows: Tensor) -> Iterator[tuple[list[int], Loaded]]:
-        """Several batches at a time from images that lie on the device, without a step of Python for each."""
-        pictures = self.place.moved(self.dataset.pictures(rows, self.epoch))
-        target = self.place.moved(self.dataset.rows.labels[rows])
-        most = CHUNKS.get(stored.device.type, CHUNK) // (len(pictures) * stored[0].numel())
+    def _select(self, cached: Tensor, indices: Tensor) -> Iterator[tuple[list[int], Stacked]]:
+        """Several batches at a time from images that lie on the device, without a step of Python for each image."""
+        image_indices = self.destination.move(self.dataset.image_indices(indices, self.epoch))
+        target = self.destination.move(self.dataset.dataset.labels[indices])
+        most = CHUNKS.get(cached.device.type, CHUNK) // (len(image_indices) * cached[0].numel())
         start = 0
-        for sizes in grouped([len(part) for part in self.parts], most):
-            here = pictures[:, start : start + sum(sizes)]
-            images = stored.index_select(0, here.flatten()).unflatten(0, here.shape)
-            yield sizes, Loaded(images, target[start : start + sum(sizes)])
-            start += sum(sizes)
+        for sizes in group_sizes([len(batch) for batch in self.batches], most):
+            end = start + sum(sizes)
+            selected = image_indices[:, start:end]
+            images = cached.index_select(0, selected.flatten()).unflatten(0, selected.shape)
+            yield sizes, Stacked(images, target[start:end])
+            start = end
 
 
-def grouped(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Neighbours with a sum of `most` at most, and such as are larger alone.
+def group_sizes(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Groups of neighbors whose sum is at most `most`; a larger one is a group of its own.
 
-    >>> list(grouped([2, 2, 2, 5, 1], 4))
+    >>> list(group_sizes([2, 2, 2, 5, 1], 4))
     [[2, 2], [2], [5], [1]]
     """
     group: list[int] = []
@@ -148,19 +163,21 @@ class _Failure(NamedTuple):
     message: str
 
 
-class _Parts(Dataset[Loaded]):
-    def __init__(self, dataset: RowSet, parts: list[list[int]], epoch: int) -> None:
-        self.dataset, self.parts, self.epoch = dataset, parts, epoch
+class _StackedBatches(Dataset[Stacked]):
+    """Batch by number, as workers load it."""
+
+    def __init__(self, dataset: TransformedDataset, batches: list[list[int]], epoch: int) -> None:
+        self.dataset, self.batches, self.epoch = dataset, batches, epoch
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.batches)
 
-    def __getitem__(self, number: int) -> Loaded | _Failure:
+    def __getitem__(self, number: int) -> Stacked | _Failure:
         try:
-            return self.dataset.loaded(self.parts[number], self.epoch)
+            return self.dataset.load(self.batches[number], self.epoch)
         except ValueError as error:
             return _Failure(str(error))
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+def _keep(loaded: Stacked | _Failure) -> Stacked | _Failure:
+    return loaded

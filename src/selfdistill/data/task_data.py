@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from PIL import Image
 
 from ..config.recipe import DataPart
 from .datasets.splits import DatasetSplits
+from .transforms.base import Transform
 
 Size = tuple[int, int]  # height, width
 Show = Callable[[Image.Image], Image.Image]
@@ -49,9 +50,9 @@ class TaskData(ABC):
         """What of an image the mean and the standard deviation are computed on, and of how many images at most."""
 
     @abstractmethod
-    def train_transform(self, settings: DataPart) -> Any:
+    def train_transform(self, settings: DataPart) -> Transform:
         """The augmentations of resolved settings, with everything that follows them up to the normalized tensor."""
 
     @abstractmethod
-    def eval_transform(self, settings: DataPart) -> Any:
+    def eval_transform(self, settings: DataPart) -> Transform:
         """How evaluation shows an image, normalized, under resolved settings."""

@@ -128,6 +128,6 @@ class Classifier(Predictor):
         self.student, self.classes, self.transform = student, classes, transform
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
-        images = self.transform(read_image(str(image.path)))[None].to(device_of(self.student))
+        images = self.transform.show(read_image(str(image.path)))[None].to(device_of(self.student))
         probabilities = self.student(images)[0].float().softmax(0)
         return Prediction(image.path, largest(probabilities, self.classes, top), {})

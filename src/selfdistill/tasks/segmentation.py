@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from ..data.datasets.voc import open_voc
 from ..data.mask_writer import Color, overlay, write_mask
 from ..data.task_data import Opener, Show, Size
 from ..data.transforms import image_mask
-from ..data.transforms.image_mask import JointEvaluation, JointTraining
+from ..data.transforms.image_mask import EvalMaskTransform, TrainMaskTransform
 from ..metrics.segmentation import SegmentationMetric
 from ..metrics.sliding_window import score_map
 from ..mixing import cutmix_masks
@@ -130,11 +130,11 @@ class Segmentation(TaskKind):
     def statistics_view(self, settings: DataPart, size: Size) -> tuple[Show, int]:
         return lambda image: image_mask.evaluated(image, settings.short_side), STATISTICS
 
-    def train_transform(self, settings: DataPart) -> JointTraining:
-        return JointTraining(settings)
+    def train_transform(self, settings: DataPart) -> TrainMaskTransform:
+        return TrainMaskTransform(settings)
 
-    def eval_transform(self, settings: DataPart) -> JointEvaluation:
-        return JointEvaluation(settings)
+    def eval_transform(self, settings: DataPart) -> EvalMaskTransform:
+        return EvalMaskTransform(settings)
 
     def metric(self, num_classes: int, ignore_index: int) -> SegmentationMetric:
         return SegmentationMetric(num_classes, ignore_index=ignore_index)
@@ -148,7 +148,7 @@ class Segmentation(TaskKind):
         return Segmenter(
             student,
             card.classes,
-            self.eval_transform(card.data).image,
+            self.eval_transform(card.data),
             window=window(card.data),
             values=card.masks.values,
             colors=card.masks.colours,
@@ -176,7 +176,7 @@ class Segmenter(Predictor):
         self,
         student: nn.Module,
         classes: Sequence[str],
-        transform: Callable[[Image.Image], Tensor],
+        transform: EvalMaskTransform,
         *,
         window: tuple[int, int] | None,
         values: Sequence[int],
@@ -205,7 +205,7 @@ class Segmenter(Predictor):
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
         picture = read_image(str(image.path))
-        images = self.transform(picture)[None].to(device_of(self.student))
+        images = self.transform.show(picture)[None].to(device_of(self.student))
         scores = score_map(self.student, images, (picture.height, picture.width), window=self.window)
         numbers = scores[0].argmax(dim=0).cpu()
         shares = torch.bincount(numbers.flatten(), minlength=len(self.classes)) / numbers.numel()

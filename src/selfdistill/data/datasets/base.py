@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from .image_io import Format, Source, read_format, read_image, refuse_mode
+from .image_io import Format, Source, read_format, read_image, refuse_mode, stored_mode
 
 HEADERS = 50_000  # images whose headers are read, at about 20 us each
 DECODED = 5_000  # images that a data set may have to be decoded as a whole by a check
@@ -24,7 +25,14 @@ LITTLE = 2**14  # bytes of an image that is decoded in less time than threads ne
 BLOCK = 256
 
 
-class LabeledDataset(ABC):
+class Sample(NamedTuple):
+    """An image and what is to be learned of it: as stored, or after some parts of a transform."""
+
+    image: Image.Image | Tensor
+    target: Tensor  # a class index (), or the class index of every pixel (h, w)
+
+
+class LabeledDataset(ABC, Dataset[Sample]):
     """Images with a label each: a class index, or a mask in subclasses.
 
     `labels` are indices of `classes`; `mirrorable` says whether a mirrored image keeps its label.
@@ -46,15 +54,13 @@ class LabeledDataset(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, i: int) -> Sample:
+        """The decoded image and its target."""
+        return Sample(self.image(i), self.labels[i])
+
     def image(self, i: int) -> Image.Image:
         """The decoded image, upright, in the mode it is stored in."""
         return read_image(self.source(i), self.name(i))
-
-    def shown(self, i: int, transform: Callable[..., Any]) -> tuple[Any, Tensor]:
-        """What `transform` makes of image `i`, and its label; `ValueError`s of `transform` name the image."""
-        image = self.image(i)
-        with self.naming_errors(i):
-            return transform(image), self.labels[i]
 
     @contextmanager
     def naming_errors(self, i: int) -> Iterator[None]:
@@ -70,6 +76,17 @@ class LabeledDataset(ABC):
         with self.naming_errors(i):
             refuse_mode(image_format.mode)
         return image_format
+
+    def read(self, i: int) -> Image.Image:
+        """The decoded image, after a check of its mode and, in subclasses, of its target."""
+        image = self.image(i)
+        with self.naming_errors(i):
+            refuse_mode(stored_mode(image))
+        return image
+
+    def check(self, i: int) -> None:
+        """Raises `ValueError` for an image that cannot be used; JPEGs are decoded at an eighth of their size."""
+        self.format(i, decode=True)
 
     @cached_property
     def formats(self) -> frozenset[Format]:

@@ -24,6 +24,11 @@ class Format(NamedTuple):
     height: int
     mode: str  # Pillow's; a palette with transparency is "PA"
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height), as Pillow's `Image.size`."""
+        return self.width, self.height
+
 
 def read_image(source: Source, name: str = "", *, turn: bool = True) -> Image.Image:
     """The decoded image in the mode it is stored in, upright; of an animation the first frame.

@@ -1,16 +1,16 @@
 """Images with masks: reading a mask, and the class index of every pixel."""
 
 import hashlib
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Int64
+from PIL import Image
 from torch import Tensor
 
-from .base import DECODED, LabeledDataset, Subset
+from .base import DECODED, LabeledDataset, Sample, Subset
 from .image_io import Format, Source, read_format, read_image
 from .label_map import IGNORE_INDEX, LabelMap
 from .labels import shorten
@@ -59,33 +59,42 @@ class RawMaskDataset(LabeledDataset):
         """As of images alone; the mask must have the image's size, and values that are known where it is decoded."""
         image_format = super().format(i, decode=decode)
         if decode:
-            self.values_in(i)
+            self.values_in(i, image_format.size)
         else:
             header = read_format(self.masks.source(i), self.mask_name(i), turn=False)
-            self._compare_sizes(i, (header.width, header.height), image_format)
+            self._compare_sizes(i, header.size, image_format.size)
         return image_format
 
-    def values_in(self, i: int) -> frozenset[int]:
-        """The different values that the mask of image `i` stores."""
+    def read(self, i: int) -> Image.Image:
+        """As of images alone; of the mask the size and the values must be right."""
+        image = super().read(i)
+        self.values_in(i, image.size)
+        return image
+
+    def values_in(self, i: int, image_size: tuple[int, int] | None = None) -> frozenset[int]:
+        """The different values that the mask of image `i` stores; `image_size` as of `mask_values`."""
         name = self.masks.name(i)
         if name not in self.known_values:
-            self.known_values[name] = frozenset(find_different(self.mask_values(i)))
+            self.known_values[name] = frozenset(find_different(self.mask_values(i, image_size)))
         return self.known_values[name]
 
-    def mask_values(self, i: int) -> np.ndarray:
-        """The whole numbers (h, w) that the mask of image `i` stores; `ValueError` for a mask that does not fit."""
+    def mask_values(self, i: int, image_size: tuple[int, int] | None = None) -> np.ndarray:
+        """The whole numbers (h, w) that the mask of image `i` stores; `ValueError` for a mask that does not fit.
+
+        `image_size` is the image's (width, height); where it is not given, the image's header is read.
+        """
         mask = read_image(self.masks.source(i), self.mask_name(i), turn=False)
-        self._compare_sizes(i, mask.size, self.images.format(i))
+        self._compare_sizes(i, mask.size, image_size or self.images.format(i).size)
         try:
             return read_mask_values(mask, self.palette)
         except ValueError as error:
             raise ValueError(f"{self.mask_name(i)} {error}") from None
 
-    def _compare_sizes(self, i: int, size: tuple[int, int], image: Format) -> None:
-        if size != (image.width, image.height):
+    def _compare_sizes(self, i: int, mask_size: tuple[int, int], image_size: tuple[int, int]) -> None:
+        if mask_size != image_size:
             raise ValueError(
-                f"{self.mask_name(i)} is {size[0]}x{size[1]} pixels large, and its image {self.name(i)}"
-                f" {image.width}x{image.height}; they must have the same size"
+                f"{self.mask_name(i)} is {mask_size[0]}x{mask_size[1]} pixels large, and its image {self.name(i)}"
+                f" {image_size[0]}x{image_size[1]}; they must have the same size"
             )
 
     def with_label_map(self, label_map: LabelMap) -> "MaskDataset":
@@ -106,15 +115,17 @@ class MaskDataset(RawMaskDataset):
         super().__init__(images, masks)
         self.label_map, self.classes, self.palette = label_map, label_map.classes, label_map.palette
 
-    def shown(self, i: int, transform: Callable[..., Any]) -> tuple[Any, Any]:
-        """What `transform(image, mask)` makes of row `i`; its `ValueError`s name the row."""
-        image, mask = self.image(i), self.mask(i)
-        with self.naming_errors(i):
-            return transform(image, mask)
+    def __getitem__(self, i: int) -> Sample:
+        """The decoded image, and its mask as the target."""
+        image = self.image(i)
+        return Sample(image, self.mask(i, image.size))
 
-    def mask(self, i: int) -> Int64[Tensor, "h w"]:
-        """Class indices of the pixels of image `i`, -100 for those that count for nothing."""
-        values, (table, first) = self.mask_values(i), self._table
+    def mask(self, i: int, image_size: tuple[int, int] | None = None) -> Int64[Tensor, "h w"]:
+        """Class indices of the pixels of image `i`, -100 for those that count for nothing.
+
+        `image_size` as of `mask_values`.
+        """
+        values, (table, first) = self.mask_values(i, image_size), self._table
         if values.dtype == np.uint8:  # the table covers all of these; values outside it are taken for one of its ends
             indices = table[-first:][values]
         else:
@@ -138,8 +149,8 @@ class MaskDataset(RawMaskDataset):
     def _refuse(self, i: int, value: int) -> None:
         raise ValueError(f"{self.mask_name(i)} {self.label_map.refuse(value)}")
 
-    def values_in(self, i: int) -> frozenset[int]:
-        values = super().values_in(i)
+    def values_in(self, i: int, image_size: tuple[int, int] | None = None) -> frozenset[int]:
+        values = super().values_in(i, image_size)
         for value in sorted(values - self.label_map.index.keys()):
             self._refuse(i, value)
         return values

@@ -1,5 +1,6 @@
-"""What the presentations of all tasks have in common: shape, statistics, users' functions, unknown names."""
+"""A transform in three parts, and what the transforms of all tasks have in common."""
 
+import copy
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,35 +14,50 @@ from torch import Tensor
 
 from ...config.recipe import DataPart
 from ...errors import load, reason
+from ..datasets.base import Sample
 from ..datasets.image_io import to_channels
 
+NO_TARGET = torch.zeros((), dtype=torch.int64)
+NO_KEYS = torch.zeros(1, dtype=torch.int64)  # for transforms that draw nothing
 
-class Stages(ABC):
-    """A transform in parts, each of them done where and as often as it must be.
 
-    `head`, whose result is always the same, may be done once; `one` is done image by image; `finish` with a whole batch
-    on the device that trains on it. In the last two, an image draws from the key that it is given, see `dice`, or, in
-    `one` alone, from the global generators.
+class Transform(ABC):
+    """What becomes of a sample, in three parts, each of them done where and as often as it must be.
+
+    `cached` always gives the same, so that its images may be kept. `per_image` is done for each use of an image, and
+    `batch` with whole batches on the device that trains on them. In these two an image draws from the key that it is
+    given, see `random/keys.py`, or, in `per_image` alone, from the global generators.
     """
 
-    random: bool  # whether `one` draws anything
-    settled: bool  # whether `head` gives PIL images of one size, and `one` has nothing to do but to take their pixels
+    channels: int
+    draws_per_image: bool  # whether `per_image` draws from the global generators
+    fixed_size: bool  # whether `cached` gives images of one size, and `per_image` only takes their pixels
+    keeps_target: bool  # whether `cached` leaves the target as it is, so that only images need be kept
 
     @abstractmethod
-    def head(self, *stored: Any) -> Any:
-        """What becomes of a stored image, or an image and its mask, before anything is drawn."""
+    def cached(self, sample: Sample) -> Sample:
+        """The sample with a PIL image of the wanted channels, resized as far as nothing is drawn before that."""
 
     @abstractmethod
-    def one(self, shown: Any, keys: Int64[Tensor, " 1"]) -> Any:
-        """What of the head's result is stacked: pixels (c, h, w) at their final size; with masks a pair of tensors."""
+    def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
+        """The sample with pixels (c, h, w): uint8, or float in [0, 1]. In training they have their final size."""
 
     @abstractmethod
-    def finish(self, images: Shaped[Tensor, "n c h w"], keys: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
-        """What the network sees of a batch."""
+    def batch(self, images: Shaped[Tensor, "n c h w"], keys: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+        """What the network sees of stacked images: augmented, normalized, and always fresh memory."""
 
     @abstractmethod
-    def on(self, device: torch.device, memory_format: torch.memory_format) -> "Stages":
-        """The same, for batches on this device, which `finish` gives in this format where it makes them anew."""
+    def to(self, device: torch.device, memory_format: torch.memory_format) -> "Transform":
+        """The same transform, whose `batch` takes images on this device and gives them in this memory format."""
+
+    def __call__(self, sample: Sample, keys: Int64[Tensor, " 1"] = NO_KEYS) -> Sample:
+        """All three parts, for one sample."""
+        image, target = self.per_image(self.cached(sample), keys)
+        return Sample(self.batch(image[None], keys)[0], target)
+
+    def show(self, image: Image.Image, keys: Int64[Tensor, " 1"] = NO_KEYS) -> Float[Tensor, "c h w"]:
+        """All three parts, for an image without a target."""
+        return self(Sample(image, NO_TARGET), keys).image
 
 
 def image_shape(part: DataPart) -> tuple[int, int, int]:
@@ -55,10 +71,21 @@ def window(part: DataPart) -> tuple[int, int] | None:
     return image_shape(part)[1:] if part.window else None
 
 
-def mean_and_std(part: DataPart) -> tuple[Float[Tensor, "c 1 1"], Float[Tensor, "c 1 1"]]:
-    """Those of a resolved part, per channel."""
-    assert part.mean is not None and part.std is not None, "the part is not resolved"
-    return torch.tensor(part.mean)[:, None, None], torch.tensor(part.std)[:, None, None]
+class Normalization:
+    """Pixels -> float32 in [0, 1] -> (x - mean) / std per channel, with the mean and std of a resolved part."""
+
+    def __init__(self, part: DataPart) -> None:
+        assert part.mean is not None and part.std is not None, "the part is not resolved"
+        self.mean, self.std = torch.tensor(part.mean)[:, None, None], torch.tensor(part.std)[:, None, None]
+        self.memory_format = torch.contiguous_format
+
+    def __call__(self, images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return as_floats(images, self.memory_format).sub_(self.mean).div_(self.std)
+
+    def to(self, device: torch.device, memory_format: torch.memory_format) -> "Normalization":
+        moved = copy.copy(self)
+        moved.mean, moved.std, moved.memory_format = self.mean.to(device), self.std.to(device), memory_format
+        return moved
 
 
 def as_pixels(image: Image.Image, channels: int) -> UInt8[Tensor, "c h w"]:
@@ -67,9 +94,9 @@ def as_pixels(image: Image.Image, channels: int) -> UInt8[Tensor, "c h w"]:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
-def as_tensor(shown: Image.Image | Tensor, channels: int) -> Tensor:
+def as_tensor(image: Image.Image | Tensor, channels: int) -> Tensor:
     """A fresh float32 tensor (c, h, w) in [0, 1]; of a tensor as many channels as it has."""
-    return as_floats(as_pixels(shown, channels) if isinstance(shown, Image.Image) else shown)
+    return as_floats(as_pixels(image, channels) if isinstance(image, Image.Image) else image)
 
 
 def as_floats(
@@ -90,14 +117,14 @@ def chosen_names(augment: str | list[str], auto: list[str]) -> list[str]:
 
 
 class UserTransform:
-    """A user's callable; what it raises is a `ValueError` that names it."""
+    """A user's function; what it raises is a `ValueError` that names it."""
 
     def __init__(self, name: str) -> None:
         self.name, self.function = name, load(name)
 
-    def called(self, *shown: Any) -> Any:
+    def call(self, *arguments: Any) -> Any:
         try:
-            return self.function(*shown)
+            return self.function(*arguments)
         except Exception as error:
             raise ValueError(f"the transform {self.name} raised {reason(error)}") from error
 

@@ -1,4 +1,4 @@
-"""Augmentations of whole batches, on the device where these lie. Each image draws from its own key, see `dice`."""
+"""Augmentations of whole batches, on the device where these lie. Each image draws from its key, see `random/keys`."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ Images = Shaped[Tensor, "n c h w"]
 Keys = Int64[Tensor, " n"]
 
 
-class Batched(ABC):
+class BatchStep(ABC):
     """One augmentation: images (n, c, h, w), uint8 or float, and n keys -> images of the same shape and type.
 
     An image's result depends on the image and its key alone.
@@ -28,7 +28,7 @@ class Batched(ABC):
     def __call__(self, images: Images, keys: Keys) -> Images: ...
 
 
-class PaddedCrop(Batched):
+class PaddedCrop(BatchStep):
     """Moves images by up to an eighth of their sides, every whole number of pixels alike; black comes in."""
 
     def __call__(self, images: Images, keys: Keys) -> Images:
@@ -36,11 +36,11 @@ class PaddedCrop(Batched):
         y, x = height // 8, width // 8
         top, left = uniform(keys, 2)
         windows = F.pad(images, (x, x, y, y)).unfold(2, height, 1).unfold(3, width, 1)  # a view: n c top left h w
-        each = torch.arange(len(images), device=images.device)
-        return windows[each, :, below(top, 2 * y + 1), below(left, 2 * x + 1)]
+        image = torch.arange(len(images), device=images.device)
+        return windows[image, :, below(top, 2 * y + 1), below(left, 2 * x + 1)]
 
 
-class ResizedCrop(Batched):
+class ResizedCrop(BatchStep):
     """Cuts out 8 to 100 % of the area, 3:4 to 4:3 in shape, and enlarges that to the image's size, bilinear.
 
     Source: Szegedy et al., 2015, section 6, https://arxiv.org/abs/1409.4842
@@ -50,35 +50,35 @@ class ResizedCrop(Batched):
         height, width = images.shape[2:]
         numbers = uniform(keys, 2 * TRIES + 2)
         tall, wide = rectangles(numbers[2:], (height, width), area=(0.08, 1.0), shape=4 / 3)
-        found, tall, wide = _first((tall <= height) & (wide <= width), tall, wide)
-        tall = tall.where(found, min(height, round(width * 4 / 3)))
-        wide = wide.where(found, min(width, round(height * 4 / 3)))
-        top = below(numbers[0], height - tall + 1).where(found, (height - tall) // 2)
-        left = below(numbers[1], width - wide + 1).where(found, (width - wide) // 2)
-        return sampled(images, _spread(top, tall, height)[:, :, None], _spread(left, wide, width)[:, None, :])
+        any_fits, tall, wide = _first((tall <= height) & (wide <= width), tall, wide)
+        tall = tall.where(any_fits, min(height, round(width * 4 / 3)))
+        wide = wide.where(any_fits, min(width, round(height * 4 / 3)))
+        top = below(numbers[0], height - tall + 1).where(any_fits, (height - tall) // 2)
+        left = below(numbers[1], width - wide + 1).where(any_fits, (width - wide) // 2)
+        return sample_bilinear(images, _spread(top, tall, height)[:, :, None], _spread(left, wide, width)[:, None, :])
 
 
-class Flip(Batched):
+class Flip(BatchStep):
     """Mirrors half of the images left to right."""
 
     def __call__(self, images: Images, keys: Keys) -> Images:
         return torch.where(of_images(uniform(keys, 1)[0] < 0.5), images.flip(3), images)
 
 
-class Rotation(Batched):
-    """Turns images about their middle by an angle uniform in -15..15 degrees, bilinear; black comes in."""
+class Rotation(BatchStep):
+    """Turns images about their center by an angle uniform in -15..15 degrees, bilinear; black comes in."""
 
     def __call__(self, images: Images, keys: Keys) -> Images:
         angle = of_images((2 * uniform(keys, 1)[0] - 1) * ANGLE)[:, 0]
-        middles = [(side - 1) / 2 for side in images.shape[2:]]
-        y = torch.arange(images.shape[2], device=images.device)[:, None] - middles[0]
-        x = torch.arange(images.shape[3], device=images.device) - middles[1]
+        centers = [(side - 1) / 2 for side in images.shape[2:]]
+        y = torch.arange(images.shape[2], device=images.device)[:, None] - centers[0]
+        x = torch.arange(images.shape[3], device=images.device) - centers[1]
         sine, cosine = angle.sin(), angle.cos()
-        return sampled(images, middles[0] + cosine * y - sine * x, middles[1] + sine * y + cosine * x)
+        return sample_bilinear(images, centers[0] + cosine * y - sine * x, centers[1] + sine * y + cosine * x)
 
 
-class Cutout(Batched):
-    """Sets a square of half the shorter side to 0, the mean; its middle is anywhere, so the border may clip it.
+class Cutout(BatchStep):
+    """Sets a square of half the shorter side to 0, the mean; its center is anywhere, so the border may clip it.
 
     Source: DeVries, Taylor, 2017, section 3, https://arxiv.org/abs/1708.04552, where it is 16 of CIFAR-10's 32 pixels.
     """
@@ -87,11 +87,13 @@ class Cutout(Batched):
         height, width = images.shape[2:]
         side = min(height, width) // 2
         y, x = uniform(keys, 2)
-        hole = window(below(y, height) - side // 2, side, height)[:, :, None]
-        return images.masked_fill((hole & window(below(x, width) - side // 2, side, width)[:, None, :])[:, None], 0)
+        hole = mark_window(below(y, height) - side // 2, side, height)[:, :, None]
+        return images.masked_fill(
+            (hole & mark_window(below(x, width) - side // 2, side, width)[:, None, :])[:, None], 0
+        )
 
 
-class Erasing(Batched):
+class Erasing(BatchStep):
     """Half of the images lose a rectangle, 2 to 40 % of them and 3:10 to 10:3 in shape, to noise like their pixels.
 
     The noise is normal with the images' mean and deviation; the paper's is uniform over all values of a pixel.
@@ -102,10 +104,10 @@ class Erasing(Batched):
         height, width = images.shape[2:]
         numbers = uniform(branch(keys, 0), 2 * TRIES + 3)
         tall, wide = rectangles(numbers[3:], (height, width), area=(0.02, 0.4), shape=10 / 3)
-        found, tall, wide = _first((tall < height) & (wide < width), tall, wide)
-        rows = window(below(numbers[0], height - tall + 1), tall, height)[:, :, None]
-        columns = window(below(numbers[1], width - wide + 1), wide, width)[:, None, :]
-        erased = (rows & columns)[:, None] & of_images(found & (numbers[2] < 0.5))
+        any_fits, tall, wide = _first((tall < height) & (wide < width), tall, wide)
+        rows = mark_window(below(numbers[0], height - tall + 1), tall, height)[:, :, None]
+        columns = mark_window(below(numbers[1], width - wide + 1), wide, width)[:, None, :]
+        erased = (rows & columns)[:, None] & of_images(any_fits & (numbers[2] < 0.5))
         return torch.where(erased, normal(branch(keys, 1), tuple(images.shape[1:])).to(images.dtype), images)
 
 
@@ -131,7 +133,9 @@ def _first(
     return fits.any(dim=0), tall.gather(0, first)[0], wide.gather(0, first)[0]
 
 
-def window(start: Int64[Tensor, " n"], length: int | Int64[Tensor, " n"], extent: int) -> Bool[Tensor, "n {extent}"]:
+def mark_window(
+    start: Int64[Tensor, " n"], length: int | Int64[Tensor, " n"], extent: int
+) -> Bool[Tensor, "n {extent}"]:
     """Which of `extent` places lie in windows of this length; what reaches beyond is cut off."""
     places = torch.arange(extent, device=start.device)[:, None]
     return ((places >= start) & (places < start + length)).T
@@ -142,15 +146,15 @@ def of_images(values: Shaped[Tensor, " n"]) -> Shaped[Tensor, "n 1 1 1"]:
 
 
 def _spread(start: Int64[Tensor, " n"], length: Int64[Tensor, " n"], count: int) -> Float[Tensor, "n {count}"]:
-    """Where the middles of `count` equal parts of a window lie, in pixels, none beyond that of its last pixel."""
+    """Where the centers of `count` equal parts of a window lie, in pixels, none beyond that of its last pixel."""
     parts = (torch.arange(count, device=start.device) + 0.5) * (length[:, None] / count) - 0.5
     return start[:, None] + parts.clamp(min=0).minimum(length[:, None] - 1)
 
 
-def sampled(images: Images, y: Float[Tensor, "n #h #w"], x: Float[Tensor, "n #h #w"]) -> Images:
+def sample_bilinear(images: Images, y: Float[Tensor, "n #h #w"], x: Float[Tensor, "n #h #w"]) -> Images:
     """The images at places given in pixels, bilinear, with zeros beyond their border."""
     height, width = images.shape[2:]
     grid = torch.stack(torch.broadcast_tensors((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
     values = images if images.is_floating_point() else images.float()
-    found = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return found if images.is_floating_point() else found.round_().to(images.dtype)
+    sampled = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return sampled if images.is_floating_point() else sampled.round_().to(images.dtype)

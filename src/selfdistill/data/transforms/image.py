@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from ...config.recipe import DataPart
 from .base import chosen_names, image_shape, refuse_color_change, unknown
-from .batch import Batched, Cutout, Erasing, Flip, PaddedCrop, ResizedCrop, Rotation
+from .batch import BatchStep, Cutout, Erasing, Flip, PaddedCrop, ResizedCrop, Rotation
 from .pipeline import CenterCrop, ImageTransform, ResizeToCover, Step, UserImageTransform, is_small
 
 DEFAULT_SIZE = 224  # of either side, where images are not small and alike
@@ -83,7 +83,7 @@ STEPS: dict[str, Callable[[tuple[int, int]], list[Step]]] = {
     "randaugment": _randaugment,
     "trivialaugment": _trivialaugment,
 }
-ERASERS: dict[str, type[Batched]] = {"cutout": Cutout, "erasing": Erasing}  # of normalised images
+ERASERS: dict[str, type[BatchStep]] = {"cutout": Cutout, "erasing": Erasing}  # of normalised images
 CUTS = ("crop", "resized_crop")
 COLOURS = ("randaugment", "trivialaugment")
 
@@ -107,7 +107,7 @@ def steps_of(names: Sequence[str], size: tuple[int, int], channels: int) -> list
         if name in ERASERS:
             continue
         named = _steps_called(name, size, channels)
-        if is_small(size) and isinstance(named[0], Batched) and not isinstance(_last(steps), Batched | CenterCrop):
+        if is_small(size) and isinstance(named[0], BatchStep) and not isinstance(_last(steps), BatchStep | CenterCrop):
             steps.append(CenterCrop(size))
         steps += named
     return steps

@@ -1,0 +1,109 @@
+"""A data set whose images are decoded once: kept on the training device, in memory, on the disk, or nowhere."""
+
+import math
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..datasets.base import LabeledDataset, Sample
+from ..reading import ImageUse, read_images
+from ..transforms.base import Transform
+from ..transforms.pipeline import ImageTransform
+from .disk import DiskImages
+from .images import DecodedImages, MemoryImages, SameSizeImages
+from .room import GIB, free_bytes, refuse_too_large
+
+MOST = 2 * GIB  # bytes of images that `auto` keeps on a device
+SHARE = 1 / 8  # of a device's free memory that `auto` takes
+
+
+class CachedDataset(Dataset[Sample]):
+    """The samples of a data set after `transform.cached`, with the images kept where `cache` says.
+
+    `auto` keeps them on the training device where nothing is done with them image by image, and where they take no more
+    than 2 GiB and an eighth of what is free there; else nowhere. Raises `ValueError` for images that cannot be kept.
+    """
+
+    def __init__(self, dataset: LabeledDataset, transform: Transform, cache: str = "none") -> None:
+        if cache not in ("auto", "none"):
+            refuse_uncacheable(transform, cache)
+        self.dataset, self.transform, self.cache = dataset, transform, cache
+        self.images: DecodedImages | None = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> Sample:
+        """Sample `i`; its `ValueError`s name the image."""
+        if self.images is not None:
+            return Sample(self.images[i], self.dataset.labels[i])
+        sample = self.dataset[i]
+        with self.dataset.naming_errors(i):
+            return self.transform.cached(sample)
+
+    def fill(self, device: torch.device) -> None:
+        """Decodes the images that are to be kept, unless they are; `device` is that of the training.
+
+        Raises `ValueError` for images that cannot be used, and where there is no room.
+        """
+        self.open_images(device)
+        read_images(self.dataset, self.unfilled)
+
+    def open_images(self, device: torch.device) -> None:
+        """Makes room for the images that are to be kept; errors as of `fill`."""
+        if self.images is None and (create := self._choose_images(device)) is not None:
+            assert isinstance(self.transform, ImageTransform)
+            self.images = create(self.dataset, self.transform)
+
+    @property
+    def unfilled(self) -> list[ImageUse]:
+        """The images that are still to be read."""
+        return [] if self.images is None else [self.images]
+
+    def on(self, device: torch.device) -> UInt8[Tensor, "n c h w"] | None:
+        """All images, where they are kept on the device; errors as of `fill`."""
+        self.fill(device)
+        if not isinstance(self.images, SameSizeImages):
+            return None
+        self.images.pixels = self.images.pixels.to(device)
+        return self.images.pixels
+
+    def _choose_images(self, device: torch.device) -> type[DecodedImages] | None:
+        if self.cache == "memory":
+            return MemoryImages
+        if self.cache == "disk":
+            return DiskImages
+        return SameSizeImages if self._fits_on(device) else None
+
+    def _fits_on(self, device: torch.device) -> bool:
+        """Whether all images belong on the device; `ValueError` where they must and there is no room."""
+        if not self.may_lie_on_device:
+            return False
+        if self.cache == "device":
+            refuse_too_large("device", self.bytes, free_bytes(device), f"the memory of {device}")
+            return True
+        return self.bytes <= SHARE * free_bytes(device)
+
+    @property
+    def may_lie_on_device(self) -> bool:
+        """Whether all images belong on a device, if that has room for them."""
+        wanted = self.cache == "device" or (self.cache == "auto" and self.bytes <= MOST)
+        return wanted and self.transform.fixed_size
+
+    @property
+    def bytes(self) -> int:
+        """Of all images on a device; 0 where they have no common size."""
+        return len(self) * math.prod(self.transform.shape) if isinstance(self.transform, ImageTransform) else 0
+
+
+def refuse_uncacheable(transform: Transform, cache: str) -> None:
+    """Raises `ValueError` for images that a cache cannot keep."""
+    if not isinstance(transform, ImageTransform):
+        raise ValueError(f"machine.cache={cache} keeps images that have one label each; with masks take auto or none")
+    if cache == "device" and not transform.fixed_size:
+        raise ValueError(
+            "machine.cache=device keeps images of one size, and data.augment holds what is done image by image before"
+            " that; take memory, disk, none or auto"
+        )

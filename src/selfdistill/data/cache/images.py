@@ -1,0 +1,109 @@
+"""Decoded images, kept in memory."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from PIL import Image
+from torch import Tensor
+
+from ..datasets.base import LabeledDataset, map_blocks
+from ..reading import ImageUse
+from ..transforms.base import as_pixels
+from ..transforms.pipeline import ImageTransform
+from .room import free_bytes, refuse_too_large
+
+
+class DecodedImages(ImageUse, ABC):
+    """The images of a data set after the part of a transform that may be kept, by index.
+
+    They are written one by one, in any order and from several threads, while `read_images` reads the data set.
+    """
+
+    def __init__(self, dataset: LabeledDataset, transform: ImageTransform) -> None:
+        self.indices = range(len(dataset))  # those still to be written
+        self.transform = transform
+
+    @abstractmethod
+    def __getitem__(self, i: int) -> Image.Image: ...
+
+    @abstractmethod
+    def write(self, i: int, image: Image.Image) -> None:
+        """Keeps an image that `transform.cached` gave."""
+
+    def add(self, i: int, image: Image.Image) -> None:
+        self.write(i, self.transform.cached_image(image))
+
+    def finish(self) -> None:
+        self.indices = range(0)
+
+
+class SameSizeImages(DecodedImages):
+    """Images of one size in one tensor, which may be moved to a device."""
+
+    def __init__(self, dataset: LabeledDataset, transform: ImageTransform) -> None:
+        super().__init__(dataset, transform)
+        self.pixels: UInt8[Tensor, "n c h w"] = torch.empty(len(dataset), *transform.shape, dtype=torch.uint8)
+
+    def __getitem__(self, i: int) -> Image.Image:
+        return as_image(self.pixels[i].permute(1, 2, 0).contiguous().cpu().numpy())
+
+    def write(self, i: int, image: Image.Image) -> None:
+        self.pixels[i] = as_pixels(image, self.transform.channels)
+
+
+class PackedImages(DecodedImages):
+    """Images of any sizes: their (height, width), and their pixels (h, w, c) one after the other."""
+
+    pixels: UInt8[np.ndarray, " bytes"]
+
+    def __init__(self, dataset: LabeledDataset, transform: ImageTransform, sizes: Int[np.ndarray, "n 2"]) -> None:
+        super().__init__(dataset, transform)
+        self.sizes = sizes
+        self.ends = find_ends(sizes, transform.channels)  # where the pixels of each image end, in bytes
+
+    def __getitem__(self, i: int) -> Image.Image:
+        return as_image(self._pixels_of(i).reshape(*self.sizes[i], self.transform.channels))
+
+    def write(self, i: int, image: Image.Image) -> None:
+        if (image.height, image.width) != tuple(self.sizes[i]):
+            size = [image.height, image.width]
+            raise ValueError(f"its header says {self.sizes[i].tolist()}, it is {size} pixels")
+        self._pixels_of(i)[:] = np.asarray(image).reshape(-1)
+
+    def _pixels_of(self, i: int) -> UInt8[np.ndarray, " image"]:
+        return self.pixels[self.ends[i - 1] if i else 0 : self.ends[i]]
+
+
+class MemoryImages(PackedImages):
+    """In the memory of this process; processes that are started later share it."""
+
+    def __init__(self, dataset: LabeledDataset, transform: ImageTransform) -> None:
+        super().__init__(dataset, transform, read_sizes(dataset, transform))
+        needed = int(self.ends[-1])
+        refuse_too_large("memory", needed, free_bytes(torch.device("cpu")), "this machine")
+        self.buffer = torch.empty(needed, dtype=torch.uint8)  # a tensor: an array would be copied for each process
+
+    @property
+    def pixels(self) -> UInt8[np.ndarray, " bytes"]:
+        return self.buffer.numpy()
+
+
+def as_image(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def find_ends(sizes: Int[np.ndarray, "n 2"], channels: int) -> Int[np.ndarray, " n"]:
+    return (sizes.prod(axis=1, dtype=np.int64) * channels).cumsum()
+
+
+def read_sizes(dataset: LabeledDataset, transform: ImageTransform) -> Int[np.ndarray, "n 2"]:
+    """The (height, width) of all images after `transform.cached`, from the files' headers."""
+
+    def work(block: Sequence[int]) -> list[tuple[int, int]]:
+        headers = [dataset.format(i) for i in block]
+        return [transform.cached_size((header.height, header.width)) for header in headers]
+
+    return np.array([size for sizes in map_blocks(work, range(len(dataset))) for size in sizes], dtype=np.int32)

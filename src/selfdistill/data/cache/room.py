@@ -1,0 +1,30 @@
+"""Whether there is room for decoded images, and the refusal where there is not."""
+
+import math
+import os
+from pathlib import Path
+
+import torch
+
+GIB = 2**30
+ALTERNATIVES = {
+    "device": "take memory, disk or none",
+    "memory": "take disk or none",
+    "disk": "name another folder in SELFDISTILL_CACHE, or take none",
+}
+
+
+def refuse_too_large(cache: str, needed: int, free: float, where: str) -> None:
+    """Raises `ValueError` for more bytes than there are."""
+    if needed > free:
+        figures = f"{needed / GIB:.3g} GiB, and {where} has {free / GIB:.3g} GiB free"
+        raise ValueError(f"machine.cache={cache} would keep decoded images of {figures}; {ALTERNATIVES[cache]}")
+
+
+def free_bytes(device: torch.device) -> float:
+    """Bytes that are free on a device; infinity where the system does not tell."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    lines = Path("/proc/meminfo").read_text().splitlines() if os.path.exists("/proc/meminfo") else []
+    kib = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+    return kib[0] * 2.0**10 if kib else math.inf

@@ -1,0 +1,73 @@
+"""One pass over a data set: each image is decoded at most once, for all that needs it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from PIL import Image
+
+from .datasets.base import LabeledDataset, count_threads, map_blocks
+
+
+class ImageUse(ABC):
+    """Something that needs decoded images."""
+
+    indices: range | frozenset[int]  # of the images that it needs
+
+    @abstractmethod
+    def add(self, i: int, image: Image.Image) -> None:
+        """Takes image `i` as it is stored. Called from several threads."""
+
+    def finish(self) -> None:  # noqa: B027
+        """Called after the last image."""
+
+    def abandon(self) -> None:  # noqa: B027
+        """Called instead of `finish` where an image could not be used."""
+
+
+def read_images(
+    dataset: LabeledDataset, uses: Sequence[ImageUse], *, check: range | frozenset[int] = frozenset()
+) -> None:
+    """Hands each image to all `uses` that need it, and reads those at `check` at least to see that they are whole.
+
+    Memory holds one image a thread. Raises `ValueError` naming the first image that cannot be used, and counts the
+    others.
+    """
+    indices = sorted({*check, *(i for use in uses for i in use.indices)})
+
+    def work(block: Sequence[int]) -> list[str]:
+        errors = []
+        for i in block:
+            try:
+                _read_image(dataset, i, [use for use in uses if i in use.indices])
+            except ValueError as error:
+                errors.append(str(error))
+        return errors
+
+    errors = ["reading was interrupted"]
+    try:
+        blocks = map_blocks(work, indices, threads=count_threads(dataset))
+        errors = [error for block in blocks for error in block]
+    finally:
+        for use in uses:
+            use.abandon() if errors else use.finish()
+    if errors:
+        raise ValueError(summarize(errors))
+
+
+def _read_image(dataset: LabeledDataset, i: int, uses: Sequence[ImageUse]) -> None:
+    if not uses:
+        dataset.check(i)
+        return
+    image = dataset.read(i)
+    with dataset.naming_errors(i):
+        for use in uses:
+            use.add(i, image)
+
+
+def summarize(errors: Sequence[str]) -> str:
+    """The first error, and how many others there are.
+
+    >>> summarize(["a.png is empty", "b.png is empty"])
+    'a.png is empty (and 1 more such images)'
+    """
+    return errors[0] + (f" (and {len(errors) - 1} more such images)" if len(errors) > 1 else "")
