@@ -146,8 +146,13 @@ def test_wrong_settings_of_several_files_are_told_at_once(tmp_path):
 
 
 def test_base_is_no_setting_of_a_recipe():
-    with pytest.raises(ValueError, match="no setting is called 'base'"):
+    with pytest.raises(ValueError, match="'base' stands in recipe files only; put the recipe's name before"):
         read(words=["base=quick/digits"])
+
+
+def test_a_dotted_name_in_a_file_is_refused_with_the_way_to_write_it(tmp_path):
+    path = write(tmp_path, child="optim.lr: 0.1\n")
+    assert refusal(path) == f"{path}: 'optim.lr' is no name in a file; write optim: {{lr: ...}}"
 
 
 def test_a_recipe_is_written_complete_and_without_a_base(tmp_path):

@@ -89,8 +89,13 @@ def _sentence(name: str, errors: list[Any], known: list[str]) -> str:
 def unknown_setting(name: str, known: Iterable[str]) -> str:
     """Return the sentence that says so, with the nearest legal name."""
     known = list(known)
+    part, _, field = name.rpartition(".")
+    if name in known:  # with its dot, as words have it
+        return f"{name!r} is no name in a file; write {part}: {{{field}: ...}}"
+    if name == "base":
+        return "'base' stands in recipe files only; put the recipe's name before the settings"
     same = [other for other in known if other.rpartition(".")[2] == name]
-    siblings = [other for other in known if other.rpartition(".")[0] == name.rpartition(".")[0]]
+    siblings = [other for other in known if other.rpartition(".")[0] == part]
     hint = f"; did you mean {same[0]!r}?" if same else nearest(name, known) or nearest(name, siblings)
     return f"no setting is called {name!r}{hint}"
 
