@@ -19,7 +19,7 @@ LAYERS = [  # of folders and single files, from the top; the units of one layer 
     {"methods", "data", "runs"},
     {"method", "models"},
     {"task", "modules", "metrics"},
-    {"features", "losses", "mixing", "distributed", "config", "errors"},
+    {"features", "losses", "mixing", "distributed", "config", "errors", "hyperparameters"},
 ]
 STRANGERS = [  # (who, whom): imports that the layers alone would allow
     *((a, b) for a in LAYERS[5] for b in LAYERS[5] if a != b),

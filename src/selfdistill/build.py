@@ -44,7 +44,7 @@ def build(recipe: Recipe) -> Experiment:
     weights depend on the recipe's seed and student alone, so methods start from the same ones.
     """
     task_kind, kind = find_task(recipe.task.kind), find_method(recipe.method.name)
-    kind.checked(recipe.method.hyperparameters)
+    kind.validate(recipe.method.hyperparameters)
     refuse_other_task(recipe, kind)
     refuse_unmixable(recipe, task_kind, kind)
     precision, told = chosen_precision(recipe)
@@ -58,7 +58,7 @@ def build(recipe: Recipe) -> Experiment:
     if recipe.method.teacher is not None:
         refuse_stranger(recipe.method.teacher, splits.train.classes, task.image_shape)
     plan = Plan(len(splits.train), recipe.batch_size, seed=recipe.seed)
-    settings, notes = suited(kind, recipe, count_steps(recipe, plan.steps_per_epoch)[0])
+    settings, notes = choose_settings(kind, recipe, task.output, count_steps(recipe, plan.steps_per_epoch)[0])
     torch.manual_seed(recipe.seed)
     student = new_student(recipe.student, task, splits.train.classes)
     torch.manual_seed(recipe.seed + 1)
@@ -217,11 +217,10 @@ def refuse_settled(options: dict[str, Any]) -> None:
             raise ValueError(f"student.options.{name} is decided by the data and by the student's own settings")
 
 
-def suited(kind: type[Method], recipe: Recipe, steps: int) -> tuple[dict[str, Any], list[str]]:
+def choose_settings(kind: type[Method], recipe: Recipe, output: str, steps: int) -> tuple[dict[str, Any], list[str]]:
     """The method's settings for a schedule of so many `steps`, and sentences about those chosen for the user."""
-    given, defaults = recipe.method.hyperparameters, kind.hyperparameters(recipe.task.kind)
-    advised = kind.for_short_run(given) if steps < SHORT_RUN else {}
-    chosen = {name: value for name, value in advised.items() if name not in given and value != defaults[name]}
+    given, defaults = recipe.method.hyperparameters, kind.defaults(output)
+    chosen = kind.short_run_defaults(output, given) if steps < SHORT_RUN else {}
     notes = [
         f"method.{name}={value}, as {steps} steps are a short schedule (the paper has {defaults[name]})"
         for name, value in chosen.items()

@@ -1,57 +1,45 @@
 """The one abstraction: a method trains a student, and owns whatever only training needs."""
 
-import inspect
-import math
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
+from typing import Any, ClassVar
 
 import torch
-from annotated_types import Ge, Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .errors import nearest
 from .features.extractor import Taps, stage_ends
 from .features.hooks import Hooks
 from .features.probe import DryRun
+from .hyperparameters import Configurable
 from .losses import refuse_float_target
 from .modules.teachers import Frozen
 from .task import Batch, Step, Task
 
-Weight = Annotated[float, Interval(ge=0, lt=math.inf)]  # of a loss term
-Positive = Annotated[float, Interval(gt=0, lt=math.inf)]
-Share = Annotated[float, Interval(ge=0, le=1)]
-Count = Annotated[int, Ge(1)]
 
-
-class Method(nn.Module):
+class Method(Configurable, nn.Module):
     """Base of every training method.
 
     `self.student` is the plain network that ships. Every other submodule, parameter and buffer is
     training-only and is dropped on export. A subclass
 
     * names what it needs in `views`, `positives`, `needs_index`, `tasks`, `soft_targets` and `needs_teacher`;
-    * lists its hyper-parameters as annotated class attributes with plain default values, and in `dense` those that are
-      others for segmentation;
+    * declares its hyper-parameters: annotated class attributes with a value, see `hyperparameters`;
     * builds its training-only parts in `setup`;
     * computes one step's losses in `forward`;
     * keeps what outlives a step in buffers or `get_extra_state`.
-
-    A subclass of another method fixes one of its hyper-parameters by annotating it as a `ClassVar`.
     """
 
     views: ClassVar[int] = 0  # further augmentations of each image
     positives: ClassVar[int] = 0  # other images of the same label
     needs_index: ClassVar[bool] = False  # remembers each training image: needs batch.index and task.num_examples
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
-    dense: ClassVar[dict[str, Any]] = {}  # defaults of hyper-parameters for segmentation, where they are others
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
     square_images: ClassVar[bool] = False  # needed where images are rotated
     needs_teacher: ClassVar[bool] = False
     teacher_method: ClassVar[str] = ""  # what must have trained the teacher, where its training-only parts teach too
     whole_stages: ClassVar[bool] = False  # tap what a stage hands on to the next: then the rest fits behind it
     cost: ClassVar[str] = ""  # what training costs beside plain training, in words
-    warmup: float = 0.0  # share of training before which a term may still weigh nothing
+    warmup: ClassVar[float] = 0.0  # share of training before which a term may still weigh nothing
 
     def __init__(
         self,
@@ -78,9 +66,7 @@ class Method(nn.Module):
         self.refuse_unfit(teacher)
         if teacher is not None and {*map(id, teacher.parameters())} & {*map(id, student.parameters())}:
             raise ValueError("the teacher shares weights with the student, and would freeze them; give it a copy")
-        self.defaults = self.hyperparameters(task.kind)
-        for name, value in self.checked({**self.defaults, **hyperparameters}).items():
-            setattr(self, name, value)
+        self.configure(task.output, hyperparameters)
         self.student = student
         self.task = task
         self.teacher = None if teacher is None else Frozen(teacher)
@@ -94,54 +80,6 @@ class Method(nn.Module):
         self.register_forward_hook(_refuse_scores)
         if taps is not None and self._taps is None:
             raise ValueError(f"{type(self).__name__} reads no feature maps, so taps={list(taps)} would have no effect")
-
-    @classmethod
-    def hyperparameters(cls, kind: str = "classification") -> dict[str, Any]:
-        """Names and defaults for tasks of a kind, in the order they are written."""
-        found: dict[str, Any] = {}
-        for base in reversed(cls.__mro__):
-            if not issubclass(base, Method) or base is Method:
-                continue
-            for name, hint in inspect.get_annotations(base).items():
-                if hint is ClassVar or get_origin(hint) is ClassVar:
-                    found.pop(name, None)
-                elif name in vars(base):
-                    found[name] = vars(base)[name]
-        others = cls.dense if kind == "segmentation" else {}
-        return {name: others.get(name, default) for name, default in found.items()}
-
-    @classmethod
-    def checked(cls, hyperparameters: dict[str, Any]) -> dict[str, Any]:
-        """Every hyper-parameter's value, the defaults filled in.
-
-        Raises `ValueError`, with the nearest legal name or the allowed values, for one that does not exist or has the
-        wrong type or range.
-        """
-        from pydantic import TypeAdapter, ValidationError
-
-        known = cls.hyperparameters()
-        for name in hyperparameters.keys() - known.keys():
-            raise ValueError(f"{cls.__name__} has no hyper-parameter {name!r}{nearest(name, known)}")
-        hints = get_type_hints(cls, include_extras=True)
-        values = {}
-        for name, default in known.items():
-            try:
-                values[name] = TypeAdapter(hints[name]).validate_python(hyperparameters.get(name, default))
-            except ValidationError as error:
-                message = error.errors()[0]["msg"].removeprefix("Input ")
-                raise ValueError(f"{cls.__name__}: {name}={hyperparameters[name]!r} {message}") from None
-        return values
-
-    @classmethod
-    def for_short_run(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Settings to add to the `given` ones on schedules far shorter than the paper's: measured, not published."""
-        return {}
-
-    def refuse_idle(self, names: list[str], idle: bool, because: str) -> None:
-        """Raises `ValueError` where `idle` and one of the hyper-parameters `names` is not at its default."""
-        for name in names:
-            if idle and getattr(self, name) != self.defaults.get(name, getattr(self, name)):
-                raise ValueError(f"{type(self).__name__}: {name}={getattr(self, name)} has no effect with {because}")
 
     def freeze_student(self) -> None:
         """For `setup`: the student stays as it came, without gradients and in eval mode whatever the method's mode."""

@@ -13,7 +13,7 @@ from helpers.networks import CLASSES
 from selfdistill import Task, list_methods
 from selfdistill.commands import cards
 from selfdistill.config import names
-from selfdistill.method import Count, Positive, Share, Weight
+from selfdistill.hyperparameters import Count, Positive, Share, Weight
 from selfdistill.methods import find_method
 
 every_method = pytest.mark.parametrize("name", list_methods())
@@ -25,10 +25,9 @@ Doe, Roe. Some Conference 2030. https://example.org/paper_of_ours, with
 Poe. 1850. https://example.org/other
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from selfdistill.config import names
-from selfdistill.method import Count, Weight
+from selfdistill.hyperparameters import Count, Weight, hparam
 from selfdistill.methods.label_smoothing import LabelSmoothing
 
 
@@ -42,14 +41,13 @@ class Own(LabelSmoothing):
     views = 2
     positives = 1
     soft_targets = False
-    share: ClassVar[str] = "all"
-    dense: ClassVar[dict] = {"epsilon": 0.7, "level": 3}
-    label: str = "some text"  # of another class below
+    share = "all"
 
-    epsilon: Weight = 0.3  # said anew
-    level: Count | None = None  # this one | or none
-    mode: Literal["a", "b"] = (
-        "a"  # a comment further down
+    label: str = hparam("some text", "of another class below")
+    epsilon: Weight = hparam(0.3, "said anew", per_pixel=0.7)
+    level: Count | None = hparam(None, "this one | or none", per_pixel=3)
+    mode: Literal["a", "b"] = hparam(
+        "a", "a description further down"
     )
     silent: bool = False
 
@@ -114,17 +112,17 @@ def test_a_card_of_ones_own_method(own):
     assert (paper.venue, paper.link) == ("Some Conference 2030", "https://example.org/paper_of_ours")
 
 
-def test_settings_are_told_with_the_comments_beside_them_those_of_a_subclass_first(own):
+def test_settings_are_told_with_their_descriptions_those_of_a_subclass_first(own):
     assert settings(cards.card(own)) == {
         "epsilon": ["`0.3`; segmentation: `0.7`", "number from 0", "said anew"],
         "label": ["`some text`", "text", "of another class below"],
         "level": ["`null`; segmentation: `3`", "whole number from 1 or `null`", r"this one \| or none"],
-        "mode": ["`a`", "`a` or `b`", "a comment further down"],
+        "mode": ["`a`", "`a` or `b`", "a description further down"],
         "silent": ["`false`", "`true` or `false`", ""],
     }
 
 
-def test_an_inherited_setting_keeps_its_comment():
+def test_an_inherited_setting_keeps_its_description():
     assert settings(cards.card("frskd_sla"))["alpha"][2] == settings(cards.card("frskd"))["alpha"][2] != ""
 
 

@@ -127,7 +127,7 @@ def test_bases_are_not_listed_among_the_recipes():
 @every_recipe
 def test_it_parses_and_its_method_takes_its_settings(path):
     method = recipe_of(path).method
-    find_method(method.name).checked(method.hyperparameters)
+    find_method(method.name).validate(method.hyperparameters)
 
 
 @every_recipe
@@ -168,9 +168,9 @@ def test_its_hyperparameters_are_spelled_out(path):
 @pytest.mark.parametrize("path", [path for path in PAPER if method_of(parts_of(path)[2]) in FRSKDS], ids=name_of)
 def test_the_weights_of_frskd_are_constant_or_for_masks_ramped_as_in_the_paper(path):
     given = recipe_of(path).method.hyperparameters
-    dense = find_method("frskd").dense if path.parent.name in DENSE and given else {}
+    defaults = find_method("frskd").defaults("pixel" if path.parent.name in DENSE and given else "image")
     for name in ("warmup", "ramp"):
-        assert given.get(name, 0) == pytest.approx(dense.get(name, 0), abs=1e-6)
+        assert given.get(name, 0) == pytest.approx(defaults[name], abs=1e-6)
     assert not given.get("stop_gradient")
 
 

@@ -3,7 +3,7 @@
 import copy
 import importlib
 import weakref
-from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import annotated_types
 import pytest
@@ -16,7 +16,8 @@ from helpers.methods import small_method
 from helpers.networks import CLASSES, small_student
 from helpers.states import same, same_states
 from selfdistill import create_method, losses
-from selfdistill.method import Method, Weight
+from selfdistill.hyperparameters import Weight, hparam
+from selfdistill.method import Method
 from selfdistill.methods import find_method
 from selfdistill.task import Step
 
@@ -190,7 +191,7 @@ class Taught(Method):
 
     needs_teacher = True
     soft_targets = False
-    weight: Weight = 1.0
+    weight: Weight = hparam(1.0, "weighs the soft-label loss")
 
     def setup(self):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
@@ -205,7 +206,7 @@ class Taught(Method):
 class Firm(Taught):
     """A method that takes a setting of its parent's away."""
 
-    weight: ClassVar[float] = 2.0
+    weight = 2.0
 
 
 def test_a_teacher_is_never_trained_nor_put_in_training_mode():
@@ -222,7 +223,7 @@ def test_a_teacher_is_never_trained_nor_put_in_training_mode():
 
 def test_a_fixed_setting_is_no_hyperparameter_any_more():
     task = small_task()
-    assert Taught.hyperparameters() == {"weight": 1.0} and Firm.hyperparameters() == {}
+    assert Taught.defaults() == {"weight": 1.0} and Firm.defaults() == {} and Firm.weight == 2.0
     with pytest.raises(ValueError, match="Firm has no hyper-parameter 'weight'"):
         small_method(Firm, task, weight=3.0)
     kd = [small_method(kind, task)(small_batch(kind, task)).losses["kd"] for kind in (Taught, Firm)]
@@ -281,8 +282,8 @@ def test_cost_is_given_in_words(name):
 @every_method
 def test_defaults_are_plain_values_of_their_own_type(name):
     kind = find_method(name)
-    defaults = kind.hyperparameters()
-    assert kind.checked({}) == defaults
+    defaults = kind.defaults()
+    assert kind.validate({}) == defaults
     assert all(isinstance(value, float | int | str | bool | None) for value in defaults.values())
     method = any_case(name)[0]
     assert {setting: getattr(method, setting) for setting in defaults} == defaults
@@ -296,23 +297,23 @@ def test_hyperparameters_are_not_names_of_a_module(name):
 @every_method
 def test_short_run_defaults_are_hyperparameters_and_allowed(name):
     kind = find_method(name)
-    settings = kind.for_short_run({})
-    assert settings.keys() <= kind.hyperparameters().keys()
-    assert kind.for_short_run(kind.checked(settings)) == {}  # what is given is left alone
     task = small_task(sorted(kind.tasks)[0])
+    settings = kind.short_run_defaults(task.output, {})
+    assert settings.keys() <= kind.hyperparameters().keys()
+    assert kind.short_run_defaults(task.output, kind.validate(settings)) == {}  # what is given is left alone
     assert small_method(kind, task, **settings)(small_batch(kind, task), torch.tensor(0.3)).loss.isfinite()
 
 
 @every_method
 def test_unknown_hyperparameter_is_refused(name):
     with pytest.raises(ValueError, match="has no hyper-parameter 'zzzz'"):
-        find_method(name).checked({"zzzz": 1})
+        find_method(name).validate({"zzzz": 1})
 
 
 @every_setting
 def test_misspelt_hyperparameter_is_refused_with_the_right_name(name, setting):
     with pytest.raises(ValueError, match=f"has no hyper-parameter '{setting}x'; did you mean '{setting}'"):
-        find_method(name).checked({f"{setting}x": find_method(name).hyperparameters()[setting]})
+        find_method(name).validate({f"{setting}x": find_method(name).defaults()[setting]})
 
 
 @every_setting
@@ -321,7 +322,7 @@ def test_illegal_values_are_refused_by_name(name, setting):
     hint = get_type_hints(kind, include_extras=True)[setting]
     for value in ["nonsense", [1], *out_of_range(hint)]:
         with pytest.raises(ValueError, match=rf"{kind.__name__}: {setting}="):
-            kind.checked({setting: value})
+            kind.validate({setting: value})
 
 
 def out_of_range(hint):

@@ -32,7 +32,7 @@ def test_tf_fd_has_the_authors_terms_and_gradients():
 
 
 def test_the_default_weights_are_those_of_the_authors_command():
-    values, defaults = read("tffd_three_stages"), find_method("tf_fd").hyperparameters()
+    values, defaults = read("tffd_three_stages"), find_method("tf_fd").defaults()
     assert all(defaults[name] == values[f"hyper.{name}"] for name in ("lambda_inter", "lambda_intra"))
 
 

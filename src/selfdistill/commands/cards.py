@@ -3,15 +3,12 @@
 `python -m selfdistill.commands.cards docs/methods.md` writes the page of all methods.
 """
 
-import ast
 import functools
 import inspect
-import io
 import json
 import math
 import re
 import sys
-import tokenize
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -77,9 +74,8 @@ def card(name: str) -> str:
     }
     told = "\n".join(f"- {fact}: {text}" for fact, text in facts.items() if text)
     paragraphs = [f"## {name}", f"**{_prose(paper.title)}.**", _prose(paper.reference), *_docstring(kind), told]
-    settings = [[f"`{each.name}`", _default(each), each.allowed, each.meaning] for each in settings_of(kind)]
-    if settings:
-        paragraphs.append(_table(["hyper-parameter", "default", "allowed", "meaning"], settings))
+    if rows := hyperparameter_rows(kind):
+        paragraphs.append(_table(["hyper-parameter", "default", "allowed", "meaning"], rows))
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
 
 
@@ -105,44 +101,16 @@ def needs(kind: type[Method]) -> list[str]:
     ]
 
 
-class Setting(NamedTuple):
-    """A hyper-parameter as its class writes it."""
-
-    name: str
-    default: Any
-    allowed: str
-    meaning: str  # the comment beside it
-    dense: Any  # the default for segmentation
-
-
-def settings_of(kind: type[Method]) -> list[Setting]:
-    """The hyper-parameters of a method, in order."""
-    hints = get_type_hints(kind, include_extras=True)
-    dense = kind.hyperparameters("segmentation")
-    comments: dict[str, str] = {}
-    for base in reversed(_bases(kind)):
-        comments |= comments_in(inspect.getsource(sys.modules[base.__module__]), base.__name__)
-    return [
-        Setting(name, default, allowed(hints[name]), comments.get(name, ""), dense[name])
-        for name, default in kind.hyperparameters().items()
-    ]
-
-
-def comments_in(source: str, name: str) -> dict[str, str]:
-    """The comment beside each annotated attribute that the class `name` gives a value.
-
-    >>> comments_in("class A:\\n    alpha: float = (\\n        1.0  # weighs it\\n    )", "A")
-    {'alpha': 'weighs it'}
-    """
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    lines = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    kinds = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name]
-    return {
-        node.target.id: " ".join(lines[i] for i in range(node.lineno, (node.end_lineno or 0) + 1) if i in lines)
-        for kind in kinds
-        for node in kind.body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None
-    }
+def hyperparameter_rows(kind: type[Method]) -> list[list[str]]:
+    """Name, default, allowed values and description of each hyper-parameter of a method, in order."""
+    hints, per_pixel = get_type_hints(kind, include_extras=True), kind.defaults("pixel")
+    rows = []
+    for name, declared in kind.hyperparameters().items():
+        default = f"`{_plain(declared.default)}`"
+        if per_pixel[name] != declared.default:
+            default += f"; segmentation: `{_plain(per_pixel[name])}`"
+        rows.append([f"`{name}`", default, allowed(hints[name]), declared.description])
+    return rows
 
 
 def allowed(hint: Any) -> str:
@@ -216,11 +184,6 @@ def _prose(text: str) -> str:
     return text.replace("*", "\\*")
 
 
-def _default(each: Setting) -> str:
-    other = f"; segmentation: `{_plain(each.dense)}`" if each.dense != each.default else ""
-    return f"`{_plain(each.default)}`{other}"
-
-
 def _plain(value: Any) -> str:
     """A value as recipes write it.
 
@@ -233,11 +196,6 @@ def _plain(value: Any) -> str:
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _bases(kind: type[Method]) -> list[type[Method]]:
-    """The class and those that it builds on, below `Method`."""
-    return [base for base in kind.__mro__ if issubclass(base, Method) and base is not Method]
 
 
 if __name__ == "__main__":

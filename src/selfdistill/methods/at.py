@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Positive
+from ..hyperparameters import Positive, hparam
+from ..method import Method
 from ..modules.teachers import teaching_levels
 from ..task import Batch, Step
 from .tfd import at_one_size
@@ -29,7 +30,7 @@ class AT(Method):
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 
-    beta: Positive = 1000.0  # weighs the attention loss
+    beta: Positive = hparam(1000.0, "weighs the attention loss")
 
     def setup(self) -> None:
         self.taught_by = teaching_levels(len(self.taps), len(self.teacher_taps))

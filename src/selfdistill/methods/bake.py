@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .. import losses
 from ..distributed import gather_rows, own_rows
-from ..method import Method, Positive, Weight
+from ..hyperparameters import Positive, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -34,12 +35,13 @@ class BAKE(Method):
     soft_targets = False
     cost = "4x the rows (three more images of the class for each image); a linear system of as many unknowns as rows"
 
-    weight: Weight = 1.0  # lambda in the paper: weighs the soft label
-    omega: Annotated[float, Interval(gt=0, lt=1)] = 0.5  # share of the others' knowledge, each time it spreads
-    temperature: Positive = 4.0  # softens both distributions
+    weight: Weight = hparam(1.0, "lambda in the paper: weighs the soft label")
+    omega: Annotated[float, Interval(gt=0, lt=1)] = hparam(
+        0.5, "share of the others' knowledge, each time it spreads", used_with="weight"
+    )
+    temperature: Positive = hparam(4.0, "softens both distributions", used_with="weight")
 
     def setup(self) -> None:
-        self.refuse_idle(["omega", "temperature"], self.weight == 0, "weight=0")
         _ = self.taps  # found here, not amid training
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:

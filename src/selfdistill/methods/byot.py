@@ -6,7 +6,8 @@ Zhang, Song, Gao, Chen, Bao, Ma. ICCV 2019. https://arxiv.org/abs/1905.08094
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Positive, Share, Weight
+from ..hyperparameters import Positive, Share, Weight, hparam
+from ..method import Method
 from ..modules.blocks import bilinear
 from ..modules.exits import separable_exits
 from ..task import Batch, Step
@@ -30,14 +31,15 @@ class BYOT(Method):
     tasks = frozenset({"classification", "segmentation"})
     cost = "one light exit per shallow map: for a ResNet-18, 0.09x its parameters and 0.05x its multiply-adds"
 
-    alpha: Share = 0.3  # share of an exit's lesson that comes from the final scores instead of the labels
-    feature_weight: Weight = 0.05  # the paper's lambda: weighs the difference of pooled maps
-    temperature: Positive = 3.0  # softens both distributions
-    squared_temperature: bool = False  # True: the lesson times T^2, which keeps its gradient's size
-    attention: bool = True  # a gate in front of every exit, as in the journal version
+    alpha: Share = hparam(0.3, "share of an exit's lesson that comes from the final scores instead of the labels")
+    feature_weight: Weight = hparam(0.05, "the paper's lambda: weighs the difference of pooled maps")
+    temperature: Positive = hparam(3.0, "softens both distributions", used_with="alpha")
+    squared_temperature: bool = hparam(
+        False, "True: the lesson times T^2, which keeps its gradient's size", used_with="alpha"
+    )
+    attention: bool = hparam(True, "a gate in front of every exit, as in the journal version")
 
     def setup(self) -> None:
-        self.refuse_idle(["temperature", "squared_temperature"], self.alpha == 0, "alpha=0")
         self.exits = separable_exits(
             self.taps, self.task.num_classes, attention=self.attention, output=self.task.output
         )

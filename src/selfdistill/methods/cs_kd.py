@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Positive, Weight
+from ..hyperparameters import Positive, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -26,11 +27,8 @@ class CSKD(Method):
     soft_targets = False
     cost = "a second forward, of another image of the class for each image, without gradients"
 
-    weight: Weight = 1.0  # lambda in the paper: weighs the positive's soft label; 3 for fine-grained data
-    temperature: Positive = 4.0  # softens both distributions
-
-    def setup(self) -> None:
-        self.refuse_idle(["temperature"], self.weight == 0, "weight=0")
+    weight: Weight = hparam(1.0, "lambda in the paper: weighs the positive's soft label; 3 for fine-grained data")
+    temperature: Positive = hparam(4.0, "softens both distributions", used_with="weight")
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)

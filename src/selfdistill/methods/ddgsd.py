@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .. import losses
 from ..distributed import mean_over_processes
-from ..method import Method, Positive, Weight
+from ..hyperparameters import Positive, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -29,12 +30,11 @@ class DDGSD(Method):
     soft_targets = False
     cost = "2x the rows"
 
-    weight: Weight = 1.0  # lambda in the paper: weighs the two divergences
-    mu: Weight = 5e-4  # weighs the distance of the mean embeddings, 1e-4 to 5e-4 in the paper
-    temperature: Positive = 3.0  # softens both distributions
+    weight: Weight = hparam(1.0, "lambda in the paper: weighs the two divergences")
+    mu: Weight = hparam(5e-4, "weighs the distance of the mean embeddings, 1e-4 to 5e-4 in the paper")
+    temperature: Positive = hparam(3.0, "softens both distributions", used_with="weight")
 
     def setup(self) -> None:
-        self.refuse_idle(["temperature"], self.weight == 0, "weight=0")
         _ = self.taps  # found here, not amid training
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:

@@ -4,20 +4,18 @@ Ji et al. CVPR 2021, https://arxiv.org/abs/2103.08273; auxiliary supervision of 
 Lee, Xie, Gallagher, Zhang, Tu. AISTATS 2015. https://arxiv.org/abs/1409.5185
 """
 
-from typing import ClassVar
-
 from .frskd import FRSKD
 
 
 class DeepSupervision(FRSKD):
     """FRSKD without its soft-label and feature losses: the self-teacher's cross-entropy trains the student's stages."""
 
-    alpha: ClassVar[float] = 0.0
-    beta: ClassVar[float] = 0.0
-    temperature: ClassVar[float] = 4.0
-    feature_loss: ClassVar[str] = "attention"
-    margin: ClassVar[str] = "initial"
-    stop_gradient: ClassVar[bool] = False
-    distil_void: ClassVar[bool] = False
-    warmup: ClassVar[float] = 0.0
-    ramp: ClassVar[float] = 0.0
+    alpha = 0.0
+    beta = 0.0
+    temperature = 4.0
+    feature_loss = "attention"
+    margin = "initial"
+    stop_gradient = False
+    distil_void = False
+    warmup = 0.0
+    ramp = 0.0

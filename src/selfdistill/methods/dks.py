@@ -3,12 +3,11 @@
 Sun, Yao, Zhou, Zhao. CVPR 2019. https://arxiv.org/abs/1906.00675
 """
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
 from .. import losses
-from ..method import Method, Positive, Weight
+from ..hyperparameters import Positive, Weight, hparam
+from ..method import Method
 from ..modules.branches import remaining_stages
 from ..modules.exits import shallow_levels
 from ..task import Batch, Step
@@ -25,17 +24,18 @@ class DKS(Method):
     is computed from log-probabilities.
     """
 
-    whole_stages: ClassVar[bool] = True
+    whole_stages = True
     cost = (
         "a copy of the remaining stages behind every shallow map: for a ResNet-18, 2.7x its parameters and 1.4x its "
         "multiply-adds"
     )
 
-    weight: Weight = 1.0  # of the divergences between classifiers
-    temperature: Positive = 1.0  # softens both distributions; the divergence is then multiplied by T^2
+    weight: Weight = hparam(1.0, "of the divergences between classifiers")
+    temperature: Positive = hparam(
+        1.0, "softens both distributions; the divergence is then multiplied by T^2", used_with="weight"
+    )
 
     def setup(self) -> None:
-        self.refuse_idle(["temperature"], self.weight == 0, "weight=0")
         self.heads = nn.ModuleList(
             remaining_stages(self.taps, level, self.task.num_classes) for level in shallow_levels(self.taps)
         )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .. import losses
 from ..distributed import gather_rows, own_rows
-from ..method import Method, Positive, Weight
+from ..hyperparameters import Positive, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -33,11 +34,10 @@ class DLB(Method):
         "which several processes exchange at every step"
     )
 
-    weight: Weight = 1.0  # alpha in the paper: weighs the scores of the step before
-    temperature: Positive = 3.0  # softens both distributions
+    weight: Weight = hparam(1.0, "alpha in the paper: weighs the scores of the step before")
+    temperature: Positive = hparam(3.0, "softens both distributions", used_with="weight")
 
     def setup(self) -> None:
-        self.refuse_idle(["temperature"], self.weight == 0, "weight=0")
         self.last: tuple[Tensor, Tensor, Tensor] | None = None  # views, labels and scores of all processes' rows
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:

@@ -6,7 +6,8 @@ Wang, Han, Guo. Preprint 2023. https://arxiv.org/abs/2305.09183
 from torch import Tensor
 
 from .. import losses
-from ..method import Count, Method, Positive, Weight
+from ..hyperparameters import Count, Positive, Weight, hparam
+from ..method import Method
 from ..modules.exits import SeparableExit, count_halvings, shallow_levels
 from ..task import Batch, Step
 
@@ -24,12 +25,11 @@ class DRG(Method):
 
     cost = "a light classifier of separable convolutions: 0.03x the parameters of a ResNet-18"
 
-    alpha: Weight = 0.2  # weighs the soft-label loss
-    temperature: Positive = 4.0  # softens both distributions
-    level: Count = 2  # feature map that the classifier reads, 1 being the shallowest
+    alpha: Weight = hparam(0.2, "weighs the soft-label loss")
+    temperature: Positive = hparam(4.0, "softens both distributions", used_with="alpha")
+    level: Count = hparam(2, "feature map that the classifier reads, 1 being the shallowest")
 
     def setup(self) -> None:
-        self.refuse_idle(["temperature"], self.alpha == 0, "alpha=0")
         levels = len(shallow_levels(self.taps))
         if self.level > levels:
             raise ValueError(

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import distributed, losses
-from ..method import Method, Positive, Weight
+from ..hyperparameters import Positive, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -25,11 +26,10 @@ class DSR(Method):
 
     cost = "none; state: the scores of one batch"
 
-    weight: Weight = 1.0  # weighs the loss of shape, beta in the authors' script
-    temperature: Positive = 4.0  # softens both distributions
+    weight: Weight = hparam(1.0, "weighs the loss of shape, beta in the authors' script")
+    temperature: Positive = hparam(4.0, "softens both distributions", used_with="weight")
 
     def setup(self) -> None:
-        self.refuse_idle(["temperature"], self.weight == 0, "weight=0")
         # Its rows vary from step to step, which a saved buffer's may not.
         self.register_buffer("previous", torch.empty(0, self.task.num_classes), persistent=False)
 

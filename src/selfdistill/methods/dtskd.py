@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import distributed, losses
-from ..method import Count, Method, Positive, Share, Weight
+from ..hyperparameters import Count, Positive, Share, Weight, hparam
+from ..method import Method
 from ..modules.exits import shallow_levels
 from ..modules.fpn import TopDown
 from ..task import Batch, Step
@@ -38,18 +39,19 @@ class DTSKD(Method):
         "training image, for the student and each branch (80 MB for CIFAR-100, 20 GB for ImageNet, with four heads)"
     )
 
-    ce_weight: Weight = 0.2  # weighs the cross-entropies against label and past
-    kd_weight: Weight = 0.8  # weighs the branches' imitation of the student
-    backbone_weight: Weight = 3.0  # of the student's cross-entropy among all
-    branch_weight: Weight = 1.0  # of each branch's
-    label_share: Share = 0.9  # of the label in the targets, at the start of training
-    last_label_share: Share = 0.0  # at its end
-    temperature: Positive = 4.0  # softens both distributions of the imitation
-    stop_gradient: bool = False  # True: the imitation's gradient does not reach the student's scores
-    width: Count = 512  # channels of the branches
+    ce_weight: Weight = hparam(0.2, "weighs the cross-entropies against label and past")
+    kd_weight: Weight = hparam(0.8, "weighs the branches' imitation of the student")
+    backbone_weight: Weight = hparam(3.0, "of the student's cross-entropy among all")
+    branch_weight: Weight = hparam(1.0, "of each branch's")
+    label_share: Share = hparam(0.9, "of the label in the targets, at the start of training")
+    last_label_share: Share = hparam(0.0, "at its end")
+    temperature: Positive = hparam(4.0, "softens both distributions of the imitation", used_with="kd_weight")
+    stop_gradient: bool = hparam(
+        False, "True: the imitation's gradient does not reach the student's scores", used_with="kd_weight"
+    )
+    width: Count = hparam(512, "channels of the branches")
 
     def setup(self) -> None:
-        self.refuse_idle(["temperature", "stop_gradient"], self.kd_weight == 0, "kd_weight=0")
         num_branches, num_classes = len(shallow_levels(self.taps)), self.task.num_classes
         self.top_down = TopDown(self.taps.channels, self.width, top_lateral=False)
         self.classifiers = nn.ModuleList(nn.Linear(self.width, num_classes) for _ in range(num_branches))

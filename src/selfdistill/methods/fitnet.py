@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..features.extractor import Tap
-from ..method import Count, Method, Positive
+from ..hyperparameters import Count, Positive, hparam
+from ..method import Method
 from ..modules.blocks import enlarge
 from ..modules.teachers import teaching_levels
 from ..task import Batch, Step
@@ -30,9 +31,11 @@ class FitNet(Method):
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients, and one convolution with batch norm"
 
-    weight: Positive = 100.0  # of the hint
-    level: Count | None = None  # the student's map that learns, 1 being the shallowest; None: the middle (of 4, 2)
-    rectified: bool = True  # a ReLU ends the regressor; False for a teacher whose maps have negative values
+    weight: Positive = hparam(100.0, "of the hint")
+    level: Count | None = hparam(
+        None, "the student's map that learns, 1 being the shallowest; None: the middle (of 4, 2)"
+    )
+    rectified: bool = hparam(True, "a ReLU ends the regressor; False for a teacher whose maps have negative values")
 
     def setup(self) -> None:
         levels = len(self.taps)

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Weight
+from ..hyperparameters import Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -25,7 +26,7 @@ class Focal(Method):
 
     cost = "none"
 
-    gamma: Weight = 2.0  # how fast the weight falls with the probability; 0 is cross-entropy
+    gamma: Weight = hparam(2.0, "how fast the weight falls with the probability; 0 is cross-entropy")
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)

@@ -3,14 +3,15 @@
 Ji, Shin, Hwang, Park, Moon. CVPR 2021. https://arxiv.org/abs/2103.08273
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
-from ..method import Count, Method, Positive, Share, Weight
+from ..hyperparameters import Count, Positive, Share, Weight, hparam
+from ..method import Method
 from ..modules.bifpn import BiFPN, BiFPNc, SelfTeacher
 from ..modules.blocks import bilinear
 from ..modules.pyramid import PyramidTeacher
@@ -34,35 +35,48 @@ class FRSKD(Method):
     """
 
     tasks = frozenset({"classification", "segmentation"})
-    dense = {"alpha": 1.0, "beta": 50.0, "temperature": 1.0, "warmup": 2 / 3, "ramp": 1 / 3}
     cost = "self-teacher: about 0.6x the student's parameters and 0.7x its multiply-adds (BiFPNc, width 2, depth 2)"
 
-    alpha: Weight = 2.0  # weighs the soft-label loss, 1 to 3 in the paper
-    beta: Weight = 100.0  # weighs the feature loss, 100 or 200 in the paper; 0 is FRSKD\F
-    temperature: Positive = 4.0  # softens both distributions
-    feature_loss: Literal["attention", "hint", "overhaul"] = "attention"  # overhaul is a sum: beta about 1e-3
-    margin: Literal["initial", "current"] = (
-        "initial"  # overhaul: from untrained batch norms, as the authors', or current
+    alpha: Weight = hparam(2.0, "weighs the soft-label loss, 1 to 3 in the paper", per_pixel=1.0)
+    beta: Weight = hparam(100.0, "weighs the feature loss, 100 or 200 in the paper; 0 is FRSKD\\F", per_pixel=50.0)
+    temperature: Positive = hparam(4.0, "softens both distributions", per_pixel=1.0, used_with="alpha")
+    feature_loss: Literal["attention", "hint", "overhaul"] = hparam(
+        "attention", "overhaul is a sum: beta about 1e-3", used_with="beta"
     )
-    stop_gradient: bool = False  # True: the self-teacher's cross-entropy does not reach the student
-    warmup: Share = 0.0  # share of training before the two imitations begin
-    ramp: Share = 0.0  # share of training over which their weights then grow from 0; 0: constant, as in the paper
-    distil_void: bool = False  # segmentation: True: soft labels teach pixels without a label too
-    self_teacher_net: Literal["BiFPNc", "BiFPN", "pyramid"] | None = (
-        None  # levels `width` times as wide as the student's, all equal, or pyramid; None: pyramid if there is one
+    margin: Literal["initial", "current"] = hparam(
+        "initial", "overhaul: from untrained batch norms, as the authors', or current", used_with="beta"
     )
-    depth: Count = 2  # convolutions per node of the self-teacher
-    width: Count = 2  # BiFPNc: channels of a level over those of the student's map
-    num_channels: Count = 256  # BiFPN: channels of every level
-    repeat: Count = 1  # BiFPN: passes
-    levels: Count | None = None  # use only the deepest so many maps
+    stop_gradient: bool = hparam(False, "True: the self-teacher's cross-entropy does not reach the student")
+    warmup: Share = hparam(
+        0.0,
+        "share of training before the two imitations begin",
+        per_pixel=2 / 3,
+        short_run=0.0,
+        used_with=("alpha", "beta"),
+    )
+    ramp: Share = hparam(
+        0.0,
+        "share of training over which their weights then grow from 0; 0: constant, as in the paper",
+        per_pixel=1 / 3,
+        short_run=lambda settings: 1.0 - settings["warmup"],
+        used_with=("alpha", "beta"),
+    )
+    distil_void: bool = hparam(False, "True: soft labels teach pixels without a label too", used_with="alpha")
+    self_teacher_net: Literal["BiFPNc", "BiFPN", "pyramid"] | None = hparam(
+        None, "levels `width` times as wide as the student's, all equal, or pyramid; None: pyramid if there is one"
+    )
+    depth: Count = hparam(2, "convolutions per node of the self-teacher")
+    width: Count = hparam(2, "BiFPNc: channels of a level over those of the student's map")
+    num_channels: Count = hparam(256, "BiFPN: channels of every level")
+    repeat: Count = hparam(1, "BiFPN: passes")
+    levels: Count | None = hparam(None, "use only the deepest so many maps")
 
     def setup(self) -> None:
-        self.refuse_idle_settings()
+        self.refuse_unused_settings()
         channels = self.taps.channels[-(self.levels or 0) :]
         if self.levels is not None and self.levels > len(channels):
             raise ValueError(f"{self.levels} levels were asked for and the student has {len(channels)} feature maps")
-        self.refuse_idle(["depth", "repeat"], len(channels) == 1, "a single level, which needs no fusion")
+        self.refuse_unused(["depth", "repeat"], len(channels) == 1, "a single level, which needs no fusion")
         self.self_teacher = self.build_self_teacher(channels)
         if self.beta and self.feature_loss != "attention":
             rectified = self.feature_loss == "hint"
@@ -74,19 +88,6 @@ class FRSKD(Method):
     def net(self) -> str:
         """The self-teacher's network: the paper's for the student unless `self_teacher_net` names one."""
         return self.self_teacher_net or ("pyramid" if hasattr(self.student, "pyramid_norm") else "BiFPNc")
-
-    @property
-    def softens(self) -> bool:
-        """Whether any term compares softened distributions."""
-        return self.alpha > 0
-
-    @classmethod
-    def for_short_run(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """A ramp over the whole run: at full weight from the start, an untrained self-teacher teaches noise."""
-        if "ramp" in given or not (given.get("alpha", cls.alpha) or given.get("beta", cls.beta)):
-            return {}
-        warmup = given.get("warmup", 0.0)
-        return {"warmup": warmup, "ramp": 1.0 - warmup}
 
     def build_self_teacher(self, channels: list[int]) -> SelfTeacher | PyramidTeacher:
         if self.net == "pyramid":
@@ -101,18 +102,14 @@ class FRSKD(Method):
             return BiFPN(channels, self.task.num_classes, num_channels=self.num_channels, repeat=self.repeat, **shape)
         return BiFPNc(channels, self.task.num_classes, width=self.width, **shape)
 
-    def refuse_idle_settings(self) -> None:
+    def refuse_unused_settings(self) -> None:
         """Raises `ValueError` for a setting that other settings leave without effect."""
         net = f"self_teacher_net={self.net}"
-        self.refuse_idle(["num_channels", "repeat"], self.net != "BiFPN", net)
-        self.refuse_idle(["width"], self.net != "BiFPNc", net)
-        self.refuse_idle(["depth"], self.net == "pyramid", net)
-        self.refuse_idle(["distil_void"], not self.task.positions, f"the task {self.task.kind}")
-        self.refuse_idle(["distil_void"], self.alpha == 0, "alpha=0")
-        self.refuse_idle(["feature_loss", "margin"], self.beta == 0, "beta=0")
-        self.refuse_idle(["margin"], self.feature_loss != "overhaul", f"feature_loss={self.feature_loss}")
-        self.refuse_idle(["temperature"], not self.softens, "no soft labels (alpha=0)")
-        self.refuse_idle(["warmup", "ramp"], not (self.alpha or self.beta), "alpha=0 and beta=0")
+        self.refuse_unused(["num_channels", "repeat"], self.net != "BiFPN", net)
+        self.refuse_unused(["width"], self.net != "BiFPNc", net)
+        self.refuse_unused(["depth"], self.net == "pyramid", net)
+        self.refuse_unused(["distil_void"], not self.task.positions, f"the task {self.task.kind}")
+        self.refuse_unused(["margin"], self.feature_loss != "overhaul", f"feature_loss={self.feature_loss}")
         if self.warmup == 1:
             raise ValueError("warmup=1.0 leaves the two imitations no share of training; alpha=0 beta=0 turns them off")
         if self.warmup + self.ramp > 1:

@@ -4,14 +4,12 @@ Ji et al. CVPR 2021, section 4.4, https://arxiv.org/abs/2103.08273, with
 Lee, Hwang, Shin. ICML 2020. Self-supervised Label Augmentation via Input Transformations. https://arxiv.org/abs/1910.05872
 """
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import losses, mixing
-from ..method import Weight
+from ..hyperparameters import Positive, Weight, hparam
 from ..task import Batch, Step
 from .frskd import FRSKD
 
@@ -27,23 +25,22 @@ class FRSKDSLA(FRSKD):
     moves of the running statistics in each step, and batch statistics of upright images alone for the plain scores.
     """
 
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
-    soft_targets: ClassVar[bool] = False
-    square_images: ClassVar[bool] = True
+    tasks = frozenset({"classification"})
+    soft_targets = False
+    square_images = True
     cost = "4x the rows (5x without reuse_upright), the self-teacher, two linear heads"
 
-    gamma: Weight = 1.0  # weighs the aggregated scores' lessons for the plain ones
-    reuse_upright: bool = True  # one forward pass of 4 b rows; false: another of the b upright ones, as the authors do
+    temperature: Positive = hparam(4.0, "softens both distributions", used_with=("alpha", "gamma"))
+    gamma: Weight = hparam(1.0, "weighs the aggregated scores' lessons for the plain ones")
+    reuse_upright: bool = hparam(
+        True, "one forward pass of 4 b rows; false: another of the b upright ones, as the authors do"
+    )
 
     def setup(self) -> None:
         super().setup()
         joint = mixing.ROTATIONS * self.task.num_classes
         self.joint = nn.Linear(self.taps.channels[-1], joint)
         self.teacher_joint = nn.Linear(self.self_teacher.channels[-1], joint)
-
-    @property
-    def softens(self) -> bool:
-        return self.alpha > 0 or self.gamma > 0
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features, teacher_logits, refined, joint, teacher_joint = self.plain_and_joint(batch.images)

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses, mixing
-from ..method import Method, Positive
+from ..hyperparameters import Positive, hparam
+from ..method import Method
 from ..modules.teachers import teaching_levels
 from ..task import Batch, Step
 from .hsakd_teacher import branched, joint_branches
@@ -33,7 +34,7 @@ class HSAKD(Method):
     teacher_method = "hsakd_teacher"
     cost = "4x the rows, through the teacher and its branches too; branches of 2.5x to 6x the student's parameters"
 
-    temperature: Positive = 3.0  # softens scores and joint scores of both networks
+    temperature: Positive = hparam(3.0, "softens scores and joint scores of both networks")
 
     def setup(self) -> None:
         self.refuse_other_classes()

@@ -8,7 +8,8 @@ import copy
 from torch import Tensor
 
 from .. import losses, mixing
-from ..method import Method, Positive
+from ..hyperparameters import Positive, hparam
+from ..method import Method
 from ..modules.branches import reinitialize
 from ..task import Batch, Step
 from .hsakd import imitation
@@ -31,7 +32,7 @@ class HSAKDOnline(Method):
     soft_targets = False
     cost = "4x the rows through two networks; a second student, and twice its branches of 2.5x to 6x its parameters"
 
-    temperature: Positive = 3.0  # softens scores and joint scores of both networks
+    temperature: Positive = hparam(3.0, "softens scores and joint scores of both networks")
 
     def setup(self) -> None:
         self._peer_taps = copy.deepcopy(self.taps)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .. import losses, mixing
 from ..features.extractor import Taps
+from ..hyperparameters import hparam
 from ..method import Method
 from ..modules.branches import remaining_stages
 from ..task import Batch, Step, Task
@@ -32,7 +33,9 @@ class HSAKDTeacher(Method):
     soft_targets = False
     cost = "4x the rows; branches of 2.5x to 6x the student's parameters, each as dear as the stages it copies"
 
-    joint: bool = True  # True: network and branches together (HSAKD*); False: the branches of a frozen network (HSAKD)
+    joint: bool = hparam(
+        True, "True: network and branches together (HSAKD*); False: the branches of a frozen network (HSAKD)"
+    )
 
     def setup(self) -> None:
         self.branches = joint_branches(self.taps, self.task)

@@ -6,7 +6,8 @@ Hinton, Vinyals, Dean. 2015. https://arxiv.org/abs/1503.02531
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Positive, Weight
+from ..hyperparameters import Positive, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -21,9 +22,9 @@ class KD(Method):
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 
-    alpha: Weight = 0.1  # weighs the cross-entropy
-    beta: Positive = 0.9  # weighs the soft-label loss
-    temperature: Positive = 4.0  # softens both distributions
+    alpha: Weight = hparam(0.1, "weighs the cross-entropy")
+    beta: Positive = hparam(0.9, "weighs the soft-label loss")
+    temperature: Positive = hparam(4.0, "softens both distributions")
 
     def setup(self) -> None:
         self.refuse_other_classes()

@@ -7,7 +7,7 @@ Hinton, Vinyals, Dean. 2015. Distilling the Knowledge in a Neural Network. https
 from torch import Tensor
 
 from .. import losses
-from ..method import Positive, Weight
+from ..hyperparameters import Positive, Weight, hparam
 from ..task import Batch, Step
 from .tf_fd import TfFD
 
@@ -24,9 +24,9 @@ class KDTfFD(TfFD):
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 
-    alpha: Weight = 0.1  # weighs the cross-entropy
-    beta: Positive = 0.9  # weighs the soft-label loss
-    temperature: Positive = 4.0  # softens both distributions
+    alpha: Weight = hparam(0.1, "weighs the cross-entropy")
+    beta: Positive = hparam(0.9, "weighs the soft-label loss")
+    temperature: Positive = hparam(4.0, "softens both distributions")
 
     def setup(self) -> None:
         super().setup()

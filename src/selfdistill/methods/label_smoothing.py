@@ -8,7 +8,8 @@ from typing import Literal
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Share
+from ..hyperparameters import Share, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -21,8 +22,10 @@ class LabelSmoothing(Method):
     tasks = frozenset({"classification", "segmentation"})
     cost = "none"
 
-    epsilon: Share = 0.1  # mass taken from the true class
-    share: Literal["all", "others"] = "all"  # who receives it: all K classes (the paper, PyTorch), or the K - 1 others
+    epsilon: Share = hparam(0.1, "mass taken from the true class")
+    share: Literal["all", "others"] = hparam(
+        "all", "who receives it: all K classes (the paper, PyTorch), or the K - 1 others"
+    )
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)

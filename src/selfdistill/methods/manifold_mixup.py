@@ -12,7 +12,8 @@ from torch import Tensor
 from .. import mixing
 from ..features.hooks import Hooks
 from ..features.modes import set_mode
-from ..method import Count, Method, Positive
+from ..hyperparameters import Count, Positive, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -32,8 +33,8 @@ class ManifoldMixup(Method):
     cost = "none but the mixing"
     whole_stages = True  # a map inside a residual block is not all that the rest of the network gets
 
-    alpha: Positive = 2.0  # the weight is drawn from Beta(alpha, alpha)
-    levels: Count = 2  # the maps that may be mixed, the shallowest so many
+    alpha: Positive = hparam(2.0, "the weight is drawn from Beta(alpha, alpha)")
+    levels: Count = hparam(2, "the maps that may be mixed, the shallowest so many")
 
     def setup(self) -> None:
         if self.levels > len(self.taps):

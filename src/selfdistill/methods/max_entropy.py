@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Positive
+from ..hyperparameters import Positive, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -23,7 +24,7 @@ class MaxEntropy(Method):
 
     cost = "none"
 
-    weight: Positive = 0.1  # the paper's beta: nats of loss for a nat of entropy
+    weight: Positive = hparam(0.1, "the paper's beta: nats of loss for a nat of entropy")
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)

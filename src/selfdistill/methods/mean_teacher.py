@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Share, Weight
+from ..hyperparameters import Share, Weight, hparam
+from ..method import Method
 from ..modules.teachers import Trailing
 from ..task import Batch, Step
 
@@ -34,12 +35,15 @@ class MeanTeacher(Method):
     soft_targets = False
     cost = "a forward of the teacher for each image; the teacher: as many parameters as the student, untrained"
 
-    weight: Weight = 10.0  # of the consistency, which is a mean over classes
-    decay: Annotated[float, Interval(ge=0, lt=1)] = 0.999  # share that the teacher keeps of itself at each step
-    ramp: Share = 0.27  # share of training over which the weight grows, 40,000 of 150,000 steps; 0: constant
+    weight: Weight = hparam(10.0, "of the consistency, which is a mean over classes")
+    decay: Annotated[float, Interval(ge=0, lt=1)] = hparam(
+        0.999, "share that the teacher keeps of itself at each step", used_with="weight"
+    )
+    ramp: Share = hparam(
+        0.27, "share of training over which the weight grows, 40,000 of 150,000 steps; 0: constant", used_with="weight"
+    )
 
     def setup(self) -> None:
-        self.refuse_idle(["decay", "ramp"], self.weight == 0, "weight=0")
         self.trailing = Trailing(self.student)
         self.steps = 0
 

@@ -3,15 +3,14 @@
 Yang, An, Zhou, Cai, Zhi, Wu, Xu, Zhang. ECCV 2022. https://arxiv.org/abs/2208.05768
 """
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses, mixing
-from ..method import Method, Positive
+from ..hyperparameters import Positive, hparam
+from ..method import Method
 from ..modules.branches import remaining_stages
 from ..modules.exits import shallow_levels
 from ..task import Batch, Step
@@ -33,16 +32,16 @@ class MixSKD(Method):
     norms see images and mixtures together.
     """
 
-    whole_stages: ClassVar[bool] = True
+    whole_stages = True
     cost = (
         "2x the rows, and a copy of the remaining stages behind every shallow map: for a ResNet-18, 2.8x its "
         "parameters and together 4.9x its multiply-adds"
     )
 
-    alpha: Positive = 0.4  # mixtures are weighed by Beta(alpha, alpha), one draw per batch; 0.2 on ImageNet
-    temperature: Positive = 3.0  # softens both distributions
-    mixed_task: bool = True  # cross-entropies of mixtures and self-teacher; False: the authors' CIFAR code
-    adversarial: bool = False  # True: the maps learn to deceive the discriminators
+    alpha: Positive = hparam(0.4, "mixtures are weighed by Beta(alpha, alpha), one draw per batch; 0.2 on ImageNet")
+    temperature: Positive = hparam(3.0, "softens both distributions")
+    mixed_task: bool = hparam(True, "cross-entropies of mixtures and self-teacher; False: the authors' CIFAR code")
+    adversarial: bool = hparam(False, "True: the maps learn to deceive the discriminators")
 
     def setup(self) -> None:
         num_classes, channels = self.task.num_classes, self.taps.channels[-1]

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Positive, Weight
+from ..hyperparameters import Positive, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -28,11 +29,10 @@ class NKD(Method):
     soft_targets = False
     cost = "one forward of the teacher per step, without gradients"
 
-    gamma: Weight = 1.5  # weighs the classes other than the true one
-    temperature: Positive = 1.0  # softens these, in both networks
+    gamma: Weight = hparam(1.5, "weighs the classes other than the true one")
+    temperature: Positive = hparam(1.0, "softens these, in both networks", used_with="gamma")
 
     def setup(self) -> None:
-        self.refuse_idle(["temperature"], self.gamma == 0, "gamma=0")
         self.refuse_other_classes()
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:

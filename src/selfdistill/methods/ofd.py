@@ -14,7 +14,8 @@ from ..features.extractor import Tap, Taps
 from ..features.hooks import Recorder
 from ..features.probe import DryRun
 from ..features.stages import Output, relu_behind
-from ..method import Method, Positive
+from ..hyperparameters import Positive, hparam
+from ..method import Method
 from ..modules.blocks import enlarge
 from ..modules.strides import PROJECTIONS
 from ..modules.teachers import teaching_levels
@@ -42,7 +43,7 @@ class OFD(Method):
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients, and a 1x1 convolution with batch norm per level"
 
-    weight: Positive = 0.001  # of the whole feature loss, which is a sum over channels and positions
+    weight: Positive = hparam(0.001, "of the whole feature loss, which is a sum over channels and positions")
 
     def setup(self) -> None:
         outputs, teacher_outputs = (DryRun(t.student, t.image_shape).outputs for t in (self.taps, self.teacher_taps))

@@ -3,14 +3,13 @@
 Lan, Zhu, Gong. NeurIPS 2018. https://arxiv.org/abs/1806.04606
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
-from ..method import Count, Method, Positive, Share, Weight
+from ..hyperparameters import Count, Positive, Share, Weight, hparam
+from ..method import Method
 from ..modules.branches import remaining_stages
 from ..modules.exits import shallow_levels
 from ..task import Batch, Step
@@ -26,19 +25,20 @@ class ONE(Method):
     every probability of the teacher, and a bias in the gate's linear layer, which the batch norm behind it cancels.
     """
 
-    whole_stages: ClassVar[bool] = True
+    whole_stages = True
     cost = (
         "copies of the last stage and the classifier: for a ResNet-18 and 2 copies, 1.5x its parameters and 0.5x its "
         "multiply-adds"
     )
 
-    weight: Weight = 1.0  # of the ensemble's lessons
-    temperature: Positive = 3.0  # softens both distributions
-    ramp: Share = 80 / 300  # share of training over which the lessons' weight grows from 0; 0: constant
-    copies: Count = 2  # branches beside the student's own
+    weight: Weight = hparam(1.0, "of the ensemble's lessons")
+    temperature: Positive = hparam(3.0, "softens both distributions", used_with="weight")
+    ramp: Share = hparam(
+        80 / 300, "share of training over which the lessons' weight grows from 0; 0: constant", used_with="weight"
+    )
+    copies: Count = hparam(2, "branches beside the student's own")
 
     def setup(self) -> None:
-        self.refuse_idle(["temperature", "ramp"], self.weight == 0, "weight=0")
         level = shallow_levels(self.taps)[-1]
         self.branches = nn.ModuleList(
             remaining_stages(self.taps, level, self.task.num_classes) for _ in range(self.copies)

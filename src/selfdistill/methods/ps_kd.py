@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..distributed import gather_rows
-from ..method import Method, Share
+from ..hyperparameters import Share, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -28,7 +29,7 @@ class PSKD(Method):
     soft_targets = False
     cost = "state: a row of class probabilities for each training image (20 MB for CIFAR-100, 5 GB for ImageNet)"
 
-    alpha: Share = 0.8  # share of the past in the target at the end of training
+    alpha: Share = hparam(0.8, "share of the past in the target at the end of training")
 
     past: Tensor  # (num_examples, num_classes), the last class probabilities of each image; 0 where not seen yet
 

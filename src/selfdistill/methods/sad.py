@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Positive, Share
+from ..hyperparameters import Positive, Share, hparam
+from ..method import Method
 from ..task import Batch, Step
 from .tfd import refuse_single_level
 
@@ -34,9 +35,9 @@ class SAD(Method):
     tasks = frozenset({"classification", "segmentation"})
     cost = "none beside plain training: no further rows, parameters or state"
 
-    weight: Positive = 0.1  # weighs the attention loss; about 1000 for reduction=mean
-    warmup: Share = 2 / 3  # share of training before it counts; 0: from the first step on
-    reduction: Literal["sum", "mean"] = "sum"  # of the squared differences over positions
+    weight: Positive = hparam(0.1, "weighs the attention loss; about 1000 for reduction=mean")
+    warmup: Share = hparam(2 / 3, "share of training before it counts; 0: from the first step on")
+    reduction: Literal["sum", "mean"] = hparam("sum", "of the squared differences over positions")
 
     def setup(self) -> None:
         if self.warmup == 1:

@@ -3,13 +3,12 @@
 Lee, Hwang, Shin. ICML 2020. https://arxiv.org/abs/1910.05872
 """
 
-from typing import ClassVar
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses, mixing
-from ..method import Method, Positive
+from ..hyperparameters import Positive, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -25,11 +24,13 @@ class SLA(Method):
     cross-entropy is added: this is SLA-SD without its distillation, the control that shows what that adds.
     """
 
-    soft_targets: ClassVar[bool] = False
-    square_images: ClassVar[bool] = True
+    soft_targets = False
+    square_images = True
     cost = "4x the rows, a linear head"
 
-    weight: Positive = 1.0  # weighs the joint loss; 4, a sum over rotations, is the authors' variant for large data
+    weight: Positive = hparam(
+        1.0, "weighs the joint loss; 4, a sum over rotations, is the authors' variant for large data"
+    )
 
     def setup(self) -> None:
         self.joint = nn.Linear(self.taps.channels[-1], mixing.ROTATIONS * self.task.num_classes)

@@ -6,7 +6,7 @@ Lee, Hwang, Shin. ICML 2020. https://arxiv.org/abs/1910.05872
 from torch import Tensor
 
 from .. import losses, mixing
-from ..method import Positive
+from ..hyperparameters import Positive, hparam
 from ..task import Batch, Step
 from .sla import SLA
 
@@ -20,7 +20,7 @@ class SLASD(SLA):
     Departs from the paper: nothing known; the objective is the authors' code's, with their temperature.
     """
 
-    temperature: Positive = 1.0  # softens both distributions
+    temperature: Positive = hparam(1.0, "softens both distributions")
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, joint = self.plain_and_joint(batch.images)

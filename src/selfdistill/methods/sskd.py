@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from .. import distributed, losses, mixing
-from ..method import Method, Positive, Share, Weight
+from ..hyperparameters import Positive, Share, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 from .sskd_teacher import everyones, origins, projection, similarities, turned
 
@@ -32,19 +33,18 @@ class SSKD(Method):
     soft_targets = False
     cost = "4x the rows, through the teacher too; a head of about 2 c^2 parameters behind a deepest map of c channels"
 
-    task_weight: Positive = 0.1  # weighs the cross-entropy
-    kd_weight: Weight = 0.9  # weighs the soft labels of upright images
-    transformation_weight: Weight = 2.7  # weighs the soft labels of rotated images
-    similarity_weight: Positive = 10.0  # weighs the likenesses within the batch
-    temperature: Positive = 4.0  # softens the scores
-    similarity_temperature: Positive = 0.5  # softens the cosines
-    transformation_share: Share = 1.0  # of the teacher's wrong scores that teach
-    similarity_share: Share = 0.75  # of the teacher's wrong likenesses that teach
+    task_weight: Positive = hparam(0.1, "weighs the cross-entropy")
+    kd_weight: Weight = hparam(0.9, "weighs the soft labels of upright images")
+    transformation_weight: Weight = hparam(2.7, "weighs the soft labels of rotated images")
+    similarity_weight: Positive = hparam(10.0, "weighs the likenesses within the batch")
+    temperature: Positive = hparam(4.0, "softens the scores", used_with=("kd_weight", "transformation_weight"))
+    similarity_temperature: Positive = hparam(0.5, "softens the cosines")
+    transformation_share: Share = hparam(
+        1.0, "of the teacher's wrong scores that teach", used_with="transformation_weight"
+    )
+    similarity_share: Share = hparam(0.75, "of the teacher's wrong likenesses that teach")
 
     def setup(self) -> None:
-        self.refuse_idle(["transformation_share"], not self.transformation_weight, "transformation_weight=0")
-        softens = self.kd_weight or self.transformation_weight
-        self.refuse_idle(["temperature"], not softens, "kd_weight=0 and transformation_weight=0")
         self.refuse_other_classes()
         self.head = projection(self.taps.channels[-1])
 

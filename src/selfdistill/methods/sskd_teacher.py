@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .. import distributed, losses, mixing
-from ..method import Method, Positive
+from ..hyperparameters import Positive, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -29,8 +30,10 @@ class SSKDTeacher(Method):
     square_images = True
     cost = "4x the rows; a head of about 2 c^2 parameters behind a deepest map of c channels"
 
-    joint: bool = True  # True: network and head in one run; False: the head of a frozen network, the paper's order
-    temperature: Positive = 0.5  # divides the cosines
+    joint: bool = hparam(
+        True, "True: network and head in one run; False: the head of a frozen network, the paper's order"
+    )
+    temperature: Positive = hparam(0.5, "divides the cosines")
 
     def setup(self) -> None:
         self.head = projection(self.taps.channels[-1])

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
-from ..method import Count, Method, Positive, Weight
+from ..hyperparameters import Count, Positive, Weight, hparam
+from ..method import Method
 from ..modules.exits import shallow_levels
 from ..modules.fpn import TopDown
 from ..task import Batch, Step
@@ -30,14 +31,15 @@ class TESKD(Method):
         "for they grow with the square of `width`"
     )
 
-    ce_weight: Weight = 0.2  # weighs the cross-entropies of the student and of every branch
-    kd_weight: Weight = 0.8  # weighs the branches' soft-label losses
-    feature_weight: Weight = 1.28e-5  # weighs the branches' feature losses: 128 images x 1e-7
-    temperature: Positive = 4.0  # softens both distributions
-    width: Count | None = None  # channels of the pyramid; those of the deepest map, which the feature loss needs
+    ce_weight: Weight = hparam(0.2, "weighs the cross-entropies of the student and of every branch")
+    kd_weight: Weight = hparam(0.8, "weighs the branches' soft-label losses")
+    feature_weight: Weight = hparam(1.28e-5, "weighs the branches' feature losses: 128 images x 1e-7")
+    temperature: Positive = hparam(4.0, "softens both distributions", used_with="kd_weight")
+    width: Count | None = hparam(
+        None, "channels of the pyramid; those of the deepest map, which the feature loss needs"
+    )
 
     def setup(self) -> None:
-        self.refuse_idle(["temperature"], self.kd_weight == 0, "kd_weight=0")
         levels, channels = shallow_levels(self.taps), self.taps.channels
         width = self.width or channels[-1]
         if self.feature_weight and width != channels[-1]:

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import distributed, losses
-from ..method import Method, Share, Weight
+from ..hyperparameters import Share, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 from .tfd import imitation, refuse_single_level
 
@@ -35,16 +36,21 @@ class TfFD(Method):
     tasks = frozenset({"classification", "segmentation"})
     cost = "none beside plain training: no further rows, parameters or state"
 
-    lambda_inter: Weight = 0.0005  # weighs the imitation of deeper maps
-    lambda_intra: Weight = 0.0008  # weighs the distance between salient and redundant channels
-    warmup: Share = 20 / 240  # share of training over which both weights grow from 0; 0: constant
-    detach_salient: bool = False  # True: the salient channels are constants, as the paper tells it
-    epsilon: Share = 0.0  # label smoothing: mass that the true class shares with all classes; 0: none, as published
+    lambda_inter: Weight = hparam(0.0005, "weighs the imitation of deeper maps")
+    lambda_intra: Weight = hparam(0.0008, "weighs the distance between salient and redundant channels")
+    warmup: Share = hparam(
+        20 / 240,
+        "share of training over which both weights grow from 0; 0: constant",
+        used_with=("lambda_inter", "lambda_intra"),
+    )
+    detach_salient: bool = hparam(
+        False, "True: the salient channels are constants, as the paper tells it", used_with="lambda_intra"
+    )
+    epsilon: Share = hparam(
+        0.0, "label smoothing: mass that the true class shares with all classes; 0: none, as published"
+    )
 
     def setup(self) -> None:
-        off = "lambda_inter=0 and lambda_intra=0"
-        self.refuse_idle(["warmup"], not (self.lambda_inter or self.lambda_intra), off)
-        self.refuse_idle(["detach_salient"], not self.lambda_intra, "lambda_intra=0")
         refuse_single_level(self)
         for tap in self.taps:
             if tap.channels < 2 and self.lambda_intra:

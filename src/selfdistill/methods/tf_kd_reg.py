@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Positive, Share, Weight
+from ..hyperparameters import Positive, Share, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -28,16 +29,15 @@ class TfKDReg(Method):
     tasks = frozenset({"classification", "segmentation"})
     cost = "none"
 
-    alpha: Share = 0.1  # of the virtual teacher's loss; the cross-entropy has the rest
-    temperature: Positive = 20.0  # softens the virtual teacher alone
-    multiplier: Weight = 100.0  # of the virtual teacher's loss, for its mean over classes
-    correct: Share = 0.99  # the virtual teacher's probability of the true class, a in the paper
-    softens: Literal["probabilities", "logits"] = "probabilities"  # what the temperature divides
-
-    def setup(self) -> None:
-        rest = ["temperature", "multiplier", "correct", "softens"]
-        self.refuse_idle(rest, self.alpha == 0, "alpha=0")
-        self.refuse_idle([name for name in rest if name != "multiplier"], self.multiplier == 0, "multiplier=0")
+    alpha: Share = hparam(0.1, "of the virtual teacher's loss; the cross-entropy has the rest")
+    temperature: Positive = hparam(20.0, "softens the virtual teacher alone", used_with="multiplier")
+    multiplier: Weight = hparam(100.0, "of the virtual teacher's loss, for its mean over classes", used_with="alpha")
+    correct: Share = hparam(
+        0.99, "the virtual teacher's probability of the true class, a in the paper", used_with="multiplier"
+    )
+    softens: Literal["probabilities", "logits"] = hparam(
+        "probabilities", "what the temperature divides", used_with="multiplier"
+    )
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)

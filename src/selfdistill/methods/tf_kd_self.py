@@ -6,7 +6,8 @@ Yuan, Tay, Li, Wang, Feng. CVPR 2020. https://arxiv.org/abs/1909.11723
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Positive, Share, Weight
+from ..hyperparameters import Positive, Share, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -25,14 +26,14 @@ class TfKDSelf(Method):
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 
-    alpha: Share = 0.95  # of the soft-label loss; the cross-entropy has the rest
-    temperature: Positive = 6.0  # softens both distributions
-    multiplier: Weight = 50.0  # of the soft-label loss, for its mean over classes; 1 to 50 in the authors' code
+    alpha: Share = hparam(0.95, "of the soft-label loss; the cross-entropy has the rest")
+    temperature: Positive = hparam(6.0, "softens both distributions", used_with="multiplier")
+    multiplier: Weight = hparam(
+        50.0, "of the soft-label loss, for its mean over classes; 1 to 50 in the authors' code", used_with="alpha"
+    )
 
     def setup(self) -> None:
         self.refuse_other_classes()
-        self.refuse_idle(["temperature", "multiplier"], self.alpha == 0, "alpha=0")
-        self.refuse_idle(["temperature"], self.multiplier == 0, "multiplier=0")
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..method import Method, Share, Weight
+from ..hyperparameters import Share, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -30,8 +31,10 @@ class TFD(Method):
     tasks = frozenset({"classification", "segmentation"})
     cost = "none beside plain training: no further rows, parameters or state"
 
-    alpha: Weight = 0.005  # weighs the imitation of deeper maps
-    epsilon: Share = 0.0  # label smoothing: mass that the true class shares with all classes; above 0: TFD-dagger
+    alpha: Weight = hparam(0.005, "weighs the imitation of deeper maps")
+    epsilon: Share = hparam(
+        0.0, "label smoothing: mass that the true class shares with all classes; above 0: TFD-dagger"
+    )
 
     def setup(self) -> None:
         refuse_single_level(self)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..distributed import mean_over_processes
-from ..method import Method, Positive, Weight
+from ..hyperparameters import Positive, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 from .zipf_ls import ranks
 
@@ -34,9 +35,9 @@ class USKD(Method):
     soft_targets = False
     cost = "a linear head on the stage before the last"
 
-    alpha: Weight = 0.1  # weighs the true class's soft label
-    beta: Weight = 0.1  # weighs the other classes' soft labels
-    mu: Positive = 0.1  # weighs the weak head's own cross-entropy
+    alpha: Weight = hparam(0.1, "weighs the true class's soft label")
+    beta: Weight = hparam(0.1, "weighs the other classes' soft labels")
+    mu: Positive = hparam(0.1, "weighs the weak head's own cross-entropy")
 
     def setup(self) -> None:
         if len(self.taps) < 2:

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .. import losses
-from ..method import Method, Positive, Weight
+from ..hyperparameters import Positive, Weight, hparam
+from ..method import Method
 from ..task import Batch, Step
 
 
@@ -32,13 +33,14 @@ class ZipfLS(Method):
     soft_targets = False
     cost = "a linear head on the last map, at every position; with previous_stage one more on the map before it"
 
-    weight: Weight = 0.1  # lambda in the paper: weighs the votes' soft labels; 1 for Tiny ImageNet
-    head_weight: Positive = 0.1  # weighs the dense head's cross-entropy; 0.5 for Tiny ImageNet
-    ranked: Literal["all", "others"] = "all"  # which classes are ranked: all, or all but the true one
-    previous_stage: bool = False  # the map before the last votes too, enlarged twice
+    weight: Weight = hparam(0.1, "lambda in the paper: weighs the votes' soft labels; 1 for Tiny ImageNet")
+    head_weight: Positive = hparam(0.1, "weighs the dense head's cross-entropy; 0.5 for Tiny ImageNet")
+    ranked: Literal["all", "others"] = hparam(
+        "all", "which classes are ranked: all, or all but the true one", used_with="weight"
+    )
+    previous_stage: bool = hparam(False, "the map before the last votes too, enlarged twice")
 
     def setup(self) -> None:
-        self.refuse_idle(["ranked"], self.weight == 0, "weight=0")
         self.voting = 1 + self.previous_stage  # so many of the deepest maps
         if self.voting > len(self.taps):
             raise ValueError(
