@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from .losses import refuse_float_target
-
 ROTATIONS = 4
 
 
@@ -118,7 +116,6 @@ def joint_labels(target: Int64[Tensor, " b"]) -> Int64[Tensor, "4*b"]:
     >>> joint_labels(torch.tensor([2, 0])).tolist()
     [8, 9, 10, 11, 0, 1, 2, 3]
     """
-    refuse_float_target(target)
     return (ROTATIONS * target[:, None] + torch.arange(ROTATIONS, device=target.device)).flatten()
 
 
