@@ -221,10 +221,10 @@ def init(
 
 
 def _recipe(words: list[str]) -> Any:
-    from .config.read import read
+    from .commands.recipes import read_recipe
 
-    path, words = _split(words)
-    return read(path, words)
+    name, words = _split(words)
+    return read_recipe(name, words)
 
 
 def _split(words: list[str]) -> tuple[str | None, list[str]]:

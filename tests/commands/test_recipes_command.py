@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from helpers.recipes import ALL, FILES, name_of
-from selfdistill.commands.recipes import recipes_table, write_whole
+from selfdistill.commands.recipes import read_recipe, recipes_table, write_whole
 from selfdistill.config.header import read_header, read_own_header
 from selfdistill.config.read import read
 
@@ -52,6 +52,26 @@ def test_a_recipe_trains_by_its_name_in_any_folder(run, tmp_path, monkeypatch):
     assert code == 0 and "note: quick" not in err, err
     assert read("run/recipe.yaml").method.name == "dlb"
     assert "base" not in yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("base", "child", "words", "file", "sentence"),
+    [
+        ("{name: frskd, alhpa: 1}", "{beta: 2}", [], "base.yaml", "no hyper-parameter 'alhpa'; did you mean 'alpha'?"),
+        ("{name: frskd, beta: 2}", "{alhpa: 1}", [], "own.yaml", "no hyper-parameter 'alhpa'"),
+        ("{name: frskd, alpha: -1}", "frskd", [], "base.yaml", "alpha=-1 should be greater than or equal to 0"),
+        ("frsk", "{beta: 2}", [], "base.yaml", "no method is called 'frsk'; did you mean 'frskd'?"),
+        ("frskd", "{beta: 2}", ["method.alhpa=1"], None, "FRSKD has no hyper-parameter 'alhpa'"),
+        ("{name: frskd, alpha: -1}", "frskd", ["method.alpha=-2"], None, "FRSKD: alpha=-2 should be"),
+    ],
+)
+def test_a_wrong_setting_of_the_method_is_told_with_its_file(tmp_path, base, child, words, file, sentence):
+    (tmp_path / "base.yaml").write_text(f"method: {base}\n")
+    (tmp_path / "own.yaml").write_text(f"base: base.yaml\nmethod: {child}\n")
+    with pytest.raises(ValueError) as error:
+        read_recipe(tmp_path / "own.yaml", words)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path / file}: " if file else sentence)
 
 
 def test_a_local_file_that_hides_a_recipe_of_the_package_is_told(run, tmp_path, monkeypatch):

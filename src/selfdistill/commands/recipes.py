@@ -1,17 +1,36 @@
-"""The recipes that come with the package: a table of them, and one written out whole."""
+"""Recipes as a user names them: reading one, a table of those in the package, and one written out whole."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config.files import dump_values, load_with_bases
 from ..config.header import describe, read_header
 from ..config.names import list_recipes
-from ..config.read import merge_files, read
+from ..config.read import find_file, merge_files, read
 from ..config.recipe import Recipe
 from ..errors import nearest
+from ..methods import find_method
 
 UNBROKEN = {"break_long_words": False, "break_on_hyphens": False}
+
+
+def read_recipe(name: str | Path | None, words: Sequence[str]) -> Recipe:
+    """Return what `config.read` reads, after a look at the method's own settings.
+
+    Raises `ValueError` as that does: it names the file in which an unknown method or a wrong hyper-parameter stands.
+    """
+    recipe, setting = read(name, words), "method.name"
+    try:
+        method = find_method(recipe.method.name)
+        for hyperparameter, value in recipe.method.hyperparameters.items():
+            setting = f"method.{hyperparameter}"
+            method.validate({hyperparameter: value})
+    except ValueError as error:
+        file = find_file(name, words, setting)
+        raise ValueError(f"{file}: {error}" if file else str(error)) from None
+    return recipe
 
 
 def recipes_table(words: str | None = None) -> Any:

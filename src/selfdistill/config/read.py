@@ -49,19 +49,31 @@ def merge_files(files: Iterable[RecipeFile]) -> dict[str, Any]:
     return values
 
 
-def _parse(values: dict[str, Any], words: Iterable[str] = (), files: Sequence[RecipeFile] = ()) -> Recipe:
-    """Words that name a whole part come first, wherever they stand."""
-    values, from_words = copy.deepcopy(values), dict[str, Any]()
+def find_file(name: str | Path | None, words: Iterable[str], setting: str) -> Path | None:
+    """Return the file in which a setting of a recipe stands; None where a word gives it, or nothing does."""
+    files = load_with_bases(find_recipe(name)) if name is not None else []
+    return _find_file(setting, files, _apply_words({}, words))
+
+
+def _apply_words(values: dict[str, Any], words: Iterable[str]) -> dict[str, Any]:
+    """Return nested values with words over them. Words for a whole part come first, wherever they stand."""
+    values = copy.deepcopy(values)
     for word in sorted(words, key=lambda word: "." in word.partition("=")[0]):
         apply_word(values, word, Recipe)
-        apply_word(from_words, word, Recipe)
+    return values
+
+
+def _parse(values: dict[str, Any], words: Iterable[str] = (), files: Sequence[RecipeFile] = ()) -> Recipe:
+    words = list(words)
+    values, from_words = _apply_words(values, words), _apply_words({}, words)
     try:
         recipe = Recipe.model_validate(values)
         problems = dict(find_conflicts(recipe))
     except ValidationError as error:
         problems = _describe(error.errors())
     if problems:
-        raise ValueError("; ".join(_say_where(name, files, from_words) + told for name, told in problems.items()))
+        told = [(_find_file(name, files, from_words), sentence) for name, sentence in problems.items()]
+        raise ValueError("; ".join(f"{file}: {sentence}" if file else sentence for file, sentence in told))
     return recipe
 
 
@@ -100,11 +112,10 @@ def unknown_setting(name: str, known: Iterable[str]) -> str:
     return f"no setting is called {name!r}{hint}"
 
 
-def _say_where(name: str, files: Sequence[RecipeFile], from_words: Mapping[str, Any]) -> str:
-    """Return the file in which a setting stands, as the beginning of a sentence; "" where a word gives it."""
+def _find_file(name: str, files: Sequence[RecipeFile], from_words: Mapping[str, Any]) -> Path | None:
     if _gives(from_words, name):
-        return ""
-    return next((f"{file.path}: " for file in reversed(files) if _gives(file.values, name)), "")
+        return None
+    return next((file.path for file in reversed(files) if _gives(file.values, name)), None)
 
 
 def _gives(values: Mapping[str, Any], name: str) -> bool:
