@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -57,9 +57,10 @@ def train(
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many optimiser steps.")] = None,
 ) -> None:
     """Train a network, by default with FRSKD on the built-in digits."""
-    from .commands.launch import hand_over
+    from .commands.launch import refuse_lone_process
 
-    hand_over()
+    refuse_lone_process()
+    from .commands.recipes import read_words
     from .commands.train import resume_run, start_run
 
     words = list(words or [])
@@ -68,7 +69,7 @@ def train(
     if resume is not None:
         resume_run(resume, words)
     else:
-        start_run(_recipe(words))
+        start_run(read_words(words))
 
 
 @app.command()
@@ -78,22 +79,12 @@ def compare(words: Words = None) -> None:
     methods=baseline,frskd,frskd+beta=0 (settings behind a +) and seeds=3 (or a list: seeds=0,7) stand beside a
     recipe's settings. Runs that are finished are not repeated, so an interrupted comparison goes on where it stopped.
     """
-    from .commands.launch import hand_over
+    from .commands.launch import refuse_lone_process
 
-    hand_over()
-    from .commands.train import compare_methods
+    refuse_lone_process()
+    from .commands.compare import compare_methods
 
-    words = list(words or [])
-    methods = _take(words, "methods", "baseline,frskd").split(",")
-    seeds = _take(words, "seeds", "3")
-    numbers = range(int(seeds)) if seeds.isdigit() else [_number("seeds", seed) for seed in seeds.split(",")]
-    if not numbers or len(set(numbers)) < len(numbers) or len(set(methods)) < len(methods):
-        raise ValueError(f"methods={','.join(methods)} seeds={seeds} must name at least one of each, and none twice")
-    path, words = _split(words)
-    for word in words:
-        if word.partition("=")[0] in ("method", "method.name", "seed"):
-            raise ValueError(f"{word} has no effect in a comparison; methods= and seeds= say what to compare")
-    compare_methods(methods, list(numbers), path, words)
+    compare_methods(words or [])
 
 
 @app.command("eval")
@@ -105,14 +96,14 @@ def evaluate(
     """Score a run's student: top-1 and top-5, or a segmenter's mean IoU and every class's; nll (nats) and ece."""
     import json
 
-    from .commands.train import score_run
+    from .commands.evaluate import evaluate_run
 
-    scores, numbers, rows = score_run(run, data)
+    scores, values, images = evaluate_run(run, data)
     if as_json:
-        print(json.dumps({"data": rows, **numbers}))
+        print(json.dumps({"data": images, **values}))
         return
-    print(f"{rows}: {scores.sentence()}  ({scores.count} images)")
-    for name, iou in numbers.get("iou", {}).items():
+    print(f"{images}: {scores.sentence()}  ({scores.count} images)")
+    for name, iou in values.get("iou", {}).items():
         print(f"{name}\tIoU " + ("- (neither labelled nor predicted)" if iou is None else f"{iou:.2%}"))
 
 
@@ -166,7 +157,7 @@ def methods(
         print(card(name))
         return
     from .commands.progress import console
-    from .commands.train import methods_table
+    from .commands.show import methods_table
 
     console().print(methods_table())
 
@@ -179,15 +170,9 @@ def recipes(
     ] = None,
 ) -> None:
     """List the recipes that come with the package, or print one with all that it takes from its bases."""
-    from .commands.recipes import recipes_table, write_whole
-    from .config.names import find_shipped
+    from .commands.recipes import print_recipes
 
-    if name is not None and (path := find_shipped(name)):
-        print(write_whole(path), end="")
-        return
-    from .commands.progress import console
-
-    console().print(recipes_table(name))
+    print_recipes(name)
 
 
 @app.command()
@@ -202,7 +187,7 @@ def taps(
 ) -> None:
     """Show the feature maps that methods find in a network."""
     from .commands.progress import console
-    from .commands.train import taps_table
+    from .commands.show import taps_table
 
     size = image_size or (32 if student.startswith("cifar:") else 224)
     console().print(taps_table(student, (channels, size, size), names or None, kind=task))
@@ -214,39 +199,8 @@ def init(
     file: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
 ) -> None:
     """Write a commented recipe for your images: selfdistill init data=/my/images"""
-    from .commands.train import write_recipe
+    from .commands.init import write_recipe
+    from .commands.recipes import read_words
 
-    write_recipe(_recipe(list(words or [])), file)
+    write_recipe(read_words(words or []), file)
     print(f"{file} is written; train with: selfdistill train {file}")
-
-
-def _recipe(words: list[str]) -> Any:
-    from .commands.recipes import read_recipe
-
-    name, words = _split(words)
-    return read_recipe(name, words)
-
-
-def _split(words: list[str]) -> tuple[str | None, list[str]]:
-    """The recipe, if the first word is one, and the settings."""
-    from .config.names import hides_shipped
-
-    if not words or "=" in words[0]:
-        return None, words
-    if hides_shipped(words[0]):
-        print(f"note: {words[0]} is the file here, not the recipe that comes with the package", file=sys.stderr)
-    return words[0], words[1:]
-
-
-def _take(words: list[str], name: str, default: str) -> str:
-    """Removes the last `name=value` from `words` and gives its value."""
-    found = [word for word in words if word.startswith(f"{name}=")]
-    for word in found:
-        words.remove(word)
-    return found[-1].partition("=")[2] if found else default
-
-
-def _number(name: str, text: str) -> int:
-    if not text.strip().isdigit():
-        raise ValueError(f"{name}={text!r} is not a whole number")
-    return int(text)

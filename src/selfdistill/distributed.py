@@ -1,5 +1,7 @@
 """The few collectives that methods and training need; with one process each gives back what it got."""
 
+import os
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -8,6 +10,20 @@ from torch import Tensor, nn
 def several() -> bool:
     """Whether this process is one of several that train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and speaks; known from the launcher before the processes have met."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    return os.environ.get("RANK", "0") == "0"
+
+
+def world_size() -> int:
+    """How many processes train together; known from the launcher before they have met."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def leave() -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 ALONE = [sys.executable, "-m", "selfdistill"]
 LAUNCHERS = {
-    "accelerate": [BIN / "accelerate", "launch", "--cpu", "--num_processes", "2", "-m", "selfdistill"],
+    "accelerate": [BIN / "accelerate", "launch", "--multi_gpu", "--num_processes", "2", "-m", "selfdistill"],
     "torchrun": [BIN / "torchrun", "--nproc_per_node", "2", "-m", "selfdistill"],
 }
 NET = """

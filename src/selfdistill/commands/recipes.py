@@ -7,11 +7,13 @@ from typing import Any
 
 from ..config.files import dump_values, load_with_bases
 from ..config.header import describe, read_header
-from ..config.names import list_recipes
+from ..config.names import find_shipped, list_recipes
 from ..config.read import find_file, merge_files, read
 from ..config.recipe import Recipe
 from ..errors import nearest
 from ..methods import find_method
+from .arguments import split_words
+from .progress import console
 
 UNBROKEN = {"break_long_words": False, "break_on_hyphens": False}
 
@@ -31,6 +33,19 @@ def read_recipe(name: str | Path | None, words: Sequence[str]) -> Recipe:
         file = find_file(name, words, setting)
         raise ValueError(f"{file}: {error}" if file else str(error)) from None
     return recipe
+
+
+def read_words(words: Sequence[str]) -> Recipe:
+    """Return the recipe of a command line: a recipe, if the first word is one, and settings over it."""
+    return read_recipe(*split_words(words))
+
+
+def print_recipes(name: str | None) -> None:
+    """Print the recipe of this name whole, or a table of those that have it in their facts; of all without."""
+    if name is not None and (path := find_shipped(name)):
+        print(write_whole(path), end="")
+        return
+    console().print(recipes_table(name))
 
 
 def recipes_table(words: str | None = None) -> Any:

@@ -1,0 +1,41 @@
+"""What a user types behind a command: a recipe, and NAME=VALUE settings over it."""
+
+import sys
+from collections.abc import Sequence
+
+from ..config.names import hides_shipped
+
+
+def tell(sentence: str) -> None:
+    """Says something to the user, beside what the command prints."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The recipe, if the first word is one, and the settings."""
+    if not words or "=" in words[0]:
+        return None, [*words]
+    if hides_shipped(words[0]):
+        tell(f"note: {words[0]} is the file here, not the recipe that comes with the package")
+    return words[0], [*words[1:]]
+
+
+def take_setting(words: list[str], name: str, default: str) -> str:
+    """Removes every `name=value` from `words`, and gives the last one's value."""
+    values = [word.partition("=")[2] for word in words if word.startswith(f"{name}=")]
+    words[:] = [word for word in words if not word.startswith(f"{name}=")]
+    return values[-1] if values else default
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from their number, or from a list.
+
+    >>> parse_seeds("3"), parse_seeds("0,7")
+    ([0, 1, 2], [0, 7])
+    """
+    if text.isdigit():
+        return [*range(int(text))]
+    for word in text.split(","):
+        if not word.strip().isdigit():
+            raise ValueError(f"seeds={word!r} is not a whole number")
+    return [int(word) for word in text.split(",")]

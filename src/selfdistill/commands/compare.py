@@ -1,0 +1,129 @@
+"""compare: several methods with several seeds under one recipe, and one table of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..build import build
+from ..config.part import flatten, list_settings
+from ..config.read import change
+from ..config.recipe import MethodPart, Recipe
+from ..distributed import is_first_process
+from ..errors import nearest
+from ..methods import find_method
+from ..report.comparison import compare_table
+from ..runs.folder import Run
+from ..training.experiment import Experiment
+from .arguments import parse_seeds, take_setting, tell
+from .progress import console
+from .recipes import read_words
+from .train import check_trainable, tell_if_finished, train_new_run, train_on
+
+
+def compare_methods(words: Sequence[str]) -> None:
+    """Trains every arm with every seed, or takes the run that is there, and prints and writes the table.
+
+    An arm is METHOD, or METHOD+NAME=VALUE+... All arms are checked before the first is trained. Each run is built once,
+    and is let go of before the next one of its arm is built.
+    """
+    arms, seeds, base = parse_words([*words])
+    folder = Path(base.out or f"runs/compare-{Path(base.data.source).stem}-{base.student.name.partition(':')[2]}")
+    recipes = {arm: arm_recipe(base, arm) for arm in arms}
+    experiments = {arm: build_arm(recipes[arm], folder, arm, seeds[0]) for arm in arms}
+    resolved = {arm: experiment.recipe for arm, experiment in experiments.items()}
+    if is_first_process():
+        for note in dict.fromkeys(note for experiment in experiments.values() for note in experiment.notes):
+            tell(f"note: {note}")
+    paths: dict[str, list[Path]] = {arm: [] for arm in arms}
+    for seed in seeds:
+        for arm in arms:
+            path = run_path(folder, arm, seed)
+            paths[arm].append(path)
+            experiment = experiments.pop(arm, None)
+            if not is_done(path, resolved[arm].model_copy(update={"seed": seed, "out": str(path)})):
+                train_arm(experiment or build_arm(recipes[arm], folder, arm, seed), f"{arm}, seed {seed}")
+            del experiment
+    if is_first_process():
+        write_table(paths, folder)
+
+
+def parse_words(words: list[str]) -> tuple[list[str], list[int], Recipe]:
+    """The arms, the seeds, and the recipe that they share."""
+    arms = take_setting(words, "methods", "baseline,frskd").split(",")
+    seeds_text = take_setting(words, "seeds", "3")
+    seeds = parse_seeds(seeds_text)
+    if not seeds or len(set(seeds)) < len(seeds) or len(set(arms)) < len(arms):
+        raise ValueError(f"methods={','.join(arms)} seeds={seeds_text} must name at least one of each, and none twice")
+    for word in words:
+        if word.partition("=")[0] in ("method", "method.name", "seed"):
+            raise ValueError(f"{word} has no effect in a comparison; methods= and seeds= say what to compare")
+    base = read_words(words)
+    for setting in base.method.hyperparameters:
+        if all(setting not in find_method(arm.split("+")[0]).hyperparameters() for arm in arms):
+            raise ValueError(f"none of the methods {', '.join(arms)} has a hyper-parameter {setting!r}")
+    return arms, seeds, base
+
+
+def arm_recipe(base: Recipe, arm: str) -> Recipe:
+    """The recipe of one arm, "METHOD+NAME=VALUE+...", without the base's settings that its method does not have.
+
+    Settings behind the + are the method's hyper-parameters, its teacher, or full names such as mix=cutmix. Of another
+    method's hyper-parameters it takes those of a method that it builds on, or that builds on it.
+    """
+    name, *words = arm.split("+")
+    kind, other = find_method(name), find_method(base.method.name)
+    known = kind.hyperparameters()
+    related = issubclass(kind, other) or issubclass(other, kind)
+    shared = {key: value for key, value in base.method.hyperparameters.items() if related and key in known}
+    teacher = base.method.teacher if kind.needs_teacher else None
+    method = {"name": name, "taps": base.method.taps, "teacher": teacher, **shared}
+    known = {**known, "teacher": None}
+    for word in words:
+        setting = word.partition("=")[0]
+        if setting not in known and setting not in (names := list_settings(Recipe)):
+            raise ValueError(f"{arm}: {name} has no setting {setting!r}{nearest(setting, [*known, *names])}")
+    words = [f"method.{word}" if word.partition("=")[0] in known else word for word in words]
+    return change(base.model_copy(update={"method": MethodPart(**method)}), words)
+
+
+def run_path(folder: Path, arm: str, seed: int) -> Path:
+    return folder / f"{arm}-s{seed}".replace("/", "_")
+
+
+def build_arm(recipe: Recipe, folder: Path, arm: str, seed: int) -> Experiment:
+    """The checked experiment of one arm with one seed."""
+    experiment = build(recipe.model_copy(update={"seed": seed, "out": str(run_path(folder, arm, seed))}))
+    check_trainable(experiment)
+    return experiment
+
+
+def is_done(path: Path, recipe: Recipe) -> bool:
+    """Whether the run is there and finished; raises `ValueError` where the folder holds a run of another recipe."""
+    if not (path / "recipe.yaml").exists():
+        return False
+    run = Run.open(path)
+    there, here = (flatten(each.model_dump(mode="json")) for each in (run.recipe(), recipe))
+    for name in here.keys() | there.keys():
+        if here.get(name) != there.get(name) and not name.startswith(("machine.", "out")):
+            raise ValueError(
+                f"{path} holds a run of another recipe, whose {name} is {there.get(name)} and not {here.get(name)}; "
+                f"set {name}={there.get(name)} or choose another out="
+            )
+    return tell_if_finished(run)
+
+
+def train_arm(experiment: Experiment, title: str) -> None:
+    """Trains a run of a comparison, from its last checkpoint where it was interrupted."""
+    path = Path(experiment.recipe.out or "")
+    if (path / "recipe.yaml").exists():
+        train_on(experiment, Run.open(path), title=title)
+    else:
+        train_new_run(experiment, title=title)
+
+
+def write_table(paths: dict[str, list[Path]], folder: Path) -> None:
+    """Prints the table of the runs, the first arm being the baseline, and writes it beside them."""
+    table = compare_table(paths, baseline=next(iter(paths)))
+    console().print(table.rich())
+    (folder / "compare.md").write_text(table.markdown(), encoding="utf-8")
+    (folder / "compare.json").write_text(table.json(), encoding="utf-8")
+    tell(f"written: {folder / 'compare.md'}, {folder / 'compare.json'}")

@@ -1,0 +1,64 @@
+"""eval: scores a run's student on labeled images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config.recipe import DataPart
+from ..data import EvalSet, LabeledDataset, eval_loader, open_rows, open_splits, window
+from ..metrics.evaluation import Scores
+from ..runs.files import replace_nan
+from ..runs.student import load_student, read_card
+from ..tasks import evaluate, find_task
+from ..tasks.base import TaskKind
+from .predict import device
+
+
+class Evaluation(NamedTuple):
+    """The scores of a run's student."""
+
+    scores: Scores
+    values: dict[str, Any]  # the scores by name, those of classes by class too; None for what is not defined
+    images: str  # what was scored, in words
+
+
+def evaluate_run(path: Path, source: str | None) -> Evaluation:
+    """Scores a run's student on its own held-out images, or on all labeled images of `source`."""
+    card = read_card(path)
+    task = find_task(card.task)
+    if source is None:
+        dataset, images = open_held_out(card.data, task), f"held-out images of {card.data.source}"
+    else:
+        dataset, images = open_rows(forget_columns(card.data), source, card.classes, task), source
+    scores = evaluate(
+        load_student(path).to(device()),
+        eval_loader(EvalSet(dataset, task.eval_transform(card.data)), batch_size=task.eval_batch_size(card.data)),
+        num_classes=len(card.classes),
+        kind=task.name,
+        window=window(card.data),
+        device=device(),
+    )
+    return Evaluation(scores, name_classes(scores, card.classes), images)
+
+
+def name_classes(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
+    """Scores as plain values by name, and those of single classes by the classes' names."""
+    values = {
+        name: dict(zip(classes, value, strict=True)) if isinstance(value, tuple) else value
+        for name, value in scores._asdict().items()
+    }
+    return replace_nan(values)
+
+
+def open_held_out(settings: DataPart, task: TaskKind) -> LabeledDataset:
+    """The images that training was scored on."""
+    splits = open_splits(settings, task)
+    dataset = splits.val if splits.val is not None else splits.test
+    if dataset is None:
+        raise ValueError(f"{settings.source} held nothing out to score on; name labelled images with --data")
+    return dataset
+
+
+def forget_columns(settings: DataPart) -> DataPart:
+    """The settings without their table columns, which need not be those of another source."""
+    return settings.model_copy(update={"image_column": None, "label_column": None})

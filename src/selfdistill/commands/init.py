@@ -1,0 +1,24 @@
+"""init: writes a commented recipe for a user's images."""
+
+from pathlib import Path
+
+from ..config.files import dump_commented
+from ..config.recipe import Recipe
+from ..data import open_splits
+from ..tasks import find_task
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """A recipe with every setting, commented, after a look at the data it names; an existing file is kept."""
+    if path.exists():
+        raise ValueError(f"{path} exists already; choose another --file")
+    splits = open_splits(recipe.data, find_task(recipe.task.kind))
+    counts = {name: len(rows) for name, rows in splits._asdict().items() if name != "notes" and rows is not None}
+    images = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    classes = splits.train.classes
+    head = [
+        f"# {recipe.method.name} on {recipe.data.source}: {len(classes)} classes; images: {images}",
+        *(f"# {note}" for note in splits.notes),
+        f"# run: selfdistill train {path}",
+    ]
+    path.write_text("\n".join(head) + "\n\n" + dump_commented(recipe), encoding="utf-8")
