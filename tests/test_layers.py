@@ -19,13 +19,13 @@ LAYERS = [  # of folders and single files, from the top; the units of one layer 
     {"methods", "data", "runs"},
     {"method", "models"},
     {"task", "modules", "metrics"},
-    {"features", "losses", "mixing", "distributed", "config", "errors", "hyperparameters"},
+    {"features", "losses", "mixing", "distributed", "config", "errors", "imports", "hyperparameters"},
 ]
 STRANGERS = [  # (who, whom): imports that the layers alone would allow
     *((a, b) for a in LAYERS[5] for b in LAYERS[5] if a != b),
     ("training", "methods"),  # the loop names no method
 ]
-MOST_UNITS, MOST_ARROWS = 25, 80
+MOST_UNITS, MOST_ARROWS = 25, 86
 DEPTH = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 

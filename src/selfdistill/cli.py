@@ -1,5 +1,6 @@
 """The command line. Heavy imports stay inside the commands, so that help answers at once."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as
 
 def main() -> None:
     """Runs the command line; what a user can mend is told in one sentence."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one error tells what went wrong, not a line for every retry
     try:
         app()
     except ValueError as error:
@@ -40,9 +42,9 @@ def main() -> None:
         _stop("interrupted", 130)
     finally:
         if "torch" in sys.modules:
-            from .distributed import leave
+            from .distributed import leave_group
 
-            leave()
+            leave_group()
 
 
 def _stop(sentence: str, code: int) -> None:

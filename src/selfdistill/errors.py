@@ -1,84 +1,44 @@
-"""Names that a user gives: finding the nearest legal one, and importing `package.module:name`."""
+"""Errors in one sentence: the nearest legal name, and another library's error on one line."""
 
 import difflib
-import importlib
 import os
-import pkgutil
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable
+
+FEW = 30  # names that a sentence can list
+LONGEST_MESSAGE = 240
 
 
-def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a sentence: the closest of `known`, whatever its case, else all of them where they are few.
+def did_you_mean(
+    name: str, known: Iterable[str], prefix: str = "", *, otherwise: str | None = None, cutoff: float = 0.5
+) -> str:
+    """The end of a sentence about an unknown name: the most similar of the `known` names, whatever its case.
 
-    >>> nearest("Resnet81", ["resnet18", "vgg11"], "cifar:")
+    Where none is similar (`cutoff`: 0 to 1), it says `otherwise`; without that, it lists all names if they are few.
+
+    >>> did_you_mean("Resnet81", ["resnet18", "vgg11"], "cifar:")
     "; did you mean 'cifar:resnet18'?"
+    >>> did_you_mean("x", ["a", "b"]), did_you_mean("x", ["a", "b"], otherwise="name a letter")
+    ('; the choice is: a, b', '; name a letter')
     """
-    written = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), written, n=5, cutoff=0.5)
-    if near:
-        best = max(near, key=lambda each: _likeness(name.lower(), each))
-        return f"; did you mean '{prefix}{written[best]}'?"
-    few = 0 < len(written) <= 30
-    return f"; the choice is: {', '.join(prefix + each for each in written.values())}" if few else ""
+    spelling = {known_name.lower(): known_name for known_name in known}
+    similar = difflib.get_close_matches(name.lower(), spelling, n=5, cutoff=cutoff)
+    if similar:
+        best = max(similar, key=lambda other: _similarity(name.lower(), other))
+        return f"; did you mean '{prefix}{spelling[best]}'?"
+    if otherwise is not None:
+        return f"; {otherwise}" if otherwise else ""
+    is_few = 0 < len(spelling) <= FEW
+    return f"; the choice is: {', '.join(prefix + other for other in spelling.values())}" if is_few else ""
 
 
-def _likeness(name: str, other: str) -> tuple[float, int]:
+def _similarity(name: str, other: str) -> tuple[float, int]:
     """For ordering: resnet21 shares as many letters with resnet32 as with resnet20, but begins like the latter."""
     return difflib.SequenceMatcher(None, name, other).ratio(), len(os.path.commonprefix([name, other]))
 
 
-def load(name: str, others: Iterable[str] = ()) -> Any:
-    """What "package.module:name" names, something to call; the working directory is searched too.
-
-    Raises `ValueError` in one sentence, with the nearest module or name there is; `others` are words that could have
-    been meant for the module.
-    """
-    place, _, attribute = name.partition(":")
-    with working_directory_importable():
-        module = _import(place, others)
-    found = getattr(module, attribute, None)
-    if callable(found):
-        return found
-    public = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
-    raise ValueError(f"{place} has no function {attribute!r}{nearest(attribute, public, f'{place}:')}")
-
-
-@contextmanager
-def working_directory_importable() -> Iterator[None]:
-    """As `python -m` has it and an installed program does not."""
-    here = os.getcwd()
-    if here in sys.path or "" in sys.path:
-        yield
-        return
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
-
-
-def _import(module: str, others: Iterable[str]) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise ValueError(f"importing {module} raised {reason(error)}") from error
-        parent, _, missing = error.name.rpartition(".")
-        places = getattr(sys.modules[parent], "__path__", []) if parent else [os.getcwd()]
-        siblings = [each.name for each in pkgutil.iter_modules(places)] + ([] if parent else list(others))
-        prefix = f"{parent}." if parent else ""
-        raise ValueError(
-            f"no module {error.name!r} is installed or in {os.getcwd()}{nearest(missing, siblings, prefix)}"
-        ) from None
-    except Exception as error:
-        raise ValueError(f"importing {module} raised {reason(error)}") from error
-
-
-def reason(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """The type and the beginning of the message of an error, on one line."""
     message = " ".join(str(error).split())
-    message = message if len(message) <= 240 else f"{message[:240]}..."
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]}..."
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

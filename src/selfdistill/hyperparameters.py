@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_origin, ge
 
 from annotated_types import Ge, Interval
 
-from .errors import nearest
+from .errors import did_you_mean
 
 T = TypeVar("T")
 Weight = Annotated[float, Interval(ge=0, lt=math.inf)]  # of a loss term
@@ -111,7 +111,7 @@ class Configurable:
 
         defaults = cls.defaults()
         for name in settings.keys() - defaults.keys():
-            raise ValueError(f"{cls.__name__} has no hyper-parameter {name!r}{nearest(name, defaults)}")
+            raise ValueError(f"{cls.__name__} has no hyper-parameter {name!r}{did_you_mean(name, defaults)}")
         hints = get_type_hints(cls, include_extras=True)
         values = {}
         for name, default in defaults.items():

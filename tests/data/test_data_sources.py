@@ -419,7 +419,7 @@ def test_every_torchvision_set_that_is_offered_exists():
 
 
 def test_a_misspelt_torchvision_set_gets_a_suggestion():
-    with pytest.raises(ValueError, match="did you mean torchvision:CIFAR100"):
+    with pytest.raises(ValueError, match="did you mean 'torchvision:CIFAR100"):
         opened("torchvision:CIFAR-100")
 
 
@@ -430,7 +430,7 @@ def test_a_misspelt_torchvision_set_gets_a_suggestion():
     ("source", "message"),
     [
         ("nowhere/at/all", "there is no file or folder 'nowhere/at/all'; data comes from digits"),
-        ("digit", "did you mean digits"),
+        ("digit", "did you mean 'digits"),
         ("", "there is no file or folder ''"),
         ("hf:/nowhere/at/all", "hf:/nowhere/at/all names no folder"),
         ("torchvision:", "is not a classification set of torchvision"),

@@ -87,5 +87,5 @@ def test_ink_can_be_told_from_the_ground(splits):
 def test_scenes_are_for_segmentation():
     with pytest.raises(ValueError, match="scenes has a label for every pixel.*set task=segmentation"):
         open_splits(DataPart(source="scenes"), CLASSIFICATION)
-    with pytest.raises(ValueError, match="did you mean scenes"):
+    with pytest.raises(ValueError, match="did you mean 'scenes"):
         open_splits(DataPart(source="scene"), SEGMENTATION)

@@ -203,7 +203,7 @@ def test_a_failed_export_leaves_the_one_before(trained: Path, writes: Any) -> No
 def test_wrong_words_get_the_nearest_right_ones(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no export format is called 'onx'; did you mean 'onnx'?"):
         export(trained, "onx")
-    with pytest.raises(ValueError, match="there are: safetensors, onnx, torch-export"):
+    with pytest.raises(ValueError, match="the choice is: safetensors, onnx, torch-export"):
         export(trained, "pickle")
     with pytest.raises(ValueError, match="net.pt must end in .safetensors for the format safetensors, or be a folder"):
         export(trained, "safetensors", out=tmp_path / "net.pt")

@@ -263,7 +263,7 @@ def test_named_maps_come_in_running_order():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (["stage.1"], "Staged has no submodule 'stage.1'; the nearest with a feature map are stages.1"),
+        (["stage.1"], "Staged has no submodule 'stage.1'; did you mean 'stages.1'"),
         (["zzz"], "the stages found are stages.0, stages.1, stages"),
         (["head.fc"], r"'head.fc' returns a tensor \(2, 5\), no map of 3x32x32 images"),
         (["stem.1"], "the map of 'stem.1' is overwritten in place by stem.2"),

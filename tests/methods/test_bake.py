@@ -74,7 +74,7 @@ def test_soft_labels_spread_over_the_rows_of_all_processes(monkeypatch):
     method, batch = made()
     elsewhere = {width: torch.rand(4, width, dtype=torch.float64) for width in (CLASSES, 16)}
     monkeypatch.setattr(bake, "gather_rows", lambda rows: torch.cat([elsewhere[rows.shape[1]], rows.detach()]))
-    monkeypatch.setattr(bake, "own_rows", lambda rows: rows[4:])
+    monkeypatch.setattr(bake, "local_rows", lambda rows: rows[4:])
     logits, features = method.taps(everything(batch)[0])
     pooled = torch.cat([elsewhere[16], features[-1].mean(dim=(2, 3))])
     targets = ensembled(pooled, torch.cat([elsewhere[CLASSES], logits]), omega=0.5, temperature=4.0)[4:]

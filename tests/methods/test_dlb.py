@@ -71,7 +71,7 @@ def test_several_processes_keep_the_whole_batch_and_take_their_own_part(monkeypa
     alone, first, second = made(), drawn(6), drawn(4)
     logits, expected = alone(first).logits, alone(second).losses
     monkeypatch.setattr(dlb, "gather_rows", lambda rows: torch.cat([-rows, rows]).detach())
-    monkeypatch.setattr(dlb, "own_rows", lambda rows: rows.chunk(2)[1])
+    monkeypatch.setattr(dlb, "local_rows", lambda rows: rows.chunk(2)[1])
     method = made()
     method(first)
     for kept, own in zip(method.get_extra_state(), (first.views[:, 0], first.target, logits), strict=True):

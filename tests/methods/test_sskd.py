@@ -78,9 +78,9 @@ def trained(method, batch):
 
 def test_the_batch_of_all_processes_counts_and_own_rows_learn(monkeypatch):
     rows, world = torch.randn(4, 3, requires_grad=True), 2
-    monkeypatch.setattr(distributed, "several", lambda: True)
+    monkeypatch.setattr(distributed, "is_distributed", lambda: True)
     monkeypatch.setattr(distributed, "gather_rows", lambda own: torch.cat([own.detach() + 1, own.detach()]))
-    monkeypatch.setattr(distributed, "own_rows", lambda gathered: gathered[4:])
+    monkeypatch.setattr(distributed, "local_rows", lambda gathered: gathered[4:])
     gathered = everyones(rows)
     assert torch.equal(gathered, torch.cat([rows + 1, rows]))
     gathered.sum().backward()

@@ -8,7 +8,7 @@ from ..config.part import flatten, list_settings
 from ..config.read import change
 from ..config.recipe import MethodPart, Recipe
 from ..distributed import is_first_process
-from ..errors import nearest
+from ..errors import did_you_mean
 from ..methods import find_method
 from ..report.comparison import compare_table
 from ..runs.folder import Run
@@ -80,7 +80,7 @@ def arm_recipe(base: Recipe, arm: str) -> Recipe:
     for word in words:
         setting = word.partition("=")[0]
         if setting not in known and setting not in (names := list_settings(Recipe)):
-            raise ValueError(f"{arm}: {name} has no setting {setting!r}{nearest(setting, [*known, *names])}")
+            raise ValueError(f"{arm}: {name} has no setting {setting!r}{did_you_mean(setting, [*known, *names])}")
     words = [f"method.{word}" if word.partition("=")[0] in known else word for word in words]
     return change(base.model_copy(update={"method": MethodPart(**method)}), words)
 

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from ..config.recipe import DataPart
 from ..data import EvalSet, LabeledDataset, eval_loader, open_rows, open_splits, window
+from ..distributed import default_device
 from ..metrics.evaluation import Scores
 from ..runs.files import replace_nan
 from ..runs.student import load_student, read_card
 from ..tasks import evaluate, find_task
 from ..tasks.base import TaskKind
-from .predict import device
 
 
 class Evaluation(NamedTuple):
@@ -31,12 +31,12 @@ def evaluate_run(path: Path, source: str | None) -> Evaluation:
     else:
         dataset, images = open_rows(forget_columns(card.data), source, card.classes, task), source
     scores = evaluate(
-        load_student(path).to(device()),
+        load_student(path).to(default_device()),
         eval_loader(EvalSet(dataset, task.eval_transform(card.data)), batch_size=task.eval_batch_size(card.data)),
         num_classes=len(card.classes),
         kind=task.name,
         window=window(card.data),
-        device=device(),
+        device=default_device(),
     )
     return Evaluation(scores, name_classes(scores, card.classes), images)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from ..data.datasets.image_folder import EXTENSIONS
+from ..distributed import default_device
 from ..runs.student import load_student, read_card
 from ..tasks import find_task
 from ..tasks.base import ImageFile, Prediction
@@ -19,7 +20,7 @@ def predictions(run: Path, images: Sequence[Path], *, top: int = 1, out: Path | 
     written twice or over an image, and for `out` with a task that writes none.
     """
     card = read_card(run)
-    predictor = find_task(card.task).predictor(load_student(run).to(device()), card, run, out)
+    predictor = find_task(card.task).predictor(load_student(run).to(default_device()), card, run, out)
     files = list(list_images(images))
     predictor.check(files)
     for file in files:
@@ -38,8 +39,3 @@ def list_images(paths: Sequence[Path]) -> Iterator[ImageFile]:
         if not files:
             raise ValueError(f"the folder {path} holds no images")
         yield from (ImageFile(file, file.relative_to(path).with_suffix("")) for file in files)
-
-
-def device() -> str:
-    """Where students are run that only predict."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

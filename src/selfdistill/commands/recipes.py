@@ -10,7 +10,7 @@ from ..config.header import describe, read_header
 from ..config.names import find_shipped, list_recipes
 from ..config.read import find_file, merge_files, read
 from ..config.recipe import Recipe
-from ..errors import nearest
+from ..errors import did_you_mean
 from ..methods import find_method
 from .arguments import split_words
 from .progress import console
@@ -65,7 +65,9 @@ def recipes_table(words: str | None = None) -> Any:
         if words is None or any(words.lower() in fact.lower() for fact in facts):
             table.add_row(*facts, describe(path))
     if words is not None and not table.row_count:
-        raise ValueError(f"no recipe has {words!r} in its name, data, student or method{nearest(words, sorted(known))}")
+        raise ValueError(
+            f"no recipe has {words!r} in its name, data, student or method{did_you_mean(words, sorted(known))}"
+        )
     return table
 
 

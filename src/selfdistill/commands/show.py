@@ -6,7 +6,7 @@ from rich.table import Column, Table
 
 from ..features.extractor import Taps
 from ..methods import find_method, list_methods
-from ..models import build_student, output_of
+from ..models import build_student
 from ..tasks import find_task
 from .cards import needs, paper_of
 
@@ -25,7 +25,7 @@ def methods_table() -> Any:
 
 def taps_table(student: str, shape: tuple[int, int, int], names: list[str] | None, *, kind: str | None = None) -> Any:
     """The feature maps found in a network built without weights, for a kind of task: its own unless given."""
-    output = output_of(student) if kind is None else find_task(kind).output
+    output = None if kind is None else find_task(kind).output
     network = build_student(student, num_classes=10, image_shape=shape, output=output)
     taps = Taps(network, shape, names)
     size = "x".join(map(str, shape))

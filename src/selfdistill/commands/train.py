@@ -11,7 +11,7 @@ from ..config.read import read
 from ..config.recipe import Recipe
 from ..data import Draw, window
 from ..distributed import is_first_process, world_size
-from ..errors import reason
+from ..errors import one_line
 from ..features.modes import set_mode
 from ..metrics.sliding_window import score_map
 from ..runs.environment import describe_environment
@@ -83,7 +83,7 @@ def refuse_unscorable(experiment: Experiment) -> None:
             score_map(experiment.method.student, batch.images, shape, window=shown)
     except Exception as error:  # of anyone's network
         advice = "" if shown else "; set data.window=true, which shows it windows of data.image_size"
-        raise ValueError(f"{name} cannot score images of {shape[0]}x{shape[1]} ({reason(error)}){advice}") from error
+        raise ValueError(f"{name} cannot score images of {shape[0]}x{shape[1]} ({one_line(error)}){advice}") from error
 
 
 def train_new_run(experiment: Experiment, *, title: str | None = None) -> Result:

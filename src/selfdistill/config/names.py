@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..errors import nearest
+from ..errors import did_you_mean
 
 PACKAGE = Path(__file__).parents[1]
 FOLDERS = (PACKAGE / "recipes", PACKAGE.parents[1] / "recipes")  # as installed, and in a source tree
@@ -39,7 +39,7 @@ def _hint(name: str) -> str:
     known = list_recipes()
     if "/" not in name and any(name in other for other in known):
         return f"; `selfdistill recipes {name}` lists those that contain it"
-    return nearest(name, known) or "; `selfdistill recipes` lists those that come with the package"
+    return did_you_mean(name, known) or "; `selfdistill recipes` lists those that come with the package"
 
 
 def find_shipped(name: str | Path) -> Path | None:

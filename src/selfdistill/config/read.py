@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..errors import nearest
+from ..errors import did_you_mean
 from .checks import find_conflicts
 from .files import RecipeFile, load_with_bases
 from .names import find_recipe
@@ -108,7 +108,7 @@ def unknown_setting(name: str, known: Iterable[str]) -> str:
         return "'base' stands in recipe files only; put the recipe's name before the settings"
     same = [other for other in known if other.rpartition(".")[2] == name]
     siblings = [other for other in known if other.rpartition(".")[0] == part]
-    hint = f"; did you mean {same[0]!r}?" if same else nearest(name, known) or nearest(name, siblings)
+    hint = f"; did you mean {same[0]!r}?" if same else did_you_mean(name, known) or did_you_mean(name, siblings)
     return f"no setting is called {name!r}{hint}"
 
 

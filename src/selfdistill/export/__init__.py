@@ -1,6 +1,5 @@
 """The student of a run as one file for other programs, compared with the network after writing."""
 
-import difflib
 import io
 import json
 import warnings
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as tracing
 
 from .. import __version__
-from ..errors import reason
+from ..errors import did_you_mean, one_line
 from ..runs.files import replace_file
 from ..runs.student import StudentCard, build_network, load_student, load_weights, read_card, save_weights
 from ..tasks import find_task
@@ -83,9 +82,7 @@ def _writer(format: str) -> Callable[..., Network]:
     """What writes `format`, with some axes free, and gives the network that it reads back from the file."""
     writers = {"safetensors": _safetensors, "onnx": _onnx, "torch-export": _torch_export}
     if format not in writers:
-        near = difflib.get_close_matches(format, writers, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(writers)}"
-        raise ValueError(f"no export format is called {format!r}; {hint}")
+        raise ValueError(f"no export format is called {format!r}{did_you_mean(format, writers)}")
     missing = [package for package in ("onnx", "onnxscript", "onnxruntime") if find_spec(package) is None]
     if format == "onnx" and missing:
         raise ValueError(f'the format onnx needs {", ".join(missing)}: pip install "selfdistill[onnx]"')
@@ -182,7 +179,7 @@ def _difference(network: nn.Module, again: Network, channels: int, forms: Sequen
             try:
                 logits, others = network(images), again(images)
             except Exception as error:
-                raise ValueError(f"on images of {size[0]}x{size[1]} it raises {reason(error)}") from error
+                raise ValueError(f"on images of {size[0]}x{size[1]} it raises {one_line(error)}") from error
             if logits.shape != others.shape:
                 raise ValueError(f"its logits have shape {tuple(others.shape)} instead of {tuple(logits.shape)}")
             differences.append((logits - others).abs().max())

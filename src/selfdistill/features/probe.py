@@ -1,7 +1,6 @@
 """Two random images through a network, to learn which feature maps can be had of it, and how."""
 
 import contextlib
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..errors import did_you_mean, one_line
 from .hooks import Hooks
 from .layouts import layouts
 from .modes import set_mode
@@ -74,9 +74,8 @@ class DryRun:
         maps = {m.name: m for m in self.maps}
         for name in names:
             if not name or name not in modules:
-                near = difflib.get_close_matches(name, maps, n=3)
-                hint = f"the nearest with a feature map are {', '.join(near)}" if near else self._hint()
-                raise ValueError(f"{self.network} has no submodule {name!r}; {hint}")
+                hint = did_you_mean(name, maps, otherwise=self._hint())
+                raise ValueError(f"{self.network} has no submodule {name!r}{hint}")
             if name not in maps:
                 raise ValueError(f"{self._flaw(name)}; {self._hint()}")
         return [m for m in self.maps if m.name in names]
@@ -158,10 +157,9 @@ class DryRun:
                         hooks.on_output(module, note, name)
                 logits = self.student(self.images)
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise ValueError(
-                f"{self.network} does not run on {self.shape} images{mode} ({reason}); take another image size, "
-                f"or build it for this one"
+                f"{self.network} does not run on {self.shape} images{mode} ({one_line(error)}); take another image "
+                f"size, or build it for this one"
             ) from error
         if not isinstance(logits, Tensor) or logits.ndim not in (2, 4) or len(logits) != IMAGES:
             given = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import load, nearest
+from ..errors import did_you_mean
+from ..imports import load
 from ..method import Method
 from ..task import Task
 
@@ -22,7 +23,7 @@ def find_method(name: str) -> type[Method]:
     if ":" in name:
         return _foreign(name)
     if name not in list_methods():
-        hint = nearest(name.replace("-", "_"), list_methods()) or "; `selfdistill methods` lists them"
+        hint = did_you_mean(name.replace("-", "_"), list_methods()) or "; `selfdistill methods` lists them"
         raise ValueError(f"no method is called {name!r}{hint}")
     module = importlib.import_module(f"{__name__}.{name}")
     own = [each for each in vars(module).values() if _is_method(each) and each.__module__ == module.__name__]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..distributed import gather_rows, own_rows
+from ..distributed import gather_rows, local_rows
 from ..hyperparameters import Positive, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
@@ -51,7 +51,7 @@ class BAKE(Method):
         terms = {"task": self.task.loss(logits, target)}
         if self.weight:
             rows = gather_rows(features[-1].mean(dim=(2, 3))), gather_rows(logits)
-            teacher = own_rows(ensembled(*rows, omega=self.omega, temperature=self.temperature))
+            teacher = local_rows(ensembled(*rows, omega=self.omega, temperature=self.temperature))
             terms["kd"] = self.weight * losses.kl(logits, teacher, self.temperature)
         return Step(terms, logits[: len(batch.images)])
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import losses
-from ..distributed import gather_rows, own_rows
+from ..distributed import gather_rows, local_rows
 from ..hyperparameters import Positive, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
@@ -46,7 +46,7 @@ class DLB(Method):
         if self.last is None:
             terms["task"] = self.task.loss(logits, batch.target)
         else:
-            images, target, teacher_logits = [own_rows(each).to(logits.device) for each in self.last]
+            images, target, teacher_logits = [local_rows(each).to(logits.device) for each in self.last]
             again = self.student(images)
             terms["task"] = self.task.loss(torch.cat([again, logits]), torch.cat([target, batch.target]))
             if self.weight:

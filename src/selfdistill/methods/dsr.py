@@ -43,7 +43,7 @@ class DSR(Method):
 
     def predecessors(self, ranked: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
         """For each row, that of the previous batch; the row itself where that batch has none."""
-        before = distributed.own_rows(self.previous)[: len(ranked)]
+        before = distributed.local_rows(self.previous)[: len(ranked)]
         return torch.cat([before, ranked[len(before) :]])
 
     def get_extra_state(self) -> Tensor:

@@ -85,9 +85,9 @@ def everyones(rows: Float[Tensor, "b d"]) -> Float[Tensor, "all d"]:
 
     Gradients reach the own rows alone, times the number of processes, as the engine averages gradients over them.
     """
-    if not distributed.several():
+    if not distributed.is_distributed():
         return rows
     gathered = distributed.gather_rows(rows)
-    mine = distributed.own_rows(torch.arange(len(gathered), device=rows.device))
+    mine = distributed.local_rows(torch.arange(len(gathered), device=rows.device))
     scale = len(gathered) // len(rows)
     return gathered.index_copy(0, mine, rows.detach() + scale * (rows - rows.detach()))

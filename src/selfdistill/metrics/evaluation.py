@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from ..distributed import several
+from ..distributed import is_distributed
 from ..features.modes import set_mode
 from .classification import ClassificationScores
 from .segmentation import SegmentationScores
@@ -112,6 +112,6 @@ def measure(
             with torch.autocast(device.type, dtype=precision if half else None, enabled=half):
                 logits = score(student, batch.images.to(device, non_blocking=True), target)
             metric.update(logits.float(), target)
-    if not metric.update_called and not several():
+    if not metric.update_called and not is_distributed():
         raise ValueError("there is no image to evaluate on: the loader gave no batch")
     return metric.compute()

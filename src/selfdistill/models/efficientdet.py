@@ -6,17 +6,17 @@ Pang, Le, 2020, https://arxiv.org/abs/1911.09070
 
 from typing import Any
 
+import timm
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import nearest, reason
+from ..errors import did_you_mean
 from ..modules.blocks import bilinear
 from ..modules.pyramid import PixelHead, PyramidLayer
-from .errors import fetch_failure, free_parameters, refuse_unknown
-from .hub import quietly
+from .errors import build_error, list_options, refuse_unknown
 
 NETWORKS = {"d0": ("efficientnet_b0", 64), "d1": ("efficientnet_b1", 88), "d2": ("efficientnet_b2", 112)}
-SETTLED = ("network", "in_channels", "num_classes", "pretrained")
+FIXED = ("network", "in_channels", "num_classes", "pretrained")
 LEVELS = 6  # maps of the pyramid, P2 to P7: at 1/4 to 1/128 of the image's size
 LAYERS = 3
 AUTHORS = {"eps": 1e-4, "momentum": 0.997}
@@ -43,18 +43,14 @@ def build(
     """`efficientdet:network`; `pretrained` is timm's weights of its EfficientNet. Errors as `build_student`."""
     student = f"efficientdet:{network}"
     if not knows(network):
-        raise ValueError(f"no network is called {student!r}{nearest(network, NETWORKS, 'efficientdet:')}")
-    refuse_unknown(student, options, free_parameters(EfficientDet, SETTLED))
+        raise ValueError(f"no network is called {student!r}{did_you_mean(network, NETWORKS, 'efficientdet:')}")
+    refuse_unknown(student, options, list_options(EfficientDet, FIXED))
     try:
-        with quietly():
-            return EfficientDet(
-                network, in_channels=image_shape[0], num_classes=num_classes, pretrained=pretrained, **options
-            )
+        return EfficientDet(
+            network, in_channels=image_shape[0], num_classes=num_classes, pretrained=pretrained, **options
+        )
     except Exception as error:
-        if pretrained:
-            raise fetch_failure(student, error) from error
-        extra = f" with {options}" if options else ""
-        raise ValueError(f"{student} cannot be built{extra} ({reason(error)})") from error
+        raise build_error(student, error, options, pretrained=pretrained) from error
 
 
 class EfficientDet(nn.Module):
@@ -90,11 +86,11 @@ class EfficientDet(nn.Module):
         if authors:
             self.backbone.bn1.act = nn.Identity()
         deepest = self.backbone.channels[-1]
-        self.conv6 = conv(deepest, width, 3, stride=2, **norm)
-        self.conv7 = conv(width, width, 3, stride=2, **norm)
-        self.lateral = nn.ModuleList(conv(channels, width, 1, **norm) for channels in self.backbone.channels)
+        self.conv6 = conv_bn_relu(deepest, width, 3, stride=2, **norm)
+        self.conv7 = conv_bn_relu(width, width, 3, stride=2, **norm)
+        self.lateral = nn.ModuleList(conv_bn_relu(channels, width, 1, **norm) for channels in self.backbone.channels)
         if authors:
-            self.unused = nn.ModuleList(conv(width, width, 3, **norm) for _ in range(2)).requires_grad_(False)
+            self.unused = nn.ModuleList(conv_bn_relu(width, width, 3, **norm) for _ in range(2)).requires_grad_(False)
         self.pyramid = nn.ModuleList(PyramidLayer(width, LEVELS) for _ in range(LAYERS))
         self.head = PixelHead(width, num_classes, **norm)
         self.pyramid_norm = norm  # of the head, and of the head of a self-teacher that continues the pyramid
@@ -120,8 +116,6 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, network: str, **options: Any) -> None:
-        import timm
-
         super().__init__()
         net = timm.create_model(network, num_classes=0, **options)
         self.conv_stem, self.bn1, self.blocks = net.conv_stem, net.bn1, net.blocks
@@ -139,7 +133,7 @@ class Backbone(nn.Module):
         return [*maps, x]
 
 
-def conv(
+def conv_bn_relu(
     in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, eps: float = 1e-5, momentum: float = 0.1
 ) -> nn.Sequential:
     """Convolution with a bias, batch norm, ReLU."""

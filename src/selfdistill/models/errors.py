@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import nearest, reason
+from ..errors import did_you_mean, one_line
 from ..features.modes import set_mode
 
+HTTP_LIBRARIES = ("httpx", "requests", "urllib3")
 
-def refused_option(student: str, option: str, legal: Iterable[str]) -> ValueError:
+
+def option_error(student: str, option: str, legal: Iterable[str]) -> ValueError:
     """The error for an option that the network's constructor does not take."""
     legal = list(legal)
-    return ValueError(f"{student} has no option {option!r}{nearest(option, legal) if legal else '; it has none'}")
+    return ValueError(f"{student} has no option {option!r}{did_you_mean(option, legal) if legal else '; it has none'}")
 
 
 def refuse_unknown(student: str, options: Iterable[str], legal: Iterable[str]) -> None:
@@ -23,55 +25,83 @@ def refuse_unknown(student: str, options: Iterable[str], legal: Iterable[str]) -
     legal = list(legal)
     for option in options:
         if option not in legal:
-            raise refused_option(student, option, legal)
+            raise option_error(student, option, legal)
 
 
-def refuse_settled(student: str, options: Iterable[str], reasons: Mapping[str, str]) -> None:
-    """Raises `ValueError` for an option that is not the user's to set, with the reason."""
+def refuse_fixed(student: str, options: Iterable[str], reasons: Mapping[str, str]) -> None:
+    """Raises `ValueError` for an option that the user cannot set, with the reason."""
     for option in options:
         if option in reasons:
             raise ValueError(f"{student}: {option} {reasons[option]}")
 
 
-def free_parameters(constructor: Callable[..., Any], settled: Container[str]) -> list[str]:
-    """The parameters that have a default and that nobody has settled."""
+def list_options(constructor: Callable[..., Any], fixed: Container[str]) -> list[str]:
+    """The parameters that have a default and are not `fixed`."""
     parameters = inspect.signature(constructor).parameters.values()
-    return [each.name for each in parameters if each.default is not each.empty and each.name not in settled]
+    return [p.name for p in parameters if p.default is not p.empty and p.name not in fixed]
 
 
-def blamed_option(error: TypeError, options: dict[str, Any]) -> str | None:
-    """The option that made a constructor raise `error`, as far as its message tells.
+def find_blamed_option(error: Exception, options: Mapping[str, Any]) -> str | None:
+    """The option that made a constructor raise a `TypeError`, as far as its message tells.
 
-    >>> blamed_option(TypeError("Net.__init__() got an unexpected keyword argument 'widht'"), {"widht": 2})
+    >>> find_blamed_option(TypeError("Net.__init__() got an unexpected keyword argument 'widht'"), {"widht": 2})
     'widht'
     """
-    found = re.search(r"(?:unexpected|multiple values for) (?:keyword )?argument\W*(?:s\W+)?(\w+)", str(error))
-    return found[1] if found and found[1] in options else None
+    if not isinstance(error, TypeError):
+        return None
+    match = re.search(r"(?:unexpected|multiple values for) (?:keyword )?argument\W*(?:s\W+)?(\w+)", str(error))
+    return match[1] if match and match[1] in options else None
 
 
-def fetch_failure(student: str, error: Exception) -> ValueError:
+def build_error(
+    student: str,
+    error: Exception,
+    options: Mapping[str, Any],
+    *,
+    legal: Callable[[], Iterable[str]] = tuple,
+    pretrained: bool = False,
+    purpose: str = "",
+) -> ValueError:
+    """The error for a constructor that raised `error`: an option's fault, missing weights, or whatever it says.
+
+    `legal` lists the options, `purpose` goes behind "cannot be built".
+    """
+    if blamed := find_blamed_option(error, options):
+        return option_error(student, blamed, legal())
+    if pretrained:
+        return fetch_error(student, error)
+    given = f" with {dict(options)}" if options else ""
+    return ValueError(f"{student} cannot be built{purpose}{given} ({one_line(error)})")
+
+
+def fetch_error(student: str, error: Exception) -> ValueError:
     """The error for pretrained weights that did not arrive, or arrived and did not fit."""
-    if isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "requests", "urllib3"):
+    if isinstance(error, OSError) or type(error).__module__.split(".")[0] in HTTP_LIBRARIES:
         return ValueError(
-            f"the pretrained weights of {student} could not be fetched ({reason(error)});"
+            f"the pretrained weights of {student} could not be fetched ({one_line(error)});"
             " go online once, so that they are cached, or set pretrained=false"
         )
-    return ValueError(f"{student} could not be built with its pretrained weights ({reason(error)})")
+    return ValueError(f"{student} could not be built with its pretrained weights ({one_line(error)})")
 
 
-def misfit(net: nn.Module, *, num_classes: int, image_shape: tuple[int, int, int], output: str = "image") -> str | None:
-    """Why `net` cannot score images of `image_shape`, None if it can: one blank image is tried in eval mode."""
-    parameter = next((each for each in net.parameters() if each.is_floating_point()), torch.zeros(()))
+def find_misfit(
+    network: nn.Module, *, num_classes: int, image_shape: tuple[int, int, int], output: str | None = "image"
+) -> str | None:
+    """Why a network cannot score images of `image_shape`, None if it can: one blank image is tried in eval mode."""
+    parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
-        with set_mode(net, training=False), torch.no_grad():
-            logits = net(parameter.new_zeros(1, *image_shape))
+        with set_mode(network, training=False), torch.no_grad():
+            logits = network(parameter.new_zeros(1, *image_shape))
     except Exception as error:
-        return f"cannot take images of {'x'.join(map(str, image_shape))} ({reason(error)})"
+        return f"cannot take images of {'x'.join(map(str, image_shape))} ({one_line(error)})"
     if not isinstance(logits, Tensor):
         return f"must return a tensor of scores, not a {type(logits).__name__}"
-    expected = (1, num_classes, *(image_shape[1:] if output == "pixel" else ()))
-    if logits.shape == expected:
+    shapes = {"image": (1, num_classes), "pixel": (1, num_classes, *image_shape[1:])}
+    expected = shapes.values() if output is None else [shapes[output]]
+    if logits.shape in expected:
         return None
     other = {2: "image", 4: "pixel"}.get(logits.ndim, output)
-    hint = f"; is it for a task that scores every {other}?" if other != output else ""
-    return f"must return scores of shape {expected} for one image, not {tuple(logits.shape)}{hint}"
+    hint = f"; is it for a task that scores every {other}?" if output not in (None, other) else ""
+    return (
+        f"must return scores of shape {' or '.join(map(str, expected))} for one image, not {tuple(logits.shape)}{hint}"
+    )

@@ -6,66 +6,64 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import load, nearest, reason, working_directory_importable
-from .errors import refused_option
+from ..errors import did_you_mean, one_line
+from ..imports import load, working_directory_importable
+from .errors import option_error
+
+PREFIXES = ("cifar", "efficientdet", "smp", "timm", "torchvision")  # which a misspelt module could have been meant for
 
 
 def build(
-    module: str,
-    function: str,
+    name: str,
     *,
     num_classes: int,
     image_shape: tuple[int, int, int],
     pretrained: bool,
     options: dict[str, Any],
 ) -> nn.Module:
-    """What `function` of `module` returns for `num_classes=`, the options, and what else it names of
-    `in_channels`, `in_chans`, `image_shape` and `pretrained`. Errors as `build_student`.
+    """What the function `name` returns for `num_classes=`, the options, and those it takes of `in_channels=`,
+    `in_chans=`, `image_shape=` and `pretrained=`. Errors as `build_student`.
     """
-    student = f"{module}:{function}"
-    constructor = load(student, others=("cifar", "efficientdet", "smp", "timm", "torchvision"))
+    function = load(name, others=PREFIXES)
+    facts = {
+        "num_classes": num_classes,
+        "in_channels": image_shape[0],
+        "in_chans": image_shape[0],
+        "image_shape": image_shape,
+        "pretrained": pretrained,
+    }
     with working_directory_importable():
-        settled = {
-            "num_classes": num_classes,
-            "in_channels": image_shape[0],
-            "in_chans": image_shape[0],
-            "image_shape": image_shape,
-            "pretrained": pretrained,
-        }
-        given = _arguments(student, constructor, options=options, settled=settled)
+        arguments = choose_arguments(name, function, options=options, facts=facts)
         try:
-            net = constructor(**given)
+            network = function(**arguments)
         except Exception as error:
-            raise ValueError(f"{student} raised {reason(error)}") from error
-    if not isinstance(net, nn.Module):
-        raise ValueError(f"{student} must return a torch.nn.Module, not a {type(net).__name__}")
-    return net
+            raise ValueError(f"{name} raised {one_line(error)}") from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{name} must return a torch.nn.Module, not a {type(network).__name__}")
+    return network
 
 
-def _arguments(
-    student: str,
-    constructor: Callable[..., Any],
-    *,
-    options: dict[str, Any],
-    settled: dict[str, Any],
+def choose_arguments(
+    name: str, function: Callable[..., Any], *, options: dict[str, Any], facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """The options, and of the settled arguments those that the constructor names; refuses what it cannot take."""
-    parameters = list(inspect.signature(constructor).parameters.values())
-    named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-    takes_any = any(each.kind == each.VAR_KEYWORD for each in parameters)
-    if "num_classes" not in named and not takes_any:
-        raise ValueError(f"{student} must take num_classes={nearest('num_classes', named)}")
-    asked = {"num_classes"} | ({"pretrained"} if settled["pretrained"] else set())
-    given = {name: value for name, value in settled.items() if name in named or (takes_any and name in asked)}
-    if settled["pretrained"] and "pretrained" not in given:
-        raise ValueError(f"{student} does not take pretrained=, so pretrained=true would have no effect")
+    """The options, and of the facts those that the function takes; `ValueError` for what it cannot take."""
+    parameters = list(inspect.signature(function).parameters.values())
+    takes = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    if "num_classes" not in takes and not takes_any:
+        raise ValueError(f"{name} must take num_classes={did_you_mean('num_classes', takes)}")
+    needed_facts = {"num_classes"} | ({"pretrained"} if facts["pretrained"] else set())
+    arguments = {fact: value for fact, value in facts.items() if fact in takes or (takes_any and fact in needed_facts)}
+    if facts["pretrained"] and "pretrained" not in arguments:
+        raise ValueError(f"{name} does not take pretrained=, so pretrained=true would have no effect")
     for option in options:
-        if option in settled:
-            raise ValueError(f"{student}: {option} is not an option, it follows from the data")
-        if option not in named and not takes_any:
-            raise refused_option(student, option, [name for name in named if name not in settled])
-    for each in parameters:
-        needed = each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
-        if needed and each.name not in given | options:
-            raise ValueError(f"{student} needs a value for {each.name!r}: give it as an option of the student")
-    return given | options
+        if option in facts:
+            raise ValueError(f"{name}: {option} is not an option, it follows from the data")
+        if option not in takes and not takes_any:
+            raise option_error(name, option, [parameter for parameter in takes if parameter not in facts])
+    arguments |= options
+    for p in parameters:
+        is_needed = p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        if is_needed and p.name not in arguments:
+            raise ValueError(f"{name} needs a value for {p.name!r}: give it as an option of the student")
+    return arguments

@@ -1,32 +1,26 @@
 """`smp:ARCH/ENCODER`: the networks of segmentation-models-pytorch, around its own encoders and all of timm's."""
 
-import functools
 import warnings
 from typing import Any
 
+import segmentation_models_pytorch as smp
 import torch.nn.functional as F
+from segmentation_models_pytorch.encoders import encoders as SMP_ENCODERS
+from timm.models import get_pretrained_cfg, is_model_pretrained
 from torch import Tensor, nn
 
-from ..errors import nearest, reason
+from ..errors import did_you_mean
 from . import from_timm
-from .errors import blamed_option, fetch_failure, free_parameters, refuse_settled, refused_option
-from .hub import quietly
+from .errors import build_error, find_blamed_option, list_options, option_error, refuse_fixed
 
-ARCHITECTURES = {  # smp's spelling by ours
-    name.lower(): name
-    for name in (
-        *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet"),
-        *("DeepLabV3", "DeepLabV3Plus", "PAN", "UPerNet", "Segformer", "DPT"),
-    )
-}
 DILATED = ("DeepLabV3", "DeepLabV3Plus", "PAN")  # which take strides out of their encoders
-UNSUITED = {  # beginning of an encoder's name: architectures that smp does not build around it
+UNSUPPORTED = {  # prefix of an encoder's name -> architectures that smp does not build around it
     "mit_": ("UnetPlusPlus", "Linknet"),
     **dict.fromkeys(("vgg", "densenet", "inception", "xception"), DILATED),
 }
 USUAL_VITS = ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224")  # for DPT
-ENLARGED = {"PSPNet": 0, "FPN": 3}  # depth of the encoder at which the head would have nothing to enlarge
-OURS = {  # options of the constructors that would have no effect, or break what the student must be
+ENLARGING = {"PSPNet": 0, "FPN": 3}  # depth of the encoder at which the head would have nothing to enlarge
+FIXED = {  # options of the constructors that would have no effect, or break what the student must be
     "encoder_name": "is not an option, it is part of the student's name",
     "encoder_weights": "is not an option; set pretrained=true",
     "in_channels": "follows from the data's channels",
@@ -38,21 +32,21 @@ OURS = {  # options of the constructors that would have no effect, or break what
     "in_chans": "follows from the data's channels",
     **dict.fromkeys(("features_only", "out_indices", "output_stride", "pretrained"), "is the architecture's to choose"),
 }
-FREED = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})  # how timm frees a transformer of its image size
+ANY_SIZE_OPTIONS = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})  # of timm's transformers; none fits all
 
 
 class AnySize(nn.Module):
-    """Before a network of smp: lets it take images of any height and width.
+    """Base of the networks below, which lets them take images of any height and width.
 
-    They are filled up at the right and at the bottom with zeros, the mean of normalised images, to the next multiple of
-    the network's stride, and the scores are cut back. Where nothing is to be filled up, the network is smp's own. Batch
-    norms count the zeros in while training.
+    Images are padded at the right and at the bottom with zeros, the mean of normalized images, to the next multiple of
+    the network's stride, and the scores are cropped. Images that need no padding are scored as by smp's own network.
+    Batch norms count the zeros in while training.
     """
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        filled = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
-        return super().forward(filled)[:, :, :height, :width]
+        padded = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
+        return super().forward(padded)[:, :, :height, :width]
 
     @property
     def multiple(self) -> int:
@@ -61,18 +55,69 @@ class AnySize(nn.Module):
         return deeper * self.encoder.output_stride
 
 
+class Unet(AnySize, smp.Unet): ...
+
+
+class UnetPlusPlus(AnySize, smp.UnetPlusPlus): ...
+
+
+class MAnet(AnySize, smp.MAnet): ...
+
+
+class Linknet(AnySize, smp.Linknet): ...
+
+
+class FPN(AnySize, smp.FPN): ...
+
+
+class PSPNet(AnySize, smp.PSPNet): ...
+
+
+class DeepLabV3(AnySize, smp.DeepLabV3): ...
+
+
+class DeepLabV3Plus(AnySize, smp.DeepLabV3Plus): ...
+
+
+class PAN(AnySize, smp.PAN): ...
+
+
+class UPerNet(AnySize, smp.UPerNet): ...
+
+
+class Segformer(AnySize, smp.Segformer): ...
+
+
+class DPT(AnySize, smp.DPT): ...
+
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {  # by smp's spelling
+    architecture.__name__: architecture
+    for architecture in (
+        *(Unet, UnetPlusPlus, MAnet, Linknet, FPN, PSPNet),
+        *(DeepLabV3, DeepLabV3Plus, PAN, UPerNet, Segformer, DPT),
+    )
+}
+
+
 def names() -> list[str]:
     """Every architecture around each of smp's own encoders that suits it, DPT around usual ViTs."""
-    own = [encoder for encoder in _own_encoders() if not encoder.startswith("timm-")]  # which timm's have replaced
-    pairs = [(each, encoder) for each in ARCHITECTURES.values() if each != "DPT" for encoder in own]
-    suited = [f"{each}/{encoder}" for each, encoder in pairs if each not in _unsuited(encoder)]
-    return suited + [f"DPT/{vit}" for vit in USUAL_VITS]
+    encoders = [encoder for encoder in SMP_ENCODERS if not encoder.startswith("timm-")]  # which timm's have replaced
+    return [
+        *(
+            f"{architecture}/{encoder}"
+            for architecture in ARCHITECTURES
+            for encoder in encoders
+            if architecture not in ("DPT", *_list_unsupported(encoder))
+        ),
+        *(f"DPT/{vit}" for vit in USUAL_VITS),
+    ]
 
 
 def knows(network: str) -> bool:
     """Whether `network` names an architecture and an encoder."""
     try:
-        _parts(network)
+        _split(network)
     except ValueError:
         return False
     return True
@@ -88,103 +133,86 @@ def build(
 ) -> nn.Module:
     """`smp:network`, which takes images of any size unless its encoder, a transformer, is bound to one.
 
-    The network is smp's own behind `AnySize`. An encoder is looked for among smp's own and then among timm's, which smp
+    The network is smp's own with `AnySize`. An encoder is looked for among smp's own and then among timm's, which smp
     writes `tu-NAME`. `options` are those of smp's constructor; around an encoder of timm's also the encoder's.
     `pretrained` is the encoder's ImageNet weights. Errors as `build_student`.
     """
     student = f"smp:{network}"
-    architecture, encoder = _parts(network)
+    architecture, encoder = _split(network)
     _check_options(student, options, architecture, encoder)
-    given = {"encoder_name": encoder, "classes": num_classes, "in_channels": image_shape[0]}
-    given["encoder_weights"] = _weights(student, encoder) if pretrained else None
-    given |= _upsampling(architecture, options) | _size(encoder, image_shape)
+    given = {
+        "encoder_name": encoder,
+        "encoder_weights": _choose_weights(student, encoder) if pretrained else None,
+        "classes": num_classes,
+        "in_channels": image_shape[0],
+        **_choose_upsampling(architecture, options),
+        **_choose_size(encoder, image_shape),
+    }
     return _create(student, architecture, given, options)
 
 
-@functools.cache
-def _any_size(architecture: str) -> type[nn.Module]:
-    import segmentation_models_pytorch as smp
-
-    return type(architecture, (AnySize, getattr(smp, architecture)), {"__module__": __name__})
-
-
-def __getattr__(name: str) -> type[nn.Module]:
-    """The classes that `_any_size` makes, by which pickle finds them again."""
-    if name in ARCHITECTURES.values():
-        return _any_size(name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _own_encoders() -> dict[str, Any]:
-    from segmentation_models_pytorch.encoders import encoders
-
-    return encoders
-
-
-def _parts(network: str) -> tuple[str, str]:
-    """Architecture and encoder as smp calls them; raises `ValueError` where there is none of this name."""
+def _split(network: str) -> tuple[str, str]:
+    """Architecture and encoder as smp calls them; `ValueError` where there is none of this name."""
     name, _, encoder = network.partition("/")
-    architecture = ARCHITECTURES.get(name.lower())
+    architecture = next((known for known in ARCHITECTURES if known.lower() == name.lower()), None)
     if architecture is None:
-        raise ValueError(f"no network is called 'smp:{network}'{nearest(name, ARCHITECTURES.values(), 'smp:')}")
-    ends = [*USUAL_VITS] if architecture == "DPT" else [*_own_encoders()]
+        raise ValueError(f"no network is called 'smp:{network}'{did_you_mean(name, ARCHITECTURES, 'smp:')}")
+    usual = [*USUAL_VITS] if architecture == "DPT" else [*SMP_ENCODERS]
     if not encoder:
-        raise ValueError(f"'smp:{network}' names no encoder; write 'smp:{architecture}/{ends[0]}'")
-    if encoder in ends and architecture != "DPT":
+        raise ValueError(f"'smp:{network}' names no encoder; write 'smp:{architecture}/{usual[0]}'")
+    if encoder in usual and architecture != "DPT":
         return architecture, encoder
-    timms = encoder.removeprefix("tu-")
-    if from_timm.knows(timms):
-        return architecture, f"tu-{timms}"
-    known = [*ends, *from_timm.names()]
-    raise ValueError(f"no encoder is called {encoder!r}{nearest(timms, known, f'smp:{architecture}/')}")
+    timm_name = encoder.removeprefix("tu-")
+    if from_timm.knows(timm_name):
+        return architecture, f"tu-{timm_name}"
+    hint = did_you_mean(timm_name, [*usual, *from_timm.names()], f"smp:{architecture}/")
+    raise ValueError(f"no encoder is called {encoder!r}{hint}")
 
 
-def _unsuited(encoder: str) -> tuple[str, ...]:
+def _list_unsupported(encoder: str) -> tuple[str, ...]:
     """The architectures that smp does not build around an encoder of its own."""
-    return next((each for beginning, each in UNSUITED.items() if encoder.startswith(beginning)), ())
+    return next((names for prefix, names in UNSUPPORTED.items() if encoder.startswith(prefix)), ())
 
 
 def _check_options(student: str, options: dict[str, Any], architecture: str, encoder: str) -> None:
-    refuse_settled(student, options, OURS)
-    if architecture in _unsuited(encoder):
-        others = [each for each in ARCHITECTURES.values() if each not in (*_unsuited(encoder), "DPT")]
+    refuse_fixed(student, options, FIXED)
+    unsupported = _list_unsupported(encoder)
+    if architecture in unsupported:
+        others = [other for other in ARCHITECTURES if other not in (*unsupported, "DPT")]
         raise ValueError(f"smp builds no {architecture} around {encoder}; it builds {', '.join(others)}")
-    legal = _options(architecture)
+    legal = _list_options(architecture)
     for option in options:
         if option not in legal and not encoder.startswith("tu-"):  # smp drops what its own encoders do not take
-            raise refused_option(student, option, legal)
+            raise option_error(student, option, legal)
 
 
-def _options(architecture: str) -> list[str]:
-    """What may be given to the architecture's class."""
-    return free_parameters(_any_size(architecture).__init__, OURS)
+def _list_options(architecture: str) -> list[str]:
+    """The options of the architecture's class."""
+    return list_options(ARCHITECTURES[architecture].__init__, FIXED)
 
 
-def _weights(student: str, encoder: str) -> str | bool:
-    """What smp is told to fetch; raises `ValueError` where there are no ImageNet weights."""
-    from timm.models import is_model_pretrained
-
-    if encoder.startswith("tu-"):
-        found = is_model_pretrained(encoder.removeprefix("tu-"))
+def _choose_weights(student: str, encoder: str) -> str | bool:
+    """What smp is told to fetch; `ValueError` where there are no ImageNet weights."""
+    is_timms = encoder.startswith("tu-")
+    if is_timms:
+        exist = is_model_pretrained(encoder.removeprefix("tu-"))
     else:
-        found = "imagenet" in _own_encoders()[encoder]["pretrained_settings"]
-    if not found:
+        exist = "imagenet" in SMP_ENCODERS[encoder]["pretrained_settings"]
+    if not exist:
         raise ValueError(f"there are no ImageNet weights for the encoder of {student}, so pretrained must be false")
-    return True if encoder.startswith("tu-") else "imagenet"
+    return True if is_timms else "imagenet"
 
 
-def _upsampling(architecture: str, options: dict[str, Any]) -> dict[str, int]:
-    """What smp leaves to its caller: a head that enlarges as much as an encoder of this depth has made small."""
-    if architecture not in ENLARGED or "encoder_depth" not in options:
+def _choose_upsampling(architecture: str, options: dict[str, Any]) -> dict[str, int]:
+    """What smp leaves to its caller: a head that enlarges as much as an encoder of this depth has shrunk."""
+    if architecture not in ENLARGING or "encoder_depth" not in options:
         return {}
-    depth, least = options["encoder_depth"], ENLARGED[architecture]
+    depth, least = options["encoder_depth"], ENLARGING[architecture]
     return {"upsampling": 2 ** (depth - least)} if depth in (3, 4, 5) else {}
 
 
-def _size(encoder: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """The image size, filled up to the stride, for encoders that are bound to one."""
-    from timm.models import get_pretrained_cfg
-
+def _choose_size(encoder: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """The image size, rounded up to the stride, for encoders that are built for one size."""
     cfg = get_pretrained_cfg(encoder.removeprefix("tu-")) if encoder.startswith("tu-") else None
     if cfg is None or not cfg.fixed_input_size:
         return {}
@@ -192,26 +220,20 @@ def _size(encoder: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
 
 
 def _create(student: str, architecture: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
-    freed = FREED if "img_size" in given else ({},)
-    for freedom in freed:
+    """The network; a transformer is built for any image size if it can be."""
+    for extra in ANY_SIZE_OPTIONS if "img_size" in given else ({},):
         try:
-            with quietly(), warnings.catch_warnings():
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _any_size(architecture)(**freedom | given | options)
+                return ARCHITECTURES[architecture](**extra | given | options)
         except Exception as error:
-            if isinstance(error, TypeError) and blamed_option(error, freedom):
+            if find_blamed_option(error, extra):
                 continue
-            raise _failure(student, architecture, error, given, options) from error
-    raise AssertionError("the last way asks for nothing that could be blamed")
-
-
-def _failure(
-    student: str, architecture: str, error: Exception, given: dict[str, Any], options: dict[str, Any]
-) -> ValueError:
-    blamed = blamed_option(error, options) if isinstance(error, TypeError) else None
-    if blamed:
-        return refused_option(student, blamed, _options(architecture))
-    if given["encoder_weights"]:
-        return fetch_failure(student, error)
-    extra = f" with {options}" if options else ""
-    return ValueError(f"{student} cannot be built{extra} ({reason(error)})")
+            raise build_error(
+                student,
+                error,
+                options,
+                legal=lambda: _list_options(architecture),
+                pretrained=bool(given["encoder_weights"]),
+            ) from error
+    raise AssertionError("the last try adds no option that could be blamed")

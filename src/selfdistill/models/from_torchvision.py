@@ -1,21 +1,24 @@
 """`torchvision:NAME`: torchvision's networks for classification and segmentation, with their pretrained weights."""
 
-import functools
 import inspect
 from typing import Any
 
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
+from torchvision import models
+from torchvision.models import segmentation
+from torchvision.models.vision_transformer import interpolate_embeddings
 
-from ..errors import nearest, reason
-from .errors import blamed_option, fetch_failure, free_parameters, refuse_settled, refused_option
+from ..errors import did_you_mean
+from .errors import build_error, fetch_error, list_options, option_error, refuse_fixed
 
-OURS = {  # options of the builders that would have no effect, or break what the student must be
+FIXED = {  # options of the builders that would have no effect, or break what the student must be
     "weights": "is not an option; set pretrained=true",
     "aux_logits": "would make the network return more than class scores",
     "aux_loss": "would make the network return more than class scores",
     "weights_backbone": "is not an option; set pretrained=true",
-    "transform_input": "is not an option; pretrained weights are adapted to the data's own normalisation",
+    "transform_input": "is not an option; pretrained weights are adapted to the data's own normalization",
     "image_size": "follows from the data's image size",
     "input_size": "follows from the data's image size",
 }
@@ -24,9 +27,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def names() -> list[str]:
     """Every network for classification and for segmentation."""
-    from torchvision import models
-
-    return [*models.list_models(module=models), *_segmenters()]
+    return [*models.list_models(module=models), *_list_segmenters()]
 
 
 def knows(network: str) -> bool:
@@ -36,14 +37,34 @@ def knows(network: str) -> bool:
 
 def output(network: str) -> str:
     """What a score of `network` belongs to."""
-    return "pixel" if network in _segmenters() else "image"
+    return "pixel" if network in _list_segmenters() else "image"
 
 
-class ScoresAlone(nn.Module):
-    """Before a segmentation network of torchvision: hands out its scores, not a dictionary that holds them."""
+class ScoresOnly(nn.Module):
+    """Base of torchvision's segmentation networks that return their scores instead of a dictionary that holds them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        nn.Module.__init__(self)
+        self.backbone, self.classifier, self.aux_classifier = network.backbone, network.classifier, None
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images)["out"]
+
+
+class FCN(ScoresOnly, segmentation.FCN): ...
+
+
+class DeepLabV3(ScoresOnly, segmentation.DeepLabV3): ...
+
+
+class LRASPP(ScoresOnly, segmentation.LRASPP): ...
+
+
+SCORES_ONLY: dict[type[nn.Module], type[nn.Module]] = {
+    segmentation.FCN: FCN,
+    segmentation.DeepLabV3: DeepLabV3,
+    segmentation.LRASPP: LRASPP,
+}
 
 
 def build(
@@ -56,12 +77,12 @@ def build(
     """
     student = f"torchvision:{network}"
     _check_name(network)
-    refuse_settled(student, options, OURS)
+    refuse_fixed(student, options, FIXED)
     if options and output(network) == "pixel":  # their builders drop what they are given
-        raise refused_option(student, next(iter(options)), [])
-    net = _create(network, {"num_classes": num_classes, **_settled(network, image_shape)}, options)
+        raise option_error(student, next(iter(options)), [])
+    net = _create(network, {"num_classes": num_classes, **_fixed_options(network, image_shape)}, options)
     if output(network) == "pixel":
-        net.__class__ = _scores_alone(type(net))  # torchvision has no way to ask its builders for another class
+        net = SCORES_ONLY[type(net)](net)
     if image_shape[0] != 3:
         _replace_first_convolution(net, image_shape[0])
     if pretrained:
@@ -69,37 +90,19 @@ def build(
     return net
 
 
-def _segmenters() -> list[str]:
-    from torchvision import models
-
-    return models.list_models(module=models.segmentation)
-
-
-@functools.cache
-def _scores_alone(plain: type[nn.Module]) -> type[nn.Module]:
-    return type(plain.__name__, (ScoresAlone, plain), {"__module__": __name__})
-
-
-def __getattr__(name: str) -> type[nn.Module]:
-    """The classes that `_scores_alone` makes, by which pickle finds them again."""
-    if name in ("FCN", "DeepLabV3", "LRASPP"):
-        from torchvision.models import segmentation
-
-        return _scores_alone(getattr(segmentation, name))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def _list_segmenters() -> list[str]:
+    return models.list_models(module=segmentation)
 
 
 def _check_name(network: str) -> None:
-    from torchvision import models
-
     if knows(network):
         return
     if network in models.list_models():
         raise ValueError(f"torchvision:{network} is not a network for classification or segmentation")
-    raise ValueError(f"no network is called 'torchvision:{network}'{nearest(network, names(), 'torchvision:')}")
+    raise ValueError(f"no network is called 'torchvision:{network}'{did_you_mean(network, names(), 'torchvision:')}")
 
 
-def _settled(network: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+def _fixed_options(network: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """The arguments that a few builders need: no auxiliary heads, and the image size where it is fixed at building."""
     height, width = image_shape[1:]
     if output(network) == "pixel":
@@ -114,34 +117,25 @@ def _settled(network: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
 
 
 def _create(network: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
-    from torchvision.models import get_model
-
     try:
-        return get_model(network, **given | options)
+        return models.get_model(network, **given | options)
     except Exception as error:
-        student = f"torchvision:{network}"
-        blamed = blamed_option(error, options) if isinstance(error, TypeError) else None
-        if blamed:
-            raise refused_option(student, blamed, _options(network)) from None
-        extra = f" with {options}" if options else ""
-        raise ValueError(f"{student} cannot be built{extra} ({reason(error)})") from error
+        raise build_error(f"torchvision:{network}", error, options, legal=lambda: _list_options(network)) from error
 
 
-def _options(network: str) -> list[str]:
-    """What may be given to the network's class, for suggestions."""
-    from torchvision.models import get_model_builder
-
-    constructor = inspect.signature(get_model_builder(network)).return_annotation
-    return free_parameters(constructor, (*OURS, "num_classes", "init_weights"))
+def _list_options(network: str) -> list[str]:
+    """The options of the network's class, for suggestions."""
+    constructor = inspect.signature(models.get_model_builder(network)).return_annotation
+    return list_options(constructor, (*FIXED, "num_classes", "init_weights"))
 
 
-def _first_convolution(net: nn.Module) -> tuple[str, nn.Conv2d]:
+def _find_first_convolution(net: nn.Module) -> tuple[str, nn.Conv2d]:
     return next((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
 
 
 def _replace_first_convolution(net: nn.Module, channels: int) -> None:
     """Gives `net` a stem for `channels` channels whose weights spread as much as the ones it had."""
-    name, old = _first_convolution(net)
+    name, old = _find_first_convolution(net)
     new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
     nn.init.normal_(new.weight, std=old.weight.std().item())
     if old.bias is not None:
@@ -153,43 +147,39 @@ def _load_pretrained(net: nn.Module, network: str, image_shape: tuple[int, int, 
     """Copies torchvision's default weights into `net`, all but a classifier for other classes."""
     student = f"torchvision:{network}"
     state = _pretrained_state(network, net, image_shape[0])
-    own = net.state_dict()
-    fitting = {key for key, value in own.items() if key in state and state[key].shape == value.shape}
+    current = net.state_dict()
+    fitting = {key for key, value in current.items() if key in state and state[key].shape == value.shape}
     layers = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     classifiers = {layers[-1], *(name for name in layers if name.endswith("_classifier"))}
-    differing = [key for key in own if key not in fitting and key.rpartition(".")[0] not in classifiers]
-    differing += [key for key in state if key not in own and not key.startswith(("AuxLogits.", "aux_classifier."))]
+    differing = [key for key in current if key not in fitting and key.rpartition(".")[0] not in classifiers]
+    differing += [key for key in state if key not in current and not key.startswith(("AuxLogits.", "aux_classifier."))]
     if differing:
         raise ValueError(f"the pretrained weights of {student} do not fit the options given: {differing[0]} differs")
-    own.update({key: state[key] for key in fitting})
-    net.load_state_dict(own)
+    current.update({key: state[key] for key in fitting})  # in place, as MNASNet reads the version that it carries
+    net.load_state_dict(current)
 
 
 def _pretrained_state(network: str, net: nn.Module, channels: int) -> dict[str, Tensor]:
     """torchvision's default weights, adapted to the image size and channels of `net` but not to its classes."""
-    from timm.models import adapt_input_conv
-    from torchvision.models import get_model, get_model_weights
-    from torchvision.models.vision_transformer import interpolate_embeddings
-
-    weights = get_model_weights(network).DEFAULT
+    weights = models.get_model_weights(network).DEFAULT
     try:
         # get_model would run whatever code the file holds: see first that it holds tensors alone
         weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        source = get_model(network, weights=weights, progress=False)
+        source = models.get_model(network, weights=weights, progress=False)
     except Exception as error:
-        raise fetch_failure(f"torchvision:{network}", error) from error
+        raise fetch_error(f"torchvision:{network}", error) from error
     state = source.state_dict()
-    stem, _ = _first_convolution(net)
+    stem, _ = _find_first_convolution(net)
     if getattr(source, "transform_input", False):
-        _fold_normalisation(state, stem)
+        _fold_normalization(state, stem)
     state[f"{stem}.weight"] = adapt_input_conv(channels, state[f"{stem}.weight"])
     if network.startswith("vit_"):
         return interpolate_embeddings(net.image_size, net.patch_size, state)
     return state
 
 
-def _fold_normalisation(state: dict[str, Tensor], stem: str) -> None:
-    """Moves a change of input normalisation, ImageNet's to mean and std 0.5, into the stem and its batch norm.
+def _fold_normalization(state: dict[str, Tensor], stem: str) -> None:
+    """Moves a change of input normalization, ImageNet's to mean and std 0.5, into the stem and its batch norm.
 
     It would otherwise be a flag that no state dict carries. Exact wherever the stem does not reach over the border.
     """

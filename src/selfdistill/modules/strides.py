@@ -28,7 +28,6 @@ def without_strides(
     """
     like = next(rest.parameters())
     new_input, old_input = (layout.from_map(like.new_ones(2, width, *tap.size)) for width in (tap.channels, channels))
-    error: Exception | None = None
     for replaces_first_block, widens, stage_input in (
         (True, False, new_input),
         (False, True, new_input),
@@ -40,12 +39,11 @@ def without_strides(
             if replaces_first_block:
                 replace_first_blocks(network, stage)
             network = remove_strides(network, stage, stage_input, widens=widens)
-        except Exception as failure:  # other people's code
-            error = failure
+        except Exception:  # other people's code
             continue
         projection = nn.Sequential(nn.Conv2d(tap.channels, channels, 1, bias=False), nn.BatchNorm2d(channels)).to(like)
         return (nn.Identity() if stage_input is new_input else projection), network
-    raise ValueError(f"the last stage of {type(rest).__name__} cannot be run once more without strides") from error
+    raise ValueError(f"the last stage of {type(rest).__name__} cannot be run once more without strides")
 
 
 def remove_strides(network: nn.Module, stage: dict[str, Output], stage_input: Tensor, *, widens: bool) -> nn.Module:
@@ -77,20 +75,15 @@ def first_misfit(
     Raises what the network raises where its layers fit.
     """
     calls: list[tuple[nn.Module, torch.Size]] = []
-    error: Exception | None = None
-    with Hooks() as hooks, torch.no_grad():
-        for layer in layers:
-            hooks.on_input(layer, note_input, calls)
-        try:
+    try:
+        with Hooks() as hooks, torch.no_grad():
+            for layer in layers:
+                hooks.on_input(layer, note_input, calls)
             network.eval()(stage_input)
-        except Exception as failure:  # other people's code
-            error = failure
-    for layer, given in calls:
-        if not fits_input(layer, given):
-            return layer, given
-    if error:
-        raise error
-    return None
+    except Exception:  # other people's code
+        if all(fits_input(layer, given) for layer, given in calls):
+            raise
+    return next(((layer, given) for layer, given in calls if not fits_input(layer, given)), None)
 
 
 def note_input(calls: list[tuple[nn.Module, torch.Size]], module: nn.Module, inputs: tuple[Any, ...]) -> None:

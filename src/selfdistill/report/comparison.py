@@ -1,6 +1,5 @@
 """Run folders side by side: a row for each method, averaged over its seeds, next to a baseline."""
 
-import difflib
 import json
 import math
 import statistics
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config.part import flatten
+from ..errors import did_you_mean
 from ..metrics.classification import ClassificationScores
 from ..metrics.evaluation import Scores
 from ..metrics.segmentation import SegmentationScores
@@ -179,9 +179,8 @@ def _of(statistic: Callable[[list[float]], float], values: list[float]) -> float
 def _baseline(rows: Sequence[Row], name: str | None, names: Iterable[str]) -> Row | None:
     """The row called `name`; None where it has no finished run, or no name is given and none is called "baseline"."""
     if name is not None and name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}"
-        raise ValueError(f"no row of the comparison is called {name!r}; {hint}")
+        hint = did_you_mean(name, names, otherwise=f"there are: {', '.join(names) or 'none'}")
+        raise ValueError(f"no row of the comparison is called {name!r}{hint}")
     return next((row for row in rows if row["method"] == (name or "baseline")), None)
 
 

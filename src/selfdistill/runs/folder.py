@@ -4,7 +4,6 @@ Every file except the two logs is replaced whole or not at all, so a run that is
 A folder holds data only: nothing in it is unpickled with code execution.
 """
 
-import difflib
 import os
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from ..config.files import dump
 from ..config.read import read
 from ..config.recipe import Recipe
+from ..errors import did_you_mean
 from .environment import Environment, now
 from .files import cut_torn_line, describe_problem, read_json, replace_file, sync, write_json, write_text
 from .records import AnyRecord, EndRecord, Record, from_line, to_line
@@ -156,5 +156,4 @@ class Run:
 def _suggest(path: Path) -> str:
     """The hint with the run folder beside `path` that has the most similar name, or nothing."""
     siblings = [entry.parent.name for entry in path.parent.glob("*/recipe.yaml")]
-    near = difflib.get_close_matches(path.name, siblings, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
+    return did_you_mean(path.name, siblings, f"{path.parent}{os.sep}", otherwise="")

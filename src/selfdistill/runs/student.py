@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from .. import __version__
 from ..config.recipe import DataPart
 from ..models import build_student
-from ..task import Task
 from .files import describe_problem, read_json, replace_file, write_json
 from .folder import Run
 
@@ -105,7 +104,6 @@ def build_network(card: StudentCard) -> nn.Module:
             network.name,
             num_classes=network.num_classes,
             image_shape=network.image_shape,
-            output=Task(card.task, network.num_classes, network.image_shape).output,
             **network.options,
         )
 

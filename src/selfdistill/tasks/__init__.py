@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import load, nearest
+from ..errors import did_you_mean
+from ..imports import load
 from ..metrics.evaluation import measure
 from .base import TaskKind
 
@@ -31,7 +32,7 @@ def find_task(name: str) -> TaskKind:
             raise ValueError(f"{name!r} is not a subclass of selfdistill.tasks.base.TaskKind")
         return task(name)
     if name not in list_tasks():
-        raise ValueError(f"no task is called {name!r}{nearest(name, list_tasks())}")
+        raise ValueError(f"no task is called {name!r}{did_you_mean(name, list_tasks())}")
     module = importlib.import_module(f"{__name__}.{name}")
     defined = [value for value in vars(module).values() if _is_task(value) and value.__module__ == module.__name__]
     assert len(defined) == 1, f"tasks/{name}.py must define one TaskKind, not {len(defined)}"

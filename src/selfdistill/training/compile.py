@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ..config.recipe import Recipe
-from ..errors import reason
+from ..errors import one_line
 
 Mode = Literal["default", "reduce-overhead"]  # torch.compile's: fused kernels; and CUDA graphs of them
 
@@ -123,7 +123,7 @@ class Compiler:
         return work()
 
     def describe(self, error: Exception) -> str:
-        why = reason(error).partition(" Set TORCHDYNAMO_VERBOSE")[0]
+        why = one_line(error).partition(" Set TORCHDYNAMO_VERBOSE")[0]
         return f"{type(self.method).__name__} cannot be compiled ({why})"
 
     def close(self) -> None:

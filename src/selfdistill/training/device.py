@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from ..config.recipe import Recipe
-from ..errors import nearest
+from ..distributed import default_device
+from ..errors import did_you_mean
 from ..runs.environment import computes_bfloat16
 
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # by accelerate's names
@@ -18,7 +19,7 @@ def choose_device(recipe: Recipe) -> str:
     if name in ("cuda", "mps") and not getattr(torch, name).is_available():
         raise ValueError(f"machine.device={name} and this machine has none; use auto or cpu")
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return default_device()
     return name
 
 
@@ -68,6 +69,8 @@ def check_trackers(names: list[str]) -> None:
     available = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
-            raise ValueError(f"machine.track={name} is no tracker of accelerate{nearest(name, LOGGER_TYPE_TO_CLASS)}")
+            raise ValueError(
+                f"machine.track={name} is no tracker of accelerate{did_you_mean(name, LOGGER_TYPE_TO_CLASS)}"
+            )
         if name not in available:
             raise ValueError(f"machine.track={name} is not installed; pip install {name}")

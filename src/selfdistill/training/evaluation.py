@@ -3,7 +3,7 @@
 import torch
 
 from ..data import window
-from ..distributed import share_buffers
+from ..distributed import broadcast_buffers
 from ..metrics.evaluation import Scores
 from ..tasks import evaluate
 from .experiment import Experiment
@@ -17,7 +17,7 @@ def score_student(
     if experiment.held_out is None:
         return None
     task = state.method.task
-    share_buffers(state.shipped)
+    broadcast_buffers(state.shipped)
     return evaluate(
         state.shipped,
         experiment.held_out(rank=rank, world=world, device=state.device),

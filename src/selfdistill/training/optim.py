@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..config.recipe import OptimPart, Recipe
-from ..errors import nearest
+from ..errors import did_you_mean
 
 
 def create_optimizer(module: nn.Module, optim: OptimPart) -> torch.optim.Optimizer:
@@ -15,7 +15,7 @@ def create_optimizer(module: nn.Module, optim: OptimPart) -> torch.optim.Optimiz
 
     name = optim.name
     if name not in (known := list_optimizers()):
-        raise ValueError(f"optim.name={name!r} is not an optimiser of timm{nearest(name, known)}")
+        raise ValueError(f"optim.name={name!r} is not an optimiser of timm{did_you_mean(name, known)}")
     if name == "sgd" and not optim.nesterov:
         name = "momentum"  # timm's name for SGD without Nesterov's look-ahead
     parameters: Any = [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ...errors import nearest
+from ...errors import did_you_mean
 from .mask_values import Color
 
 IGNORE_INDEX = -100  # the class index of pixels that count for nothing, as in `Task` and torch's cross-entropy
@@ -70,7 +70,7 @@ class LabelMap:
         if value in self.names:
             return ValueError(
                 f"holds the class {self.names[value]!r} (value {value}), which is none of the"
-                f" {len(self.classes)} to tell apart{nearest(self.names[value], self.classes)}"
+                f" {len(self.classes)} to tell apart{did_you_mean(self.names[value], self.classes)}"
             )
         known = _format_ranges([other for other, index in self.index.items() if index != IGNORE_INDEX])
         void = _format_ranges(sorted(self.ignored or ())) or "none"
@@ -96,7 +96,7 @@ class LabelMap:
             return [item]
         values = [value for value, name in self.names.items() if name.lower() == item.lower()]
         if not values and not item.isdecimal():
-            raise ValueError(f"data.void={item} is no class of {source}{nearest(item, self.names.values())}")
+            raise ValueError(f"data.void={item} is no class of {source}{did_you_mean(item, self.names.values())}")
         return values or [int(item)]
 
 

@@ -1,6 +1,5 @@
 """Labels as tables write them -> class numbers, and the class numbers of one split in terms of another's."""
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from ...errors import did_you_mean
 from .base import LabeledDataset
 
 MOST = 1_000_000  # a larger number is no class
@@ -82,9 +82,8 @@ def _are_numbers(classes: Sequence[str]) -> bool:
 
 def _refuse_class(rows: LabeledDataset, name: str, classes: tuple[str, ...]) -> None:
     first = int((rows.labels == rows.classes.index(name)).nonzero()[0])
-    near = difflib.get_close_matches(name, classes, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"the {len(classes)} classes are {shorten(classes)}"
-    raise ValueError(f"{rows.name(first)} has class {name!r}, which no training image has; {hint}")
+    hint = did_you_mean(name, classes, otherwise=f"the {len(classes)} classes are {shorten(classes)}")
+    raise ValueError(f"{rows.name(first)} has class {name!r}, which no training image has{hint}")
 
 
 def shorten(names: Sequence[str], most: int = 5) -> str:

@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from ...models.hub import quietly
 from .base import LabeledDataset
 from .image_io import Source
 from .labels import number_labels, shorten
@@ -147,7 +146,7 @@ def _load(datasets: Any, name: str, download: bool) -> dict[str, Any]:
         if any(os.path.isfile(os.path.join(name, state)) for state in ("dataset_dict.json", "state.json")):
             loaded = datasets.load_from_disk(name)
         else:
-            with _network(datasets, download), quietly():
+            with _network(datasets, download):
                 loaded = datasets.load_dataset(name)
     except Exception as error:  # the library raises nearly any type here
         if not download and not os.path.isdir(name):

@@ -1,10 +1,10 @@
 """What a source holds, by the form of its name and by the task that is to learn from it."""
 
-import difflib
 import os
 from collections.abc import Sequence
 
 from ...config.recipe import DataPart
+from ...errors import did_you_mean
 from ..task_data import TaskData
 from .parquet import has_parquet
 from .splits import DatasetSplits
@@ -61,6 +61,6 @@ def _say_unknown(source: str, task: TaskData) -> str:
     if source and os.path.exists(os.path.expanduser(source)):
         return f"{source} is a file of an unknown kind; data comes from {task.sources_in_words}"
     prefixes = [f"{prefix}:" for prefix in reversed(PREFIXES)]
-    near = difflib.get_close_matches(source, [*_data_sets(task), *prefixes], n=1, cutoff=0.7)
-    hint = f"did you mean {near[0]}?" if near else f"data comes from {task.sources_in_words}"
-    return f"there is no file or folder {source!r}; {hint}"
+    choice = f"data comes from {task.sources_in_words}"
+    hint = did_you_mean(source, [*_data_sets(task), *prefixes], otherwise=choice, cutoff=0.7)
+    return f"there is no file or folder {source!r}{hint}"

@@ -1,12 +1,12 @@
 """CSV and JSON-lines files that name one image and its label per line."""
 
 import csv
-import difflib
 import json
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ...errors import did_you_mean
 from .base import ImageFileDataset
 from .labels import number_labels
 from .mask_folder import create_mask_file_dataset
@@ -68,9 +68,8 @@ def find_column(names: list[str], given: str | None, usual: tuple[str, ...], whe
     if given is not None:
         if given in names:
             return given
-        near = difflib.get_close_matches(given, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names)}"
-        raise ValueError(f"{where} has no column {given!r} ({setting}); {hint}")
+        hint = did_you_mean(given, names, otherwise=f"it has: {', '.join(names)}")
+        raise ValueError(f"{where} has no column {given!r} ({setting}){hint}")
     lower = {name.strip().lower(): name for name in reversed(names)}
     for name in usual:
         if name in lower:

@@ -1,10 +1,10 @@
 """The classification sets of torchvision, by the names of their classes."""
 
-import difflib
 import inspect
 import os
 from typing import Any
 
+from ...errors import did_you_mean
 from .base import ImageFileDataset, LabeledDataset, PairDataset
 from .splits import DatasetSplits
 
@@ -23,9 +23,8 @@ def open_torchvision(name: str, root: str, *, download: bool = False) -> Dataset
 
     known = [*CHARACTERS, *PICTURES]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean torchvision:{near[0]}?" if near else f"there are {', '.join(known)}"
-        raise ValueError(f"torchvision:{name} is not a classification set of torchvision; {hint}")
+        hint = did_you_mean(name, known, "torchvision:")
+        raise ValueError(f"torchvision:{name} is not a classification set of torchvision{hint}")
     kind = getattr(torchvision.datasets, name)
     splits = {}
     for split, arguments in _splits(kind).items():

@@ -1,7 +1,6 @@
 """A transform in three parts, and what the transforms of all tasks have in common."""
 
 import copy
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from ...config.recipe import DataPart
-from ...errors import load, reason
+from ...errors import did_you_mean, one_line
+from ...imports import load
 from ..datasets.base import Sample
 from ..datasets.image_io import to_channels
 
@@ -126,7 +126,7 @@ class UserTransform:
         try:
             return self.function(*arguments)
         except Exception as error:
-            raise ValueError(f"the transform {self.name} raised {reason(error)}") from error
+            raise ValueError(f"the transform {self.name} raised {one_line(error)}") from error
 
 
 def refuse_color_change(name: str, channels: int) -> None:
@@ -139,10 +139,6 @@ def unknown(name: str, known: Sequence[str], images: str) -> ValueError:
     """The sentence that says so and gives the nearest of the names that such `images` know, or all."""
     if name in ("auto", "none"):
         return ValueError(f"augment={name} stands alone, not in a list")
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = (
-        f"did you mean {near[0]!r}?"
-        if near
-        else f"there are {', '.join(known)}, auto, none and package.module:function"
-    )
-    return ValueError(f"no augmentation of {images} is called {name!r}; {hint}")
+    choice = f"there are {', '.join(known)}, auto, none and package.module:function"
+    hint = did_you_mean(name, known, otherwise=choice, cutoff=0.6)
+    return ValueError(f"no augmentation of {images} is called {name!r}{hint}")

@@ -1,0 +1,57 @@
+"""Importing what a user names as "package.module:name"."""
+
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from .errors import did_you_mean, one_line
+
+
+def load(name: str, others: Iterable[str] = ()) -> Any:
+    """What "package.module:name" names, something to call; the working directory is searched too.
+
+    Raises `ValueError` in one sentence, with the nearest module or name that exists; `others` are words that the user
+    could have meant instead of the module.
+    """
+    module_name, _, attribute = name.partition(":")
+    with working_directory_importable():
+        module = _import(module_name, others)
+    value = getattr(module, attribute, None)
+    if callable(value):
+        return value
+    public = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]
+    raise ValueError(f"{module_name} has no function {attribute!r}{did_you_mean(attribute, public, f'{module_name}:')}")
+
+
+@contextmanager
+def working_directory_importable() -> Iterator[None]:
+    """Finds modules in the working directory, as `python -m` does and an installed program does not."""
+    here = os.getcwd()
+    if here in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _import(module: str, others: Iterable[str]) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise ValueError(f"importing {module} raised {one_line(error)}") from error
+        parent, _, missing = error.name.rpartition(".")
+        folders = getattr(sys.modules[parent], "__path__", []) if parent else [os.getcwd()]
+        siblings = [info.name for info in pkgutil.iter_modules(folders)] + ([] if parent else list(others))
+        hint = did_you_mean(missing, siblings, f"{parent}." if parent else "")
+        raise ValueError(f"no module {error.name!r} is installed or in {os.getcwd()}{hint}") from None
+    except Exception as error:
+        raise ValueError(f"importing {module} raised {one_line(error)}") from error
