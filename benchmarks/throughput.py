@@ -154,7 +154,7 @@ def time_epochs(experiment: Experiment, *, scored: bool = True) -> EpochTimes:
     experiment = experiment if scored else replace(experiment, held_out=None)
     clock = Clock(scored=experiment.held_out is not None)
     fit(experiment, callbacks=[clock])
-    return clock.pace(len(experiment.train_set))
+    return clock.pace(min(clock.steps * (experiment.recipe.batch_size or 0), len(experiment.train_set)))
 
 
 def stepper_alone(recipe: Recipe, given: argparse.Namespace) -> Stepper:

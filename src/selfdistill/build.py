@@ -57,7 +57,8 @@ def build(recipe: Recipe) -> Experiment:
     task = Task(recipe.task.kind, len(splits.train.classes), image_shape(data), len(splits.train))
     if recipe.method.teacher is not None:
         refuse_stranger(recipe.method.teacher, splits.train.classes, task.image_shape)
-    plan = Plan(len(splits.train), recipe.batch_size, seed=recipe.seed)
+    plan = Plan(len(splits.train), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
+    data = data.model_copy(update={"drop_last": plan.drop_last})
     settings, notes = choose_settings(kind, recipe, task.output, count_steps(recipe, plan.steps_per_epoch)[0])
     torch.manual_seed(recipe.seed)
     student = new_student(recipe.student, task, splits.train.classes)
@@ -71,7 +72,7 @@ def build(recipe: Recipe) -> Experiment:
     own = recipe.method.model_copy(update=every)
     settled = {"data": data, "method": own, "precision": precision, "out": recipe.out or free_folder(recipe)}
     resolved = recipe.model_copy(update=settled)
-    notes = (*splits.notes, *seen, *notes, *told, *idle_workers(recipe, train_set))
+    notes = (*splits.notes, *seen, *count_dropped(plan), *notes, *told, *idle_workers(recipe, train_set))
     return Experiment(
         recipe=resolved,
         method=method,
@@ -245,6 +246,17 @@ def eval_loader_of(rows: LabeledDataset, recipe: Recipe, task: TaskKind) -> Held
         batch_size=task.eval_batch_size(recipe.data),
         workers=recipe.machine.workers,
     )
+
+
+def count_dropped(plan: Plan) -> list[str]:
+    """A sentence on the images that each epoch leaves out."""
+    if not plan.num_dropped:
+        return []
+    are = "is" if plan.num_dropped == 1 else "are"
+    return [
+        f"{plan.num_dropped} of {plan.num_rows} images {are} left out of each epoch, others each time; "
+        "data.drop_last=false keeps them"
+    ]
 
 
 def idle_workers(recipe: Recipe, train_set: TrainSet) -> list[str]:

@@ -38,19 +38,41 @@ def sizes(steps) -> list[list[int]]:
 
 
 def test_an_epoch_visits_every_row_once_in_an_order_of_its_own():
-    plan = Plan(25, 8, seed=0)
-    assert sizes(plan.epoch(0)) == [[8], [8], [8]] and plan.steps_per_epoch == 3  # the 25th row alone is no batch
-    plan = Plan(26, 8, seed=0)
-    assert sizes(plan.epoch(0)) == [[8], [8], [8], [2]] and plan.steps_per_epoch == 4
-    assert sorted(rows_of(plan.epoch(0))) == list(range(26))
-    assert plan.epoch(0) == Plan(26, 8, seed=0).epoch(0)
-    assert rows_of(plan.epoch(0)) != rows_of(plan.epoch(1)) != rows_of(Plan(26, 8, seed=1).epoch(1))
+    plan = Plan(24, 8, seed=0)
+    assert sizes(plan.epoch(0)) == [[8], [8], [8]] and plan.steps_per_epoch == 3
+    assert sorted(rows_of(plan.epoch(0))) == list(range(24))
+    assert plan.epoch(0) == Plan(24, 8, seed=0).epoch(0)
+    assert rows_of(plan.epoch(0)) != rows_of(plan.epoch(1)) != rows_of(Plan(24, 8, seed=1).epoch(1))
     assert {draw.epoch for step in plan.epoch(3) for part in step for draw in part} == {3}
 
 
+@pytest.mark.parametrize("drop_last", ["auto", True])
+def test_the_last_incomplete_batch_is_left_out_and_is_of_other_rows_each_time(drop_last):
+    plan = Plan(31, 8, seed=0, drop_last=drop_last)
+    assert sizes(plan.epoch(0)) == [[8], [8], [8]] and plan.steps_per_epoch == 3 and plan.num_dropped == 7
+    lost = [set(range(31)) - set(rows_of(plan.epoch(number))) for number in range(8)]
+    assert all(len(rows) == 7 for rows in lost) and not set.intersection(*lost)
+
+
+def test_all_processes_leave_out_the_same_rows():
+    whole = Plan(31, 8, seed=0, accumulate=2)
+    parts = [Plan(31, 8, seed=0, accumulate=2, rank=rank, world=2) for rank in range(2)]
+    assert all(part.num_dropped == 7 and sizes(part.epoch(1)) == [[2, 2]] * 3 for part in parts)
+    assert sorted(rows_of(parts[0].epoch(1)) + rows_of(parts[1].epoch(1))) == sorted(rows_of(whole.epoch(1)))
+
+
+def test_the_last_incomplete_batch_can_be_kept():
+    plan = Plan(25, 8, seed=0, drop_last=False)
+    assert sizes(plan.epoch(0)) == [[8], [8], [8]] and plan.steps_per_epoch == 3  # the 25th row alone is no batch
+    plan = Plan(26, 8, seed=0, drop_last=False)
+    assert sizes(plan.epoch(0)) == [[8], [8], [8], [2]] and plan.steps_per_epoch == 4 and plan.num_dropped == 0
+    assert sorted(rows_of(plan.epoch(0))) == list(range(26))
+    assert plan.epoch(0)[:3] == Plan(26, 8, seed=0).epoch(0)
+
+
 def test_processes_share_the_batches_of_one():
-    whole = Plan(21, 8, seed=3).epoch(2)
-    parts = [Plan(21, 8, seed=3, rank=rank, world=2).epoch(2) for rank in range(2)]
+    whole = Plan(21, 8, seed=3, drop_last=False).epoch(2)
+    parts = [Plan(21, 8, seed=3, drop_last=False, rank=rank, world=2).epoch(2) for rank in range(2)]
     assert [len(part) for part in parts] == [3, 3]
     for step, first, second in zip(whole[:2], *(part[:2] for part in parts), strict=True):
         assert len(rows_of([first])) == len(rows_of([second])) == 4
@@ -61,12 +83,15 @@ def test_processes_share_the_batches_of_one():
 
 def test_micro_batches_have_two_rows_at_least():
     assert sizes(Plan(16, 8, seed=0, accumulate=3).epoch(0)) == [[2, 3, 3]] * 2
-    assert sizes(Plan(21, 8, seed=0, accumulate=4).epoch(0)) == [[2] * 4, [2] * 4, [2, 3]]
+    assert sizes(Plan(21, 8, seed=0, drop_last=False, accumulate=4).epoch(0)) == [[2] * 4, [2] * 4, [2, 3]]
     assert sizes(Plan(8, 8, seed=0, accumulate=100, world=2).epoch(0)) == [[2, 2]]
 
 
 def test_a_set_smaller_than_the_batch_is_one_batch():
-    assert sizes(Plan(5, 128, seed=0).epoch(0)) == [[5]]
+    plan = Plan(5, 128, seed=0)
+    assert sizes(plan.epoch(0)) == [[5]] and plan.num_dropped == 0
+    with pytest.raises(ValueError, match="data.drop_last=true leaves no batch of 128 of 5 training images; use auto"):
+        Plan(5, 128, seed=0, drop_last=True)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +240,7 @@ def test_batches_have_the_shapes_that_methods_expect(digits):
 def test_workers_and_resuming_change_nothing(digits):
     part = presented(["crop", "randaugment"])
     dataset = TrainSet(digits, train_transform(part), seed=4, views=1, positives=1)
-    steps = Plan(len(digits), 16, seed=4, accumulate=2).epoch(1)
+    steps = Plan(len(digits), 16, seed=4, drop_last=False, accumulate=2).epoch(1)
     alone = list(train_loader(dataset, steps))
     assert [len(batch.images) for batch in alone] == [8, 8, 8, 8, 8, 8, 6, 6]
     for others in (list(train_loader(dataset, steps, workers=2)), alone[:2] + list(train_loader(dataset, steps[1:]))):

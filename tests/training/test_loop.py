@@ -7,8 +7,9 @@ from PIL import Image
 from torch import nn
 
 import selfdistill
-from helpers.runs import Heard, StopAt, recipe, stop_and_resume, train, untimed, weights
+from helpers.runs import QUICK, Heard, StopAt, recipe, stop_and_resume, train, untimed, weights
 from selfdistill.build import build
+from selfdistill.commands.train import resume_run
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import OptimPart
 from selfdistill.method import Method
@@ -118,6 +119,49 @@ def test_a_short_schedule_takes_the_method_s_short_run_settings_and_says_so(tmp_
 )
 def test_max_steps_stops_early_beside_epochs_and_sets_the_length_alone(tmp_path, changes, scheduled, last):
     assert count_steps(recipe(tmp_path, **changes), 4) == (scheduled, last)
+
+
+def test_images_that_each_epoch_leaves_out_are_counted_in_a_note(tmp_path):
+    def drop(batch_size, **data):
+        job = build(recipe(tmp_path, batch_size=batch_size, data={**QUICK["data"], **data}))
+        return job.recipe.data.drop_last, [note for note in job.notes if "left out" in note]
+
+    sentence = "16 of 80 images are left out of each epoch, others each time; data.drop_last=false keeps them"
+    assert drop(32) == drop(32, drop_last=True) == (True, [sentence])
+    assert drop(32, drop_last=False) == (False, []) and drop(16) == (True, [])
+    assert drop(128) == (False, [])  # there is no whole batch
+    with pytest.raises(ValueError, match="data.drop_last=true leaves no batch of 128 of 80 training images"):
+        drop(128, drop_last=True)
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_an_incomplete_batch_is_left_out_or_kept_before_and_after_a_stop(tmp_path, drop_last):
+    changes = {"batch_size": 32, "data": {**QUICK["data"], "drop_last": drop_last}}
+    stop_and_resume(tmp_path, changes, 3)
+    assert Run.open(tmp_path / "stopped").records()[-1].step == (4 if drop_last else 6)
+
+
+def test_a_run_that_is_older_than_drop_last_goes_on_with_the_incomplete_batch(tmp_path):
+    kept = {"batch_size": 32, "data": {**QUICK["data"], "drop_last": False}}
+    whole, _, _ = train(recipe(tmp_path / "whole", **kept))
+    with pytest.raises(Interrupted):
+        train(recipe(tmp_path / "run", **kept), StopAt(3))
+    path = tmp_path / "run/recipe.yaml"
+    path.write_text(path.read_text().replace("  drop_last: false\n", ""))
+    assert "drop_last" not in path.read_text() and Run.open(path.parent).recipe().data.drop_last is False
+    resume_run(path.parent)
+    trained = Run.open(path.parent).load_checkpoint()["method"]
+    assert all(torch.equal(value, trained[name]) for name, value in weights(whole).items())
+
+
+@pytest.mark.parametrize(("batch_size", "warned"), [(16, False), (4, True)])
+def test_batch_norms_with_few_values_are_warned_of_once(tmp_path, batch_size, warned):
+    heard = Heard()
+    student = {"name": "timm:resnet10t", "options": {"stem_width": 8, "channels": [8, 8, 8, 8]}}
+    train(recipe(tmp_path / "run", batch_size=batch_size, student=student, epochs=1), heard)
+    told = [sentence for sentence in heard.sentences if "batch norms" in sentence]
+    assert len(told) == warned
+    assert all("of student and self_teacher average over 4 values per channel" in sentence for sentence in told)
 
 
 class Probe(Method):

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from ..build import build
-from ..config.read import read
 from ..config.recipe import Recipe
 from ..data import Draw, window
 from ..distributed import is_first_process, world_size
@@ -48,7 +47,7 @@ def resume_run(path: Path, words: Sequence[str] = ()) -> Result | None:
     for word in words:
         if word.partition("=")[0].partition(".")[0] not in RESUMABLE:
             raise ValueError(f"{word} cannot change when a run goes on; what can: {', '.join(RESUMABLE)}")
-    recipe = read(run.path / "recipe.yaml", [*words, f"out={run.path}"])
+    recipe = run.recipe([*words, f"out={run.path}"])
     if recipe.epochs is None and recipe.max_steps != run.recipe().max_steps:
         raise ValueError("max_steps laid out this run's learning-rate schedule and cannot change; start a new run")
     if recipe.precision == "auto" and choose_device(recipe) == "cpu":  # it began when that was fp32 on every CPU

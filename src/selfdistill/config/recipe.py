@@ -40,6 +40,11 @@ class DataPart(Part):
     )
     split_seed: int = Field(0, description="seed of the held-out choice; independent of the training seed")
     limit: Natural | None = Field(None, description="train on only this many images, the first of every class in turn")
+    drop_last: Literal["auto"] | bool = Field(
+        "auto",
+        description="leave out the last, incomplete batch of each epoch (other images each time); auto: unless it is"
+        " the only batch",
+    )
     image_size: Natural | tuple[Natural, Natural] | None = Field(
         None,
         description="pixels, or [height, width]; default: the images' own if all agree and are small, else 224;"

@@ -6,7 +6,7 @@ A folder holds data only: nothing in it is unpickled with code execution.
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,9 +65,12 @@ class Run:
             raise ValueError(f"there is no run folder {run.path}{_suggest(run.path)}")
         raise ValueError(f"{run.path} is not a run folder: it holds no recipe.yaml{_suggest(run.path)}")
 
-    def recipe(self) -> Recipe:
-        """Everything that decided the run, resolved."""
-        return read(self.path / "recipe.yaml")
+    def recipe(self, words: Iterable[str] = ()) -> Recipe:
+        """Everything that decided the run, resolved, with `name=value` words applied over it."""
+        recipe = read(self.path / "recipe.yaml", words)
+        if "drop_last" not in recipe.data.model_fields_set:  # the run began before there was this setting
+            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"drop_last": False})})
+        return recipe
 
     def write_environment(self, environment: Environment) -> None:
         """Writes environment.json; that of a resumed run is appended to `resumed` of the first."""

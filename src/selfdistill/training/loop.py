@@ -18,6 +18,7 @@ from ..data import Plan, train_loader
 from ..runs.folder import Run
 from ..runs.records import EndRecord, EpochRecord, Parameters, Record, TrainRecord, WarningRecord
 from ..task import Batch, Step
+from .batch_norm import BatchNormSizes, describe_few_values
 from .callbacks import Callback, MetricsWriter, Trackers, TrainLogWriter
 from .checkpoint import Checkpointer, load_state
 from .compile import create_compiler, find_usual_batches
@@ -81,6 +82,7 @@ class Trainer:
             len(experiment.train_set),
             recipe.batch_size,
             seed=recipe.seed,
+            drop_last=recipe.data.drop_last,
             accumulate=recipe.optim.accumulate,
             rank=self.rank,
             world=self.world,
@@ -146,6 +148,7 @@ class Trainer:
         state.scores, state.is_best = None, False
         all_steps = self.plan.epoch(state.epoch)
         sizes = [[len(micro_batch) for micro_batch in step] for step in all_steps]
+        self.smallest_size = min(map(min, sizes))
         usual = find_usual_batches(sizes, first_epoch=state.epoch == 0)
         rest = slice(state.step_in_epoch, state.step_in_epoch + state.last_step - state.step)
         steps = all_steps[rest]
@@ -181,15 +184,18 @@ class Trainer:
         """
         state = self.state
         self.schedule.step_update(state.step)
-        compiled = False
+        compiled, few_values = False, None
         for micro, size in enumerate(sizes):
             batch = next(batches)
             seed_generators(self.recipe.seed, state.step, micro, self.rank)
             if self.experiment.mix is not None:
                 batch = self.experiment.mix(batch)
-            is_last = micro == len(sizes) - 1
-            with nullcontext() if is_last else self.accelerator.no_sync(self.module):
+            is_first, is_last = state.step == micro == 0, micro == len(sizes) - 1
+            norms = BatchNormSizes(state.method) if is_first else nullcontext()  # the first one never runs compiled
+            with norms, nullcontext() if is_last else self.accelerator.no_sync(self.module):
                 step = self.train_micro_batch(batch, share=size / sum(sizes), usual=usual[micro])
+            if is_first:
+                few_values = describe_few_values(norms.values, size, self.smallest_size)
             compiled |= self.compiler.just_compiled
             state.meter.add(step, batch.target, state.method.task.void, batch.soft_target)
         clip_gradients(self.accelerator, self.module, self.recipe.optim)
@@ -197,6 +203,8 @@ class Trainer:
         self.optimizer.zero_grad()
         state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
         state.method.after_step()
+        if few_values is not None:
+            self.warn("batch norm", few_values)
         if state.ema is not None:
             state.ema.update(state.method.student, step=state.step)
         return compiled

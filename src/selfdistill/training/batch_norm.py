@@ -1,0 +1,53 @@
+"""Batch norms that see too few values per channel: their statistics are noise, and their gradients explode."""
+
+import inspect
+from typing import Any
+
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+FEW = 8  # values of a channel in a batch, up to which a user is warned
+ARGUMENTS = inspect.signature(F.batch_norm)
+
+
+class BatchNormSizes(TorchFunctionMode):
+    """Counts the values per channel that batch norms in training mode average over, while it is entered.
+
+    `values` has the smallest count of each part of the network, which are its children: a method's student, its
+    self-teacher, and so on. Batch norms that a network calls as functions count too.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        buffers = network.named_buffers(remove_duplicate=False)
+        self.parts = {id(buffer): name.partition(".")[0] for name, buffer in buffers}
+        self.values: dict[str, int] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func is F.batch_norm:
+            call = ARGUMENTS.bind(*args, **given).arguments
+            part = self.parts.get(id(call["running_mean"]))
+            if call.get("training") and part is not None:
+                images = call["input"]
+                count = images.numel() // images.shape[1]
+                self.values[part] = min(count, self.values.get(part, count))
+        return func(*args, **given)
+
+
+def describe_few_values(values: dict[str, int], size: int, smallest: int) -> str | None:
+    """A sentence about parts whose batch norms average over few values; None where there are none.
+
+    `values` are the counts per channel in a batch of this `size`, and `smallest` is the size of the smallest batch of
+    an epoch.
+    """
+    least = {part: count * smallest // size for part, count in values.items()}
+    few = {part: count for part, count in least.items() if count <= FEW}
+    if not few:
+        return None
+    parts = " and ".join(few)
+    return (
+        f"batch norms of {parts} average over {min(few.values())} values per channel in a batch of {smallest} images, "
+        "and training may diverge; raise data.image_size or batch_size"
+    )
