@@ -28,6 +28,7 @@ from selfdistill.build import build
 from selfdistill.config.read import read
 from selfdistill.methods import find_method
 from selfdistill.task import Task
+from selfdistill.tasks import list_tasks
 from selfdistill.training.callbacks import Callback
 from selfdistill.training.loop import fit
 from selfdistill.training.state import TrainState
@@ -44,7 +45,7 @@ class Unlike(Exception):
 
 def names(methods: Sequence[str]) -> list[str]:
     """The checks that there are: what the package as a whole must do, and each method by task."""
-    every = [(name, kind) for name in methods for kind in sorted(find_method(name).tasks)]
+    every = [(name, kind) for name in methods for kind in list_tasks(find_method(name).outputs)]
     return ["golden", "fit", *(f"{check}: {name}, {kind}" for name, kind in every for check in CHECKS)]
 
 

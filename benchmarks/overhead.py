@@ -29,6 +29,7 @@ from harness import Setting, Spread, Stepper, add_options, at_least, setting_of,
 from report import ended, table, tell
 from selfdistill import list_methods
 from selfdistill.methods import find_method
+from selfdistill.tasks import list_tasks
 
 HEAD = "method|s / step|slowdown|images / s|peak MiB|x|GFLOP / image|x|rows|parameters|training only"
 
@@ -88,7 +89,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
 
 def methods(given: argparse.Namespace) -> list[str]:
     """Those asked for, or all of the task; plain training first."""
-    fit = [name for name in list_methods() if given.kind in find_method(name).tasks]
+    fit = [name for name in list_methods() if given.kind in list_tasks(find_method(name).outputs)]
     return ["baseline", *(name for name in given.methods or fit if name != "baseline")]
 
 

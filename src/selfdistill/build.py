@@ -125,11 +125,11 @@ def new_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Mod
 
 def refuse_other_task(recipe: Recipe, kind: type[Method]) -> None:
     """Raises `ValueError` for a method that does not learn the task."""
-    task = recipe.task.kind
-    if task not in kind.tasks:
-        others = ", ".join(name for name in list_methods() if task in find_method(name).tasks)
-        own = " or ".join(sorted(kind.tasks))
-        raise ValueError(f"method={recipe.method.name} trains {own}, not {task}; for that there are {others}")
+    task, output = recipe.task.kind, find_task(recipe.task.kind).output
+    if output not in kind.outputs:
+        others = ", ".join(name for name in list_methods() if output in find_method(name).outputs)
+        scores = f"{' or '.join(kind.outputs)}s, and {task} needs scores of {output}s; for that there are {others}"
+        raise ValueError(f"method={recipe.method.name} trains networks that score {scores}")
 
 
 def refuse_all_void(**splits: LabeledDataset | None) -> None:

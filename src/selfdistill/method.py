@@ -22,7 +22,7 @@ class Method(Configurable, nn.Module):
     `self.student` is the plain network that ships. Every other submodule, parameter and buffer is
     training-only and is dropped on export. A subclass
 
-    * names what it needs in `views`, `positives`, `needs_index`, `tasks`, `soft_targets` and `needs_teacher`;
+    * names what it needs in `views`, `positives`, `needs_index`, `outputs`, `soft_targets` and `needs_teacher`;
     * declares its hyper-parameters: annotated class attributes with a value, see `hyperparameters`;
     * builds its training-only parts in `setup`;
     * computes one step's losses in `forward`;
@@ -32,7 +32,7 @@ class Method(Configurable, nn.Module):
     views: ClassVar[int] = 0  # further augmentations of each image
     positives: ClassVar[int] = 0  # other images of the same label
     needs_index: ClassVar[bool] = False  # remembers each training image: needs batch.index and task.num_examples
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    outputs: ClassVar[tuple[str, ...]] = ("image",)  # what the student may score: whole images, or each "pixel"
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
     square_images: ClassVar[bool] = False  # needed where images are rotated
     needs_teacher: ClassVar[bool] = False
@@ -51,8 +51,9 @@ class Method(Configurable, nn.Module):
         **hyperparameters: Any,
     ) -> None:
         super().__init__()
-        if task.kind not in self.tasks:
-            raise ValueError(f"{type(self).__name__} trains {' or '.join(sorted(self.tasks))}, not {task.kind}")
+        if task.output not in self.outputs:
+            scores = f"{' or '.join(self.outputs)}s, and {task.kind} needs scores of {task.output}s"
+            raise ValueError(f"{type(self).__name__} trains networks that score {scores}")
         height, width = task.image_shape[1:]
         if self.square_images and height != width:
             raise ValueError(

@@ -15,9 +15,10 @@ from selfdistill.build import build
 from selfdistill.config.read import read
 from selfdistill.methods import find_method
 from selfdistill.runs.folder import Run
+from selfdistill.tasks import list_tasks
 from selfdistill.training.loop import fit
 
-CASES = [(name, kind) for name in list_methods() for kind in sorted(find_method(name).tasks)]
+CASES = [(name, kind) for name in list_methods() for kind in list_tasks(find_method(name).outputs)]
 EPOCHS = ["epochs=3", "precision=fp32", "machine.compile=false", "data.drop_last=false"]
 EPOCHS += ["optim.lr=1e-4"]  # faster, rounding errors grow
 RUNS = {

@@ -10,9 +10,10 @@ from helpers.batches import small_batch, small_task
 from helpers.methods import small_method
 from selfdistill import list_methods
 from selfdistill.methods import find_method
+from selfdistill.tasks import list_tasks
 
 METHODS = list_methods()
-CASES = [(name, kind) for name in METHODS for kind in sorted(find_method(name).tasks)]
+CASES = [(name, kind) for name in METHODS for kind in list_tasks(find_method(name).outputs)]
 every_case = pytest.mark.parametrize(("name", "kind"), CASES)
 
 

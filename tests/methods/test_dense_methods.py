@@ -22,7 +22,7 @@ from selfdistill.modules.pyramid import PyramidTeacher
 SIZE = (15, 11)  # odd: the student's maps have 15x11, 8x6 and 4x3 positions
 ROWS = 2
 AWAKE = 0.9  # a share of training at which every term counts
-DENSE = [name for name in list_methods() if "segmentation" in find_method(name).tasks]
+DENSE = [name for name in list_methods() if "pixel" in find_method(name).outputs]
 every_method = pytest.mark.parametrize("name", DENSE)
 
 

@@ -20,6 +20,7 @@ from selfdistill.hyperparameters import Weight, hparam
 from selfdistill.method import Method
 from selfdistill.methods import find_method
 from selfdistill.task import Step
+from selfdistill.tasks import list_tasks
 
 SETTINGS = [(name, setting) for name in METHODS for setting in find_method(name).hyperparameters()]
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -27,7 +28,7 @@ every_setting = pytest.mark.parametrize(("name", "setting"), SETTINGS)
 
 
 def any_case(name):
-    return made(name, sorted(find_method(name).tasks)[0])
+    return made(name, list_tasks(find_method(name).outputs)[0])
 
 
 @pytest.mark.parametrize(("side", "padding"), [(16, 1), (15, 0)], ids=["halving", "odd"])
@@ -153,7 +154,7 @@ def test_teacher_of_the_wrong_kind_is_refused_by_name(name):
 
 @every_method
 def test_double_students_and_unfit_students_and_teachers(name):
-    found, task = find_method(name), small_task(sorted(find_method(name).tasks)[0])
+    found, task = find_method(name), small_task(list_tasks(find_method(name).outputs)[0])
     method, batch = small_method(found, task, student=small_student(task).double()), small_batch(found, task)
     wide = [part.double() if part is not None and part.is_floating_point() else part for part in batch]
     if not found.needs_teacher:
@@ -231,12 +232,14 @@ def test_a_fixed_setting_is_no_hyperparameter_any_more():
 
 
 @every_method
-def test_tasks_are_as_declared(name):
-    tasks = find_method(name).tasks
-    assert tasks and tasks <= {"classification", "segmentation"}
-    for kind in {"classification", "segmentation"} - tasks:
-        with pytest.raises(ValueError, match=f"trains {' or '.join(sorted(tasks))}, not {kind}"):
-            small_method(find_method(name), small_task(kind))
+def test_outputs_are_as_declared(name):
+    outputs = find_method(name).outputs
+    assert outputs and set(outputs) <= {"image", "pixel"}
+    for kind in set(list_tasks()) - set(list_tasks(outputs)):
+        task = small_task(kind)
+        words = f"trains networks that score {' or '.join(outputs)}s, and {kind} needs scores of {task.output}s"
+        with pytest.raises(ValueError, match=words):
+            small_method(find_method(name), task)
 
 
 @every_method
@@ -297,7 +300,7 @@ def test_hyperparameters_are_not_names_of_a_module(name):
 @every_method
 def test_short_run_defaults_are_hyperparameters_and_allowed(name):
     kind = find_method(name)
-    task = small_task(sorted(kind.tasks)[0])
+    task = small_task(list_tasks(kind.outputs)[0])
     settings = kind.short_run_defaults(task.output, {})
     assert settings.keys() <= kind.hyperparameters().keys()
     assert kind.short_run_defaults(task.output, kind.validate(settings)) == {}  # what is given is left alone

@@ -5,10 +5,11 @@ import pytest
 from helpers.meta_device import one_run, train_on_meta
 from selfdistill import list_methods
 from selfdistill.methods import find_method
+from selfdistill.tasks import list_tasks
 
 pytestmark = pytest.mark.slow
 
-CASES = [(name, kind) for name in list_methods() for kind in sorted(find_method(name).tasks)]
+CASES = [(name, kind) for name in list_methods() for kind in list_tasks(find_method(name).outputs)]
 
 
 @pytest.fixture(autouse=True)

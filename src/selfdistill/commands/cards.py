@@ -19,6 +19,7 @@ from ..config.names import list_recipes
 from ..config.read import read
 from ..method import Method
 from ..methods import find_method, list_methods
+from ..tasks import list_tasks
 
 ROOT = Path(__file__).parents[3]  # of the source tree; an installed package has no step times
 PAGE = """# Methods
@@ -66,7 +67,7 @@ def card(name: str) -> str:
     kind = find_method(name)
     paper = paper_of(kind)
     facts = {
-        "Tasks": ", ".join(sorted(kind.tasks)),
+        "Tasks": ", ".join(list_tasks(kind.outputs)),
         "Needs": "; ".join(needs(kind)) or "nothing beside images and labels",
         "Cost beside plain training": kind.cost or "not stated",
         "Step time": step_time(name),

@@ -7,7 +7,7 @@ from rich.table import Column, Table
 from ..features.extractor import Taps
 from ..methods import find_method, list_methods
 from ..models import build_student
-from ..tasks import find_task
+from ..tasks import find_task, list_tasks
 from .cards import needs, paper_of
 
 
@@ -18,7 +18,7 @@ def methods_table() -> Any:
     for name in list_methods():
         kind = find_method(name)
         source, wanted = paper_of(kind), "; ".join(needs(kind)) or "nothing"
-        cells = [f"{source.title}\n{source.link}".strip(), wanted, ", ".join(sorted(kind.tasks)), kind.cost]
+        cells = [f"{source.title}\n{source.link}".strip(), wanted, ", ".join(list_tasks(kind.outputs)), kind.cost]
         table.add_row(name, *(cell.replace("`", "") for cell in cells))  # Markdown's quotes
     return table
 

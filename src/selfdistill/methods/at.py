@@ -26,7 +26,7 @@ class AT(Method):
     weighs less than a coarse one.
     """
 
-    tasks = frozenset({"classification", "segmentation"})
+    outputs = ("image", "pixel")
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 

@@ -9,7 +9,7 @@ from ..task import Batch, Step
 class Baseline(Method):
     """Cross-entropy and nothing else."""
 
-    tasks = frozenset({"classification", "segmentation"})
+    outputs = ("image", "pixel")
     cost = "none"
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:

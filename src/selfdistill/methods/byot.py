@@ -28,7 +28,7 @@ class BYOT(Method):
     0.066.
     """
 
-    tasks = frozenset({"classification", "segmentation"})
+    outputs = ("image", "pixel")
     cost = "one light exit per shallow map: for a ResNet-18, 0.09x its parameters and 0.05x its multiply-adds"
 
     alpha: Share = hparam(0.3, "share of an exit's lesson that comes from the final scores instead of the labels")

@@ -34,7 +34,7 @@ class FRSKD(Method):
     authors' soft labels teach pixels without a label too (`distil_void`), and their ramp moves once an epoch.
     """
 
-    tasks = frozenset({"classification", "segmentation"})
+    outputs = ("image", "pixel")
     cost = "self-teacher: about 0.6x the student's parameters and 0.7x its multiply-adds (BiFPNc, width 2, depth 2)"
 
     alpha: Weight = hparam(2.0, "weighs the soft-label loss, 1 to 3 in the paper", per_pixel=1.0)

@@ -25,7 +25,7 @@ class FRSKDSLA(FRSKD):
     moves of the running statistics in each step, and batch statistics of upright images alone for the plain scores.
     """
 
-    tasks = frozenset({"classification"})
+    outputs = ("image",)
     soft_targets = False
     square_images = True
     cost = "4x the rows (5x without reuse_upright), the self-teacher, two linear heads"

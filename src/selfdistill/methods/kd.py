@@ -18,7 +18,7 @@ class KD(Method):
     distillation methods on CIFAR-100 have settled on.
     """
 
-    tasks = frozenset({"classification", "segmentation"})
+    outputs = ("image", "pixel")
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 

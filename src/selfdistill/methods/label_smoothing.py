@@ -19,7 +19,7 @@ class LabelSmoothing(Method):
     Two definitions are in use, and they shift published differences: see `share`.
     """
 
-    tasks = frozenset({"classification", "segmentation"})
+    outputs = ("image", "pixel")
     cost = "none"
 
     epsilon: Share = hparam(0.1, "mass taken from the true class")

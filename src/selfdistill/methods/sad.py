@@ -32,7 +32,7 @@ class SAD(Method):
     which also takes the channels' mean before its softmax, weighs it 1000 from the first step on.
     """
 
-    tasks = frozenset({"classification", "segmentation"})
+    outputs = ("image", "pixel")
     cost = "none beside plain training: no further rows, parameters or state"
 
     weight: Positive = hparam(0.1, "weighs the attention loss; about 1000 for reduction=mean")

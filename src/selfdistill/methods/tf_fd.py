@@ -33,7 +33,7 @@ class TfFD(Method):
     at the end of that epoch and is 0 at the first step.
     """
 
-    tasks = frozenset({"classification", "segmentation"})
+    outputs = ("image", "pixel")
     cost = "none beside plain training: no further rows, parameters or state"
 
     lambda_inter: Weight = hparam(0.0005, "weighs the imitation of deeper maps")

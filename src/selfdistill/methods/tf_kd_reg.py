@@ -26,7 +26,7 @@ class TfKDReg(Method):
     temperature does to a network's scores. The student's scores are not softened, nor is there a factor T^2.
     """
 
-    tasks = frozenset({"classification", "segmentation"})
+    outputs = ("image", "pixel")
     cost = "none"
 
     alpha: Share = hparam(0.1, "of the virtual teacher's loss; the cross-entropy has the rest")

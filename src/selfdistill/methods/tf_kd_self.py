@@ -22,7 +22,7 @@ class TfKDSelf(Method):
     numbers. Any trained network of the task may teach; the paper's method is the student's own architecture.
     """
 
-    tasks = frozenset({"classification", "segmentation"})
+    outputs = ("image", "pixel")
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 

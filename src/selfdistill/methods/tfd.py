@@ -28,7 +28,7 @@ class TFD(Method):
     objective, is left out: `tf_fd` has one.
     """
 
-    tasks = frozenset({"classification", "segmentation"})
+    outputs = ("image", "pixel")
     cost = "none beside plain training: no further rows, parameters or state"
 
     alpha: Weight = hparam(0.005, "weighs the imitation of deeper maps")

@@ -3,7 +3,7 @@
 import functools
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -15,9 +15,10 @@ from ..metrics.evaluation import measure
 from .base import TaskKind
 
 
-def list_tasks() -> list[str]:
-    """The names that `find_task` takes, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+def list_tasks(outputs: Collection[str] | None = None) -> list[str]:
+    """The names that `find_task` takes, sorted; only those of tasks with one of the `outputs` where these are given."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    return names if outputs is None else [name for name in names if find_task(name).output in outputs]
 
 
 @functools.cache
