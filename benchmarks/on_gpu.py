@@ -26,8 +26,9 @@ from typing import NamedTuple
 import checks
 from bench import HERE, versions
 from harness import chip, device
-from report import Page, table, tell
+from report import Page, tell
 from selfdistill import list_methods
+from selfdistill.report.markdown import markdown_table
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import EndRecord
 
@@ -102,7 +103,7 @@ class Work:
             tell(f"{name}: {found[name]}")
             file.write_text(json.dumps(found, indent=1))
         rows = [[name, each] for name, each in found.items()]
-        (self.out / "checks.md").write_text(table(["check", "found"], rows) + "\n", encoding="utf-8")
+        (self.out / "checks.md").write_text(markdown_table(["check", "found"], rows) + "\n", encoding="utf-8")
         yield True
 
     def measure(self) -> Iterator[bool]:
@@ -190,7 +191,7 @@ def training_table(runs: dict[str, Path]) -> str:
         pace = batch / end.seconds_per_step
         numbers = [f"{100 * end.scores.top1:.2f}", f"{end.scores.nll:.4f}", f"{pace:,.0f}"]
         rows.append([method, str(end.epoch), *numbers, f"{sum(seconds) / 60:.1f}", str(len(seconds))])
-    return table(["method", "epochs", "top-1, %", "NLL, nats", "images / s", "minutes", "slices"], rows)
+    return markdown_table(["method", "epochs", "top-1, %", "NLL, nats", "images / s", "minutes", "slices"], rows)
 
 
 def arguments(words: list[str] | None) -> argparse.Namespace:

@@ -17,7 +17,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import Stepper, add_options, at_least, setting_of, stepper
-from report import ended, table
+from report import ended
+from selfdistill.report.markdown import markdown_table
 
 STEPS = 5
 WARM_UP = 6
@@ -89,7 +90,7 @@ def render(both: dict[str, tuple[Operation, Operation]], given: argparse.Namespa
     rows = [line(name, *each) for name, each in ranked[: given.rows]]
     whole = [Operation(sum(each[i].milliseconds for each in both.values()), 0.0) for i in (0, 1)]
     rows.append([*line("all", *whole)[:3], "", ""])
-    return table(["operation, ms per step", "baseline", given.method, "calls", "calls"], rows)
+    return markdown_table(["operation, ms per step", "baseline", given.method, "calls", "calls"], rows)
 
 
 def line(name: str, plain: Operation, own: Operation) -> list[str]:

@@ -26,9 +26,10 @@ from typing import Any, NamedTuple
 
 from flops_memory import Counts, count_costs
 from harness import Setting, Spread, Stepper, add_options, at_least, setting_of, spread, stepper, time_in_turns
-from report import ended, table, tell
+from report import ended, tell
 from selfdistill import list_methods
 from selfdistill.methods import find_method
+from selfdistill.report.markdown import markdown_table
 from selfdistill.tasks import list_tasks
 
 HEAD = "method|s / step|slowdown|images / s|peak MiB|x|GFLOP / image|x|rows|parameters|training only"
@@ -129,7 +130,7 @@ def render(found: dict[str, Cost], setting: Setting) -> str:
         cells += [f"{each.counts.flops / 1e9 / setting.batch:.3f}", f"{each.flops:.2f}", f"{each.counts.rows:g}"]
         cells += [f"{each.counts.student:,}", f"{each.counts.training_only:,}"]
         rows.append([*cells, *[f"{each.compile_seconds:.1f}"] * (setting.compile != "false")])
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def opened(path: Path, setting: Setting) -> dict[str, Any]:

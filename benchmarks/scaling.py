@@ -38,8 +38,9 @@ from harness import (
     stepper,
     time_in_turns,
 )
-from report import ended, table, tell
+from report import ended, tell
 from selfdistill.methods import find_method
+from selfdistill.report.markdown import markdown_table
 
 AXES = {
     "batch": (16, 32, 64, 128),
@@ -138,7 +139,7 @@ def render(found: dict[str, dict[int, Point]], *, growing: bool) -> str:
             costs = [getattr(point, unit) for point in points.values()]
             rise = exponent(sizes, costs) if growing else costs[-1] / costs[0]
             rows.append([method, *(f"{cost / scale:,.{digits}f}" for cost in costs), f"{rise:.2f}"])
-        parts.append(table([*head, "exponent" if growing else "ratio"], rows))
+        parts.append(markdown_table([*head, "exponent" if growing else "ratio"], rows))
     return "\n\n".join(parts)
 
 

@@ -30,11 +30,12 @@ import torch
 from PIL import Image
 
 from harness import COMPILED, PRECISIONS, Setting, Stepper, at_least, random_batch, spread
-from report import ended, table, tell
+from report import ended, tell
 from selfdistill.build import build
 from selfdistill.config.read import read
 from selfdistill.config.recipe import MachinePart, Recipe
 from selfdistill.methods import find_method
+from selfdistill.report.markdown import markdown_table
 from selfdistill.runs.records import Record
 from selfdistill.training.callbacks import Callback
 from selfdistill.training.device import choose_device
@@ -107,7 +108,7 @@ def main(words: list[str] | None = None) -> list[list[str]]:
     rows = [epochs(method, given) for method in given.methods]
     head = ["method", "images / s", "step alone", "lost, %", "epoch s", "evaluation s", "first step s"]
     print(f"{' '.join(given.words)}, {given.precision}, compile {given.compile}, {given.epochs} epochs\n")
-    print(table(head, rows))
+    print(markdown_table(head, rows))
     return rows
 
 
@@ -187,7 +188,7 @@ def loading(given: argparse.Namespace) -> list[list[str]]:
             tell(f"made {sum(PHOTOGRAPHS.values())} JPEG files of 500x375 pixels")
         rows = [loaded(workers, cache, given) for cache in caches(given) for workers in given.workers]
     print("Input alone, one thread a process\n")
-    print(table(["cache", "workers", "images / s", "images / s of processor time", "first step s"], rows))
+    print(markdown_table(["cache", "workers", "images / s", "images / s of processor time", "first step s"], rows))
     return rows
 
 

@@ -19,6 +19,7 @@ from ..config.names import list_recipes
 from ..config.read import read
 from ..method import Method
 from ..methods import find_method, list_methods
+from ..report.markdown import markdown_table
 from ..tasks import list_tasks
 
 ROOT = Path(__file__).parents[3]  # of the source tree; an installed package has no step times
@@ -52,10 +53,8 @@ class Paper(NamedTuple):
 def page() -> str:
     """A table of all methods, then the card of each."""
     names = list_methods()
-    table = _table(
-        ["method", "paper", "venue", "who teaches", "cost beside plain training", "teacher"],
-        [_row(name, find_method(name)) for name in names],
-    )
+    titles = ["method", "paper", "venue", "who teaches", "cost beside plain training", "teacher"]
+    table = markdown_table(titles, [_row(name, find_method(name)) for name in names], numbers=False)
     return PAGE + "\n\n".join([table, *map(card, names)]) + "\n"
 
 
@@ -76,7 +75,8 @@ def card(name: str) -> str:
     told = "\n".join(f"- {fact}: {text}" for fact, text in facts.items() if text)
     paragraphs = [f"## {name}", f"**{_prose(paper.title)}.**", _prose(paper.reference), *_docstring(kind), told]
     if rows := hyperparameter_rows(kind):
-        paragraphs.append(_table(["hyper-parameter", "default", "allowed", "meaning"], rows))
+        titles = ["hyper-parameter", "default", "allowed", "meaning"]
+        paragraphs.append(markdown_table(titles, rows, numbers=False))
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
 
 
@@ -192,11 +192,6 @@ def _plain(value: Any) -> str:
     ('null', 'true', '0.05', 'all')
     """
     return yaml.safe_dump(value, width=1000).removesuffix("\n").removesuffix("\n...")
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 if __name__ == "__main__":
