@@ -14,13 +14,12 @@ from .data import (
     CachedDataset,
     EvalSet,
     LabeledDataset,
+    OpenedData,
     Plan,
     TrainSet,
-    check,
-    choose_defaults,
     eval_loader,
     image_shape,
-    open_splits,
+    prepare_data,
 )
 from .method import Method
 from .methods import create_method, find_method, list_methods
@@ -30,15 +29,17 @@ from .runs.student import NetworkCard, StudentCard, build_network, load_student,
 from .task import Batch, Task
 from .tasks import find_task
 from .tasks.base import TaskKind
-from .training.device import choose_precision
+from .training.device import choose_device, choose_precision
 from .training.experiment import Experiment, HeldOut
 from .training.optim import count_steps
 
 SHORT_RUN = 20_000  # optimiser steps; the papers' schedules have 50,000 and more
 
 
-def build(recipe: Recipe) -> Experiment:
+def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
     """The experiment that a recipe describes; its own recipe has every value resolved and builds the same again.
+
+    Experiments on the same data may share it, in `opened`.
 
     Raises `ValueError` in one sentence for whatever cannot work, before anything is trained. The student's initial
     weights depend on the recipe's seed and student alone, so methods start from the same ones.
@@ -49,11 +50,15 @@ def build(recipe: Recipe) -> Experiment:
     refuse_unmixable(recipe, task_kind, kind)
     precision, told = chosen_precision(recipe)
     teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, kind)
-    splits = open_splits(recipe.data, task_kind)
-    seen = [note for rows in splits[:3] if rows is not None for note in check(rows, recipe.data.channels)]
-    held_out, split = (splits.val, "val") if splits.val is not None else (splits.test, "test")
-    refuse_all_void(train=splits.train, **{split: held_out})
-    data = choose_defaults(as_the_teacher_saw(recipe), splits, task_kind)
+    prepared = prepare_data(
+        as_the_teacher_saw(recipe),
+        task_kind,
+        cache=recipe.machine.cache,
+        device=torch.device(choose_device(recipe)),
+        opened=opened,
+    )
+    data, splits, split = prepared.settings, prepared.splits, prepared.held_out_split
+    refuse_all_void(train=splits.train, **{split: splits.test if splits.val is None else splits.val})
     task = Task(recipe.task.kind, len(splits.train.classes), image_shape(data), len(splits.train))
     if recipe.method.teacher is not None:
         refuse_stranger(recipe.method.teacher, splits.train.classes, task.image_shape)
@@ -66,18 +71,17 @@ def build(recipe: Recipe) -> Experiment:
     method = create_method(recipe.method.name, student, task, taps=recipe.method.taps, teacher=teacher, **settings)
     refuse_random(method, recipe.student)
     transform = task_kind.train_transform(data)
-    cached = CachedDataset(splits.train, transform, recipe.machine.cache)
-    train_set = TrainSet(cached, transform, seed=recipe.seed, views=kind.views, positives=kind.positives)
+    train_set = TrainSet(prepared.train, transform, seed=recipe.seed, views=kind.views, positives=kind.positives)
     every = {name: getattr(method, name) for name in kind.hyperparameters()}
     own = recipe.method.model_copy(update=every)
     settled = {"data": data, "method": own, "precision": precision, "out": recipe.out or free_folder(recipe)}
     resolved = recipe.model_copy(update=settled)
-    notes = (*splits.notes, *seen, *count_dropped(plan), *notes, *told, *idle_workers(recipe, train_set))
+    notes = (*prepared.notes, *count_dropped(plan), *notes, *told, *idle_workers(recipe, train_set))
     return Experiment(
         recipe=resolved,
         method=method,
         train_set=train_set,
-        held_out=None if held_out is None else eval_loader_of(held_out, resolved, task_kind),
+        held_out=None if prepared.held_out is None else eval_loader_of(prepared.held_out, resolved, task_kind),
         split=split,
         mix=make_mixer(recipe.mix, task, task_kind),
         card=describe_student(resolved, task, splits.train),
@@ -237,12 +241,11 @@ def chosen_precision(recipe: Recipe) -> tuple[str, list[str]]:
     return precision, told
 
 
-def eval_loader_of(rows: LabeledDataset, recipe: Recipe, task: TaskKind) -> HeldOut:
-    """Batches of `rows` as the recipe's evaluation shows them."""
-    transform = task.eval_transform(recipe.data)
+def eval_loader_of(dataset: CachedDataset, recipe: Recipe, task: TaskKind) -> HeldOut:
+    """Batches of a data set as the recipe's evaluation shows them."""
     return functools.partial(
         eval_loader,
-        EvalSet(CachedDataset(rows, transform, recipe.machine.cache), transform),
+        EvalSet(dataset, task.eval_transform(recipe.data)),
         batch_size=task.eval_batch_size(recipe.data),
         workers=recipe.machine.workers,
     )

@@ -302,7 +302,6 @@ def test_a_mask_of_another_size_names_both_files(folder):
 
 def test_large_sets_are_checked_by_their_headers(folder, monkeypatch):
     monkeypatch.setattr("selfdistill.data.datasets.base.DECODED", 2)
-    monkeypatch.setattr("selfdistill.data.datasets.masks.DECODED", 2)
     write_mask(folder / "masks" / "1.png", [[0, 7, 1], [0, 0, 0]])
     assert check(opened(folder, classes=["a", "b", "c"]).train.dataset) == ()  # values are seen when they are needed
     write_mask(folder / "masks" / "2.png", [[0, 1], [2, 0]])

@@ -7,6 +7,7 @@ from ..build import build
 from ..config.part import flatten, list_settings
 from ..config.read import change
 from ..config.recipe import MethodPart, Recipe
+from ..data import OpenedData
 from ..distributed import is_first_process
 from ..errors import did_you_mean
 from ..methods import find_method
@@ -23,12 +24,13 @@ def compare_methods(words: Sequence[str]) -> None:
     """Trains every arm with every seed, or takes the run that is there, and prints and writes the table.
 
     An arm is METHOD, or METHOD+NAME=VALUE+... All arms are checked before the first is trained. Each run is built once,
-    and is let go of before the next one of its arm is built.
+    and is let go of before the next one of its arm is built. Runs share the data set and its decoded images.
     """
     arms, seeds, base = parse_words([*words])
     folder = Path(base.out or f"runs/compare-{Path(base.data.source).stem}-{base.student.name.partition(':')[2]}")
     recipes = {arm: arm_recipe(base, arm) for arm in arms}
-    experiments = {arm: build_arm(recipes[arm], folder, arm, seeds[0]) for arm in arms}
+    opened = OpenedData()
+    experiments = {arm: build_arm(recipes[arm], folder, arm, seeds[0], opened) for arm in arms}
     resolved = {arm: experiment.recipe for arm, experiment in experiments.items()}
     if is_first_process():
         for note in dict.fromkeys(note for experiment in experiments.values() for note in experiment.notes):
@@ -40,7 +42,7 @@ def compare_methods(words: Sequence[str]) -> None:
             paths[arm].append(path)
             experiment = experiments.pop(arm, None)
             if not is_done(path, resolved[arm].model_copy(update={"seed": seed, "out": str(path)})):
-                train_arm(experiment or build_arm(recipes[arm], folder, arm, seed), f"{arm}, seed {seed}")
+                train_arm(experiment or build_arm(recipes[arm], folder, arm, seed, opened), f"{arm}, seed {seed}")
             del experiment
     if is_first_process():
         write_table(paths, folder)
@@ -89,9 +91,9 @@ def run_path(folder: Path, arm: str, seed: int) -> Path:
     return folder / f"{arm}-s{seed}".replace("/", "_")
 
 
-def build_arm(recipe: Recipe, folder: Path, arm: str, seed: int) -> Experiment:
+def build_arm(recipe: Recipe, folder: Path, arm: str, seed: int, opened: OpenedData) -> Experiment:
     """The checked experiment of one arm with one seed."""
-    experiment = build(recipe.model_copy(update={"seed": seed, "out": str(run_path(folder, arm, seed))}))
+    experiment = build(recipe.model_copy(update={"seed": seed, "out": str(run_path(folder, arm, seed))}), opened)
     check_trainable(experiment)
     return experiment
 

@@ -88,8 +88,6 @@ def refuse_unscorable(experiment: Experiment) -> None:
 def train_new_run(experiment: Experiment, *, title: str | None = None) -> Result:
     """Trains into a new run folder."""
     recipe = experiment.recipe
-    # before there is a folder: what this refuses, the recipe can mend
-    experiment.train_set.samples.fill(torch.device(choose_device(recipe)))
     run = Run(recipe.out or "")
     if is_first_process():
         run = Run.create(run.path, recipe)

@@ -7,6 +7,7 @@ from .datasets.image_io import read_image
 from .datasets.masks import MaskDataset
 from .defaults import choose_defaults
 from .loader import eval_loader, train_loader
+from .prepare import OpenedData, PreparedData, prepare_data
 from .sampler import Draw, Plan
 from .split import Splits, check, open_rows, open_splits
 from .task_data import TaskData
@@ -17,7 +18,9 @@ __all__ = [
     "Draw",
     "EvalSet",
     "MaskDataset",
+    "OpenedData",
     "Plan",
+    "PreparedData",
     "Sample",
     "LabeledDataset",
     "Splits",
@@ -29,6 +32,7 @@ __all__ = [
     "image_shape",
     "open_rows",
     "open_splits",
+    "prepare_data",
     "read_image",
     "train_loader",
     "window",

@@ -1,14 +1,12 @@
 """What a recipe's data settings leave open, decided from the training images."""
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from ..config.recipe import DataPart
-from .datasets.base import LabeledDataset, Subset, count_threads, evenly_spaced, map_blocks
-from .datasets.image_io import GRAY, to_channels
+from .datasets.base import Subset
+from .datasets.image_io import GRAY
+from .reading import read_images
 from .split import VAL_FRACTION, Splits
-from .task_data import Show, Size, TaskData
+from .statistics import PixelStatistics
+from .task_data import Size, TaskData
 
 
 def choose_defaults(settings: DataPart, splits: Splits, task: TaskData) -> DataPart:
@@ -18,6 +16,16 @@ def choose_defaults(settings: DataPart, splits: Splits, task: TaskData) -> DataP
     the view of an image that `mean` and `std` are computed on are the task's choice. What was found out about labels,
     such as the names of mask values, becomes a setting too.
     """
+    chosen = choose_from_headers(settings, splits, task)
+    assert chosen.channels is not None and isinstance(chosen.image_size, tuple)
+    statistics = PixelStatistics(splits.train, chosen.channels, *task.statistics_view(chosen, chosen.image_size))
+    if needs_statistics(chosen):
+        read_images(splits.train, [statistics])
+    return add_statistics(chosen, statistics)
+
+
+def choose_from_headers(settings: DataPart, splits: Splits, task: TaskData) -> DataPart:
+    """As `choose_defaults`, but for `mean` and `std`, so that no image is decoded."""
     _refuse_idle(settings, task)
     values = settings.model_dump()
     formats = splits.train.formats if settings.image_size is None or settings.channels is None else frozenset()
@@ -27,12 +35,21 @@ def choose_defaults(settings: DataPart, splits: Splits, task: TaskData) -> DataP
     values |= {"image_size": size, "channels": channels, "augment": augmentations}
     task.check_augmentations(augmentations, size, channels)
     _check_statistics(settings, channels)
-    if settings.mean is None or settings.std is None:
-        mean, std = compute_statistics(splits.train, channels, *task.statistics_view(settings, size))
-        values |= {"mean": settings.mean or mean, "std": settings.std or std}
     if settings.val_fraction is None and _is_held_out(splits):
         values["val_fraction"] = VAL_FRACTION
     return DataPart.model_validate(values | splits.train.settings())
+
+
+def needs_statistics(settings: DataPart) -> bool:
+    return settings.mean is None or settings.std is None
+
+
+def add_statistics(settings: DataPart, statistics: PixelStatistics) -> DataPart:
+    """The settings with the computed mean and std where they name none."""
+    if not needs_statistics(settings):
+        return settings
+    mean, std = statistics.compute()
+    return settings.model_copy(update={"mean": settings.mean or mean, "std": settings.std or std})
 
 
 def _refuse_idle(settings: DataPart, task: TaskData) -> None:
@@ -61,25 +78,3 @@ def _check_statistics(settings: DataPart, channels: int) -> None:
             raise ValueError(f"data.{name} has {len(values)} values, but the images have {channels} channels")
         if not all(0 <= value <= 1 for value in values):
             raise ValueError(f"data.{name}={values} is not of values in [0, 1]; divide by 255")
-
-
-def compute_statistics(rows: LabeledDataset, channels: int, show: Show, most: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over all pixels of `most` images at most, of values in [0, 1].
-
-    Exact: 8-bit values are counted, so that order and threads cannot change the result. A constant channel has std 1.
-    """
-
-    def count(block: Sequence[int]) -> np.ndarray:
-        counts = np.zeros((channels, 256), dtype=np.int64)
-        for i in block:
-            pixels = np.asarray(show(to_channels(rows.image(i), channels))).reshape(-1, channels)
-            counts += [np.bincount(pixels[:, k], minlength=256) for k in range(channels)]
-        return counts
-
-    counts = sum(map_blocks(count, evenly_spaced(len(rows), most), threads=count_threads(rows)))
-    values = np.arange(256) / 255
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    mean = shares @ values
-    std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(axis=1))
-    std[std == 0] = 1
-    return [round(float(value), 6) for value in mean], [round(float(value), 6) for value in std]

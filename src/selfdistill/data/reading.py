@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from .datasets.base import LabeledDataset, count_threads, map_blocks
+from .datasets.base import LabeledDataset, count_threads, map_blocks, summarize_errors
 
 
 class ImageUse(ABC):
@@ -51,7 +51,18 @@ def read_images(
         for use in uses:
             use.abandon() if errors else use.finish()
     if errors:
-        raise ValueError(summarize(errors))
+        raise ValueError(summarize_errors(errors))
+
+
+def check_images(dataset: LabeledDataset, uses: Sequence[ImageUse] = ()) -> None:
+    """Reads images before they are needed: the headers of all or of 50,000, all of sets up to 5,000, those for `uses`.
+
+    Errors as of `read_images`. The result is kept: a second call reads nothing again.
+    """
+    _ = dataset.formats
+    check_all = dataset.is_decoded_by_check and not dataset.is_checked
+    read_images(dataset, uses, check=range(len(dataset) if check_all else 0))
+    dataset.is_checked = True
 
 
 def _read_image(dataset: LabeledDataset, i: int, uses: Sequence[ImageUse]) -> None:
@@ -62,12 +73,3 @@ def _read_image(dataset: LabeledDataset, i: int, uses: Sequence[ImageUse]) -> No
     with dataset.naming_errors(i):
         for use in uses:
             use.add(i, image)
-
-
-def summarize(errors: Sequence[str]) -> str:
-    """The first error, and how many others there are.
-
-    >>> summarize(["a.png is empty", "b.png is empty"])
-    'a.png is empty (and 1 more such images)'
-    """
-    return errors[0] + (f" (and {len(errors) - 1} more such images)" if len(errors) > 1 else "")

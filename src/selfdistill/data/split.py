@@ -13,6 +13,7 @@ from .datasets.labels import align, shorten
 from .datasets.registry import open_source
 from .datasets.splits import DatasetSplits, split_of
 from .random.seeds import generator
+from .reading import check_images
 from .task_data import TaskData
 
 VAL_FRACTION = 0.2  # held out where the source has no other split
@@ -161,12 +162,28 @@ def _say_missing_classes(source: str, **splits: LabeledDataset | None) -> Iterat
             yield f"the {name} split of {source} has no image of the class {shorten(missing)}"
 
 
-def check(rows: LabeledDataset, channels: int | None = None) -> tuple[str, ...]:
+def check(dataset: LabeledDataset, channels: int | None = None) -> tuple[str, ...]:
     """Reads the images before they are needed, and gives what the user should know of them.
 
     Sets of up to 5,000 images are decoded, with their masks; of larger ones 50,000 headers are read. Raises
-    `ValueError` naming the first that cannot be used. The result is kept: a second call, and `resolve`, cost nothing.
+    `ValueError` naming the first that cannot be used. The result is kept: a second call costs nothing.
     """
-    alpha = any(found.mode in ALPHA for found in rows.formats) and channels != 4
-    notes = ["some images have an alpha channel, which is dropped unless data.channels=4"] * alpha
-    return (*notes, *rows.remarks())
+    check_images(dataset)
+    return describe_images(dataset, channels)
+
+
+def describe_splits(splits: Splits, channels: int | None) -> list[str]:
+    """What the user should know of the images of all splits, which are checked."""
+    return [
+        note
+        for dataset in (splits.train, splits.val, splits.test)
+        if dataset is not None
+        for note in describe_images(dataset, channels)
+    ]
+
+
+def describe_images(dataset: LabeledDataset, channels: int | None) -> tuple[str, ...]:
+    """What the user should know of images that are checked."""
+    has_alpha = any(image.mode in ALPHA for image in dataset.formats) and channels != 4
+    notes = ["some images have an alpha channel, which is dropped unless data.channels=4"] * has_alpha
+    return (*notes, *dataset.remarks())

@@ -37,7 +37,7 @@ class CachedDataset(Dataset[Sample]):
 
     def __getitem__(self, i: int) -> Sample:
         """Sample `i`; its `ValueError`s name the image."""
-        if self.images is not None:
+        if self.images is not None and self.images.is_complete:
             return Sample(self.images[i], self.dataset.labels[i])
         sample = self.dataset[i]
         with self.dataset.naming_errors(i):
@@ -53,14 +53,29 @@ class CachedDataset(Dataset[Sample]):
 
     def open_images(self, device: torch.device) -> None:
         """Makes room for the images that are to be kept; errors as of `fill`."""
-        if self.images is None and (create := self._choose_images(device)) is not None:
+        if self.images is not None and self.images.is_complete:
+            return
+        create = self._choose_images(device)
+        if create is not None:
             assert isinstance(self.transform, ImageTransform)
             self.images = create(self.dataset, self.transform)
+
+    def holds_same_images(self, other: "CachedDataset") -> bool:
+        """Whether one may stand for the other."""
+        mine, others = self.transform, other.transform
+        return (
+            self.dataset is other.dataset
+            and self.cache == other.cache
+            and isinstance(mine, ImageTransform)
+            and isinstance(others, ImageTransform)
+            and mine.cached_identity == others.cached_identity
+            and mine.fixed_size == others.fixed_size
+        )
 
     @property
     def unfilled(self) -> list[ImageUse]:
         """The images that are still to be read."""
-        return [] if self.images is None else [self.images]
+        return [] if self.images is None or self.images.is_complete else [self.images]
 
     def on(self, device: torch.device) -> UInt8[Tensor, "n c h w"] | None:
         """All images, where they are kept on the device; errors as of `fill`."""

@@ -36,6 +36,10 @@ class DecodedImages(ImageUse, ABC):
     def add(self, i: int, image: Image.Image) -> None:
         self.write(i, self.transform.cached_image(image))
 
+    @property
+    def is_complete(self) -> bool:
+        return not len(self.indices)
+
     def finish(self) -> None:
         self.indices = range(0)
 

@@ -41,6 +41,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
     classes: tuple[str, ...]
     labels: Int64[Tensor, " n"]
     mirrorable: bool = True
+    is_checked: bool = False  # whether all its images were read that a check reads
     shares: ClassVar[str] = "each class of"  # what `groups` divides, as in "20 % of each class of digits"
 
     @abstractmethod
@@ -88,30 +89,32 @@ class LabeledDataset(ABC, Dataset[Sample]):
         """Raises `ValueError` for an image that cannot be used; JPEGs are decoded at an eighth of their size."""
         self.format(i, decode=True)
 
+    @property
+    def is_decoded_by_check(self) -> bool:
+        """Whether a check decodes all images; those of larger sets are checked by their headers."""
+        return len(self) <= DECODED
+
     @cached_property
     def formats(self) -> frozenset[Format]:
         """The different sizes and modes, by header, of all images or of 50,000 evenly spaced ones.
 
-        Also a check: sets of at most 5,000 images are decoded whole, and `ValueError` names the first image that cannot
-        be used and counts the others.
+        `ValueError` names the first image whose header cannot be used, and counts the others.
         """
-        decode = len(self) <= DECODED
         all_formats: set[Format] = set()
         errors: list[str] = []
         indices = evenly_spaced(len(self), HEADERS)
-        for formats, block_errors in map_blocks(lambda block: self._read_formats(block, decode), indices):
+        for formats, block_errors in map_blocks(self._read_formats, indices):
             all_formats |= formats
             errors += block_errors
         if errors:
-            more = f" (and {len(errors) - 1} more such images)" if len(errors) > 1 else ""
-            raise ValueError(errors[0] + more)
+            raise ValueError(summarize_errors(errors))
         return frozenset(all_formats)
 
-    def _read_formats(self, block: Sequence[int], decode: bool) -> tuple[set[Format], list[str]]:
+    def _read_formats(self, block: Sequence[int]) -> tuple[set[Format], list[str]]:
         formats, errors = set(), []
         for i in block:
             try:
-                formats.add(self.format(i, decode=decode))
+                formats.add(self.format(i))
             except ValueError as error:
                 errors.append(str(error))
         return formats, errors
@@ -239,6 +242,15 @@ class PairDataset(LabeledDataset):
 
     def name(self, i: int) -> str:
         return f"row {i} of {self.title}"
+
+
+def summarize_errors(errors: Sequence[str]) -> str:
+    """The first error, and how many others there are.
+
+    >>> summarize_errors(["a.png is empty", "b.png is empty"])
+    'a.png is empty (and 1 more such images)'
+    """
+    return errors[0] + (f" (and {len(errors) - 1} more such images)" if len(errors) > 1 else "")
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from .base import DECODED, LabeledDataset, Sample, Subset
+from .base import LabeledDataset, Sample, Subset
 from .image_io import Format, Source, read_format, read_image
 from .label_map import IGNORE_INDEX, LabelMap
 from .labels import shorten
@@ -56,11 +56,14 @@ class RawMaskDataset(LabeledDataset):
         return []
 
     def format(self, i: int, *, decode: bool = False) -> Format:
-        """As of images alone; the mask must have the image's size, and values that are known where it is decoded."""
+        """As of images alone; the mask must have the image's size, and values that are known where it is decoded.
+
+        The masks of sets up to 5,000 images are decoded anyway, so that their headers need not be read.
+        """
         image_format = super().format(i, decode=decode)
         if decode:
             self.values_in(i, image_format.size)
-        else:
+        elif not self.is_decoded_by_check:
             header = read_format(self.masks.source(i), self.mask_name(i), turn=False)
             self._compare_sizes(i, header.size, image_format.size)
         return image_format
@@ -185,11 +188,11 @@ class MaskDataset(RawMaskDataset):
         return counts
 
     def all_ignored(self) -> bool:
-        return len(self) <= DECODED and not self.counts().any()
+        return self.is_decoded_by_check and not self.counts().any()
 
     def remarks(self) -> list[str]:
         """On classes without a pixel and masks without a class; of large sets, whose masks are not read, nothing."""
-        if len(self) > DECODED:
+        if not self.is_decoded_by_check:
             return []
         where = f"of the {len(self)} masks from {self.mask_name(0)} on"
         missing = [self.classes[k] for k in (self.counts() == 0).nonzero().flatten().tolist()]

@@ -1,0 +1,42 @@
+"""Mean and standard deviation of a data set's pixels."""
+
+import threading
+
+import numpy as np
+from PIL import Image
+
+from .datasets.base import LabeledDataset, evenly_spaced
+from .datasets.image_io import to_channels
+from .reading import ImageUse
+from .task_data import Show
+
+
+class PixelStatistics(ImageUse):
+    """Counts 8-bit values in `most` evenly spaced images at most, each as `show` shows it.
+
+    Exact, so that order and threads cannot change the result.
+    """
+
+    def __init__(self, dataset: LabeledDataset, channels: int, show: Show, most: int) -> None:
+        self.indices = frozenset(evenly_spaced(len(dataset), most))
+        self.channels, self.show = channels, show
+        self.counts = np.zeros((channels, 256), dtype=np.int64)
+        self.lock = threading.Lock()
+
+    def add(self, i: int, image: Image.Image) -> None:
+        pixels = np.asarray(self.show(to_channels(image, self.channels))).reshape(-1, self.channels)
+        counts = [np.bincount(pixels[:, k], minlength=256) for k in range(self.channels)]
+        with self.lock:
+            self.counts += counts
+
+    def finish(self) -> None:
+        self.indices = frozenset()
+
+    def compute(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel, of values in [0, 1]; a constant channel has std 1."""
+        values = np.arange(256) / 255
+        shares = self.counts / self.counts.sum(axis=1, keepdims=True)
+        mean = shares @ values
+        std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(axis=1))
+        std[std == 0] = 1
+        return [round(float(value), 6) for value in mean], [round(float(value), 6) for value in std]
