@@ -36,7 +36,8 @@ def made(tmp_path: Path) -> Any:
 
     def make(method: str | dict[str, Any], seed: int = 0, top1: float | None = 0.5, **rest: Any) -> Path:
         number = len(list(tmp_path.iterdir()))
-        settings = {"method": method, "seed": seed, **rest.pop("settings", {})}
+        task = "segmentation" if isinstance(rest.get("scores"), SegmentationScores) else "classification"
+        settings = {"method": method, "seed": seed, "task": task, **rest.pop("settings", {})}
         run = Run.create(tmp_path / f"run{number}", parse({**settings, "out": f"run{number}"}))
         run.append(train_record(step=5))
         run.append(EpochRecord(epoch=1, step=5, split="test", scores=classifier(0.99)))
@@ -200,9 +201,9 @@ def test_segmenters_are_compared_by_their_own_scores(made: Any) -> None:
 def test_rows_of_both_kinds_show_what_they_have_and_no_difference(made: Any) -> None:
     table = compare_table([made("baseline", top1=0.5), made("frskd", scores=dense(0.6))])
     head, _, first, second, *_ = table.markdown().splitlines()
-    assert "| top-1, % | mIoU, % | points | boundary F, % | NLL, nats | ECE, % |" in head
-    assert "| 50.00 ± - | - ± - | +0.00 | - | 1.500 | 5.00 |" in first
-    assert "| - ± - | 60.00 ± - | - | 25.00 | 1.000 | 10.00 |" in second
+    assert "| top-1, % | mIoU, % | points | NLL, nats | ECE, % | boundary F, % |" in head
+    assert "| 50.00 ± - | - ± - | +0.00 | 1.500 | 5.00 | - |" in first
+    assert "| - ± - | 60.00 ± - | - | 1.000 | 10.00 | 25.00 |" in second
 
 
 def test_a_table_without_a_finished_run_keeps_its_titles(made: Any) -> None:

@@ -9,19 +9,14 @@ from typing import Any, NamedTuple
 
 from ..config.part import flatten
 from ..errors import did_you_mean
-from ..metrics.classification import ClassificationScores
 from ..metrics.evaluation import Scores
-from ..metrics.segmentation import SegmentationScores
 from ..runs.environment import Environment
 from ..runs.folder import Run
 from ..runs.records import EndRecord
+from ..tasks import find_task
+from ..tasks.base import Column, TaskKind
 
 SEEDLIKE = ("seed", "out", "machine")  # settings in which the runs of one row may differ
-SHOWN = {  # averaged; the main one first
-    ClassificationScores: ("top1", "nll", "ece"),
-    SegmentationScores: ("miou", "boundary_f", "ece"),
-}
-MAIN = tuple(names[0] for names in SHOWN.values())
 Row = dict[str, Any]
 
 
@@ -32,9 +27,11 @@ class Comparison(NamedTuple):
     split: str | None  # what the scores were taken on; None where no run has any
     unfinished: list[str]  # run folders that are not averaged in
     notes: list[str]  # sentences on what makes the rows less comparable than they look
+    tasks: tuple[TaskKind, ...]  # of the runs; they say which scores the columns show
 
     def json(self) -> str:
-        return json.dumps(self._asdict(), indent=2, ensure_ascii=False) + "\n"
+        values = {name: value for name, value in self._asdict().items() if name != "tasks"}
+        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
     def markdown(self) -> str:
         titles = list(self.columns())
@@ -55,10 +52,10 @@ class Comparison(NamedTuple):
         return table
 
     def columns(self) -> dict[str, Callable[[Row], str]]:
-        """What each column shows of a row, under its title: all but the scores that the rows do not hold."""
-        held = self.rows[0].keys() if self.rows else SHOWN[ClassificationScores]
-        hidden = {name for names in SHOWN.values() for name in names}.difference(held)
-        return {title: cell for title, (name, cell) in COLUMNS.items() if name not in hidden}
+        """What each column shows of a row, under its title."""
+        main = {column.title: _show_spread(column) for column in main_columns(self.tasks)}
+        others = {column.title: _show_score(column) for column in other_columns(self.tasks)}
+        return {**FIRST_COLUMNS, **main, **POINTS, **others, **LAST_COLUMNS}
 
     def cells(self) -> list[list[str]]:
         return [[cell(row) for cell in self.columns().values()] for row in self.rows]
@@ -77,6 +74,10 @@ class Finished(NamedTuple):
     settings: dict[str, Any]  # of the recipe, under dotted names, without those in `SEEDLIKE`
     seed: int
     end: EndRecord
+
+    @property
+    def task(self) -> TaskKind:
+        return find_task(self.settings["task.kind"])
 
 
 def compare_table(
@@ -99,15 +100,23 @@ def compare_table(
         groups = _by_settings(groups[""])
     every = [found for held in groups.values() for found in held]
     scored = [found for found in every if found.end.scores is not None]
-    kinds = [kind for kind in SHOWN if any(isinstance(found.end.scores, kind) for found in scored)]
-    kinds = kinds or [ClassificationScores]
-    shown = list(dict.fromkeys(name for kind in kinds for name in SHOWN[kind]))
-    rows = [_row(name, held, shown) for name, held in groups.items() if held]
+    of_runs = (find_task(run.recipe().task.kind) for held in opened.values() for run in held)
+    tasks = tuple(dict.fromkeys(finished.task for finished in scored)) or tuple(dict.fromkeys(of_runs))
+    rows = [_row(name, held, tasks) for name, held in groups.items() if held]
     reference = _baseline(rows, baseline, names=groups)
     splits = sorted({found.end.split for found in scored})
-    return Comparison(
-        [row | _against(row, reference) for row in rows], " and ".join(splits) or None, unfinished, _notes(groups)
-    )
+    rows = [row | _against(row, reference, tasks) for row in rows]
+    return Comparison(rows, " and ".join(splits) or None, unfinished, _notes(groups), tasks)
+
+
+def main_columns(tasks: Iterable[TaskKind]) -> list[Column]:
+    """The main score of each task."""
+    return list(dict.fromkeys(task.columns[0] for task in tasks))
+
+
+def other_columns(tasks: Iterable[TaskKind]) -> list[Column]:
+    """The further scores that any of the tasks shows."""
+    return list(dict.fromkeys(column for task in tasks for column in task.columns[1:]))
 
 
 def _finished(run: Run) -> Finished | None:
@@ -143,13 +152,13 @@ def _differing(several: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if any(values.get(name) != several[0].get(name) for values in several)]
 
 
-def _row(name: str, held: Sequence[Finished], shown: Sequence[str]) -> Row:
+def _row(name: str, held: Sequence[Finished], tasks: Sequence[TaskKind]) -> Row:
     ends = [found.end for found in held]
     return {
         "method": name,
         "seeds": len({found.seed for found in held}),
         "runs": [str(found.run.path) for found in held],
-        **_means([found.end.scores for found in held], shown),
+        **_means([found.end.scores for found in held], tasks),
         "seconds_per_step": _of(statistics.median, _known(end.seconds_per_step for end in ends)),
         "peak_memory_mib": _of(max, _known(end.peak_memory_mib for end in ends)),
         "student_parameters": ends[0].parameters.student,
@@ -157,15 +166,17 @@ def _row(name: str, held: Sequence[Finished], shown: Sequence[str]) -> Row:
     }
 
 
-def _means(scores: Sequence[Scores | None], shown: Sequence[str]) -> Row:
+def _means(scores: Sequence[Scores | None], tasks: Sequence[TaskKind]) -> Row:
     """The mean of each score over the seeds, and the spread of a main one."""
-    found: Row = {}
-    for name in shown:
-        values = [getattr(each, name) for each in scores if hasattr(each, name)]
-        found[name] = _of(statistics.fmean, values)
-        if name in MAIN:
-            found[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
-    return found
+    by_name = [{} if each is None else each._asdict() for each in scores]
+    main = main_columns(tasks)
+    means: Row = {}
+    for column in (*main, *other_columns(tasks)):
+        values = [values[column.score] for values in by_name if column.score in values]
+        means[column.score] = _of(statistics.fmean, values)
+        if column in main:
+            means[f"{column.score}_std"] = statistics.stdev(values) if len(values) > 1 else None
+    return means
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
@@ -184,10 +195,11 @@ def _baseline(rows: Sequence[Row], name: str | None, names: Iterable[str]) -> Ro
     return next((row for row in rows if row["method"] == (name or "baseline")), None)
 
 
-def _against(row: Row, baseline: Row | None) -> Row:
+def _against(row: Row, baseline: Row | None, tasks: Sequence[TaskKind]) -> Row:
     """Difference in percentage points of the main score, and how many times the baseline's time a step takes."""
     other: Row = baseline or {}
-    both = [name for name in MAIN if row.get(name) is not None and other.get(name) is not None]
+    main = [column.score for column in main_columns(tasks)]
+    both = [name for name in main if row.get(name) is not None and other.get(name) is not None]
     timed = row["seconds_per_step"] is not None and bool(other.get("seconds_per_step"))
     return {
         "points": 100 * (row[both[0]] - other[both[0]]) if both else None,
@@ -217,26 +229,27 @@ def _notes(groups: Mapping[str, Sequence[Finished]]) -> list[str]:
     return notes
 
 
-def _number(key: str, spec: str, scale: int = 1) -> Callable[[Row], str]:
+def _number(key: str, spec: str, scale: float | int = 1) -> Callable[[Row], str]:
     return lambda row: "-" if row[key] is None else format(scale * row[key], spec)
 
 
-def _spread(key: str) -> Callable[[Row], str]:
-    mean, deviation = _number(key, ".2f", 100), _number(f"{key}_std", ".2f", 100)
+def _show_score(column: Column) -> Callable[[Row], str]:
+    return _number(column.score, column.format, column.scale)
+
+
+def _show_spread(column: Column) -> Callable[[Row], str]:
+    mean, deviation = _show_score(column), _number(f"{column.score}_std", column.format, column.scale)
     return lambda row: f"{mean(row)} ± {deviation(row)}"
 
 
-COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {  # title -> key of the row, and how it is shown
-    "method": ("method", lambda row: row["method"]),
-    "seeds": ("seeds", _number("seeds", "d")),
-    "top-1, %": ("top1", _spread("top1")),
-    "mIoU, %": ("miou", _spread("miou")),
-    "points": ("points", _number("points", "+.2f")),
-    "boundary F, %": ("boundary_f", _number("boundary_f", ".2f", 100)),
-    "NLL, nats": ("nll", _number("nll", ".3f")),
-    "ECE, %": ("ece", _number("ece", ".2f", 100)),
-    "s / step": ("seconds_per_step", _number("seconds_per_step", ".4g")),
-    "tax": ("tax", _number("tax", ".2f")),
-    "peak MiB": ("peak_memory_mib", _number("peak_memory_mib", ",.0f")),
-    "extra parameters": ("training_only_parameters", _number("training_only_parameters", ",d")),
+FIRST_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "method": lambda row: row["method"],
+    "seeds": _number("seeds", "d"),
+}
+POINTS = {"points": _number("points", "+.2f")}
+LAST_COLUMNS = {
+    "s / step": _number("seconds_per_step", ".4g"),
+    "tax": _number("tax", ".2f"),
+    "peak MiB": _number("peak_memory_mib", ",.0f"),
+    "extra parameters": _number("training_only_parameters", ",d"),
 }

@@ -86,7 +86,7 @@ class Classification(TaskKind):
     mixers = {"mixup": Mixer(_mixup, soft=True), "cutmix": Mixer(_cutmix, soft=True)}
     columns = (
         Column("top1", "top-1, %"),
-        Column("nll", "NLL, nats", ".3f", scale=1),
+        Column("nll", "NLL, nats", ".3f", scale=1.0),
         Column("ece", "ECE, %"),
     )
 
