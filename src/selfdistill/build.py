@@ -27,7 +27,7 @@ from .models import build_student
 from .runs.folder import Run
 from .runs.student import NetworkCard, StudentCard, build_network, load_student, load_weights, read_card
 from .task import Batch, Task
-from .tasks import find_task
+from .tasks import complete_recipe, find_task
 from .tasks.base import TaskKind
 from .training.device import choose_device, choose_precision
 from .training.experiment import Experiment, HeldOut
@@ -44,6 +44,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
     Raises `ValueError` in one sentence for whatever cannot work, before anything is trained. The student's initial
     weights depend on the recipe's seed and student alone, so methods start from the same ones.
     """
+    recipe = complete_recipe(recipe)
     task_kind, kind = find_task(recipe.task.kind), find_method(recipe.method.name)
     kind.validate(recipe.method.hyperparameters)
     refuse_other_task(recipe, kind)

@@ -24,7 +24,7 @@ PLAIN = {"mean": [0.0] * 3, "std": [1.0] * 3, "channels": 3}
 
 @functools.cache
 def digits() -> Splits:
-    return open_splits(DataPart(), CLASSIFICATION)
+    return open_splits(DataPart(source="digits"), CLASSIFICATION)
 
 
 def resolved(source, **settings) -> DataPart:

@@ -132,12 +132,14 @@ NOISE, MEAN_GRAY = FunctionTransform(AllGenerators()), FunctionTransform(MeanGra
 
 @pytest.fixture(scope="module")
 def digits():
-    return open_splits(DataPart(limit=60), CLASSIFICATION).train
+    return open_splits(DataPart(source="digits", limit=60), CLASSIFICATION).train
 
 
 def presented(augment: str | list[str] = "auto") -> DataPart:
     return choose_defaults(
-        DataPart(augment=augment, mean=[0.3], std=[0.4]), open_splits(DataPart(), CLASSIFICATION), CLASSIFICATION
+        DataPart(augment=augment, mean=[0.3], std=[0.4]),
+        open_splits(DataPart(source="digits"), CLASSIFICATION),
+        CLASSIFICATION,
     )
 
 

@@ -64,7 +64,7 @@ def pictures(tmp_path_factory) -> LabeledDataset:
 def part_of(rows: LabeledDataset, **settings) -> DataPart:
     return choose_defaults(
         DataPart(mean=[0.4] * 3, std=[0.3] * 3, channels=3, **settings),
-        open_splits(DataPart(), CLASSIFICATION),
+        open_splits(DataPart(source="digits"), CLASSIFICATION),
         CLASSIFICATION,
     )
 

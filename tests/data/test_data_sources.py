@@ -37,7 +37,7 @@ def write_outside(path: Path, images: list, labels: list, features) -> Path:
 
 
 def test_digits_need_nothing_and_are_shared_out_evenly_by_class():
-    train, val, test, notes = open_splits(DataPart(), CLASSIFICATION)
+    train, val, test, notes = open_splits(DataPart(source="digits"), CLASSIFICATION)
     assert (len(train), len(val), test) == (1438, 359, None)
     assert train.classes == tuple("0123456789") and not train.mirrorable
     held = val.counts() / (val.counts() + train.counts())
@@ -46,7 +46,7 @@ def test_digits_need_nothing_and_are_shared_out_evenly_by_class():
 
 
 def test_digits_fill_the_whole_range_of_grey():
-    train = open_splits(DataPart(), CLASSIFICATION).train
+    train = open_splits(DataPart(source="digits"), CLASSIFICATION).train
     pixels = np.stack([np.asarray(train.image(i)) for i in range(200)])
     assert pixels.dtype == np.uint8 and pixels.shape[1:] == (8, 8)
     assert pixels.min() == 0 and pixels.max() == 255 and len(np.unique(pixels)) == 17

@@ -12,6 +12,7 @@ from ..config.read import find_file, merge_files, read
 from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..methods import find_method
+from ..tasks import complete_recipe, find_task
 from .arguments import split_words
 from .progress import console
 
@@ -19,12 +20,15 @@ UNBROKEN = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def read_recipe(name: str | Path | None, words: Sequence[str]) -> Recipe:
-    """Return what `config.read` reads, after a look at the method's own settings.
+    """Return what `config.read` reads, with its task's defaults, after a look at the method's own settings.
 
-    Raises `ValueError` as that does: it names the file in which an unknown method or a wrong hyper-parameter stands.
+    Raises `ValueError` as that does: it names the file in which an unknown task or method or a wrong hyper-parameter
+    stands.
     """
-    recipe, setting = read(name, words), "method.name"
+    recipe, setting = read(name, words), "task.kind"
     try:
+        find_task(recipe.task.kind)
+        setting = "method.name"
         method = find_method(recipe.method.name)
         for hyperparameter, value in recipe.method.hyperparameters.items():
             setting = f"method.{hyperparameter}"
@@ -32,7 +36,7 @@ def read_recipe(name: str | Path | None, words: Sequence[str]) -> Recipe:
     except ValueError as error:
         file = find_file(name, words, setting)
         raise ValueError(f"{file}: {error}" if file else str(error)) from None
-    return recipe
+    return complete_recipe(recipe)
 
 
 def read_words(words: Sequence[str]) -> Recipe:
@@ -59,7 +63,7 @@ def recipes_table(words: str | None = None) -> Any:
     name_column.no_wrap = True
     table, known = Table(name_column, *columns, "what it trains", title="selfdistill recipes"), set[str]()
     for name, path in list_recipes().items():
-        recipe = read(path)
+        recipe = complete_recipe(read(path))
         facts = [name, recipe.data.source, recipe.student.name, recipe.method.name]
         known.update(facts)
         if words is None or any(words.lower() in fact.lower() for fact in facts):

@@ -1,6 +1,10 @@
-"""A recipe: everything that decides a training run, as plain values. Unknown names are errors."""
+"""A recipe: everything that decides a training run, as plain values. Unknown names are errors.
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+`data.source`, `student.name`, `optim.lr` and `batch_size` have defaults that depend on the task. They are None until
+`tasks.complete_recipe` fills them in.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -11,27 +15,12 @@ Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Usual(NamedTuple):
-    """Defaults that depend on the task."""
-
-    source: str
-    student: str
-    lr: float  # of SGD
-    batch_size: int
-
-
-USUAL = {
-    "classification": Usual("digits", "cifar:resnet20", lr=0.1, batch_size=128),
-    "segmentation": Usual("scenes", "smp:Unet/resnet18", lr=0.01, batch_size=16),
-}
-
-
 class DataPart(Part):
     """Which images to train on, which to hold out, and how to resize and augment them."""
 
     main: ClassVar[str] = "source"
-    source: str = Field(
-        USUAL["classification"].source,
+    source: str | None = Field(
+        None,
         description="digits | scenes | a folder | .csv | .jsonl | .parquet | hf:NAME | torchvision:NAME",
     )
     val: str | None = Field(None, description="validation source or split name; a split called val is found without it")
@@ -85,16 +74,17 @@ class TaskPart(Part):
     """What the network learns."""
 
     main: ClassVar[str] = "kind"
-    kind: Literal["classification", "segmentation"] = Field(
-        "classification", description="one class for each image, or one for each pixel"
+    kind: str = Field(
+        "classification",
+        description="classification, one class for each image | segmentation, one for each pixel | MODULE:CLASS",
     )
 
 
 class StudentPart(Part):
     """The network that ships."""
 
-    name: str = Field(
-        USUAL["classification"].student,
+    name: str | None = Field(
+        None,
         description="timm:NAME | torchvision:NAME | cifar:NAME | MODULE:FUNCTION; segmentation: smp:ARCH/ENCODER |"
         " torchvision:NAME | efficientdet:d0",
     )
@@ -131,7 +121,7 @@ class OptimPart(Part):
     """The optimizer, the learning-rate schedule, and what is done to gradients."""
 
     name: str = Field("sgd", description="sgd or any optimizer of timm")
-    lr: float | None = Field(None, gt=0, description="0.1 for sgd (segmentation: 0.01), 0.001 for others")
+    lr: float | None = Field(None, gt=0, description="default: the task's for sgd, 0.001 for others")
     momentum: Weight = 0.9
     nesterov: bool = Field(False, description="sgd only")
     weight_decay: Weight = 1e-4
@@ -181,7 +171,7 @@ class Recipe(Part):
         None, description="alone: the length of the schedule in optimizer steps; beside epochs: stops early"
     )
     batch_size: Natural | None = Field(
-        None, description="images per optimizer step, over all processes; 128, or 16 for segmentation"
+        None, description="images per optimizer step, over all processes; default: the task's"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 on GPUs and CPUs that compute with it, else fp32"
@@ -191,16 +181,7 @@ class Recipe(Part):
     machine: MachinePart = MachinePart()
 
     @model_validator(mode="after")
-    def _settled(self) -> "Recipe":
-        """Fills in the defaults that depend on other settings."""
+    def _choose_length(self) -> "Recipe":
         if self.epochs is None and self.max_steps is None:
             self.epochs = 30
-        usual = USUAL[self.task.kind]
-        if "source" not in self.data.model_fields_set:
-            self.data = self.data.model_copy(update={"source": usual.source})
-        if "name" not in self.student.model_fields_set:
-            self.student = self.student.model_copy(update={"name": usual.student})
-        lr = self.optim.lr or (usual.lr if self.optim.name == "sgd" else 0.001)
-        self.optim = self.optim.model_copy(update={"lr": lr})
-        self.batch_size = self.batch_size or usual.batch_size
         return self

@@ -38,6 +38,7 @@ def open_splits(settings: DataPart, task: TaskData) -> Splits:
     Raises `ValueError` in one sentence, naming the file, for anything that cannot be trained on.
     """
     _refuse_idle_download(settings)
+    assert settings.source is not None, "the settings are not complete"
     opened = open_source(settings, settings.source, task)
     train = _check_trainable(settings, opened)
     empty = [split for split, rows in opened.splits.items() if not len(rows)]

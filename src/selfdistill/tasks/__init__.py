@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..config.part import Part
+from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..imports import load
 from ..metrics.evaluation import measure
 from .base import TaskKind
+
+LR = 0.001  # of every optimizer but SGD
 
 
 def list_tasks(outputs: Collection[str] | None = None) -> list[str]:
@@ -42,6 +46,27 @@ def find_task(name: str) -> TaskKind:
 
 def _is_task(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, TaskKind) and value is not TaskKind
+
+
+def complete_recipe(recipe: Recipe) -> Recipe:
+    """The recipe with the settings filled in that it leaves to its task: data, student, lr and batch size.
+
+    Raises `ValueError` for an unknown task.
+    """
+    defaults = find_task(recipe.task.kind).defaults
+    lr = defaults.lr if recipe.optim.name == "sgd" else LR
+    return recipe.model_copy(
+        update={
+            "data": _fill_in(recipe.data, "source", defaults.data),
+            "student": _fill_in(recipe.student, "name", defaults.student),
+            "optim": _fill_in(recipe.optim, "lr", lr),
+            "batch_size": recipe.batch_size or defaults.batch_size,
+        }
+    )
+
+
+def _fill_in(part: Part, name: str, value: Any) -> Part:
+    return part.model_copy(update={name: value}) if getattr(part, name) is None else part
 
 
 def evaluate(

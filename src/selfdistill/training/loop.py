@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ..data import Plan, train_loader
 from ..runs.folder import Run
 from ..runs.records import EndRecord, EpochRecord, Parameters, Record, TrainRecord, WarningRecord
 from ..task import Batch, Step
+from ..tasks import complete_recipe
 from .batch_norm import BatchNormSizes, describe_few_values
 from .callbacks import Callback, MetricsWriter, Trackers, TrainLogWriter
 from .checkpoint import Checkpointer, load_state
@@ -71,6 +73,7 @@ class Trainer:
     """One `fit`, from the top of the file to its end: build, train, epoch, step, close."""
 
     def __init__(self, experiment: Experiment, run: Run | None = None, callbacks: Sequence[Callback] = ()) -> None:
+        experiment = replace(experiment, recipe=complete_recipe(experiment.recipe))
         recipe, method = experiment.recipe, experiment.method
         self.experiment, self.recipe, self.run = experiment, recipe, run
         self.accelerator = create_accelerator(recipe)
