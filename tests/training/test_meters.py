@@ -120,7 +120,7 @@ def test_a_term_that_dwarfs_all_others_together_is_named():
 
 
 def test_each_term_has_a_key_of_its_own():
-    spoken = list(warnings({"task": 2.0, "kd": 0.0, "feature": math.nan, "votes": 1e9}))
+    spoken = list(check_losses({"task": 2.0, "kd": 0.0, "feature": math.nan, "votes": 1e9}))
     assert [key for key, _ in spoken] == ["kd zero", "feature finite", "votes dwarfs"]
 
 
