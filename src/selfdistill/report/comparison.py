@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from ..config.part import flatten
 from ..errors import did_you_mean
-from ..metrics.evaluation import Scores
 from ..runs.environment import Environment
 from ..runs.folder import Run
 from ..runs.records import EndRecord
@@ -158,7 +157,7 @@ def _row(name: str, held: Sequence[Finished], tasks: Sequence[TaskKind]) -> Row:
         "method": name,
         "seeds": len({found.seed for found in held}),
         "runs": [str(found.run.path) for found in held],
-        **_means([found.end.scores for found in held], tasks),
+        **_means(ends, tasks),
         "seconds_per_step": _of(statistics.median, _known(end.seconds_per_step for end in ends)),
         "peak_memory_mib": _of(max, _known(end.peak_memory_mib for end in ends)),
         "student_parameters": ends[0].parameters.student,
@@ -166,9 +165,9 @@ def _row(name: str, held: Sequence[Finished], tasks: Sequence[TaskKind]) -> Row:
     }
 
 
-def _means(scores: Sequence[Scores | None], tasks: Sequence[TaskKind]) -> Row:
+def _means(ends: Sequence[EndRecord], tasks: Sequence[TaskKind]) -> Row:
     """The mean of each score over the seeds, and the spread of a main one."""
-    by_name = [{} if each is None else each._asdict() for each in scores]
+    by_name = [{} if end.scores is None else end.scores._asdict() for end in ends]
     main = main_columns(tasks)
     means: Row = {}
     for column in (*main, *other_columns(tasks)):
