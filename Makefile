@@ -8,8 +8,9 @@ INSTALLED := .venv/.installed
 demo: $(INSTALLED)
 	$(BIN)/selfdistill compare recipes/quick/digits.yaml methods=baseline,frskd seeds=3 out=runs/demo
 
-# One thread a process: the networks are tiny, and threads that wait for each other cost more than they bring.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+# One thread a process: the networks are tiny, and threads that wait for each other cost more than they bring. Bytecode is
+# kept whatever the shell says: the tests start some hundred processes that import torch.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 test: $(INSTALLED)
 	$(PYTEST)

@@ -69,10 +69,9 @@ def objections(source: str, file: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_arrows_point_down(file):
-    if file != "__init__.py":
-        assert objections((ROOT / file).read_text(encoding="utf-8"), file) == []
+def test_arrows_point_down():
+    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in FILES if file != "__init__.py"}
+    assert {file: found for file, text in texts.items() if (found := objections(text, file))} == {}
 
 
 def test_every_folder_has_a_place_in_the_layers_and_every_place_a_folder():

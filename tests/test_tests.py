@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 import planted_faults
 
 HERE = Path(__file__).parent
@@ -17,10 +15,9 @@ def imported_modules(file: Path) -> set[str]:
     return names | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(HERE).as_posix())
-def test_no_test_imports_another_or_a_conftest(file):
-    last_names = {name.rpartition(".")[2] for name in imported_modules(file)}
-    assert not {name for name in last_names if name == "conftest" or name.startswith("test_")}
+def test_no_test_imports_another_or_a_conftest():
+    names = {(file.name, name.rpartition(".")[2]) for file in FILES for name in imported_modules(file)}
+    assert not {(file, name) for file, name in names if name == "conftest" or name.startswith("test_")}
 
 
 def test_planted_faults_follow_the_code():

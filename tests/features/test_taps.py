@@ -484,13 +484,17 @@ class Returns(nn.Module):
         (vit(64, 1), "does not run on 3x32x32 images .* image size"),
         (nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(5)), "parameters without values"),
         (Staged().to("meta"), "Staged has parameters without values"),
-        (torch.compile(Staged()), "OptimizedModule is compiled"),
     ],
 )
 def test_students_that_cannot_be_tapped_are_refused_in_one_sentence(student, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         Taps(student, SHAPE)
     assert "\n" not in str(error.value)
+
+
+def test_a_compiled_student_is_refused():  # made here: it loads the compiler
+    with pytest.raises(ValueError, match="OptimizedModule is compiled"):
+        Taps(torch.compile(Staged()), SHAPE)
 
 
 def test_a_student_without_parameters_is_run_on_the_cpu():
