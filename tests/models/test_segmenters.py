@@ -211,7 +211,7 @@ ERRORS = [
     ("torchvision:fcn_resnet50", {"aux_loss": True}, "more than class scores"),
     ("torchvision:fcn_resnet50", {"weights_backbone": None}, "set pretrained=true"),
     ("torchvision:lraspp_mobilenet_v3_large", {"width": 2}, "has no option 'width'; it has none"),
-    ("torchvision:raft_small", {}, "is not a network for classification or segmentation"),
+    ("torchvision:raft_small", {}, "does not score classes, neither of images nor of pixels"),
     ("efficientdet:d3", {}, "did you mean 'efficientdet:d"),
     ("efficientdet:d0", {"author": True}, "did you mean 'authors'?"),
     ("timm:resnet81", {}, "did you mean 'timm:resnet18'?"),

@@ -492,7 +492,7 @@ ERRORS = [
     ("timm:halonet_h1", {}, "cannot take images of 3x16x16"),
     ("torchvision:resnet81", {}, "did you mean 'torchvision:resnet18'?"),
     ("torchvision:resnet10t", {}, "no network is called 'torchvision:resnet10t'"),
-    ("torchvision:raft_small", {}, "is not a network for classification or segmentation"),
+    ("torchvision:raft_small", {}, "does not score classes, neither of images nor of pixels"),
     ("torchvision:resnet18", {"zero_init": True}, "did you mean 'zero_init_residual'?"),
     ("torchvision:resnet18", {"layers": [1]}, "has no option 'layers'"),
     ("torchvision:googlenet", {"aux_logits": True}, "more than class scores"),

@@ -1,7 +1,7 @@
 """Feature maps of any network, as return values.
 
-The network is neither rewritten nor subclassed: its maps come from timm's `forward_intermediates` where it has one
-that is true to its `forward`, else from forward hooks that sleep outside `Taps.__call__`.
+The network is neither rewritten nor subclassed. Its maps come from timm's `forward_intermediates` where it has one that
+agrees with its `forward`, else from forward hooks that do nothing outside `Taps.__call__`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,23 +12,26 @@ from torch import Tensor, nn
 
 from .hooks import Recorder
 from .layouts import Layout, Size
-from .probe import DryRun, forward_intermediates, intermediate_indices
-from .stages import Map
+from .probe import DryRun, forward_intermediates, parse_indices
+from .stages import FeatureMap
 
 
 def stage_ends(student: nn.Module) -> list[str] | None:
-    """The submodules whose outputs go from stage to stage, where the network taps others; None where it names none.
+    """The submodules whose outputs go from stage to stage, where these are not the taps; None where none are named.
 
-    A network says so by a key "stage_end" in its `feature_info`: a pre-activation network is tapped inside the next
-    stage, after the activation, but what goes from stage to stage is the bare sum.
+    A network names them by a key "stage_end" in its `feature_info`. A pre-activation network is tapped inside the next
+    stage, after the activation, but what goes from stage to stage is the sum before it.
     """
     info = getattr(student, "feature_info", None)
-    named = isinstance(info, list) and all(isinstance(entry, dict) and "stage_end" in entry for entry in info)
-    return [entry["stage_end"] for entry in info] if named and info else None
+    if not isinstance(info, list) or not info:
+        return None
+    if not all(isinstance(entry, dict) and "stage_end" in entry for entry in info):
+        return None
+    return [entry["stage_end"] for entry in info]
 
 
 class Tap(NamedTuple):
-    """One feature map: the submodule that emits it, and what it is for images of the shape given to `Taps`."""
+    """One feature map: the submodule that returns it, and its form for images of the shape given to `Taps`."""
 
     name: str
     channels: int
@@ -36,19 +39,31 @@ class Tap(NamedTuple):
 
 
 class Taps:
-    """Runs a student and hands back its feature maps: `logits, features = taps(images)`, shallow to deep.
+    """Runs a student and returns its feature maps: `logits, features = taps(images)`, shallow to deep.
 
-    `names` are submodules of the student; where not given, those in its `tap_names`. Without either, the stages are
-    looked for, in this order: by timm's `forward_intermediates`, by the modules named in the student's `feature_info`,
-    by what a segmenter's `encoder` hands to its decoder, by a dry run. Of these, the last map of each resolution is
-    taken, the deepest four at most; of a network with one resolution (a ViT), four evenly spaced blocks. Tokens
-    (b, n, c) and (b, h, w, c) become (b, c, h, w). Iterating gives each map's `Tap`, and `source` says which of the
-    ways found them.
+    Without `names`, the stages are looked for in this order: in the student's `tap_names`, by timm's
+    `forward_intermediates`, by the modules named in its `feature_info`, by what a segmenter's `encoder` hands to its
+    decoder, by a dry run. The last map of each resolution is taken, the deepest four at most; of a network with one
+    resolution (a ViT), four evenly spaced blocks. Tokens (b, n, c) and maps (b, h, w, c) become (b, c, h, w).
+    Iterating gives each map's `Tap`, and `source` says where the maps come from.
 
     The dry run takes two random images through the student, in eval and in training mode, and leaves its modes, its
-    buffers and the random state as they were. Raises `ValueError` for a student that does not run on `image_shape` or
-    does not return class scores, (b, k) or (b, k, h, w), and for maps that do not exist or that a later layer
-    overwrites in place.
+    buffers and the random state as they were. Hooks on the student are removed by `close`, and when the `Taps` is
+    collected.
+
+    Args:
+        student: A plain network whose `forward` returns class scores, (b, k) or (b, k, h, w).
+        image_shape: (channels, height, width) of the images that it will see.
+        names: Submodules of the student, in any order.
+
+    Raises:
+        ValueError: for a student that does not run on `image_shape` or does not return class scores, and for maps
+            that do not exist or that a later layer overwrites in place.
+
+    >>> from selfdistill import build_student
+    >>> taps = Taps(build_student("cifar:resnet8", num_classes=10, image_shape=(3, 32, 32)), (3, 32, 32))
+    >>> [tap.name for tap in taps], taps.channels
+    (['layer1', 'layer2', 'layer3'], [16, 32, 64])
     """
 
     rectified: list[bool]  # of each map, whether it is known to be the output of an `nn.ReLU`
@@ -65,23 +80,23 @@ class Taps:
         self.num_classes, *positions = dry.logits.shape[1:]
         self.positions = tuple(positions)  # what follows (b, k) in the shape of the scores
         names = getattr(student, "tap_names", None) if names is None else names
-        wanted = intermediate_indices(names or ())
-        if (names is None or wanted) and (found := dry.intermediates(wanted)):
+        wanted = parse_indices(names or ())
+        if (names is None or wanted) and (intermediates := dry.intermediates(wanted)):
             self.source = "forward_intermediates"
-            self._indices = list(found)
-            self._taps = [Tap(name, m.shape[1], (m.shape[2], m.shape[3])) for name, m in found.values()]
+            self._indices = list(intermediates)
+            self._taps = [Tap(name, m.shape[1], (m.shape[2], m.shape[3])) for name, m in intermediates.values()]
         elif names is not None:
             self.source = "names"
-            self._hook(dry.named(names))
-        elif listed := dry.from_feature_info():
+            self._record(dry.from_names(names))
+        elif maps := dry.from_feature_info():
             self.source = "feature_info"
-            self._hook(listed)
-        elif handed := dry.from_encoder():
+            self._record(maps)
+        elif maps := dry.from_encoder():
             self.source = "encoder"
-            self._hook(handed)
+            self._record(maps)
         else:
             self.source = "dry run"
-            self._hook(dry.found())
+            self._record(dry.from_outputs())
         self.rectified = [dry.is_rectified(tap.name) for tap in self]
 
     def __call__(
@@ -95,7 +110,7 @@ class Taps:
         return logits, [layout.to_map(outputs[i]) for i, layout in enumerate(self._layouts)]
 
     def close(self) -> None:
-        """Removes the hooks from the student, after which no map can be had. Collecting the `Taps` does it too."""
+        """Removes the hooks from the student. A closed `Taps` returns no maps any more."""
         self._recorder.close()
 
     def __iter__(self) -> Iterator[Tap]:
@@ -109,7 +124,7 @@ class Taps:
         """Channels of each map, shallow to deep."""
         return [tap.channels for tap in self._taps]
 
-    def _hook(self, maps: list[Map]) -> None:
+    def _record(self, maps: list[FeatureMap]) -> None:
         self._taps = [Tap(m.name, m.channels, m.size) for m in maps]
         self._layouts = [m.layout for m in maps]
         for i, m in enumerate(maps):

@@ -22,7 +22,7 @@ LAYERS = 3
 AUTHORS = {"eps": 1e-4, "momentum": 0.997}
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """The three sizes."""
     return list(NETWORKS)
 

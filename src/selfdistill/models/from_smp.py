@@ -100,7 +100,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {  # by smp's spelling
 }
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Every architecture around each of smp's own encoders that suits it, DPT around usual ViTs."""
     encoders = [encoder for encoder in SMP_ENCODERS if not encoder.startswith("timm-")]  # which timm's have replaced
     return [
@@ -165,7 +165,7 @@ def _split(network: str) -> tuple[str, str]:
     timm_name = encoder.removeprefix("tu-")
     if from_timm.knows(timm_name):
         return architecture, f"tu-{timm_name}"
-    hint = did_you_mean(timm_name, [*usual, *from_timm.names()], f"smp:{architecture}/")
+    hint = did_you_mean(timm_name, [*usual, *from_timm.list_names()], f"smp:{architecture}/")
     raise ValueError(f"no encoder is called {encoder!r}{hint}")
 
 

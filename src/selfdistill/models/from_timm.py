@@ -19,14 +19,14 @@ FIXED = {  # options of create_model that would have no effect, or break what th
 }
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Every architecture; a pretrained tag may follow a dot."""
     return timm.list_models()
 
 
 def knows(network: str) -> bool:
     """Whether `build` takes `network`, a pretrained tag aside."""
-    return network.partition(".")[0] in names()
+    return network.partition(".")[0] in list_names()
 
 
 def output(network: str) -> str:
@@ -72,9 +72,11 @@ def _create(network: str, given: dict[str, Any], options: dict[str, Any]) -> nn.
 
 def _check_name(network: str) -> None:
     architecture, _, tag = network.partition(".")
-    if architecture not in names():
+    if architecture not in list_names():
         new_name = get_deprecated_models().get(architecture)
-        hint = f"; timm now calls it 'timm:{new_name}'" if new_name else did_you_mean(architecture, names(), "timm:")
+        hint = did_you_mean(architecture, list_names(), "timm:")
+        if new_name:
+            hint = f"; timm now calls it 'timm:{new_name}'"
         raise ValueError(f"no network is called 'timm:{network}'{hint}")
     tagged = timm.list_models(architecture, include_tags=True)
     if tag and network not in tagged:

@@ -1,4 +1,4 @@
-"""`torchvision:NAME`: torchvision's networks for classification and segmentation, with their pretrained weights."""
+"""`torchvision:NAME`: torchvision's networks that score images or pixels, with their pretrained weights."""
 
 import inspect
 from typing import Any
@@ -25,14 +25,14 @@ FIXED = {  # options of the builders that would have no effect, or break what th
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def names() -> list[str]:
-    """Every network for classification and for segmentation."""
+def list_names() -> list[str]:
+    """Every network that scores images or pixels."""
     return [*models.list_models(module=models), *_list_segmenters()]
 
 
 def knows(network: str) -> bool:
     """Whether `build` takes `network`."""
-    return network in names()
+    return network in list_names()
 
 
 def output(network: str) -> str:
@@ -98,8 +98,9 @@ def _check_name(network: str) -> None:
     if knows(network):
         return
     if network in models.list_models():
-        raise ValueError(f"torchvision:{network} is not a network for classification or segmentation")
-    raise ValueError(f"no network is called 'torchvision:{network}'{did_you_mean(network, names(), 'torchvision:')}")
+        raise ValueError(f"torchvision:{network} does not score classes, neither of images nor of pixels")
+    hint = did_you_mean(network, list_names(), "torchvision:")
+    raise ValueError(f"no network is called 'torchvision:{network}'{hint}")
 
 
 def _fixed_options(network: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ..errors import did_you_mean
 from . import from_function
 from .errors import find_misfit
 
-SOURCES = {  # prefix -> module with `names`, `knows`, `output` and `build`, imported on use
+SOURCES = {  # prefix -> module with `list_names`, `knows`, `output` and `build`, imported on use
     "cifar": "cifar.registry",
     "torchvision": "from_torchvision",
     "timm": "from_timm",
@@ -93,7 +93,7 @@ def list_students(pattern: str = "*") -> list[str]:
     >>> list_students("resnet32x4")
     ['cifar:resnet32x4']
     """
-    networks = [(prefix, network) for prefix in SOURCES for network in _source(prefix).names()]
+    networks = [(prefix, network) for prefix in SOURCES for network in _source(prefix).list_names()]
     return [
         name
         for name, network in ((f"{prefix}:{network}", network) for prefix, network in networks)

@@ -180,7 +180,7 @@ def only_first_changes_shape(first: Output, second: Output) -> bool:
     """Whether two blocks of one class differ in that the first changes the shape of its input."""
     if type(first.module) is not type(second.module) or not any(second.module.children()):
         return False
-    changes = [tuple(block.given) != tuple(block.value.shape) for block in (first, second)]
+    changes = [tuple(block.input_shape) != tuple(block.value.shape) for block in (first, second)]
     return changes == [True, False]
 
 

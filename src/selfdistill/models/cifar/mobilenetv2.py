@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from .resnet import initialise
-from .sequential import Chain
+from .resnet import initialize
+from .sequential import SequentialClassifier
 
-STAGES = (  # of each stage, rows of the paper's table 2: expanded at all, channels at width 1, blocks, stride
+STAGES = (  # of each stage, rows of the paper's table 2: whether it expands, channels at width 1, blocks, stride
     ((False, 16, 1, 1), (True, 24, 2, 1)),
     ((True, 32, 3, 2),),
     ((True, 64, 4, 2), (True, 96, 3, 1)),
@@ -13,10 +13,10 @@ STAGES = (  # of each stage, rows of the paper's table 2: expanded at all, chann
 )
 
 
-class MobileNetV2(Chain):
+class MobileNetV2(SequentialClassifier):
     """Inverted residual blocks that widen their input `expansion`-fold; all channels but the head's times `width`.
 
-    Maps of the stages are the blocks' linear outputs, so they are not rectified; ReLU stands for the paper's ReLU6.
+    Maps of the stages are the blocks' linear outputs, so they are not rectified. ReLU replaces the paper's ReLU6.
     Source: Sandler et al., 2018, table 2, https://arxiv.org/abs/1801.04381, in the form for 32 x 32 pixels of Yang et
     al., 2021, https://arxiv.org/abs/2107.13715: the stem and the second row keep the size, the first row has a 1x1 too.
     """
@@ -32,11 +32,13 @@ class MobileNetV2(Chain):
         self.feature_info = []
         for i, rows in enumerate(STAGES):
             blocks: list[nn.Module] = []
-            for expanded, wide, depth, stride in rows:
+            for expands, width_at_one, depth, stride in rows:
                 for j in range(depth):
-                    hidden = channels * (expansion if expanded else 1)
-                    block = InvertedResidual(channels, hidden, int(wide * width), stride=stride if j == 0 else 1)
-                    channels = int(wide * width)
+                    hidden = channels * (expansion if expands else 1)
+                    block = InvertedResidual(
+                        channels, hidden, int(width_at_one * width), stride=stride if j == 0 else 1
+                    )
+                    channels = int(width_at_one * width)
                     blocks.append(block)
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
             self.feature_info.append({"module": f"layer{i + 1}", "num_chs": channels, "reduction": 2**i})
@@ -44,13 +46,13 @@ class MobileNetV2(Chain):
         self.bn2 = nn.BatchNorm2d(head)
         self.act2 = nn.ReLU()
         self.add_head(head, num_classes)
-        initialise(self)
+        initialize(self)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 to `hidden` channels, a 3x3 of each channel alone and a linear 1x1; plus the input where it fits."""
+    """A 1x1 to `hidden` channels, a depthwise 3x3 and a linear 1x1; plus the input where the shape is the same."""
 
     def __init__(self, in_channels: int, hidden: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()

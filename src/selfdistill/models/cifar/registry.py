@@ -35,17 +35,17 @@ VGGS = {  # convolutions of each block
     "vgg19": (2, 2, 4, 4, 4),
 }
 MOBILE = {"mobilenetv2": MobileNetV2, "shufflenetv1": ShuffleNetV1, "shufflenetv2": ShuffleNetV2}
-USUAL_WIDE = ("16-1", "16-2", "16-4", "28-2", "28-4", "28-10", "40-1", "40-2", "40-4")
+USUAL_WIDE_RESNETS = ("16-1", "16-2", "16-4", "28-2", "28-4", "28-10", "40-1", "40-2", "40-4")
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Networks to choose from; of the wide ones, whose depth and width are free, only the usual."""
-    return [*RESNETS, *(f"wrn-{size}" for size in USUAL_WIDE), "frskd-wrn-16-2", *VGGS, *MOBILE]
+    return [*RESNETS, *(f"wrn-{size}" for size in USUAL_WIDE_RESNETS), "frskd-wrn-16-2", *VGGS, *MOBILE]
 
 
 def knows(network: str) -> bool:
     """Whether `build` takes `network`."""
-    return network in names() or _parse_wide(network) is not None
+    return network in list_names() or _parse_wide(network) is not None
 
 
 def output(network: str) -> str:
@@ -76,10 +76,10 @@ def _find_constructor(network: str) -> tuple[type[nn.Module], dict[str, Any]]:
         return VGG, {"depths": VGGS[network]}
     if network in MOBILE:
         return MOBILE[network], {}
-    wide = _parse_wide(network)
-    if wide is None:
-        raise ValueError(f"no network is called 'cifar:{network}'{did_you_mean(network, names(), 'cifar:')}")
-    return WideResNet, wide
+    arguments = _parse_wide(network)
+    if arguments is None:
+        raise ValueError(f"no network is called 'cifar:{network}'{did_you_mean(network, list_names(), 'cifar:')}")
+    return WideResNet, arguments
 
 
 def _parse_wide(network: str) -> dict[str, Any] | None:

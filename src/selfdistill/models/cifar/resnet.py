@@ -5,10 +5,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from .sequential import Chain
+from .sequential import SequentialClassifier
 
 
-class ResNet(Chain):
+class ResNet(SequentialClassifier):
     """A residual network with stages of `depths` blocks; `widths` are the stem's and then each stage's channels.
 
     The first stage keeps the resolution, each further one halves it. A shortcut that changes the shape is a 1x1
@@ -44,15 +44,15 @@ class ResNet(Chain):
             self.feature_info.append({"module": f"layer{i + 1}", "num_chs": channels, "reduction": 2**i})
         self.add_head(channels, num_classes)
         if init == "fan_out":
-            initialise(self)
+            initialize(self)
         if zero_init_last:
             for stage in self.feature_info:
-                for each in self.get_submodule(stage["module"]):
-                    nn.init.zeros_(each.last_norm.weight)
+                for residual_block in self.get_submodule(stage["module"]):
+                    nn.init.zeros_(residual_block.last_norm.weight)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut; hands out the rectified sum."""
+    """Two 3x3 convolutions around a shortcut; returns the rectified sum."""
 
     expansion = 1
 
@@ -76,7 +76,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1, a 3x3 (which strides) and a 1x1 convolution around a shortcut; hands out the rectified sum."""
+    """A 1x1, a 3x3 (which strides) and a 1x1 convolution around a shortcut; returns the rectified sum."""
 
     expansion = 4
 
@@ -104,7 +104,7 @@ class Bottleneck(nn.Module):
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The shortcut: the input itself, or a 1x1 convolution with batch norm where the shape changes."""
+    """A shortcut: the input itself, or a 1x1 convolution with batch norm where the shape changes."""
     if in_channels == out_channels and stride == 1:
         return nn.Identity()
     return nn.Sequential(
@@ -113,7 +113,7 @@ def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     )
 
 
-def initialise(net: nn.Module) -> None:
+def initialize(net: nn.Module) -> None:
     """Draws every convolution from N(0, 2 / (k * k * out_channels))."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):

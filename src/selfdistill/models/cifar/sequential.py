@@ -1,13 +1,13 @@
-"""What the plainest networks have in common."""
+"""The base of the networks in this folder."""
 
 from torch import Tensor, nn
 
 
-class Chain(nn.Module):
-    """A network that is its children, run one after another."""
+class SequentialClassifier(nn.Module):
+    """A classifier that runs its children one after another."""
 
     def add_head(self, channels: int, num_classes: int) -> None:
-        """Ends the chain in global average pooling and a linear classifier."""
+        """Adds global average pooling and a linear classifier as the last children."""
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(channels, num_classes)

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from .sequential import Chain
+from .sequential import SequentialClassifier
 
 GROUPS = 3  # V1: of its 1x1 convolutions
 
 
-class ShuffleNetV1(Chain):
-    """Three stages of grouped 1x1 and single-channel 3x3 convolutions with a channel shuffle between.
+class ShuffleNetV1(SequentialClassifier):
+    """Three stages of grouped 1x1 and depthwise 3x3 convolutions with a channel shuffle between them.
 
     Source: Zhang et al., 2018, section 3.3, https://arxiv.org/abs/1707.01083, 1x with 3 groups, in the form for 32 x 32
     pixels of Yang et al., 2021, https://arxiv.org/abs/2107.13715: a 1x1 stem, and a ReLU after the 3x3 too.
@@ -33,13 +33,13 @@ class ShuffleNetV1(Chain):
 
 
 class UnitV1(nn.Module):
-    """The grouped bottleneck, added to its input; with stride 2, beside its average-pooled input. Rectified."""
+    """The grouped bottleneck plus its input; with stride 2, concatenated with its average-pooled input. Rectified."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, groups: int = GROUPS) -> None:
         super().__init__()
-        beside = in_channels if stride > 1 else 0
-        self.residual = bottleneck(in_channels, out_channels - beside, groups=groups, stride=stride)
-        self.shortcut = nn.AvgPool2d(3, stride, padding=1) if beside else None
+        pooled = in_channels if stride > 1 else 0  # channels of the shortcut, which are concatenated
+        self.residual = grouped_bottleneck(in_channels, out_channels - pooled, groups=groups, stride=stride)
+        self.shortcut = nn.AvgPool2d(3, stride, padding=1) if pooled else None
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,8 +48,8 @@ class UnitV1(nn.Module):
         return self.act(torch.cat([self.residual(x), self.shortcut(x)], dim=1))
 
 
-def bottleneck(in_channels: int, out_channels: int, *, groups: int, stride: int) -> nn.Sequential:
-    """A 1x1 to a quarter of `out_channels`, in `groups`, shuffled; a single-channel 3x3; a grouped 1x1."""
+def grouped_bottleneck(in_channels: int, out_channels: int, *, groups: int, stride: int) -> nn.Sequential:
+    """A 1x1 to a quarter of `out_channels`, in `groups`, shuffled; a depthwise 3x3; a grouped 1x1."""
     narrow = out_channels // 4
     return nn.Sequential(
         nn.Conv2d(in_channels, narrow, 1, groups=groups, bias=False),
@@ -64,7 +64,7 @@ def bottleneck(in_channels: int, out_channels: int, *, groups: int, stride: int)
     )
 
 
-class ShuffleNetV2(Chain):
+class ShuffleNetV2(SequentialClassifier):
     """Three stages of units that change half of the channels and then shuffle all.
 
     Source: Ma et al., 2018, section 3, https://arxiv.org/abs/1807.11164, 1x, in the form for 32 x 32 pixels of Yang et
@@ -90,16 +90,16 @@ class ShuffleNetV2(Chain):
 
 
 class UnitV2(nn.Module):
-    """One half of the channels as it came, the other through three convolutions, shuffled."""
+    """Half of the channels unchanged, the other half through three convolutions, shuffled."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.residual = separable(channels // 2, channels // 2)
+        self.residual = unit_branch(channels // 2, channels // 2)
         self.shuffle = nn.ChannelShuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept, changed = x.chunk(2, dim=1)
-        return self.shuffle(torch.cat([kept, self.residual(changed)], dim=1))
+        same, changed = x.chunk(2, dim=1)
+        return self.shuffle(torch.cat([same, self.residual(changed)], dim=1))
 
 
 class HalvingUnitV2(nn.Module):
@@ -114,15 +114,15 @@ class HalvingUnitV2(nn.Module):
             nn.BatchNorm2d(out_channels // 2),
             nn.ReLU(),
         )
-        self.residual = separable(in_channels, out_channels // 2, stride=2)
+        self.residual = unit_branch(in_channels, out_channels // 2, stride=2)
         self.shuffle = nn.ChannelShuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shuffle(torch.cat([self.shortcut(x), self.residual(x)], dim=1))
 
 
-def separable(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    """A 1x1, a single-channel 3x3, which strides, and a 1x1 convolution; no ReLU after the 3x3."""
+def unit_branch(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    """A 1x1, a depthwise 3x3 with the stride, and a 1x1 convolution; no ReLU after the 3x3."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels),

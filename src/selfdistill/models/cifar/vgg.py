@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from .resnet import initialise
-from .sequential import Chain
+from .resnet import initialize
+from .sequential import SequentialClassifier
 
 WIDTHS = (64, 128, 256, 512, 512)
 
 
-class VGG(Chain):
+class VGG(SequentialClassifier):
     """Five blocks of 3x3 convolutions, `depths` in each, with batch norm and ReLU, and one linear layer.
 
     The image size is halved, rounded up, by a max-pool after each of the first three blocks, and not before the fifth.
@@ -30,7 +30,7 @@ class VGG(Chain):
                 self.feature_info.append({"module": f"block{i + 1}", "num_chs": width, "reduction": 2**i})
             channels = width
         self.add_head(channels, num_classes)
-        initialise(self)
+        initialize(self)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 

@@ -4,11 +4,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from .resnet import initialise
-from .sequential import Chain
+from .resnet import initialize
+from .sequential import SequentialClassifier
 
 
-class WideResNet(Chain):
+class WideResNet(SequentialClassifier):
     """The pre-activation network of three groups with 16, 32, 64 times `width` channels and `depth` = 6n + 4 layers.
 
     `norm` "entry": batch norm before each block and at the end. "group": none at a block's entry, but one after each
@@ -32,13 +32,14 @@ class WideResNet(Chain):
         channels = 16
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         for i in range(3):
-            wide = 16 * width * 2**i
-            group = [WideBlock(channels, wide, stride=1 if i == 0 else 2, norm=norm, drop_rate=drop_rate)]
-            group += [WideBlock(wide, wide, norm=norm, drop_rate=drop_rate) for _ in range((depth - 4) // 6 - 1)]
+            out_channels = 16 * width * 2**i
+            group = [WideBlock(channels, out_channels, stride=1 if i == 0 else 2, norm=norm, drop_rate=drop_rate)]
+            for _ in range((depth - 4) // 6 - 1):
+                group.append(WideBlock(out_channels, out_channels, norm=norm, drop_rate=drop_rate))
             if norm == "group":
-                group.append(nn.BatchNorm2d(wide))
+                group.append(nn.BatchNorm2d(out_channels))
             self.add_module(f"layer{i + 1}", nn.Sequential(*group))
-            channels = wide
+            channels = out_channels
         self.bn = nn.BatchNorm2d(channels) if norm == "entry" else Unused(nn.BatchNorm2d(channels))
         self.act = nn.ReLU()
         self.add_head(channels, num_classes)
@@ -46,14 +47,14 @@ class WideResNet(Chain):
             {"module": module, "stage_end": f"layer{i + 1}", "num_chs": 16 * width * 2**i, "reduction": 2**i}
             for i, module in enumerate(("layer2.0.act1", "layer3.0.act1", "act"))
         ]
-        initialise(self)
+        initialize(self)
         nn.init.zeros_(self.fc.bias)
 
 
 class WideBlock(nn.Module):
-    """Two 3x3 convolutions, each after its activation, around a shortcut; hands out the bare sum.
+    """Two 3x3 convolutions, each after its activation, around a shortcut; returns the sum, before an activation.
 
-    The shortcut is the block's input as it came, or a 1x1 convolution of the activated input where the channels change.
+    The shortcut is the block's input itself, or a 1x1 convolution of the activated input where the channels change.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class WideBlock(nn.Module):
 
 
 class Unused(nn.Module):
-    """Holds a module that is not run and never learns; passes its input on."""
+    """Returns its input; holds a module that never runs and never learns."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
