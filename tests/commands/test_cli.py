@@ -410,13 +410,13 @@ def broken(image):
 def test_help_answers_without_loading_torch():
     code = "import sys; sys.argv = ['selfdistill', '--help']\nfrom selfdistill import cli\n"
     code += "try: cli.app()\nexcept SystemExit: pass\nprint('torch' in sys.modules, 'timm' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False False" and "compare" in done.stdout
 
 
 def test_import_loads_torch_only_when_something_is_used():
     code = "import sys, selfdistill\nprint('torch' in sys.modules); selfdistill.Task; print('timm' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 

@@ -7,15 +7,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from helpers.batches import small_batch, small_task
 from helpers.compiled_runs import CASES
-from helpers.methods import small_method, small_teacher
+from helpers.methods import float64_by_default, small_method, small_teacher
 from helpers.networks import channel_norm, small_student
 from selfdistill.methods import find_method
 
 WORLD, ROWS, STEPS = 2, 16, 3
 
 
+@float64_by_default()
 def steps_of(name, kind, *, live, rank=0, world=1):
-    """Losses of some steps on one rank's rows, and the trained weights.
+    """Losses of some steps on one rank's rows, and the trained weights, in float64.
 
     The student has no batch norm; those of a method's own nets are at rest, in eval mode, unless they are `live`.
     """
@@ -32,7 +33,7 @@ def steps_of(name, kind, *, live, rank=0, world=1):
     seen = []
     for number in range(STEPS):
         torch.manual_seed(number)
-        step = module(batch, torch.tensor(number / STEPS))
+        step = module(batch, torch.tensor(number / STEPS, dtype=torch.float64))
         optimizer.zero_grad()
         step.loss.backward()
         optimizer.step()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,6 @@ def program(*words):
         [sys.executable, str(ROOT / "benchmarks" / script), *words],
         capture_output=True,
         text=True,
-        timeout=500,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     return done.returncode, done.stdout, done.stderr
@@ -73,7 +73,7 @@ def test_plain_training_costs_itself_and_methods_more(overhead, capsys):
     assert (found["baseline"].memory, found["baseline"].flops) == (1, 1)
     assert found["frskd"].flops > 1 and found["sla"].flops > 3.9 and found["sla"].counts.rows == 4
     for cost in found.values():
-        assert 0 < cost.seconds.low <= cost.seconds.median <= cost.seconds.high < 10
+        assert 0 < cost.seconds.low <= cost.seconds.median <= cost.seconds.high
         assert 0 < cost.slowdown.low <= cost.slowdown.median <= cost.slowdown.high
     ((head, _, *rows),) = tables(capsys.readouterr().out)
     assert [row[0] for row in rows] == ["baseline", "frskd", "sla"] and {len(row) for row in rows} == {len(head)}
@@ -221,14 +221,29 @@ def test_all_that_a_gpu_is_wanted_for_runs_without_one_in_slices(tmp_path):
 
 
 def test_a_training_that_ran_out_of_time_goes_on(load, tmp_path, monkeypatch):
-    on_gpu = load("on_gpu")
+    on_gpu, run, seen = load("on_gpu"), tmp_path / "runs/baseline", []
+
+    def epochs():
+        records = on_gpu.Run.open(run).records() if (run / "metrics.jsonl").exists() else []
+        return [record.step for record in records if record.kind == "epoch"]
+
+    class TimeIsUpAfterMoreEpochs(subprocess.Popen):
+        """Its clock is the number of epochs, so that a slow machine is as good as a fast one."""
+
+        def wait(self, timeout=None):
+            if timeout is None:
+                return super().wait()
+            while self.poll() is None and len(epochs()) <= len(seen[-1] if seen else []) + 2:
+                time.sleep(0.05)
+            raise subprocess.TimeoutExpired(self.args, timeout)
+
+    monkeypatch.setattr(on_gpu.subprocess, "Popen", TimeIsUpAfterMoreEpochs)
     monkeypatch.setattr(on_gpu, "QUICK", on_gpu.QUICK._replace(training="student=cifar:resnet8 epochs=2000"))
-    words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path), "--minutes", "0.25"]
+    words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path)]
     words += ["data.image_size=8", "data.channels=1", "data.mean=[0.3]", "data.std=[0.4]", "data.limit=100"]
-    run, seen = tmp_path / "runs/baseline", []
     for _ in range(2):
         assert not on_gpu.Work(on_gpu.arguments(words)).trained("baseline", run)
-        seen.append([record.step for record in on_gpu.Run.open(run).records() if record.kind == "epoch"])
+        seen.append(epochs())
     first, both = seen
     assert 0 < len(first) < len(both) and both[: len(first) - 1] == first[:-1]
     assert both == [step + 1 for step in range(len(both))]  # an epoch of 100 images is one step

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 from helpers.batches import small_batch, small_task
 from helpers.compiled_runs import CASES, MORE, compile_all
-from helpers.methods import small_method
+from helpers.methods import float64_by_default, small_method
 from helpers.processes import WORLD, share, steps_of
 from selfdistill import losses
 from selfdistill.methods import find_method
@@ -73,6 +73,7 @@ def test_processes_hold_the_same_weights(processes, name, kind):
 
 
 @functools.cache
+@float64_by_default()
 def draws(name, kind):
     """Whether a step depends on random numbers, which every process draws for its own rows."""
     found, task = find_method(name), small_task(kind)
@@ -81,7 +82,7 @@ def draws(name, kind):
         method, batch = small_method(found, task), small_batch(found, task)
         torch.manual_seed(seed)
         totals.append(method(batch, torch.tensor(0.5)).loss.item())
-    return totals[0] != totals[1]
+    return totals[0] != pytest.approx(totals[1], rel=1e-9)
 
 
 @every_case
@@ -90,9 +91,9 @@ def test_two_processes_agree_with_one(processes, name, kind):
         pytest.skip("the processes draw different random numbers")
     alone, together = steps_of(name, kind, live=False), [each[name, kind, False] for each in processes]
     for number, terms in enumerate(alone["losses"]):
-        assert mean_losses(together, number) == pytest.approx(terms, rel=1e-4, abs=1e-6)
+        assert mean_losses(together, number) == pytest.approx(terms, rel=1e-9, abs=1e-12)
     for key, value in alone["weights"].items():
-        torch.testing.assert_close(together[0]["weights"][key], value, rtol=1e-4, atol=1e-5, msg=key)
+        torch.testing.assert_close(together[0]["weights"][key], value, rtol=1e-9, atol=1e-11, msg=key)
 
 
 @every_case

@@ -18,9 +18,19 @@ pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
 ALONE = [sys.executable, "-m", "selfdistill"]
+FREE_PORT = ["--main_process_port", "0"]  # several of these tests may run on a machine
 LAUNCHERS = {
-    "accelerate": [BIN / "accelerate", "launch", "--multi_gpu", "--num_processes", "2", "-m", "selfdistill"],
-    "torchrun": [BIN / "torchrun", "--nproc_per_node", "2", "-m", "selfdistill"],
+    "accelerate": [
+        BIN / "accelerate",
+        "launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        *FREE_PORT,
+        "-m",
+        "selfdistill",
+    ],
+    "torchrun": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", "-m", "selfdistill"],
 }
 NET = """
 from torch import nn
@@ -51,7 +61,7 @@ def call(tmp_path):
             stderr=subprocess.STDOUT,
         )
         if wait:
-            out, _ = process.communicate(timeout=240)
+            out, _ = process.communicate()
             assert process.returncode == 0, out
         return process
 
@@ -91,15 +101,14 @@ def test_frskd_in_two_processes_differs_by_its_batch_norms_alone(call, tmp_path)
 
 
 def test_two_processes_stop_together_and_resume_to_the_same_weights(call, tmp_path):
-    words = [*WORDS, "method=frskd", "epochs=8"]
+    words = [*WORDS, "method=frskd", "epochs=20"]
     call(LAUNCHERS["torchrun"], *words, "out=whole")
     process = call(LAUNCHERS["torchrun"], *words, "out=stopped", wait=False)
     metrics = tmp_path / "stopped" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not metrics.exists() and time.monotonic() < deadline:
+    while not metrics.exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate()
     if any(record.kind == "end" for record in Run.open(tmp_path / "stopped").records()):
         pytest.skip("the run ended before the signal came")
     call(LAUNCHERS["torchrun"], "--resume", "stopped")
