@@ -307,7 +307,7 @@ def test_no_smoothing_is_cross_entropy(share):
 @pytest.mark.parametrize("share", ["all", "others"])
 def test_smoothing_leaves_void_positions_out(share):
     logits, target = torch.randn(4, 5), torch.tensor([0, 9, 2, 9])
-    ours = losses.smoothed_cross_entropy(logits, target, 0.1, share, void=9)
+    ours = losses.smoothed_cross_entropy(logits, target, 0.1, share, ignore_index=9)
     torch.testing.assert_close(ours, losses.smoothed_cross_entropy(logits[::2], target[::2], 0.1, share))
 
 

@@ -1,8 +1,8 @@
 """Distillation losses as pure functions.
 
-Three rules hold for every function here. Class scores lie along dim 1 and further dims are positions.
-An argument named `teacher_*` is a constant: the function detaches it, so no caller can forget to.
-Half-precision arguments are computed with in float32, autocast or not: in fp16 the square of a
+Three rules hold for every function. Class scores (logits) lie along dim 1; further dims are spatial.
+An argument named `teacher_*` is a constant: the function detaches it, so that no caller forgets to.
+Half-precision arguments are computed in float32, with or without autocast: in fp16 the square of a
 feature above 256 is infinite, and the guards against division by zero round to zero.
 """
 
@@ -20,45 +20,45 @@ R = TypeVar("R")
 
 
 def in_float32(loss: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: the tensors given arrive as float32 (float64 stays), and autocast is off inside."""
+    """Decorator: half-precision arguments become float32, and autocast is off inside."""
 
     @functools.wraps(loss)
-    def wide(*args: Any, **kwargs: Any) -> Any:
-        args = [_widened(arg) for arg in args]
-        kwargs = {name: _widened(arg) for name, arg in kwargs.items()}
+    def loss_in_float32(*args: Any, **kwargs: Any) -> Any:
+        args = [_widen(arg) for arg in args]
+        kwargs = {name: _widen(arg) for name, arg in kwargs.items()}
         device = next(arg.device.type for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor))
         with torch.autocast(device, enabled=False):
             return loss(*args, **kwargs)
 
-    return wide
+    return loss_in_float32
 
 
-def _widened(value: Any) -> Any:
+def _widen(value: Any) -> Any:
     half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
     return value.float() if half else value
 
 
-def scored(positions: Iterable[int]) -> str:
-    """The shape of scores with these positions, in words.
+def describe_shape(spatial: Iterable[int]) -> str:
+    """The shape of logits with these spatial dims, in words.
 
-    >>> scored((4, 6)), scored(())
+    >>> describe_shape((4, 6)), describe_shape(())
     ('(b, k, 4, 6)', '(b, k)')
     """
-    return f"({', '.join(map(str, ('b', 'k', *positions)))})"
+    return f"({', '.join(map(str, ('b', 'k', *spatial)))})"
 
 
 def refuse_float_target(target: Tensor) -> None:
-    """Raises `ValueError` for labels that are no class numbers."""
+    """Raises `ValueError` for labels that are not class numbers."""
     if target.is_floating_point():
         raise ValueError(f"target holds class numbers and this is {target.dtype}; give probabilities as soft_target")
 
 
-def refuse_misfit(logits: Tensor, target: Tensor, soft_target: Tensor | None = None) -> None:
-    """Raises `ValueError` for labels of another type, or for other positions than the scores have."""
+def refuse_wrong_shapes(logits: Tensor, target: Tensor, soft_target: Tensor | None = None) -> None:
+    """Raises `ValueError` for labels whose type or shape does not fit the logits."""
     refuse_float_target(target)
-    positions = tuple(target.shape[1:])
-    if tuple(logits.shape[2:]) != positions:
-        given, wanted = scored(logits.shape[2:]), scored(positions)
+    spatial = tuple(target.shape[1:])
+    if tuple(logits.shape[2:]) != spatial:
+        given, wanted = describe_shape(logits.shape[2:]), describe_shape(spatial)
         raise ValueError(f"the network scores images as {given}, and labels {tuple(target.shape)} need {wanted}")
     if soft_target is not None and soft_target.shape != logits.shape:
         given, wanted = tuple(soft_target.shape), tuple(logits.shape)
@@ -70,18 +70,19 @@ def cross_entropy(
     logits: Float[Tensor, "b k *pos"],
     target: Int64[Tensor, "b ..."],
     soft_target: Float[Tensor, "b ..."] | None = None,
-    void: int = -100,
+    ignore_index: int = -100,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy in nats, mean over the labelled positions; 0 where there is none.
+    """Cross-entropy in nats, mean over the labeled positions; 0 if none is labeled.
 
-    `target` (b, *pos) holds class numbers, `void` where there is none. `soft_target` (b, k, *pos), class
-    probabilities, takes its place where it is given. Raises `ValueError` for labels of another shape or type.
+    `target` (b, *pos) holds class numbers, or `ignore_index` where a position has no label. If `soft_target`
+    (b, k, *pos) is given, its class probabilities are the labels instead.
+    Raises `ValueError` for labels whose type or shape does not fit the logits.
     """
-    refuse_misfit(logits, target, soft_target)
+    refuse_wrong_shapes(logits, target, soft_target)
     if soft_target is not None:
         return F.cross_entropy(logits, soft_target)
-    total = F.cross_entropy(logits, target, ignore_index=void, reduction="sum")
-    return total / (target != void).sum().clamp(min=1)
+    total = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="sum")
+    return total / (target != ignore_index).sum().clamp(min=1)
 
 
 @in_float32
@@ -89,12 +90,12 @@ def kd(
     logits: Float[Tensor, "b k *pos"],
     teacher_logits: Float[Tensor, "b k *pos"],
     temperature: float = 4.0,
-    counted: Bool[Tensor, "b *pos"] | None = None,
+    mask: Bool[Tensor, "b *pos"] | None = None,
 ) -> Float[Tensor, ""]:
-    """T^2 * KL(teacher || student) of the softened distributions, in nats, mean over batch and positions.
+    """Temperature-scaled KL divergence from teacher to student, in nats.
 
-    The teacher is a constant: it is detached here. `temperature` > 0; 1 leaves both as they are. `counted` are the
-    positions that the mean is over, None: all.
+    T^2 * KL(teacher || student) of the softened distributions, mean over batch and positions. The teacher is detached
+    here. `temperature` > 0; 1 leaves both as they are. `mask` says which positions count; None: all.
     Source: Hinton, Vinyals, Dean, 2015, section 2, https://arxiv.org/abs/1503.02531
 
     >>> x = torch.tensor([[2.0, 0.0, -1.0]])
@@ -106,7 +107,7 @@ def kd(
     log_student = F.log_softmax(logits / temperature, dim=1)
     log_teacher = F.log_softmax(teacher_logits.detach() / temperature, dim=1)
     kl = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
-    return temperature**2 * mean(kl, counted)
+    return temperature**2 * mean(kl, mask)
 
 
 @in_float32
@@ -114,12 +115,12 @@ def kl(
     logits: Float[Tensor, "b k *pos"],
     teacher_probabilities: Float[Tensor, "b k *pos"],
     temperature: float = 1.0,
-    counted: Bool[Tensor, "b *pos"] | None = None,
+    mask: Bool[Tensor, "b *pos"] | None = None,
 ) -> Float[Tensor, ""]:
-    """T^2 * KL(q || p) for a teacher q that comes as probabilities along dim 1, in nats, mean over batch and positions.
+    """`kd` for a teacher that is given as probabilities.
 
-    p is softmax(logits / T); q is taken as it is, so soften it first where the method does. A class of probability 0
-    counts for nothing. `counted` as in `kd`. The teacher is detached here. Source: as `kd`.
+    T^2 * KL(q || p) in nats, mean over batch and positions, with p = softmax(logits / T). The teacher q is detached and
+    not softened here. A class of probability 0 adds nothing. `mask` as in `kd`. Source: as `kd`.
 
     >>> round(kl(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item(), 4)
     0.6931
@@ -127,20 +128,20 @@ def kl(
     teacher = teacher_probabilities.detach()
     log_student = F.log_softmax(logits / temperature, dim=1)
     kl = (torch.xlogy(teacher, teacher) - teacher * log_student).sum(dim=1)
-    return temperature**2 * mean(kl, counted)
+    return temperature**2 * mean(kl, mask)
 
 
-def mean(values: Float[Tensor, "b *pos"], counted: Bool[Tensor, "b *pos"] | None = None) -> Float[Tensor, ""]:
-    """The mean over the `counted` positions, or over all; 0 where none counts.
+def mean(values: Float[Tensor, "b *pos"], mask: Bool[Tensor, "b *pos"] | None = None) -> Float[Tensor, ""]:
+    """The mean where `mask` is true, or over all; 0 if it is true nowhere.
 
     >>> mean(torch.tensor([[1.0, 5.0]]), torch.tensor([[True, False]])).item()
     1.0
     """
-    return values.mean() if counted is None else (values * counted).sum() / counted.sum().clamp(min=1)
+    return values.mean() if mask is None else (values * mask).sum() / mask.sum().clamp(min=1)
 
 
 def others(scores: Float[Tensor, "b k"], target: Int64[Tensor, " b"]) -> Float[Tensor, "b k-1"]:
-    """The scores of all classes but each row's own, in their order.
+    """The scores of all classes but the target, in their order.
 
     >>> others(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), torch.tensor([1, 0])).tolist()
     [[1.0, 3.0], [5.0, 6.0]]
@@ -155,33 +156,34 @@ def smoothed_cross_entropy(
     target: Int64[Tensor, "b ..."],
     epsilon: float = 0.1,
     share: Literal["all", "others"] = "all",
-    void: int = -100,
+    ignore_index: int = -100,
     soft_target: Float[Tensor, "b ..."] | None = None,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy in nats against labels that give a share `epsilon` of their mass away.
+    """Cross-entropy in nats with label smoothing.
 
-    "all": every class receives epsilon / K, the true one too, so it keeps 1 - epsilon + epsilon / K (PyTorch's
-    `label_smoothing`). "others": the K - 1 other classes share epsilon and the true one keeps 1 - epsilon.
+    `share="all"`: every class gets epsilon / K, so the true class keeps 1 - epsilon + epsilon / K (PyTorch's
+    `label_smoothing`). `share="others"`: the K - 1 other classes share epsilon and the true class keeps 1 - epsilon.
     Labels as in `cross_entropy`. Source: Szegedy et al., 2016, section 7, https://arxiv.org/abs/1512.00567
     """
-    refuse_misfit(logits, target, soft_target)
+    refuse_wrong_shapes(logits, target, soft_target)
     num_classes = logits.shape[1]
     if share == "others":
         epsilon = epsilon * num_classes / (num_classes - 1)
-    named = F.cross_entropy(logits, target if soft_target is None else soft_target, ignore_index=void, reduction="none")
+    labels = target if soft_target is None else soft_target
+    labeled = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")
     uniform = -F.log_softmax(logits, dim=1).mean(dim=1)
-    counted = target != void if soft_target is None else None
-    return mean((1 - epsilon) * named + epsilon * uniform, counted)
+    mask = target != ignore_index if soft_target is None else None
+    return mean((1 - epsilon) * labeled + epsilon * uniform, mask)
 
 
 def attention_transfer(
     feature: Float[Tensor, "b c h w"],
     teacher_feature: Float[Tensor, "b d h w"],
 ) -> Float[Tensor, ""]:
-    """Mean squared difference of the two spatial attention maps, over batch and positions.
+    """Mean squared difference of two spatial attention maps, over batch and positions.
 
-    Both maps have unit norm, so the value is their squared distance divided by h * w: fine levels weigh little.
-    The teacher is detached here; channels may differ, sizes not.
+    Both maps have unit norm, so the value is their squared distance divided by h * w: large maps weigh little.
+    The teacher is detached here. Channels may differ; height and width may not.
     Source: Zagoruyko, Komodakis, 2017, eq. 2 with p = 2, https://arxiv.org/abs/1612.03928
 
     >>> x = torch.rand(2, 3, 4, 4)
@@ -192,16 +194,16 @@ def attention_transfer(
 
 
 def attention(feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w"]:
-    """Where a feature map is active: the mean over channels of its squares, scaled to unit l2 norm per image."""
+    """Spatial attention: the channel mean of squares, scaled to unit l2 norm per image."""
     with torch.autocast(feature.device.type, enabled=False):
         return F.normalize(Energy.apply(feature).flatten(1), dim=1, eps=1e-12)
 
 
 class Energy(torch.autograd.Function):
-    """Mean over channels of a feature map's squares, (b, c, h, w) -> (b, h, w), summed up in float32 at least.
+    """Channel mean of squares, (b, c, h, w) -> (b, h, w), summed in float32 or wider.
 
-    Written out because autograd would make wide copies of a half-precision map on the way back, which cost more time
-    than all else in `attention_transfer` and as much memory as the map twice.
+    It has its own backward pass because autograd would make float32 copies of a half-precision map. They took more time
+    than the rest of `attention_transfer`, and twice the memory of the map.
     """
 
     @staticmethod
@@ -214,7 +216,7 @@ class Energy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
         (feature,) = ctx.saved_tensors
         scale = (gradient * (2 / feature.shape[1])).unsqueeze(1)
-        if feature.dtype is not torch.float16:  # whose range such small numbers leave
+        if feature.dtype is not torch.float16:  # in float16 such small numbers would become 0
             scale = scale.to(feature.dtype)
         return (feature * scale).to(feature.dtype)
 
@@ -224,9 +226,9 @@ def hint(
     feature: Float[Tensor, "b c h w"],
     teacher_feature: Float[Tensor, "b c h w"],
 ) -> Float[Tensor, ""]:
-    """Mean squared difference of two feature maps, over all elements; the teacher is detached here.
+    """Mean squared difference of two feature maps, over all elements.
 
-    `feature` is the student's after a regressor to the teacher's channels.
+    `feature` is the student's map behind a regressor to the teacher's channels. The teacher is detached here.
     Source: Romero et al., 2015, eq. 3 (as a mean), https://arxiv.org/abs/1412.6550
     """
     return F.mse_loss(feature, teacher_feature.detach())
@@ -238,10 +240,10 @@ def overhaul(
     teacher_feature: Float[Tensor, "b c h w"],
     margin: Float[Tensor, " c"],
 ) -> Float[Tensor, ""]:
-    """Squared difference to the teacher's margin-rectified map, summed over everything, divided by the batch size.
+    """Partial squared distance to the teacher's margin-ReLU map: a sum, divided by the batch size.
 
-    Both maps are before their ReLU. The teacher's becomes t = max(teacher_feature, margin), margin < 0 per channel;
-    a position counts where the student exceeds t or t > 0: what lies below a negative target may stay there.
+    Both maps are taken before their ReLU. The target is t = max(teacher_feature, margin) with margin < 0 per channel.
+    An element counts where the student exceeds t or t > 0. A student below a negative target may stay there.
     Source: Heo et al., 2019, section 3, https://arxiv.org/abs/1904.01866 (without its factor 1 / 1000)
     """
     teacher = torch.maximum(teacher_feature.detach(), margin.detach().view(1, -1, 1, 1))
@@ -250,9 +252,9 @@ def overhaul(
 
 
 def negative_margin(scale: Float[Tensor, " c"], shift: Float[Tensor, " c"]) -> Float[Tensor, " c"]:
-    """E[x | x < 0] for x ~ N(shift, scale^2): what a batch norm's negative outputs are on average, per channel.
+    """Mean of a batch norm's negative outputs, per channel: E[x | x < 0] for x ~ N(shift, scale^2).
 
-    `scale` and `shift` are a batch norm's weight and bias; where fewer than one output in a thousand is negative it
+    `scale` and `shift` are the batch norm's weight and bias. Where fewer than one output in a thousand is negative, it
     is -3 * |scale|. Source: Heo et al., 2019, eq. 4, https://arxiv.org/abs/1904.01866
 
     >>> round(negative_margin(torch.ones(1), torch.zeros(1)).item(), 6)
@@ -266,9 +268,10 @@ def negative_margin(scale: Float[Tensor, " c"], shift: Float[Tensor, " c"]) -> F
 
 
 def ramp_up(progress: Tensor | float, warmup: float, ramp: float) -> Tensor | float:
-    """The weight 0 before `warmup`, then exp(-5 (1 - t)^2) with t going 0 to 1 over a share `ramp` of training.
+    """Loss weight that grows with training: 0 before `warmup`, then exp(-5 (1 - t)^2).
 
-    `progress` is the share of training done, in [0, 1); `ramp` 0 gives the constant 1 after `warmup`.
+    t goes from 0 to 1 over a share `ramp` of training; `ramp` 0 gives the constant 1 after `warmup`. `progress` is the
+    share of training done, in [0, 1).
     Source: the segmentation setting of FRSKD; Laine, Aila, 2017, section 3, https://arxiv.org/abs/1610.02242
 
     >>> [round(float(ramp_up(p, 0.5, 0.5)), 3) for p in (0.4, 0.5, 0.75, 1.0)]
@@ -277,8 +280,8 @@ def ramp_up(progress: Tensor | float, warmup: float, ramp: float) -> Tensor | fl
     if warmup == 0 and ramp == 0:
         return 1.0
     progress = torch.as_tensor(progress)
-    awake = (progress >= warmup).to(progress.dtype if progress.is_floating_point() else torch.float32)
+    started = (progress >= warmup).to(progress.dtype if progress.is_floating_point() else torch.float32)
     if ramp == 0:
-        return awake
+        return started
     t = ((progress - warmup) / ramp).clamp(0, 1)
-    return awake * torch.exp(-5 * (1 - t) ** 2)
+    return started * torch.exp(-5 * (1 - t) ** 2)

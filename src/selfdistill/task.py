@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from .losses import cross_entropy, scored
+from .losses import cross_entropy, describe_shape
 
 
 class Batch(NamedTuple):
@@ -60,7 +60,8 @@ class Task(NamedTuple):
     def refuse_positions(self, positions: tuple[int, ...]) -> None:
         """Raises `ValueError` for a network whose scores for training images have other `positions` behind (b, k)."""
         if positions != self.positions:
-            given, wanted, size = scored(positions), scored(self.positions), "x".join(map(str, self.image_shape[1:]))
+            given, wanted = describe_shape(positions), describe_shape(self.positions)
+            size = "x".join(map(str, self.image_shape[1:]))
             raise ValueError(f"the network scores {size} images as {given}, and {self.kind} needs {wanted}")
 
     def loss(

@@ -9,7 +9,7 @@ from helpers.methods import agree, small_method
 from helpers.networks import CLASSES
 from reference import consistency as slow
 from selfdistill.methods import bake
-from selfdistill.methods.bake import BAKE, ensembled
+from selfdistill.methods.bake import BAKE, ensemble_labels
 
 
 class OnePositive(BAKE):
@@ -46,28 +46,30 @@ def drawn(rows=7):
 @pytest.mark.parametrize("omega", [0.01, 0.5, 0.99])
 def test_soft_labels_are_probabilities_and_do_not_depend_on_the_order_of_the_rows(omega):
     features, logits = drawn()
-    labels = ensembled(features, logits, omega=omega, temperature=4.0)
+    labels = ensemble_labels(features, logits, omega=omega, temperature=4.0)
     torch.testing.assert_close(labels.sum(dim=1), torch.ones(7).double())
     assert labels.min() > 0
     order = torch.randperm(7)
-    torch.testing.assert_close(ensembled(features[order], logits[order], omega=omega, temperature=4.0), labels[order])
+    torch.testing.assert_close(
+        ensemble_labels(features[order], logits[order], omega=omega, temperature=4.0), labels[order]
+    )
 
 
 def test_rows_that_all_agree_keep_what_they_say():
     features, logits = drawn()
     logits = logits[:1].expand(7, -1)
-    labels = ensembled(features, logits, omega=0.5, temperature=2.0)
+    labels = ensemble_labels(features, logits, omega=0.5, temperature=2.0)
     torch.testing.assert_close(labels, (logits / 2).softmax(dim=1))
 
 
 def test_soft_labels_are_constants():
     method, batch = made()
     logits, maps = method.taps(everything(batch)[0])
-    targets = ensembled(maps[-1].mean(dim=(2, 3)), logits, omega=0.5, temperature=4.0)
+    targets = ensemble_labels(maps[-1].mean(dim=(2, 3)), logits, omega=0.5, temperature=4.0)
     (gradient,) = torch.autograd.grad(method(batch).losses["kd"], method.student.fc.bias)
     torch.testing.assert_close(gradient, 4 * ((logits / 4).softmax(dim=1) - targets).mean(dim=0))
     features, logits = (each.requires_grad_() for each in drawn())
-    assert not ensembled(features, logits, omega=0.5, temperature=4.0).requires_grad
+    assert not ensemble_labels(features, logits, omega=0.5, temperature=4.0).requires_grad
 
 
 def test_soft_labels_spread_over_the_rows_of_all_processes(monkeypatch):
@@ -77,7 +79,7 @@ def test_soft_labels_spread_over_the_rows_of_all_processes(monkeypatch):
     monkeypatch.setattr(bake, "local_rows", lambda rows: rows[4:])
     logits, features = method.taps(everything(batch)[0])
     pooled = torch.cat([elsewhere[16], features[-1].mean(dim=(2, 3))])
-    targets = ensembled(pooled, torch.cat([elsewhere[CLASSES], logits]), omega=0.5, temperature=4.0)[4:]
+    targets = ensemble_labels(pooled, torch.cat([elsewhere[CLASSES], logits]), omega=0.5, temperature=4.0)[4:]
     expected = slow.divergence(logits.tolist(), targets.tolist(), 4.0)
     assert method(batch).losses["kd"].item() == pytest.approx(expected, rel=1e-9)
 
@@ -85,6 +87,6 @@ def test_soft_labels_spread_over_the_rows_of_all_processes(monkeypatch):
 def test_half_precision_spreads_in_single():
     features, logits = (each.to(torch.bfloat16) for each in drawn())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        labels = ensembled(features, logits, omega=0.9, temperature=4.0)
+        labels = ensemble_labels(features, logits, omega=0.9, temperature=4.0)
     assert labels.dtype == torch.float32
     torch.testing.assert_close(labels.sum(dim=1), torch.ones(7), rtol=0, atol=1e-5)

@@ -7,7 +7,7 @@ import torch
 
 from helpers.methods import method_and_batch
 from reference import consistency as slow
-from selfdistill.methods.ddgsd import discrepancy
+from selfdistill.methods.ddgsd import mean_discrepancy
 
 made = functools.partial(method_and_batch, "ddgsd", rows=6)
 
@@ -31,10 +31,10 @@ def test_each_view_is_a_constant_where_it_teaches():
 
 def test_mean_embeddings_are_drawn_together_from_both_sides():
     features, others = (torch.randn(4, 3, 2, 2).double().requires_grad_() for _ in range(2))
-    distance = discrepancy(features, others)
+    distance = mean_discrepancy(features, others)
     assert distance.item() == pytest.approx(
         slow.mean_embedding_distance(features.detach().numpy(), others.detach().numpy()), rel=1e-9
     )
     one, other = torch.autograd.grad(distance, (features, others))
     assert one.count_nonzero() and torch.equal(one, -other)
-    assert discrepancy(features, features.flip(0)).item() == pytest.approx(0, abs=1e-20)
+    assert mean_discrepancy(features, features.flip(0)).item() == pytest.approx(0, abs=1e-20)

@@ -37,12 +37,12 @@ def gradients(student, loss):
     return torch.autograd.grad(loss, list(student.parameters()), retain_graph=True)
 
 
-@pytest.mark.parametrize("place", [0, 1, 2, 3])
-def test_scores_are_those_of_a_network_stopped_at_the_place(place):
+@pytest.mark.parametrize("layer", [0, 1, 2, 3])
+def test_scores_are_those_of_a_network_stopped_at_the_place(layer):
     method, batch = made(levels=3)
     order, weight = torch.tensor([3, 1, 0, 2, 5, 4]), torch.tensor(0.7, dtype=torch.float64)
-    expected = slow.scores(functions(method.student), batch.images, place=place, weight=0.7, order=order.tolist())
-    logits = method.mixed(batch.images, torch.tensor(place), weight=weight, order=order)
+    expected = slow.scores(functions(method.student), batch.images, layer=layer, weight=0.7, order=order.tolist())
+    logits = method.mixed(batch.images, torch.tensor(layer), weight=weight, order=order)
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-12)
     assert (logits - method.student(batch.images)).abs().max() > 1e-3
     for ours, theirs in zip(
@@ -52,12 +52,12 @@ def test_scores_are_those_of_a_network_stopped_at_the_place(place):
 
 
 def draws(method, batch, seeds):
-    """The steps of some seeds, each with the place, the weight and the order that it drew."""
+    """The steps of some seeds, each with the layer, the weight and the order that it drew."""
     drawn, mixed = [], method.mixed
 
-    def noting(images, place, *, weight, order):
-        drawn.append((place, weight, order))
-        return mixed(images, place, weight=weight, order=order)
+    def noting(images, layer, *, weight, order):
+        drawn.append((layer, weight, order))
+        return mixed(images, layer, weight=weight, order=order)
 
     method.mixed = noting
     for seed in seeds:
@@ -68,29 +68,29 @@ def draws(method, batch, seeds):
 
 def test_it_agrees_with_the_reference():
     method, batch = made()
-    places = set()
-    for step, place, weight, order in draws(method, batch, range(12)):
+    layers = set()
+    for step, layer, weight, order in draws(method, batch, range(12)):
         mixture = {"weight": weight.item(), "order": order.tolist()}
-        logits = slow.scores(functions(method.student), batch.images, place=place.item(), **mixture)
+        logits = slow.scores(functions(method.student), batch.images, layer=layer.item(), **mixture)
         torch.testing.assert_close(step.logits, logits, rtol=1e-6, atol=1e-9)
         expected = slow.cross_entropy(step.logits.tolist(), batch.target.tolist(), **mixture)
         assert step.losses.keys() == {"task"}
         assert step.loss.item() == pytest.approx(expected, rel=1e-6)  # the weight is drawn in single precision
-        places.add(place.item())
-    assert places == {0, 1, 2}
+        layers.add(layer.item())
+    assert layers == {0, 1, 2}
 
 
 @pytest.mark.parametrize("alpha", [0.2, 2.0])
 def test_draws_are_fair_and_the_own_row_leads(alpha):
     method, batch = made(alpha=alpha)
-    method.mixed = lambda images, place, *, weight, order: (
-        seen.append((place, weight, order)) or images.flatten(1)[:, :5]
+    method.mixed = lambda images, layer, *, weight, order: (
+        seen.append((layer, weight, order)) or images.flatten(1)[:, :5]
     )
     seen = []
     for _ in range(900):
         method(batch)
-    places, weights, orders = map(torch.stack, zip(*seen, strict=True))
-    assert places.bincount().tolist() == pytest.approx([300] * 3, rel=0.25)
+    layers, weights, orders = map(torch.stack, zip(*seen, strict=True))
+    assert layers.bincount().tolist() == pytest.approx([300] * 3, rel=0.25)
     assert weights.min() >= 0.5
     # The square of w - 1/2 is the same for w and 1 - w: that of a Beta(alpha, alpha) has this mean.
     assert ((weights - 0.5) ** 2).mean().item() == pytest.approx(0.25 / (2 * alpha + 1), rel=0.1)

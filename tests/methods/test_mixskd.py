@@ -105,7 +105,7 @@ def test_adversarial_maps_deceive_the_discriminators_that_still_learn():
         maps = [torch.randn(3, 16, 2, 2, generator=torch.Generator().manual_seed(i)).double() for i in range(2)]
         maps = [each.requires_grad_() for each in maps]
         discriminator = method.discriminators[0]
-        loss = method.told_apart(discriminator, *maps)
+        loss = method.discriminator_loss(discriminator, *maps)
         gradients.append(torch.autograd.grad(loss, [*maps, *discriminator.parameters()]))
     for place, (helped, deceived) in enumerate(zip(*gradients, strict=True)):
         torch.testing.assert_close(deceived, -helped if place < 2 else helped)

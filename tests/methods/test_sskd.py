@@ -12,8 +12,8 @@ from helpers.networks import small_student
 from reference import sskd as slow
 from selfdistill import create_method, distributed
 from selfdistill.methods import find_method
-from selfdistill.methods.sskd import selective_kd, taught_rows
-from selfdistill.methods.sskd_teacher import everyones
+from selfdistill.methods.sskd import select_rows, selective_kd
+from selfdistill.methods.sskd_teacher import gather_with_grad
 
 
 def made(name="sskd", *, rows=6, **settings):
@@ -34,7 +34,7 @@ def test_a_batch_of_one_image_is_no_trouble():
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.75, 1.0])
 def test_the_rows_that_teach_are_the_right_ones_and_the_least_wrong(share):
     scores, own = torch.randn(23, 6, dtype=torch.float64), torch.randint(6, (23,))
-    kept = taught_rows(scores, own, share)
+    kept = select_rows(scores, own, share)
     assert sorted(slow.taught(scores.tolist(), own.tolist(), share)) == kept.nonzero().flatten().tolist()
     assert kept[scores.argmax(dim=1) == own].all()
 
@@ -81,7 +81,7 @@ def test_the_batch_of_all_processes_counts_and_own_rows_learn(monkeypatch):
     monkeypatch.setattr(distributed, "is_distributed", lambda: True)
     monkeypatch.setattr(distributed, "gather_rows", lambda own: torch.cat([own.detach() + 1, own.detach()]))
     monkeypatch.setattr(distributed, "local_rows", lambda gathered: gathered[4:])
-    gathered = everyones(rows)
+    gathered = gather_with_grad(rows)
     assert torch.equal(gathered, torch.cat([rows + 1, rows]))
     gathered.sum().backward()
     assert torch.equal(rows.grad, torch.full_like(rows, world))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.replay import replayed
-from selfdistill.methods.tfd import at_one_size, imitation
+from selfdistill.methods.tfd import map_difference, pool_to_smaller
 
 
 def test_gradient_of_a_pair_pulls_each_pixel_by_its_share_of_a_window():
@@ -19,12 +19,12 @@ def test_gradient_of_a_pair_pulls_each_pixel_by_its_share_of_a_window():
 def test_a_map_that_equals_its_deeper_one_where_they_compare_has_nothing_to_learn():
     deep = torch.rand(2, 5, 3, 3)
     shallow = deep[:, :2].repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert imitation(shallow, deep).item() < 1e-12
-    assert imitation(shallow, deep.flip(1)) > 1e-3  # the first channels, in their order
+    assert map_difference(shallow, deep).item() < 1e-12
+    assert map_difference(shallow, deep.flip(1)) > 1e-3  # the first channels, in their order
 
 
 def test_maps_meet_at_the_smaller_height_and_the_smaller_width():
-    one, other = at_one_size(torch.rand(2, 3, 8, 2), torch.rand(2, 5, 4, 6))
+    one, other = pool_to_smaller(torch.rand(2, 3, 8, 2), torch.rand(2, 5, 4, 6))
     assert one.shape == (2, 3, 4, 2) and other.shape == (2, 5, 4, 2)
     same = torch.rand(2, 3, 4, 4)
-    assert all(torch.equal(each, same) for each in at_one_size(same, same))
+    assert all(torch.equal(each, same) for each in pool_to_smaller(same, same))

@@ -1,6 +1,6 @@
 """Manifold mixup for a network given as the functions that it runs one after another.
 
-The network is stopped at the place, its rows are mixed one by one, and it goes on from there; `place` 0 is before the
+The network is stopped at the layer, its rows are mixed one by one, and it goes on from there; `layer` 0 is before the
 first function.
 """
 
@@ -13,10 +13,10 @@ def blended(rows, order, weight):
     return torch.stack([weight * row + (1 - weight) * rows[other] for row, other in zip(rows, order, strict=True)])
 
 
-def scores(functions, images, *, place, weight, order):
+def scores(functions, images, *, layer, weight, order):
     state = images
     for number, function in enumerate(functions):
-        if number == place:
+        if number == layer:
             state = blended(state, order, weight)
         state = function(state)
     return state

@@ -21,14 +21,14 @@ def list_methods() -> list[str]:
 def find_method(name: str) -> type[Method]:
     """The class behind a file of this folder or behind "package.module:Class"."""
     if ":" in name:
-        return _foreign(name)
+        return _load_method(name)
     if name not in list_methods():
         hint = did_you_mean(name.replace("-", "_"), list_methods()) or "; `selfdistill methods` lists them"
         raise ValueError(f"no method is called {name!r}{hint}")
     module = importlib.import_module(f"{__name__}.{name}")
-    own = [each for each in vars(module).values() if _is_method(each) and each.__module__ == module.__name__]
-    assert len(own) == 1, f"methods/{name}.py must define one Method, not {len(own)}"
-    return own[0]
+    defined = [value for value in vars(module).values() if _is_method(value) and value.__module__ == module.__name__]
+    assert len(defined) == 1, f"methods/{name}.py must define one Method, not {len(defined)}"
+    return defined[0]
 
 
 def create_method(
@@ -40,20 +40,36 @@ def create_method(
     teacher: nn.Module | None = None,
     **hyperparameters: Any,
 ) -> Method:
-    """The method `name` around `student`.
+    """Wrap a network in a training method.
 
-    `taps` names the submodules whose outputs are the feature maps (found by themselves if None); `teacher` is the
-    network that some methods learn from. Raises `ValueError` for unknown names and values, with the nearest legal one.
+    Args:
+        name: A file of this folder, see `list_methods`, or "package.module:Class".
+        student: The network to train. It stays as it is, and is what ships.
+        task: What the student learns.
+        taps: Names of the submodules whose outputs are the feature maps; None finds them.
+        teacher: The network that some methods learn from.
+        **hyperparameters: Values other than the method's defaults.
+
+    Returns:
+        The method, an `nn.Module` whose forward pass returns named loss terms.
+
+    Raises:
+        ValueError: for unknown names and illegal values, with the nearest legal one.
+
+    >>> student = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    >>> method = create_method("label_smoothing", student, Task("classification", 5, (3, 2, 2)), epsilon=0.2)
+    >>> method.epsilon
+    0.2
     """
     return find_method(name)(student, task, taps=taps, teacher=teacher, **hyperparameters)
 
 
-def _foreign(name: str) -> type[Method]:
-    found = load(name)
-    if not _is_method(found):
+def _load_method(name: str) -> type[Method]:
+    value = load(name)
+    if not _is_method(value):
         raise ValueError(f"{name!r} is not a subclass of selfdistill.Method")
-    return found
+    return value
 
 
-def _is_method(thing: Any) -> bool:
-    return isinstance(thing, type) and issubclass(thing, Method) and thing is not Method
+def _is_method(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Method) and value is not Method

@@ -19,30 +19,30 @@ from ..task import Batch, Step
 
 
 class BAKE(Method):
-    """The other images of the batch teach each image: what the student says of them, weighed by how alike they look.
+    """The other images of the batch teach each image: their class probabilities, weighed by similarity, are its label.
 
-    Each image brings three others of its class, and all four are trained on the label and on a soft label. Soft labels
-    are what the student says, spread over the batch to and fro along the affinities of the pooled deepest feature map;
-    they are constants. With several processes they spread over the rows of all. Mixed labels are refused: they have no
-    single class to share.
+    Each image comes with three other images of its class. All four learn from the label and from a soft label. Soft
+    labels are the student's class probabilities, propagated over the batch along the affinities of its pooled deepest
+    feature map. They are constants. With several processes the batch is that of all processes. Mixed labels are
+    refused, because they have no single class.
 
-    Departs from the paper: nothing known. The authors' batch sizes count the positives and ours do not: their 128 rows
-    on CIFAR-100 are 32 images here. TinyImageNet, Stanford Dogs and MIT67 had one positive and `omega` 0.9; a subclass
-    with `positives = 1` gives that.
+    Departs from the paper: nothing known. The authors' batch size counts the positives and ours does not: their 128
+    rows on CIFAR-100 are 32 images here. For TinyImageNet, Stanford Dogs and MIT67 they take one positive and `omega`
+    0.9; a subclass with `positives = 1` does that.
     """
 
     positives = 3
     soft_targets = False
-    cost = "4x the rows (three more images of the class for each image); a linear system of as many unknowns as rows"
+    cost = "4x the rows (three more images of the class for each image); a linear system with one unknown per row"
 
     weight: Weight = hparam(1.0, "lambda in the paper: weighs the soft label")
     omega: Annotated[float, Interval(gt=0, lt=1)] = hparam(
-        0.5, "share of the others' knowledge, each time it spreads", used_with="weight"
+        0.5, "share of the others' knowledge in each propagation", used_with="weight"
     )
     temperature: Positive = hparam(4.0, "softens both distributions", used_with="weight")
 
     def setup(self) -> None:
-        _ = self.taps  # found here, not amid training
+        _ = self.taps  # found before training, not in its first step
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         images = torch.cat([batch.images, batch.positives.flatten(0, 1)])
@@ -51,28 +51,28 @@ class BAKE(Method):
         terms = {"task": self.task.loss(logits, target)}
         if self.weight:
             rows = gather_rows(features[-1].mean(dim=(2, 3))), gather_rows(logits)
-            teacher = local_rows(ensembled(*rows, omega=self.omega, temperature=self.temperature))
+            teacher = local_rows(ensemble_labels(*rows, omega=self.omega, temperature=self.temperature))
             terms["kd"] = self.weight * losses.kl(logits, teacher, self.temperature)
         return Step(terms, logits[: len(batch.images)])
 
 
 @losses.in_float32
-def ensembled(
+def ensemble_labels(
     teacher_features: Float[Tensor, "rows d"],
     teacher_logits: Float[Tensor, "rows k"],
     *,
     omega: float,
     temperature: float,
 ) -> Float[Tensor, "rows k"]:
-    """Soft labels Q = (1 - omega) (I - omega A)^-1 softmax(logits / T), constants; each row sums to 1.
+    """Soft labels Q = (1 - omega) (I - omega A)^-1 softmax(logits / T); each row sums to 1.
 
-    They are the limit of Q <- omega A Q + (1 - omega) softmax(logits / T). Row i of the affinity A is the softmax of
-    the cosine similarities of row i to all others, 0 to itself. Source: Ge et al., 2021,
+    They are the limit of Q <- omega A Q + (1 - omega) softmax(logits / T). Row i of the affinity matrix A is the
+    softmax of the cosine similarities of row i to all other rows. Everything is detached here. Source: Ge et al., 2021,
     https://arxiv.org/abs/2104.13298
     """
     normed = F.normalize(teacher_features.detach(), dim=1)
-    itself = torch.eye(len(normed), dtype=normed.dtype, device=normed.device)
-    affinity = (normed @ normed.T - 1e9 * itself).softmax(dim=1)
-    said = (teacher_logits.detach() / temperature).softmax(dim=1)
-    # It can always be solved, as omega < 1 and rows of A sum to 1; `solve` would wait for the device to ask.
-    return torch.linalg.solve_ex(itself - omega * affinity, (1 - omega) * said).result
+    identity = torch.eye(len(normed), dtype=normed.dtype, device=normed.device)
+    affinity = (normed @ normed.T - 1e9 * identity).softmax(dim=1)
+    probabilities = (teacher_logits.detach() / temperature).softmax(dim=1)
+    # omega < 1 and the rows of A sum to 1, so there is a solution; `solve` would make the host wait to check that.
+    return torch.linalg.solve_ex(identity - omega * affinity, (1 - omega) * probabilities).result

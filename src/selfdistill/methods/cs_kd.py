@@ -13,10 +13,10 @@ from ..task import Batch, Step
 
 
 class CSKD(Method):
-    """Images of the same class teach each other: what the student says of one is the soft label of another.
+    """Images of the same class teach each other: the student's scores of one are the soft label of another.
 
-    Each image comes with another of its class, its positive. The scores of the positive are constants, and only the
-    image is trained on the label. Mixed labels are refused: they have no single class to share.
+    Each image comes with another image of its class, its positive. The scores of the positive are constants. Only the
+    image is trained on the label. Mixed labels are refused, because they have no single class.
 
     Departs from the paper: the authors may draw the image itself as its positive; here that happens only where the
     image is alone in its class. As in their code, the positives' pass is in training mode without gradients, so batch
@@ -27,7 +27,7 @@ class CSKD(Method):
     soft_targets = False
     cost = "a second forward, of another image of the class for each image, without gradients"
 
-    weight: Weight = hparam(1.0, "lambda in the paper: weighs the positive's soft label; 3 for fine-grained data")
+    weight: Weight = hparam(1.0, "lambda in the paper: weighs the soft-label loss; 3 for fine-grained data")
     temperature: Positive = hparam(4.0, "softens both distributions", used_with="weight")
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:

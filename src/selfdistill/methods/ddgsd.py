@@ -17,13 +17,13 @@ from ..task import Batch, Step
 class DDGSD(Method):
     """Two distortions of an image teach each other: each is trained to the class probabilities of the other.
 
-    Both are trained on the label, and where one teaches it is a constant. Their mean embeddings (the pooled deepest
-    feature map, averaged over the batch and all processes) are drawn together, with gradients on both sides. Mixed
-    labels are refused: the second view is unmixed.
+    Both learn from the label. The teacher of each divergence is a constant. A third term draws their mean embeddings
+    together (the pooled deepest feature map, averaged over the batch and all processes); its gradient reaches both
+    sides. Mixed labels are refused, because the second view is not mixed.
 
-    Departs from the paper: no code of its authors is known. The two cross-entropies are averaged and the two
-    divergences added; the temperature is that of an independent implementation which says it has the paper's settings.
-    Both views are one pass, so batch norms see them together.
+    Departs from the paper: no code by its authors is known. The two cross-entropies are averaged and the two
+    divergences are added. The temperature is that of an independent implementation which says that it has the paper's
+    settings. Both views go through the student in one pass, so batch norms see them together.
     """
 
     views = 1
@@ -35,24 +35,24 @@ class DDGSD(Method):
     temperature: Positive = hparam(3.0, "softens both distributions", used_with="weight")
 
     def setup(self) -> None:
-        _ = self.taps  # found here, not amid training
+        _ = self.taps  # found before training, not in its first step
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        every, features = self.taps(torch.cat([batch.images, batch.views[:, 0]]))
-        first, second = every.chunk(2)
-        terms = {"task": self.task.loss(every, torch.cat([batch.target, batch.target]))}
+        logits, features = self.taps(torch.cat([batch.images, batch.views[:, 0]]))
+        first, second = logits.chunk(2)
+        terms = {"task": self.task.loss(logits, torch.cat([batch.target, batch.target]))}
         if self.weight:
             divergences = losses.kd(first, second, self.temperature) + losses.kd(second, first, self.temperature)
             terms["kd"] = self.weight * divergences
         if self.mu:
-            terms["mmd"] = self.mu * discrepancy(*features[-1].chunk(2))
+            terms["mmd"] = self.mu * mean_discrepancy(*features[-1].chunk(2))
         return Step(terms, first)
 
 
 @losses.in_float32
-def discrepancy(features: Float[Tensor, "b c h w"], others: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """Squared distance of the two mean embeddings, over batch, positions and processes; both sides have gradients.
+def mean_discrepancy(features: Float[Tensor, "b c h w"], others: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+    """Maximum mean mean_discrepancy with a linear kernel: the squared distance of two mean embeddings.
 
-    It is the maximum mean discrepancy (MMD) with a linear kernel.
+    The means are over batch, positions and processes. Gradients reach both sides.
     """
     return mean_over_processes((features - others).mean(dim=(0, 2, 3))).pow(2).sum()

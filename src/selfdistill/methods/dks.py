@@ -16,12 +16,12 @@ from ..task import Batch, Step
 class DKS(Method):
     """Every classifier teaches every other: the student's own and one behind each of its shallow feature maps.
 
-    An auxiliary classifier is a copy, with weights of its own, of what the student runs after that map. All learn from
-    the labels and, for each ordered pair, the one from the other's distribution, which is a constant there.
+    An auxiliary classifier is a copy of the student's stages after that map, with weights of its own. All classifiers
+    learn from the labels. Each also learns from the class probabilities of each other, which are constants.
 
-    Departs from the paper: it designs the auxiliary branches for each network by hand, with fewer or wider blocks; here
-    they are the student's own stages once more. Its code adds 1e-8 to every probability in the divergence; here that
-    is computed from log-probabilities.
+    Departs from the paper: the authors design the auxiliary branches of each network by hand, with fewer or wider
+    blocks. Here they repeat the student's own stages. Their code adds 1e-8 to every probability in the divergence; here
+    it is computed from log-probabilities.
     """
 
     whole_stages = True
@@ -30,10 +30,8 @@ class DKS(Method):
         "multiply-adds"
     )
 
-    weight: Weight = hparam(1.0, "of the divergences between classifiers")
-    temperature: Positive = hparam(
-        1.0, "softens both distributions; the divergence is then multiplied by T^2", used_with="weight"
-    )
+    weight: Weight = hparam(1.0, "weighs the divergences between classifiers")
+    temperature: Positive = hparam(1.0, "softens both distributions; the loss has the factor T^2", used_with="weight")
 
     def setup(self) -> None:
         self.heads = nn.ModuleList(

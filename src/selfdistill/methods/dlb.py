@@ -16,15 +16,15 @@ from ..task import Batch, Step
 
 
 class DLB(Method):
-    """The student of one step ago teaches the student: each image comes twice and must be told the same both times.
+    """The student of one step ago teaches the student: each image comes twice and should get the same scores.
 
-    A further view of each image waits for the next step, with its label and what the student said of the first view.
-    There it is trained on its label, like the new images, and on those scores, which are constants. The first step of
-    training has nothing to look back on. Mixed labels are refused: the waiting views are unmixed.
+    A second view of each image is kept for the next step, with its label and the student's scores of the first view.
+    In that step it is trained on its label, like the new images, and on those scores, which are constants. The first
+    step of training has no previous batch. Mixed labels are refused, because the kept views are not mixed.
 
-    Departs from the paper: as in the authors' code, and unlike the paper's one batch of old and new halves, the two are
-    separate passes, the new images first, so batch norms see them apart and move their statistics twice. A batch counts
-    new images only, so an epoch here trains on every image twice.
+    Departs from the paper: it has one batch of old and new halves. Here, as in the authors' code, the two halves are
+    separate passes, the new images first. Batch norms therefore see them apart and update their statistics twice. Our
+    batch size counts new images only, so an epoch trains on every image twice.
     """
 
     views = 1
@@ -34,7 +34,7 @@ class DLB(Method):
         "which several processes exchange at every step"
     )
 
-    weight: Weight = hparam(1.0, "alpha in the paper: weighs the scores of the step before")
+    weight: Weight = hparam(1.0, "alpha in the paper: weighs the scores of the previous step")
     temperature: Positive = hparam(3.0, "softens both distributions", used_with="weight")
 
     def setup(self) -> None:
@@ -46,7 +46,7 @@ class DLB(Method):
         if self.last is None:
             terms["task"] = self.task.loss(logits, batch.target)
         else:
-            images, target, teacher_logits = [local_rows(each).to(logits.device) for each in self.last]
+            images, target, teacher_logits = [local_rows(tensor).to(logits.device) for tensor in self.last]
             again = self.student(images)
             terms["task"] = self.task.loss(torch.cat([again, logits]), torch.cat([target, batch.target]))
             if self.weight:

@@ -15,19 +15,19 @@ from ..task import Batch, Step
 class DRG(Method):
     """A light classifier on an early feature map teaches the student, so that what that map knows is not lost later.
 
-    It reads the map through an attention gate and learns from its own cross-entropy, which reaches the student's early
-    stages; its scores are a constant teacher.
+    The classifier reads the map through an attention gate. Its cross-entropy reaches the student's early stages. Its
+    scores teach the student and are constants there.
 
-    Departs from the paper: the released script cannot run as it stands and its classifier has the width of another
-    network's, so this is the paper's description. The classifier's width grows evenly from that of its map to that of
-    the deepest, halving down to the deepest map's size.
+    Departs from the paper: the released script does not run, and its classifier has the width of another network, so
+    this follows the paper's description. The classifier halves the size of its map down to that of the deepest map,
+    while its width grows evenly to that of the deepest.
     """
 
     cost = "a light classifier of separable convolutions: 0.03x the parameters of a ResNet-18"
 
     alpha: Weight = hparam(0.2, "weighs the soft-label loss")
     temperature: Positive = hparam(4.0, "softens both distributions", used_with="alpha")
-    level: Count = hparam(2, "feature map that the classifier reads, 1 being the shallowest")
+    level: Count = hparam(2, "feature map that the classifier reads; 1 is the shallowest")
 
     def setup(self) -> None:
         levels = len(shallow_levels(self.taps))

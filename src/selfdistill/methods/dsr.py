@@ -14,23 +14,23 @@ from ..task import Batch, Step
 
 
 class DSR(Method):
-    """The previous batch teaches the current one the shape of its scores: how they fall off from best to worst.
+    """The previous batch teaches the current one the shape of its scores: how they fall from best to worst.
 
-    Scores are sorted within each row, so that classes are forgotten and row i, whatever it shows, can be compared with
-    row i of the batch before, a constant.
+    Scores are sorted within each row, which removes the classes. Row i can then be compared with row i of the previous
+    batch, a constant, whatever the two show.
 
-    Departs from the paper: the soft-label loss carries the factor T^2, as in the authors' script, which otherwise
-    cannot run as it stands. Rows without a predecessor (all of the first batch, and some after a smaller one) are
-    compared with themselves, which costs nothing; the first batch of an epoch follows the last of the one before.
+    Departs from the paper: the soft-label loss has the factor T^2, as in the authors' script, which does not run as
+    released. Rows without a predecessor (all of the first batch, and some after a smaller batch) are compared with
+    themselves and add 0. The first batch of an epoch follows the last batch of the epoch before.
     """
 
     cost = "none; state: the scores of one batch"
 
-    weight: Weight = hparam(1.0, "weighs the loss of shape, beta in the authors' script")
+    weight: Weight = hparam(1.0, "beta in the authors' script: weighs the shape loss")
     temperature: Positive = hparam(4.0, "softens both distributions", used_with="weight")
 
     def setup(self) -> None:
-        # Its rows vary from step to step, which a saved buffer's may not.
+        # Not persistent: the number of rows varies, and a buffer in a state dict has a fixed shape.
         self.register_buffer("previous", torch.empty(0, self.task.num_classes), persistent=False)
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
@@ -42,7 +42,7 @@ class DSR(Method):
         return Step({"task": task, "shape": self.weight * shape}, logits)
 
     def predecessors(self, ranked: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
-        """For each row, that of the previous batch; the row itself where that batch has none."""
+        """The same rows of the previous batch; a row that it lacks stays as it is."""
         before = distributed.local_rows(self.previous)[: len(ranked)]
         return torch.cat([before, ranked[len(before) :]])
 

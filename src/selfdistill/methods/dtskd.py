@@ -21,15 +21,16 @@ from ..task import Batch, Step
 class DTSKD(Method):
     """The student and each of its light branches learn from their own past, and the branches from the student too.
 
-    The past: what the same head said of the same image an epoch ago, mixed with the label; the label's share falls
-    from `label_share` to `last_label_share` along a cosine. The present: the student's scores, which every branch
-    imitates. Branches stand on pooled maps, joined from deep to shallow.
+    The past: the probabilities that the same head gave the same image an epoch ago, mixed with the label. The share of
+    the label falls from `label_share` to `last_label_share` along a cosine. The present: the student's scores, from
+    which every branch learns. Branches read pooled maps, which are fused from deep to shallow.
 
-    Departs from the paper: this is the authors' code, of which they say that it may reproduce a little less than they
-    published. In it the imitation's gradient reaches the student's scores as well; `stop_gradient` makes them a
-    constant. It writes the history only where several processes train; here it is always written. The label's share
-    moves with every step, not every epoch, and the targets' entropy, which the code subtracts and which has no
-    gradient, is left in. An image not seen yet has its label for a past. Mixed images have none and are refused.
+    Departs from the paper: this follows the authors' code, which by their own account may reproduce a little less than
+    they published. In it the gradient of the branches' soft-label loss reaches the student's scores too;
+    `stop_gradient` makes these constants. Their code writes the history only when several processes train; here it is
+    always written. The label's share changes with every step, not every epoch. The entropy of the targets, which their
+    code subtracts and which has no gradient, stays in the loss. An image that was not seen yet has its label as its
+    past. Mixed images have no past and are refused.
     """
 
     needs_index = True
@@ -40,15 +41,13 @@ class DTSKD(Method):
     )
 
     ce_weight: Weight = hparam(0.2, "weighs the cross-entropies against label and past")
-    kd_weight: Weight = hparam(0.8, "weighs the branches' imitation of the student")
-    backbone_weight: Weight = hparam(3.0, "of the student's cross-entropy among all")
-    branch_weight: Weight = hparam(1.0, "of each branch's")
-    label_share: Share = hparam(0.9, "of the label in the targets, at the start of training")
-    last_label_share: Share = hparam(0.0, "at its end")
-    temperature: Positive = hparam(4.0, "softens both distributions of the imitation", used_with="kd_weight")
-    stop_gradient: bool = hparam(
-        False, "True: the imitation's gradient does not reach the student's scores", used_with="kd_weight"
-    )
+    kd_weight: Weight = hparam(0.8, "weighs the branches' soft-label losses")
+    backbone_weight: Weight = hparam(3.0, "weighs the student's cross-entropy among all")
+    branch_weight: Weight = hparam(1.0, "weighs each branch's cross-entropy among all")
+    label_share: Share = hparam(0.9, "share of the label in the targets, at the start of training")
+    last_label_share: Share = hparam(0.0, "the same at the end of training")
+    temperature: Positive = hparam(4.0, "softens both distributions", used_with="kd_weight")
+    stop_gradient: bool = hparam(False, "True: for the branches the student is a constant", used_with="kd_weight")
     width: Count = hparam(512, "channels of the branches")
 
     def setup(self) -> None:
@@ -56,7 +55,7 @@ class DTSKD(Method):
         self.top_down = TopDown(self.taps.channels, self.width, top_lateral=False)
         self.classifiers = nn.ModuleList(nn.Linear(self.width, num_classes) for _ in range(num_branches))
         self.register_buffer("history", torch.zeros(self.task.num_examples, 1 + num_branches, num_classes))
-        # Every process writes all rows: DDP need not send the table around at every step.
+        # Every process writes all rows, so DDP need not broadcast the table at every step.
         self._ddp_params_and_buffers_to_ignore = ["history"]
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
@@ -65,46 +64,46 @@ class DTSKD(Method):
         targets = self.targets(batch, progress)
         self.remember(batch.index, [logits, *branches])
         pairs = zip([logits, *branches], targets, strict=True)
-        own = [self.task.loss(scores, batch.target, soft_target) for scores, soft_target in pairs]
+        cross_entropies = [self.task.loss(scores, batch.target, soft_target) for scores, soft_target in pairs]
         terms = {
-            "task": self.ce_weight * self.backbone_weight * own[0],
-            "branches": self.ce_weight * self.branch_weight * sum(own[1:]),
+            "task": self.ce_weight * self.backbone_weight * cross_entropies[0],
+            "branches": self.ce_weight * self.branch_weight * sum(cross_entropies[1:]),
         }
         if self.kd_weight:
-            example = logits.detach() if self.stop_gradient else logits
-            terms["kd"] = self.kd_weight * sum(imitation(scores, example, self.temperature) for scores in branches)
+            teacher = logits.detach() if self.stop_gradient else logits
+            terms["kd"] = self.kd_weight * sum(kd_both_ways(scores, teacher, self.temperature) for scores in branches)
         return Step(terms, logits)
 
     def branch_scores(self, features: list[Tensor]) -> list[Float[Tensor, "b k"]]:
         pooled = [feature.mean(dim=(2, 3), keepdim=True) for feature in features]
-        joined = self.top_down(pooled)
-        return [fc(each.flatten(1)) for fc, each in zip(self.classifiers, joined, strict=True)]
+        fused = self.top_down(pooled)
+        return [fc(feature.flatten(1)) for fc, feature in zip(self.classifiers, fused, strict=True)]
 
     def targets(self, batch: Batch, progress: Tensor | float) -> list[Float[Tensor, "b k"]]:
-        """Label and past of every image, mixed, for each head: the student, then the branches."""
+        """The mixture of label and past of every image, for each head: the student, then the branches."""
         label = F.one_hot(batch.target, self.task.num_classes).to(self.history.dtype)[:, None]
         past = self.history[batch.index]
         seen = past.sum(dim=2, keepdim=True) > 0
         share = cosine(progress, self.label_share, self.last_label_share)
         return list((share * label + (1 - share) * torch.where(seen, past, label)).unbind(dim=1))
 
-    def remember(self, row: Tensor, scores: list[Tensor]) -> None:
-        said = torch.stack(scores, dim=1).detach().to(self.history.dtype).softmax(dim=2)
-        self.history[distributed.gather_rows(row)] = distributed.gather_rows(said)
+    def remember(self, index: Tensor, scores: list[Tensor]) -> None:
+        probabilities = torch.stack(scores, dim=1).detach().to(self.history.dtype).softmax(dim=2)
+        self.history[distributed.gather_rows(index)] = distributed.gather_rows(probabilities)
 
 
 @losses.in_float32
-def imitation(
-    logits: Float[Tensor, "b k"], example: Float[Tensor, "b k"], temperature: float = 4.0
+def kd_both_ways(
+    logits: Float[Tensor, "b k"], other_logits: Float[Tensor, "b k"], temperature: float = 4.0
 ) -> Float[Tensor, ""]:
-    """T^2 * KL(example || logits) of the softened distributions, in nats, mean over batch; gradients reach both.
+    """T^2 * KL(other || student) of the softened distributions, in nats, mean over batch; gradients reach both.
 
-    >>> imitation(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0]])).item()
+    >>> kd_both_ways(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0]])).item()
     0.0
     """
-    log_own = F.log_softmax(logits / temperature, dim=1)
-    log_example = F.log_softmax(example / temperature, dim=1)
-    return temperature**2 * (log_example.exp() * (log_example - log_own)).sum(dim=1).mean()
+    log_student = F.log_softmax(logits / temperature, dim=1)
+    log_other = F.log_softmax(other_logits / temperature, dim=1)
+    return temperature**2 * (log_other.exp() * (log_other - log_student)).sum(dim=1).mean()
 
 
 def cosine(progress: Tensor | float, first: float, last: float) -> Tensor:

@@ -18,47 +18,46 @@ from ..task import Batch, Step
 class FitNet(Method):
     """One feature map of a frozen teacher is a hint: the student's map of the same depth learns to predict it.
 
-    A regressor that only training has brings the student's map to the teacher's channels and size. Levels are matched
-    from the deepest upwards. The labels teach by plain cross-entropy; there is no soft-label loss.
+    A regressor, which only training has, brings the student's map to the teacher's channels and size. Levels are
+    matched from the deepest upwards. The labels teach through plain cross-entropy. There is no soft-label loss.
 
-    Departs from the paper: it first trains the layers up to the hint alone, and then the whole student by soft labels.
-    Here hint and labels teach together, the distance is a mean of squares and its weight 100, as in later comparisons
-    on CIFAR-100. From these comes the regressor too: a strided 3x3 convolution where the student's map is twice as
-    large as the teacher's, a transposed one where it is half as large, else a convolution whose kernel takes the
-    surplus off. They leave open maps smaller by another ratio, which are resampled to nearest neighbours here.
+    Departs from the paper: it first trains the layers up to the hint alone, and then the whole student with soft
+    labels. Here hint and labels teach together. The distance is a mean of squares with the weight 100, as in later
+    comparisons on CIFAR-100. The regressor is theirs too: a strided 3x3 convolution if the student's map is twice as
+    large as the teacher's, a transposed convolution if it is half as large, else a convolution whose kernel removes the
+    difference in size. They do not cover maps that are smaller by another ratio; these are resized here by nearest
+    neighbor.
     """
 
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients, and one convolution with batch norm"
 
-    weight: Positive = hparam(100.0, "of the hint")
-    level: Count | None = hparam(
-        None, "the student's map that learns, 1 being the shallowest; None: the middle (of 4, 2)"
-    )
-    rectified: bool = hparam(True, "a ReLU ends the regressor; False for a teacher whose maps have negative values")
+    weight: Positive = hparam(100.0, "weighs the hint")
+    level: Count | None = hparam(None, "the student's map that learns; 1 is the shallowest, None the middle (2 of 4)")
+    rectified: bool = hparam(True, "a ReLU ends the regressor; False for teachers with negative maps")
 
     def setup(self) -> None:
         levels = len(self.taps)
         if self.level is not None and self.level > levels:
             raise ValueError(f"level={self.level} was asked for and the student has {levels} feature maps")
-        self.own = (levels + 1) // 2 - 1 if self.level is None else self.level - 1
-        self.taught_by = teaching_levels(levels, len(self.teacher_taps))[self.own]
-        tap, teacher_tap = list(self.taps)[self.own], list(self.teacher_taps)[self.taught_by]
+        self.student_level = (levels + 1) // 2 - 1 if self.level is None else self.level - 1
+        self.teacher_level = teaching_levels(levels, len(self.teacher_taps))[self.student_level]
+        tap, teacher_tap = list(self.taps)[self.student_level], list(self.teacher_taps)[self.teacher_level]
         self.regressor = Regressor(tap, teacher_tap, rectified=self.rectified)
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)
         _, teacher_features = self.ask_teacher(batch.images)
-        hint = teacher_features[self.taught_by]
+        hint = teacher_features[self.teacher_level]
         terms = {
             "task": self.task.loss(logits, batch.target, batch.soft_target),
-            "hint": self.weight * losses.hint(self.regressor(features[self.own], hint), hint),
+            "hint": self.weight * losses.hint(self.regressor(features[self.student_level], hint), hint),
         }
         return Step(terms, logits)
 
 
 class Regressor(nn.Module):
-    """From a map of the student to the channels and the size of one of the teacher: convolution, batch norm, ReLU."""
+    """Brings a map of the student to the channels and size of the teacher's: convolution, batch norm, ReLU."""
 
     def __init__(self, tap: Tap, teacher_tap: Tap, *, rectified: bool) -> None:
         super().__init__()
@@ -67,21 +66,18 @@ class Regressor(nn.Module):
         self.end = nn.ReLU() if rectified else nn.Identity()
 
     def forward(self, feature: Float[Tensor, "b c _h _w"], hint: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-        """`hint` gives the size alone."""
+        """Only the size of `hint` is used."""
         return self.end(self.norm(enlarge(self.conv(feature), hint)))
 
 
 def resizing_convolution(tap: Tap, teacher_tap: Tap) -> nn.Module:
-    """Brings the student's map to the teacher's size as well as its channels; to the channels alone where it cannot.
-
-    The batch norm behind it has the bias.
-    """
+    """A convolution to the teacher's channels and, if possible, its size. No bias, because a batch norm follows."""
     channels = tap.channels, teacher_tap.channels
     sides = list(zip(tap.size, teacher_tap.size, strict=True))
-    if all(own == 2 * aim for own, aim in sides):
+    if all(side == 2 * teacher_side for side, teacher_side in sides):
         return nn.Conv2d(*channels, 3, stride=2, padding=1, bias=False)
-    if all(2 * own == aim for own, aim in sides):
+    if all(2 * side == teacher_side for side, teacher_side in sides):
         return nn.ConvTranspose2d(*channels, 4, stride=2, padding=1, bias=False)
-    if all(own >= aim for own, aim in sides):
-        return nn.Conv2d(*channels, tuple(1 + own - aim for own, aim in sides), bias=False)
+    if all(side >= teacher_side for side, teacher_side in sides):
+        return nn.Conv2d(*channels, tuple(1 + side - teacher_side for side, teacher_side in sides), bias=False)
     return nn.Conv2d(*channels, 1, bias=False)

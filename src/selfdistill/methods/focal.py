@@ -15,13 +15,13 @@ from ..task import Batch, Step
 
 
 class Focal(Method):
-    """Cross-entropy that attends to what the student does not know yet: nobody teaches, sure rows count for little.
+    """Cross-entropy that attends to what the student does not know yet: nobody teaches, confident rows weigh little.
 
-    A row whose class has the probability p weighs (1 - p)^gamma, and the weight is differentiated too. Against mixed
-    labels the sum over the classes is weighed by the label: sum_k y_k (1 - p_k)^gamma (-log p_k).
+    A row whose class has the probability p weighs (1 - p)^gamma. The weight is differentiated too. For mixed labels the
+    sum over classes is weighed by the label: sum_k y_k (1 - p_k)^gamma (-log p_k).
 
-    Departs from the paper: there, for detection, every class has a sigmoid of its own and a balancing weight alpha.
-    This is the form that is common in classification: one softmax, no alpha, the mean over the batch.
+    Departs from the paper: there, for detection, every class has its own sigmoid and a balancing weight alpha. This is
+    the form that is common in classification: one softmax, no alpha, the mean over the batch.
     """
 
     cost = "none"
@@ -38,14 +38,14 @@ def focal_loss(
     logits: Float[Tensor, "b k"],
     target: Int64[Tensor, " b"],
     gamma: float,
-    void: int = -100,
+    ignore_index: int = -100,
     soft_target: Float[Tensor, "b k"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over the batch of (1 - p)^gamma (-log p), in nats; labels as in `losses.cross_entropy`."""
     log_p = F.log_softmax(logits, dim=1)
-    # Rounded, 1 - p may be 0, where a power below 1 has no finite slope.
-    unsure = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
-    weighed = unsure**gamma * log_p
+    # 1 - p may round to 0, where a power below 1 has an infinite slope.
+    uncertainty = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
+    weighted = uncertainty**gamma * log_p
     if soft_target is not None:
-        return -(soft_target * weighed).sum(dim=1).mean()
-    return F.nll_loss(weighed, target, ignore_index=void)
+        return -(soft_target * weighted).sum(dim=1).mean()
+    return F.nll_loss(weighted, target, ignore_index=ignore_index)

@@ -19,19 +19,21 @@ from ..task import Batch, Step
 
 
 class FRSKD(Method):
-    """A self-teacher refines the student's feature maps; the student imitates the refined maps and the soft labels.
+    """A self-teacher refines the student's feature maps; the student learns from the refined maps and the soft labels.
 
-    Both networks learn at once: the self-teacher from its own cross-entropy, the student from its cross-entropy and
-    the two imitations, whose targets are constants. The paper's FRSKD\\F is `beta` 0.
+    Both networks learn at once. The self-teacher learns from its own cross-entropy. The student learns from its
+    cross-entropy, the self-teacher's soft labels and its refined maps; these targets are constants. The paper's
+    FRSKD\\F is `beta` 0.
 
-    In segmentation the same holds for each pixel: the self-teacher scores all refined maps together (`BiFPNc`,
-    `BiFPN`), or is the paper's, two more layers on a pyramid that the student ends in (`pyramid`, for the students
-    efficientdet:d0 to d2). Soft labels are compared at the image's size, where pixels have a label.
+    In segmentation the same holds for each pixel. The self-teacher scores all refined maps together (`BiFPNc`,
+    `BiFPN`), or it is the paper's: two more layers on the pyramid of the students efficientdet:d0 to d2 (`pyramid`).
+    Soft labels are compared at the size of the image, where pixels have a label.
 
-    Departs from the paper: where its text and the authors' code differ, this is the code, which gave the published
-    numbers. The self-teacher's cross-entropy reaches the student's stages too (`stop_gradient` cuts it), up-sampling
-    is nearest-neighbour, the feature loss is a mean of squares, and each level has two laterals. For segmentation the
-    authors' soft labels teach pixels without a label too (`distil_void`), and their ramp moves once an epoch.
+    Departs from the paper: where its text and the authors' code differ, this follows the code, which gave the published
+    numbers. The self-teacher's cross-entropy reaches the student's stages too (`stop_gradient` prevents that),
+    upsampling is by nearest neighbor, the feature loss is a mean of squares, and each level has two laterals. For
+    segmentation the authors' soft labels also teach pixels without a label (`distil_void`), and their ramp changes once
+    an epoch.
     """
 
     outputs = ("image", "pixel")
@@ -41,38 +43,39 @@ class FRSKD(Method):
     beta: Weight = hparam(100.0, "weighs the feature loss, 100 or 200 in the paper; 0 is FRSKD\\F", per_pixel=50.0)
     temperature: Positive = hparam(4.0, "softens both distributions", per_pixel=1.0, used_with="alpha")
     feature_loss: Literal["attention", "hint", "overhaul"] = hparam(
-        "attention", "overhaul is a sum: beta about 1e-3", used_with="beta"
+        "attention", "overhaul is a sum; it needs beta of about 1e-3", used_with="beta"
     )
     margin: Literal["initial", "current"] = hparam(
-        "initial", "overhaul: from untrained batch norms, as the authors', or current", used_with="beta"
+        "initial", "overhaul: from untrained batch norms (the authors) or from the current ones", used_with="beta"
     )
     stop_gradient: bool = hparam(False, "True: the self-teacher's cross-entropy does not reach the student")
     warmup: Share = hparam(
         0.0,
-        "share of training before the two imitations begin",
+        "share of training before both losses begin",
         per_pixel=2 / 3,
         short_run=0.0,
         used_with=("alpha", "beta"),
     )
     ramp: Share = hparam(
         0.0,
-        "share of training over which their weights then grow from 0; 0: constant, as in the paper",
+        "share of training over which both weights then grow from 0; 0: constant",
         per_pixel=1 / 3,
         short_run=lambda settings: 1.0 - settings["warmup"],
         used_with=("alpha", "beta"),
     )
-    distil_void: bool = hparam(False, "True: soft labels teach pixels without a label too", used_with="alpha")
+    distil_void: bool = hparam(False, "True: soft labels also teach pixels without a label", used_with="alpha")
     self_teacher_net: Literal["BiFPNc", "BiFPN", "pyramid"] | None = hparam(
-        None, "levels `width` times as wide as the student's, all equal, or pyramid; None: pyramid if there is one"
+        None,
+        "levels with `width` times the student's channels, equal levels or pyramid; None: by the student",
     )
     depth: Count = hparam(2, "convolutions per node of the self-teacher")
-    width: Count = hparam(2, "BiFPNc: channels of a level over those of the student's map")
+    width: Count = hparam(2, "BiFPNc: channels of a level, as a multiple of the student's")
     num_channels: Count = hparam(256, "BiFPN: channels of every level")
     repeat: Count = hparam(1, "BiFPN: passes")
-    levels: Count | None = hparam(None, "use only the deepest so many maps")
+    levels: Count | None = hparam(None, "how many of the deepest maps are used; None: all")
 
     def setup(self) -> None:
-        self.refuse_unused_settings()
+        self.refuse_useless_settings()
         channels = self.taps.channels[-(self.levels or 0) :]
         if self.levels is not None and self.levels > len(channels):
             raise ValueError(f"{self.levels} levels were asked for and the student has {len(channels)} feature maps")
@@ -86,7 +89,7 @@ class FRSKD(Method):
 
     @property
     def net(self) -> str:
-        """The self-teacher's network: the paper's for the student unless `self_teacher_net` names one."""
+        """The self-teacher's network: `self_teacher_net`, or else the paper's for the student."""
         return self.self_teacher_net or ("pyramid" if hasattr(self.student, "pyramid_norm") else "BiFPNc")
 
     def build_self_teacher(self, channels: list[int]) -> SelfTeacher | PyramidTeacher:
@@ -102,8 +105,8 @@ class FRSKD(Method):
             return BiFPN(channels, self.task.num_classes, num_channels=self.num_channels, repeat=self.repeat, **shape)
         return BiFPNc(channels, self.task.num_classes, width=self.width, **shape)
 
-    def refuse_unused_settings(self) -> None:
-        """Raises `ValueError` for a setting that other settings leave without effect."""
+    def refuse_useless_settings(self) -> None:
+        """Raises `ValueError` for settings that have no effect together."""
         net = f"self_teacher_net={self.net}"
         self.refuse_unused(["num_channels", "repeat"], self.net != "BiFPN", net)
         self.refuse_unused(["width"], self.net != "BiFPNc", net)
@@ -111,7 +114,7 @@ class FRSKD(Method):
         self.refuse_unused(["distil_void"], not self.task.positions, f"the task {self.task.kind}")
         self.refuse_unused(["margin"], self.feature_loss != "overhaul", f"feature_loss={self.feature_loss}")
         if self.warmup == 1:
-            raise ValueError("warmup=1.0 leaves the two imitations no share of training; alpha=0 beta=0 turns them off")
+            raise ValueError("warmup=1.0 leaves both losses no share of training; alpha=0 beta=0 turns them off")
         if self.warmup + self.ramp > 1:
             raise ValueError(f"warmup={self.warmup} and ramp={self.ramp} are shares of training, and add up to over 1")
         if self.net == "pyramid" and not self.task.positions:
@@ -129,32 +132,33 @@ class FRSKD(Method):
             "teacher": self.task.loss(teacher_logits, batch.target, batch.soft_target),
         }
         if self.alpha:
-            counted = None if self.distil_void else self.task.labelled(batch.target)
-            terms["kd"] = self.alpha * losses.kd(logits, teacher_logits, self.temperature, counted) * ramp
+            mask = None if self.distil_void else self.task.labelled(batch.target)
+            terms["kd"] = self.alpha * losses.kd(logits, teacher_logits, self.temperature, mask) * ramp
         if self.beta:
             terms["feature"] = self.beta * self.feature_distance(features, refined) * ramp
         return Step(terms, logits)
 
     def both(self, images: Float[Tensor, "b c h w"]) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
-        """The student's scores and maps, then the self-teacher's scores and refined maps."""
+        """The student's scores and maps, and the self-teacher's scores and refined maps."""
         logits, features = self.taps(images)
         features = features[-len(self.self_teacher.channels) :]
-        seen = [feature.detach() for feature in features] if self.stop_gradient else features
-        teacher_logits, refined = self.self_teacher(seen)
+        inputs = [feature.detach() for feature in features] if self.stop_gradient else features
+        teacher_logits, refined = self.self_teacher(inputs)
         return logits, features, bilinear(teacher_logits, logits), refined
 
     def feature_distance(self, features: list[Tensor], refined: list[Tensor]) -> Float[Tensor, ""]:
-        """How far the student's maps are from the refined ones, summed over levels; the refined are constants."""
+        """Distance of the student's maps from the refined maps, summed over levels; the refined maps are constants."""
         if self.feature_loss == "attention":
             return sum(map(losses.attention_transfer, features, refined))
-        own = [connector(feature) for connector, feature in zip(self.connectors, features, strict=True)]
+        connected = [connector(feature) for connector, feature in zip(self.connectors, features, strict=True)]
         if self.feature_loss == "hint":
-            return sum(map(losses.hint, own, refined))
-        halved = [0.5**above for above in reversed(range(len(own)))]  # each level half the weight of the next deeper
-        return sum(w * d for w, d in zip(halved, map(losses.overhaul, own, refined, self.margins()), strict=True))
+            return sum(map(losses.hint, connected, refined))
+        distances = map(losses.overhaul, connected, refined, self.margins())
+        weights = [0.5**above for above in reversed(range(len(connected)))]  # halved from level to level
+        return sum(weight * distance for weight, distance in zip(weights, distances, strict=True))
 
     def margins(self) -> list[Float[Tensor, " c"]]:
-        """Overhaul's margin of every channel of every level."""
+        """Overhaul's margins of every level, one per channel."""
         norms = [(norm.weight, norm.bias) for norm in self.self_teacher.norms()]
         if self.margin == "initial":
             norms = [(torch.ones_like(scale), torch.zeros_like(shift)) for scale, shift in norms]
@@ -162,7 +166,7 @@ class FRSKD(Method):
 
 
 def connector(channels: int, width: int, rectified: bool) -> nn.Sequential:
-    """From the student's channels to the self-teacher's: 1x1 convolution, batch norm and, for hints, a ReLU."""
+    """From the student's channels to `width`: a 1x1 convolution, a batch norm and, if `rectified`, a ReLU."""
     conv = nn.Conv2d(channels, width, 1, bias=False)
     nn.init.normal_(conv.weight, std=(2 / width) ** 0.5)
     return nn.Sequential(conv, nn.BatchNorm2d(width), *[nn.ReLU()] * rectified)

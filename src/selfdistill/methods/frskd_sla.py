@@ -15,14 +15,14 @@ from .frskd import FRSKD
 
 
 class FRSKDSLA(FRSKD):
-    """FRSKD on the images and their four rotations, with heads that tell class and rotation jointly.
+    """FRSKD on the four rotations of each image, with heads that predict class and rotation jointly.
 
-    The joint scores of the four rotations, aggregated, teach the plain scores, in the student and in the self-teacher;
-    FRSKD's two imitations then run over plain and aggregated scores and over the maps of all rows.
+    The joint scores of the four rotations are aggregated and teach the plain scores, in the student and in the
+    self-teacher. FRSKD's two losses compare both plain and aggregated scores, and the maps of all rows.
 
-    Departs from the paper: the upright images are those of the four rotations, so that nothing is computed twice. With
-    `reuse_upright` false they go through a forward pass of their own before it, as in the authors' code: 5 b rows, two
-    moves of the running statistics in each step, and batch statistics of upright images alone for the plain scores.
+    Departs from the paper: the upright images are taken from the four rotations, so that nothing is computed twice.
+    With `reuse_upright` false they have a forward pass of their own, as in the authors' code: 5 b rows, two updates of
+    the running statistics in each step, and batch statistics of upright images alone for the plain scores.
     """
 
     outputs = ("image",)
@@ -31,10 +31,8 @@ class FRSKDSLA(FRSKD):
     cost = "4x the rows (5x without reuse_upright), the self-teacher, two linear heads"
 
     temperature: Positive = hparam(4.0, "softens both distributions", used_with=("alpha", "gamma"))
-    gamma: Weight = hparam(1.0, "weighs the aggregated scores' lessons for the plain ones")
-    reuse_upright: bool = hparam(
-        True, "one forward pass of 4 b rows; false: another of the b upright ones, as the authors do"
-    )
+    gamma: Weight = hparam(1.0, "weighs what the aggregated scores teach the plain ones")
+    reuse_upright: bool = hparam(True, "one forward pass of 4 b rows; False: another one of the b upright rows")
 
     def setup(self) -> None:
         super().setup()
@@ -56,17 +54,17 @@ class FRSKDSLA(FRSKD):
             terms["votes"] = self.gamma * losses.kd(logits, votes, self.temperature)
             terms["teacher_votes"] = self.gamma * losses.kd(teacher_logits, teacher_votes, self.temperature)
         if self.alpha:
-            own, taught = torch.cat([logits, votes]), torch.cat([teacher_logits, teacher_votes])
-            terms["kd"] = self.alpha * losses.kd(own, taught, self.temperature) * ramp
+            scores, teacher_scores = torch.cat([logits, votes]), torch.cat([teacher_logits, teacher_votes])
+            terms["kd"] = self.alpha * losses.kd(scores, teacher_scores, self.temperature) * ramp
         if self.beta:
             terms["feature"] = self.beta * self.feature_distance(features, refined) * ramp
         return Step(terms, logits)
 
     def plain_and_joint(self, images: Tensor) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor], Tensor, Tensor]:
-        """What `both` gives for `images` and their rotations, and the joint scores (4 b, 4 k) of either network.
+        """What `both` returns for images and rotations, and the joint scores (4 b, 4 k) of both networks.
 
-        Plain scores are of the b upright images. Maps are of 5 b rows, upright and then rotated ones; of the 4 b
-        rotated ones with `reuse_upright`, which hold the upright already.
+        Plain scores have b rows, those of the upright images. Maps have 4 b rows, those of the rotations, which contain
+        the upright images. Without `reuse_upright` they have 5 b rows, first those of another upright pass.
         """
         if self.reuse_upright:
             logits, features, teacher_logits, refined = self.both(mixing.rotations(images))
@@ -74,10 +72,10 @@ class FRSKDSLA(FRSKD):
             logits, teacher_logits = logits[:: mixing.ROTATIONS], teacher_logits[:: mixing.ROTATIONS]
         else:
             logits, features, teacher_logits, refined = self.both(images)
-            _, turned, _, turned_refined = self.both(mixing.rotations(images))
-            rotated, teacher_rotated = turned[-1], turned_refined[-1]
-            features = [torch.cat(pair) for pair in zip(features, turned, strict=True)]
-            refined = [torch.cat(pair) for pair in zip(refined, turned_refined, strict=True)]
+            _, rotated_maps, _, rotated_refined = self.both(mixing.rotations(images))
+            rotated, teacher_rotated = rotated_maps[-1], rotated_refined[-1]
+            features = [torch.cat(pair) for pair in zip(features, rotated_maps, strict=True)]
+            refined = [torch.cat(pair) for pair in zip(refined, rotated_refined, strict=True)]
         joint = self.joint(rotated.mean(dim=(2, 3)))
         teacher_joint = self.teacher_joint(F.relu(teacher_rotated).mean(dim=(2, 3)))
         return logits, features, teacher_logits, refined, joint, teacher_joint

@@ -12,16 +12,16 @@ from ..hyperparameters import Positive, hparam
 from ..method import Method
 from ..modules.branches import reinitialize
 from ..task import Batch, Step
-from .hsakd import imitation
-from .hsakd_teacher import branched, joint_branches
+from .hsakd import branch_kd
+from .hsakd_teacher import joint_branches, run_with_branches
 
 
 class HSAKDOnline(Method):
     """Two networks of one architecture teach each other, scores and branches, while both learn from the labels.
 
-    The peer is a copy of the student with weights drawn anew. Behind each stage of either network a branch, a fresh
+    The peer is a copy of the student with new random weights. Behind each stage of either network a branch, a fresh
     copy of the stages that remain, tells class and rotation jointly for the four rotations of every image. Each side
-    of an imitation is a constant for the other, and the branches' gradients reach the stages.
+    of an branch_kd is a constant for the other, and the branches' gradients reach the stages.
 
     Departs from the paper: the authors report the better of the two networks. What ships here is the student, chosen
     before anything is measured.
@@ -42,17 +42,17 @@ class HSAKDOnline(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         rotated, joint_target = mixing.rotations(batch.images), mixing.joint_labels(batch.target)
-        logits, joint = branched(self.taps, self.branches, rotated)
-        peer_logits, peer_joint = branched(self._peer_taps, self.peer_branches, rotated)
+        logits, joint = run_with_branches(self.taps, self.branches, rotated)
+        peer_logits, peer_joint = run_with_branches(self._peer_taps, self.peer_branches, rotated)
         upright, peer_upright = logits[:: mixing.ROTATIONS], peer_logits[:: mixing.ROTATIONS]
         terms = {
             "task": self.task.loss(upright, batch.target),
             "peer_task": self.task.loss(peer_upright, batch.target),
-            "joint": sum(losses.cross_entropy(each, joint_target) for each in joint),
-            "peer_joint": sum(losses.cross_entropy(each, joint_target) for each in peer_joint),
+            "joint": sum(losses.cross_entropy(logits, joint_target) for logits in joint),
+            "peer_joint": sum(losses.cross_entropy(logits, joint_target) for logits in peer_joint),
             "kd": losses.kd(logits, peer_logits, self.temperature),
             "peer_kd": losses.kd(peer_logits, logits, self.temperature),
-            "joint_kd": imitation(joint, peer_joint, self.temperature),
-            "peer_joint_kd": imitation(peer_joint, joint, self.temperature),
+            "joint_kd": branch_kd(joint, peer_joint, self.temperature),
+            "peer_joint_kd": branch_kd(peer_joint, joint, self.temperature),
         }
         return Step(terms, upright)

@@ -15,27 +15,24 @@ from ..task import Batch, Step, Task
 
 
 class HSAKDTeacher(Method):
-    """Labels teach a network and, behind each of its stages, a branch that tells class and rotation jointly.
+    """Labels teach a network and, behind each of its stages, a branch that predicts class and rotation jointly.
 
-    What comes out can teach `hsakd`. Each branch is a fresh copy of the stages that remain, and reads the four
-    rotations of every image, as the network does. With `joint` all learns together from scratch, the paper's HSAKD*,
-    and the branches' gradients reach the stages: a strong way to train a network by itself, too. Without it the network
-    stays as it came, in eval mode, and only the branches learn, the paper's HSAKD: start such a run from a trained
-    network, `student.start=RUN` in a recipe, as its own weights stay as they are. Batch norms that train see all
-    rotations, as the authors' do.
+    The result can teach `hsakd`. Each branch is a new copy of the remaining stages. Network and branches see the four
+    rotations of every image. With `joint`, the paper's HSAKD*, all of it learns together from scratch and the branches'
+    gradients reach the stages; that also trains a strong network by itself. Without `joint`, the paper's HSAKD, the
+    network stays as it is, in eval mode, and only the branches learn: start such a run from a trained network, with
+    `student.start=RUN` in a recipe. Batch norms that train see all rotations, as in the authors' code.
 
-    Departs from the paper: without `joint` the network's own cross-entropy, a constant there, is not reported. The
-    authors keep the epoch in which the branches' test accuracy is highest; here the last epoch counts.
+    Departs from the paper: without `joint` the network's own cross-entropy is a constant and is not reported. The
+    authors keep the epoch with the highest test accuracy of the branches; here the last epoch counts.
     """
 
     square_images = True
     whole_stages = True
     soft_targets = False
-    cost = "4x the rows; branches of 2.5x to 6x the student's parameters, each as dear as the stages it copies"
+    cost = "4x the rows; branches of 2.5x to 6x the student's parameters, each as expensive as the stages it copies"
 
-    joint: bool = hparam(
-        True, "True: network and branches together (HSAKD*); False: the branches of a frozen network (HSAKD)"
-    )
+    joint: bool = hparam(True, "True: train network and branches (HSAKD*); False: the branches alone (HSAKD)")
 
     def setup(self) -> None:
         self.branches = joint_branches(self.taps, self.task)
@@ -45,17 +42,17 @@ class HSAKDTeacher(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, joint_logits = self.scores(mixing.rotations(batch.images))
         upright, joint_target = logits[:: mixing.ROTATIONS], mixing.joint_labels(batch.target)
-        terms = {"joint": sum(losses.cross_entropy(each, joint_target) for each in joint_logits)}
+        terms = {"joint": sum(losses.cross_entropy(logits, joint_target) for logits in joint_logits)}
         if self.joint:
             terms["task"] = self.task.loss(upright, batch.target)
         return Step(terms, upright)
 
     def scores(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], list[Float[Tensor, "b joint"]]]:
-        """Class scores, and the joint scores of class and rotation of every branch, shallow to deep."""
-        return branched(self.taps, self.branches, images)
+        """Class scores, and every branch's joint scores of class and rotation, shallow to deep."""
+        return run_with_branches(self.taps, self.branches, images)
 
 
-def branched(
+def run_with_branches(
     taps: Taps, branches: nn.ModuleList, images: Float[Tensor, "b c h w"]
 ) -> tuple[Float[Tensor, "b k"], list[Float[Tensor, "b joint"]]]:
     """A network's class scores, and the joint scores of its branches, shallow to deep."""
@@ -64,6 +61,6 @@ def branched(
 
 
 def joint_branches(taps: Taps, task: Task) -> nn.ModuleList:
-    """A branch for each feature map: a fresh copy of the stages behind it, with scores for each class and rotation."""
+    """A branch for each feature map: a new copy of the stages behind it, with a score per class and rotation."""
     joint = mixing.ROTATIONS * task.num_classes
     return nn.ModuleList(remaining_stages(taps, level, joint) for level in range(len(taps)))

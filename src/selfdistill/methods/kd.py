@@ -14,8 +14,8 @@ from ..task import Batch, Step
 class KD(Method):
     """A frozen teacher's softened class probabilities teach the student, beside the labels.
 
-    Departs from the paper: it leaves the weights and the temperature open; the defaults are those that comparisons of
-    distillation methods on CIFAR-100 have settled on.
+    Departs from the paper: it leaves the weights and the temperature open. The defaults are those that comparisons of
+    distillation methods on CIFAR-100 commonly use.
     """
 
     outputs = ("image", "pixel")
@@ -31,6 +31,6 @@ class KD(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        task, counted = self.task.loss(logits, batch.target, batch.soft_target), self.task.labelled(batch.target)
-        kd = losses.kd(logits, self.teacher(batch.images), self.temperature, counted)
+        task, mask = self.task.loss(logits, batch.target, batch.soft_target), self.task.labelled(batch.target)
+        kd = losses.kd(logits, self.teacher(batch.images), self.temperature, mask)
         return Step({"task": self.alpha * task, "kd": self.beta * kd}, logits)

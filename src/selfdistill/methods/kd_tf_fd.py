@@ -15,10 +15,10 @@ from .tf_fd import TfFD
 class KDTfFD(TfFD):
     """A frozen teacher's soft labels teach the student, whose deeper maps and salient channels teach it too.
 
-    The objective is KD's, its weighted cross-entropy and soft-label loss, plus the two terms of Tf-FD.
+    The objective is that of KD, its weighted cross-entropy and soft-label loss, plus the two terms of Tf-FD.
 
-    Departs from the paper: it reports this combination without its weights, and the authors' code refuses the mode; the
-    weights here are those of `kd` and of `tf_fd`. What `tf_fd` says of its two terms holds here.
+    Departs from the paper: it reports this combination without its weights, and the authors' code does not support it.
+    The weights here are those of `kd` and `tf_fd`. The departures of `tf_fd` apply here too.
     """
 
     needs_teacher = True
@@ -34,6 +34,6 @@ class KDTfFD(TfFD):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         terms, logits = super().forward(batch, progress)
-        counted = self.task.labelled(batch.target)
-        kd = losses.kd(logits, self.teacher(batch.images), self.temperature, counted)
+        mask = self.task.labelled(batch.target)
+        kd = losses.kd(logits, self.teacher(batch.images), self.temperature, mask)
         return Step(terms | {"task": self.alpha * terms["task"], "kd": self.beta * kd}, logits)

@@ -14,17 +14,17 @@ from ..task import Batch, Step
 
 
 class LabelSmoothing(Method):
-    """Cross-entropy against labels that give a little of their mass away: self-distillation's simplest rival.
+    """Cross-entropy against labels that give a little of their mass away: the simplest rival of self-distillation.
 
-    Two definitions are in use, and they shift published differences: see `share`.
+    Two definitions are in use, and published differences depend on them: see `share`.
     """
 
     outputs = ("image", "pixel")
     cost = "none"
 
-    epsilon: Share = hparam(0.1, "mass taken from the true class")
+    epsilon: Share = hparam(0.1, "mass that the label gives away")
     share: Literal["all", "others"] = hparam(
-        "all", "who receives it: all K classes (the paper, PyTorch), or the K - 1 others"
+        "all", "who receives it: all K classes (paper, PyTorch) or the K - 1 others"
     )
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:

@@ -14,17 +14,17 @@ from ..task import Batch, Step
 
 
 class MaxEntropy(Method):
-    """Cross-entropy less a share of the student's own entropy: nobody teaches, but certainty has a price.
+    """Cross-entropy minus a share of the student's own entropy: nobody teaches, but confidence has a price.
 
-    The entropy is that of the student's distribution over the classes, in nats, mean over the batch; gradients flow
-    through it. Label smoothing is the same with the divergence from the uniform distribution turned round.
+    The entropy is that of the student's distribution over the classes, in nats, mean over the batch. Gradients flow
+    through it. Label smoothing is the same with the reverse divergence from the uniform distribution.
 
-    Departs from the paper: nothing known; the default weight is this project's choice.
+    Departs from the paper: nothing known. The default weight is this project's choice.
     """
 
     cost = "none"
 
-    weight: Positive = hparam(0.1, "the paper's beta: nats of loss for a nat of entropy")
+    weight: Positive = hparam(0.1, "beta in the paper: weighs the entropy")
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
@@ -37,6 +37,6 @@ class MaxEntropy(Method):
 
 @losses.in_float32
 def entropy(logits: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
-    """Of the softmax of `logits`, in nats, mean over the batch; from 0 to log k."""
+    """Entropy of softmax(logits), in nats, mean over the batch; from 0 to log k."""
     log_p = F.log_softmax(logits, dim=1)
     return -(log_p.exp() * log_p).sum(dim=1).mean()

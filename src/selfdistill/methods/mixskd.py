@@ -19,17 +19,18 @@ HIDDEN = 128  # units of a discriminator
 
 
 class MixSKD(Method):
-    """What the student says of two images, interpolated, and what it says of their mixture teach each other.
+    """The interpolated scores of two images and the scores of their mixture teach each other.
 
-    So do branches behind the shallow maps, copies of the remaining stages; the student's own scores learn from a
-    self-teacher that reads the deepest maps of all, interpolated or of the mixture. The targets of these lessons are
-    constants; in the feature loss, between the two kinds of deepest maps, neither side is.
+    Branches behind the shallow maps, copies of the remaining stages, do the same. The student's own scores learn from a
+    self-teacher that reads the deepest maps of all branches, either interpolated or of the mixture. The targets of
+    these soft-label losses are constants. The feature loss compares interpolated maps and maps of mixtures; its
+    gradient reaches both sides.
 
-    Departs from the paper: the authors' CIFAR code leaves the mixtures' cross-entropies out, so that its self-teacher
-    stays as drawn and its published numbers came about without (`mixed_task` false); their ImageNet code has them, and
-    they are the default here. Its discriminators are never trained, being hidden from the optimiser; here they are. As
-    in that code the maps help the discriminators tell the two kinds apart; `adversarial` reverses that gradient. Batch
-    norms see images and mixtures together.
+    Departs from the paper: the authors' CIFAR code has no cross-entropies of mixtures, so its self-teacher keeps its
+    initial weights; the published numbers come from that code (`mixed_task` false). Their ImageNet code has them, and
+    so has the default here. In their code the optimizer does not see the discriminators, which therefore never learn;
+    here they do. As in that code, the maps help the discriminators tell the two kinds of maps apart; `adversarial`
+    reverses that gradient. Batch norms see images and mixtures together.
     """
 
     whole_stages = True
@@ -38,9 +39,9 @@ class MixSKD(Method):
         "parameters and together 4.9x its multiply-adds"
     )
 
-    alpha: Positive = hparam(0.4, "mixtures are weighed by Beta(alpha, alpha), one draw per batch; 0.2 on ImageNet")
+    alpha: Positive = hparam(0.4, "the mixing weight is drawn from Beta(alpha, alpha); 0.2 on ImageNet")
     temperature: Positive = hparam(3.0, "softens both distributions")
-    mixed_task: bool = hparam(True, "cross-entropies of mixtures and self-teacher; False: the authors' CIFAR code")
+    mixed_task: bool = hparam(True, "cross-entropies of mixtures; False: the authors' CIFAR code")
     adversarial: bool = hparam(False, "True: the maps learn to deceive the discriminators")
 
     def setup(self) -> None:
@@ -48,7 +49,7 @@ class MixSKD(Method):
         self.branches = nn.ModuleList(
             remaining_stages(self.taps, level, num_classes) for level in shallow_levels(self.taps)
         )
-        # A 1x1 convolution over all maps, pooling and a linear layer; it is the same to pool first.
+        # The paper has a 1x1 convolution over all maps, pooling and a linear layer. Pooling first gives the same.
         joined = nn.Linear(len(self.taps) * channels, channels, bias=False)
         self.self_teacher = nn.Sequential(joined, nn.Linear(channels, num_classes)).requires_grad_(self.mixed_task)
         self.discriminators = nn.ModuleList(
@@ -63,40 +64,42 @@ class MixSKD(Method):
         def mix(values: Tensor) -> Tensor:
             return share * values + (1 - share) * values[order]
 
-        scores, maps = self.branched(torch.cat([images, mix(images)]))
-        clean, mixed = [each[:rows] for each in scores], [each[rows:] for each in scores]
-        between = [mix(each) for each in clean]
-        maps_between, maps_mixed = [mix(each[:rows]) for each in maps], [each[rows:] for each in maps]
+        scores, maps = self.run_branches(torch.cat([images, mix(images)]))
+        clean, mixed = [logits[:rows] for logits in scores], [logits[rows:] for logits in scores]
+        between = [mix(logits) for logits in clean]
+        maps_between, maps_mixed = [mix(map_[:rows]) for map_ in maps], [map_[rows:] for map_ in maps]
         teacher_between, teacher_mixed = self.teacher_scores(maps_between), self.teacher_scores(maps_mixed)
 
         learners, teachers = mixed + between, [*between[:-1], teacher_between, *mixed[:-1], teacher_mixed]
         terms = {
             "task": self.task.loss(clean[-1], batch.target, batch.soft_target),
-            "branches": sum(self.task.loss(each, batch.target, batch.soft_target) for each in clean[:-1]),
-            "kd": sum(losses.kd(own, aim, self.temperature) for own, aim in zip(learners, teachers, strict=True)),
+            "branches": sum(self.task.loss(logits, batch.target, batch.soft_target) for logits in clean[:-1]),
+            "kd": sum(
+                losses.kd(logits, teacher, self.temperature) for logits, teacher in zip(learners, teachers, strict=True)
+            ),
             "feature": sum(map(mean_square, maps_between, maps_mixed)),
-            "discriminators": sum(map(self.told_apart, self.discriminators, maps_between, maps_mixed)),
+            "discriminators": sum(map(self.discriminator_loss, self.discriminators, maps_between, maps_mixed)),
         }
         if self.mixed_task:
-            named, other = (
-                sum(self.task.loss(each, *labels) for each in [*mixed, teacher_between, teacher_mixed])
+            task, other_task = (
+                sum(self.task.loss(logits, *labels) for logits in [*mixed, teacher_between, teacher_mixed])
                 for labels in ((batch.target, batch.soft_target), batch.permute_labels(order))
             )
-            terms["mixed_task"] = share * named + (1 - share) * other
+            terms["mixed_task"] = share * task + (1 - share) * other_task
         return Step(terms, clean[-1])
 
-    def branched(self, images: Float[Tensor, "b c h w"]) -> tuple[list[Tensor], list[Tensor]]:
-        """Scores and deepest maps of the branches, shallow to deep, and last of the student itself."""
+    def run_branches(self, images: Float[Tensor, "b c h w"]) -> tuple[list[Tensor], list[Tensor]]:
+        """Scores and deepest maps: of the branches, shallow to deep, and then of the student itself."""
         logits, features = self.taps(images)
         pairs = [branch.with_map(feature) for branch, feature in zip(self.branches, features[:-1], strict=True)]
         return [*(scores for scores, _ in pairs), logits], [*(deepest for _, deepest in pairs), features[-1]]
 
     def teacher_scores(self, maps: list[Tensor]) -> Float[Tensor, "b k"]:
-        """The self-teacher's scores for one deepest map of each branch."""
-        return self.self_teacher(torch.cat([each.mean(dim=(2, 3)) for each in maps], dim=1))
+        """The self-teacher's scores for the deepest maps of all branches."""
+        return self.self_teacher(torch.cat([feature.mean(dim=(2, 3)) for feature in maps], dim=1))
 
-    def told_apart(self, discriminator: nn.Module, first: Tensor, second: Tensor) -> Float[Tensor, ""]:
-        """How badly the discriminator tells two kinds of maps apart: binary cross-entropies of its two outputs."""
+    def discriminator_loss(self, discriminator: nn.Module, first: Tensor, second: Tensor) -> Float[Tensor, ""]:
+        """The discriminator's binary cross-entropy between two kinds of maps."""
         pooled = torch.cat([first, second]).mean(dim=(2, 3))
         if self.adversarial:
             pooled = 2 * pooled.detach() - pooled  # the same value, the opposite gradient
@@ -106,11 +109,11 @@ class MixSKD(Method):
 
 @losses.in_float32
 def mean_square(first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """The mean squared difference of two maps; both learn."""
+    """Mean squared difference of two maps; gradients reach both."""
     return F.mse_loss(first, second)
 
 
 @losses.in_float32
 def binary_cross_entropy(logits: Float[Tensor, "b 2"], target: Float[Tensor, "b 2"]) -> Float[Tensor, ""]:
-    """Of two separate yes-no answers, mean over both and over rows."""
+    """Binary cross-entropy of two outputs, mean over both and over rows."""
     return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))

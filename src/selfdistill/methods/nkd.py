@@ -17,12 +17,13 @@ from ..task import Batch, Step
 class NKD(Method):
     """A frozen teacher's soft labels teach the student in two parts: the true class, and the others among themselves.
 
-    The true class learns with the teacher's probability of it as its weight. The other classes of both networks are
-    normalised to sum to 1 before they are compared, whatever the true class leaves them: plain distillation compares
-    them as they are. Mixed labels are refused: an image has one true class.
+    The loss of the true class is weighed by the teacher's probability of it. The other classes of both networks are
+    normalized to sum to 1 before they are compared; plain distillation compares them as they are. Mixed labels are
+    refused, because an image has one true class.
 
-    Departs from the paper: the authors' code takes the larger class of a mixed label for the true one. Only the other
-    classes are softened; both parts are cross-entropies, so they do not reach 0 where the student equals its teacher.
+    Departs from the paper: for mixed labels the authors' code takes the class with the larger share as the true one.
+    Only the other classes are softened. Both parts are cross-entropies, so they are not 0 for a student that equals its
+    teacher.
     """
 
     needs_teacher = True
@@ -30,7 +31,7 @@ class NKD(Method):
     cost = "one forward of the teacher per step, without gradients"
 
     gamma: Weight = hparam(1.5, "weighs the classes other than the true one")
-    temperature: Positive = hparam(1.0, "softens these, in both networks", used_with="gamma")
+    temperature: Positive = hparam(1.0, "softens these classes, in both networks", used_with="gamma")
 
     def setup(self) -> None:
         self.refuse_other_classes()
@@ -51,13 +52,13 @@ class NKD(Method):
 def true_class(
     logits: Float[Tensor, "b k"], teacher_logits: Float[Tensor, "b k"], target: Int64[Tensor, " b"]
 ) -> Float[Tensor, ""]:
-    """-t_y log s_y, y the true class, in nats, mean over the batch; the teacher's t is a constant.
+    """-t_y log s_y for the true class y, in nats, mean over the batch; the teacher's t is detached here.
 
     >>> round(true_class(torch.zeros(1, 4), torch.zeros(1, 4), torch.tensor([2])).item(), 4)  # 1/4 log 4
     0.3466
     """
-    trust = teacher_logits.detach().softmax(dim=1).gather(1, target[:, None])[:, 0]
-    return (trust * F.cross_entropy(logits, target, reduction="none")).mean()
+    confidence = teacher_logits.detach().softmax(dim=1).gather(1, target[:, None])[:, 0]
+    return (confidence * F.cross_entropy(logits, target, reduction="none")).mean()
 
 
 @losses.in_float32
@@ -68,12 +69,12 @@ def other_classes(
     *,
     temperature: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """T^2 times the sum over i != y of -N(t_i) log N(s_i), N softened and summing to 1 without y, mean over the batch.
+    """-T^2 times the sum over classes i != y of N(t_i) log N(s_i), in nats, mean over the batch.
 
-    The teacher's N(t) is a constant.
+    N is the softmax at temperature T over all classes but the true class y. The teacher is detached here.
 
     >>> round(other_classes(torch.zeros(1, 4), torch.zeros(1, 4), torch.tensor([2])).item(), 4)  # log 3
     1.0986
     """
-    aims = torch.softmax(losses.others(teacher_logits.detach(), target) / temperature, dim=1)
-    return temperature**2 * F.cross_entropy(losses.others(logits, target) / temperature, aims)
+    soft_target = torch.softmax(losses.others(teacher_logits.detach(), target) / temperature, dim=1)
+    return temperature**2 * F.cross_entropy(losses.others(logits, target) / temperature, soft_target)

@@ -26,31 +26,32 @@ from .frskd import connector
 class OFD(Method):
     """A frozen teacher's feature maps, as they are before their ReLU, teach the student's at every level.
 
-    Behind a 1x1 convolution with batch norm the student's map imitates the teacher's, but what the teacher's ReLU would
-    cut counts little: below a margin all values are alike, and a student below a negative one is left in peace. The
-    margin of a channel is what its negative values are on average, told from the weight and bias of the teacher's
-    trained batch norm, in a residual block that of the residual branch. Every level weighs half of the next deeper;
-    levels are matched from the deepest upwards, and where sizes differ the student's map is resampled to the nearest.
+    Behind a 1x1 convolution with batch norm the student's map learns to match the teacher's map. What the teacher's
+    ReLU would remove counts little: all values below a margin are equal, and a student below a negative target has no
+    loss. The margin of a channel is the mean of its negative values, computed from the weight and bias of the teacher's
+    trained batch norm; in a residual block it is the batch norm of the residual branch. Every level has half the weight
+    of the next deeper level. Levels are matched from the deepest upwards. If sizes differ, the student's map is resized
+    by nearest neighbor.
 
-    A map counts as it is before the `nn.ReLU` that it ends in. One that ends otherwise (the bare sum of a linear
-    bottleneck, another activation, a ReLU that is no module or one module for several stages) is taken as it is. A
-    teacher is refused where no batch norm of a map's width runs before it, as in vision transformers.
+    A map is read before the `nn.ReLU` that it ends in. If it ends otherwise (the sum of a linear bottleneck, another
+    activation, a ReLU that is not a module, or one module for several stages), it is read as it is. A teacher is
+    refused if no batch norm with the channels of a map runs before that map, as in vision transformers.
 
     Departs from the paper: nothing known in the objective. The authors' code leaves the teacher in training mode, where
-    its batch norms take the batch's statistics and go on moving; here it is in eval mode.
+    its batch norms use the batch's statistics and keep updating; here it is in eval mode.
     """
 
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients, and a 1x1 convolution with batch norm per level"
 
-    weight: Positive = hparam(0.001, "of the whole feature loss, which is a sum over channels and positions")
+    weight: Positive = hparam(0.001, "weighs the feature loss, which is a sum over channels and positions")
 
     def setup(self) -> None:
         outputs, teacher_outputs = (DryRun(t.student, t.image_shape).outputs for t in (self.taps, self.teacher_taps))
         self.maps = BeforeReLU(self.taps, outputs)
         self.teacher_maps = BeforeReLU(self.teacher_taps, teacher_outputs)
-        self.taught_by = teaching_levels(len(self.taps), len(self.teacher_taps))
-        teachers = [list(self.teacher_taps)[level] for level in self.taught_by]
+        self.teacher_levels = teaching_levels(len(self.taps), len(self.teacher_taps))
+        teachers = [list(self.teacher_taps)[level] for level in self.teacher_levels]
         norms = [last_norm(teacher_outputs, tap) for tap in teachers]
         self.register_buffer("margins", torch.cat([losses.negative_margin(n.weight, n.bias) for n in norms]))
         self.widths = [tap.channels for tap in teachers]
@@ -61,16 +62,16 @@ class OFD(Method):
         logits, features = self.maps(batch.images)
         with torch.no_grad():
             _, teacher_features = self.teacher_maps(batch.images)
-        teachers = [teacher_features[level] for level in self.taught_by]
-        own = [
-            enlarge(connected(feature), teacher)
-            for connected, feature, teacher in zip(self.connectors, features, teachers, strict=True)
+        teachers = [teacher_features[level] for level in self.teacher_levels]
+        connected = [
+            enlarge(connector(feature), teacher)
+            for connector, feature, teacher in zip(self.connectors, features, teachers, strict=True)
         ]
-        halved = [0.5**above for above in reversed(range(len(own)))]  # each level half the weight of the next deeper
-        distances = map(losses.overhaul, own, teachers, self.margins.split(self.widths))
+        weights = [0.5**above for above in reversed(range(len(connected)))]  # halved from level to level
+        distances = map(losses.overhaul, connected, teachers, self.margins.split(self.widths))
         terms = {
             "task": self.task.loss(logits, batch.target, batch.soft_target),
-            "feature": self.weight * sum(w * d for w, d in zip(halved, distances, strict=True)),
+            "feature": self.weight * sum(w * d for w, d in zip(weights, distances, strict=True)),
         }
         return Step(terms, logits)
 
@@ -96,7 +97,7 @@ class BeforeReLU(Recorder):
 
 
 def last_norm(outputs: Mapping[str, Output], tap: Tap) -> nn.BatchNorm2d:
-    """The batch norm of as many channels as the map that ran last before it; a projection shortcut's only if alone."""
+    """The last batch norm before a map with as many channels; a projection shortcut's only if there is no other."""
     names = list(outputs)
     before = names[: names.index(tap.name) + 1] if tap.name in outputs else []
     fits = [n for n in before if is_affine_norm(outputs[n].module, tap.channels)]

@@ -18,11 +18,11 @@ from ..task import Batch, Step
 class ONE(Method):
     """A gated ensemble of branches, the student's last stage and copies of it, teaches each branch.
 
-    Branches and ensemble learn from the labels too; the gate reads the map that all branches start from, and learns
+    Branches and ensemble learn from the labels too. The gate reads the map that all branches start from, and learns
     from the ensemble's cross-entropy alone. The first branch is the student, which ships.
 
-    Departs from the paper: nothing known but two details of its code that change no number to speak of: 1e-7 added to
-    every probability of the teacher, and a bias in the gate's linear layer, which the batch norm behind it cancels.
+    Departs from the paper: nothing known but two details of its code that hardly change a number: it adds 1e-7 to every
+    probability of the teacher, and its gate has a bias in the linear layer, which the batch norm behind it cancels.
     """
 
     whole_stages = True
@@ -31,10 +31,10 @@ class ONE(Method):
         "multiply-adds"
     )
 
-    weight: Weight = hparam(1.0, "of the ensemble's lessons")
+    weight: Weight = hparam(1.0, "weighs the soft-label losses")
     temperature: Positive = hparam(3.0, "softens both distributions", used_with="weight")
     ramp: Share = hparam(
-        80 / 300, "share of training over which the lessons' weight grows from 0; 0: constant", used_with="weight"
+        80 / 300, "share of training over which their weight grows from 0; 0: constant", used_with="weight"
     )
     copies: Count = hparam(2, "branches beside the student's own")
 
@@ -55,13 +55,13 @@ class ONE(Method):
             "ensemble": self.task.loss(ensemble, batch.target, batch.soft_target),
         }
         if self.weight:
-            lessons = sum(losses.kd(scores, ensemble, self.temperature) for scores in [logits, *copies])
-            terms["kd"] = losses.ramp_up(progress, 0.0, self.ramp) * self.weight * lessons
+            kd = sum(losses.kd(scores, ensemble, self.temperature) for scores in [logits, *copies])
+            terms["kd"] = losses.ramp_up(progress, 0.0, self.ramp) * self.weight * kd
         return Step(terms, logits)
 
 
 class Gate(nn.Module):
-    """How much each branch counts for each image, summing to 1: a linear layer, batch norm, ReLU and softmax."""
+    """The weight of each branch for each image; they sum to 1: a linear layer, batch norm, ReLU and softmax."""
 
     def __init__(self, channels: int, branches: int) -> None:
         super().__init__()

@@ -14,15 +14,15 @@ from ..task import Batch, Step
 
 
 class PSKD(Method):
-    """The student of one epoch ago teaches the student: what it said of an image softens that image's label.
+    """The student of one epoch ago teaches the student: its class probabilities soften the label of each image.
 
-    The target is (1 - a) label + a past, and a grows from 0 with training. The past is the class probabilities, at
-    temperature 1, that the student in training mode gave to that epoch's augmentation of the image. An image without a
-    past, as all are in the first epoch, has its label alone for a target. Mixed images have no past and are refused.
+    The target is (1 - a) label + a past, where a grows from 0 during training. The past is the class probabilities, at
+    temperature 1, that the student in training mode gave an augmentation of the image in the previous epoch. An image
+    without a past, as in the first epoch, has its label alone as the target. Mixed images have no past and are refused.
 
     Departs from the paper: a is `alpha` times the share of training done and grows with every step. The paper's is
-    constant within an epoch, at the value that ours reaches with the epoch's end: ours is half an epoch behind, on
-    average.
+    constant within an epoch, at the value that ours reaches at the end of the epoch. So ours is half an epoch behind,
+    on average.
     """
 
     needs_index = True
@@ -35,7 +35,7 @@ class PSKD(Method):
 
     def setup(self) -> None:
         self.register_buffer("past", torch.zeros(self.task.num_examples, self.task.num_classes))
-        # Every process writes all rows: DDP need not send the table around at every step.
+        # Every process writes all rows, so DDP need not broadcast the table at every step.
         self._ddp_params_and_buffers_to_ignore = ["past"]
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:

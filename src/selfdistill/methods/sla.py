@@ -15,22 +15,20 @@ from ..task import Batch, Step
 class SLA(Method):
     """The student learns class and rotation jointly: nobody teaches, the labels themselves are augmented.
 
-    Each image is seen in its four rotations, all in one forward pass. A linear head on the student's deepest map,
-    pooled, tells which of 4 K pairs of class and rotation a row is; the student's own classifier learns from the
-    upright rows.
+    All four rotations of each image go through the student in one forward pass. A linear head on its pooled deepest map
+    predicts which of 4 K pairs of class and rotation a row shows. The student's own classifier learns from the upright
+    rows.
 
-    Departs from the paper: there the joint classifier is what ships, and a test image's scores are those of its four
-    rotations, aggregated. Here the plain student ships, so the joint head is dropped and the student's own
-    cross-entropy is added: this is SLA-SD without its distillation, the control that shows what that adds.
+    Departs from the paper: there the joint classifier ships, and the scores of a test image are aggregated over its
+    four rotations. Here the plain student ships, so the joint head is dropped and the student's own cross-entropy is
+    added. This is SLA-SD without its distillation, the control that shows what distillation adds.
     """
 
     soft_targets = False
     square_images = True
     cost = "4x the rows, a linear head"
 
-    weight: Positive = hparam(
-        1.0, "weighs the joint loss; 4, a sum over rotations, is the authors' variant for large data"
-    )
+    weight: Positive = hparam(1.0, "weighs the joint loss; the authors take 4 for large data sets")
 
     def setup(self) -> None:
         self.joint = nn.Linear(self.taps.channels[-1], mixing.ROTATIONS * self.task.num_classes)

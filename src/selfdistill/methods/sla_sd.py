@@ -14,10 +14,11 @@ from .sla import SLA
 class SLASD(SLA):
     """What the student knows of an image from all four of its rotations teaches it to know as much from one.
 
-    The joint scores of class and rotation, aggregated over an image's rotations, are the teacher, a constant; the
-    student's plain scores of the upright image follow them, and the labels. One forward pass over all 4 b rows.
+    The joint scores of class and rotation, aggregated over the rotations of an image, are the teacher, a constant. The
+    student's plain scores of the upright image learn from them and from the labels. There is one forward pass over all
+    4 b rows.
 
-    Departs from the paper: nothing known; the objective is the authors' code's, with their temperature.
+    Departs from the paper: nothing known. Objective and temperature are those of the authors' code.
     """
 
     temperature: Positive = hparam(1.0, "softens both distributions")

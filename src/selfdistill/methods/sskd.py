@@ -11,20 +11,20 @@ from .. import distributed, losses, mixing
 from ..hyperparameters import Positive, Share, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
-from .sskd_teacher import everyones, origins, projection, similarities, turned
+from .sskd_teacher import cosine_similarities, drop_upright, gather_with_grad, projection_head, source_columns
 
 
 class SSKD(Method):
-    """A frozen teacher shows the student its scores of upright and rotated images, and which of the batch look alike.
+    """A frozen teacher shows the student its scores of upright and rotated images, and which images look alike.
 
-    The teacher is a run of `sskd_teacher`. The student gets a head of the same kind; the cosines between its embeddings
-    of rotated and of upright images, as a distribution over the batch, imitate the teacher's. Where the teacher errs it
-    still teaches, but only where it errs least: of the rows whose own class, or own image, it does not rank first, a
-    share with the best ranks is kept, and every row that it gets right.
+    The teacher is a run of `sskd_teacher`. The student gets a head of the same kind. The cosine similarities
+    between its embeddings of rotated and upright images form a distribution over the batch, which learns from the
+    teacher's. A teacher that errs still teaches, but only where it errs least. Every row that it gets right is kept. Of
+    the rows whose class, or source image, it does not rank first, a share with the best ranks is kept.
 
-    Departs from the paper: which errors are kept is counted over the batch of all processes, and of equal ranks the
-    earlier rows count as better, so that shapes do not depend on data. The two shares, the factor T^2 of the cosines'
-    term, the head's width and the choice of rotations among the paper's transformations are our reading.
+    Departs from the paper: the kept errors are counted over the batch of all processes, and of equal ranks the earlier
+    row is better, so that shapes do not depend on data. The two shares, the factor T^2 of the similarity term, the
+    width of the head and the choice of rotations among the paper's transformations are our reading.
     """
 
     square_images = True
@@ -36,17 +36,17 @@ class SSKD(Method):
     task_weight: Positive = hparam(0.1, "weighs the cross-entropy")
     kd_weight: Weight = hparam(0.9, "weighs the soft labels of upright images")
     transformation_weight: Weight = hparam(2.7, "weighs the soft labels of rotated images")
-    similarity_weight: Positive = hparam(10.0, "weighs the likenesses within the batch")
+    similarity_weight: Positive = hparam(10.0, "weighs the similarities within the batch")
     temperature: Positive = hparam(4.0, "softens the scores", used_with=("kd_weight", "transformation_weight"))
-    similarity_temperature: Positive = hparam(0.5, "softens the cosines")
+    similarity_temperature: Positive = hparam(0.5, "softens the similarities")
     transformation_share: Share = hparam(
-        1.0, "of the teacher's wrong scores that teach", used_with="transformation_weight"
+        1.0, "share of the teacher's wrong scores that teach", used_with="transformation_weight"
     )
-    similarity_share: Share = hparam(0.75, "of the teacher's wrong likenesses that teach")
+    similarity_share: Share = hparam(0.75, "share of the teacher's wrong similarities that teach")
 
     def setup(self) -> None:
         self.refuse_other_classes()
-        self.head = projection(self.taps.channels[-1])
+        self.head = projection_head(self.taps.channels[-1])
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         rotated = mixing.rotations(batch.images)
@@ -56,14 +56,15 @@ class SSKD(Method):
         upright, teacher_upright = logits[:: mixing.ROTATIONS], teacher_logits[:: mixing.ROTATIONS]
         terms = {
             "task": self.task_weight * self.task.loss(upright, batch.target),
-            "similarity": self.similarity_weight * self.likeness(embeddings, teacher_embeddings),
+            "similarity": self.similarity_weight * self.similarity_loss(embeddings, teacher_embeddings),
         }
         if self.kd_weight:
             terms["kd"] = self.kd_weight * losses.kd(upright, teacher_upright, self.temperature)
         if self.transformation_weight:
-            own = distributed.gather_rows(batch.target).repeat_interleave(mixing.ROTATIONS - 1)
-            scores, teacher_scores = turned(everyones(logits)), turned(everyones(teacher_logits))
-            kd = selective_kd(scores, teacher_scores, own, self.transformation_share, temperature=self.temperature)
+            target = distributed.gather_rows(batch.target).repeat_interleave(mixing.ROTATIONS - 1)
+            scores = drop_upright(gather_with_grad(logits))
+            teacher_scores = drop_upright(gather_with_grad(teacher_logits))
+            kd = selective_kd(scores, teacher_scores, target, self.transformation_share, temperature=self.temperature)
             terms["transformation"] = self.transformation_weight * kd
         return Step(terms, upright)
 
@@ -72,38 +73,39 @@ class SSKD(Method):
         """The teacher's scores and embeddings, constants."""
         return self.teacher.net.scores(images)
 
-    def likeness(
+    def similarity_loss(
         self, embeddings: Float[Tensor, "rows d"], teacher_embeddings: Float[Tensor, "rows e"]
     ) -> Float[Tensor, ""]:
-        """How far the student's likenesses of turned to upright images are from the teacher's."""
-        cosines, teacher_cosines = similarities(everyones(embeddings)), similarities(everyones(teacher_embeddings))
-        own, temperature = origins(cosines), self.similarity_temperature
-        return selective_kd(cosines, teacher_cosines, own, self.similarity_share, temperature=temperature)
+        """Distance of the student's similarities of rotated to upright images from the teacher's."""
+        cosines = cosine_similarities(gather_with_grad(embeddings))
+        teacher_cosines = cosine_similarities(gather_with_grad(teacher_embeddings))
+        target, temperature = source_columns(cosines), self.similarity_temperature
+        return selective_kd(cosines, teacher_cosines, target, self.similarity_share, temperature=temperature)
 
 
 def selective_kd(
     logits: Float[Tensor, "b k"],
     teacher_logits: Float[Tensor, "b k"],
-    own: Int64[Tensor, " b"],
+    target: Int64[Tensor, " b"],
     share: float,
     *,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """`losses.kd` over the rows that `taught_rows` keeps, as their mean; `own` is each row's right column."""
-    kept = taught_rows(teacher_logits, own, share)
-    here = kept[:, None]
-    mean = losses.kd(logits.where(here, 0), teacher_logits.where(here, 0), temperature)  # equal rows are 0 apart
+    """`losses.kd`, as a mean over the rows that `select_rows` keeps; `target` is the right column of each row."""
+    kept = select_rows(teacher_logits, target, share)
+    mask = kept[:, None]
+    mean = losses.kd(logits.where(mask, 0), teacher_logits.where(mask, 0), temperature)  # equal rows add 0
     return mean * len(kept) / kept.sum().clamp(min=1)
 
 
-def taught_rows(teacher_logits: Float[Tensor, "b k"], own: Int64[Tensor, " b"], share: float) -> Bool[Tensor, " b"]:
-    """Whether a row teaches: the teacher ranks its own column first, or its rank is among the wrong ones' best `share`.
+def select_rows(teacher_logits: Float[Tensor, "b k"], target: Int64[Tensor, " b"], share: float) -> Bool[Tensor, " b"]:
+    """Which rows teach: those where the teacher ranks `target` first, and the best-ranked `share` of the others.
 
     >>> scores = torch.tensor([[3.0, 1.0, 2.0]]).expand(3, -1)
-    >>> taught_rows(scores, torch.tensor([0, 1, 2]), 0.5).tolist()
+    >>> select_rows(scores, torch.tensor([0, 1, 2]), 0.5).tolist()
     [True, False, True]
     """
-    above = (teacher_logits > teacher_logits.gather(1, own[:, None])).sum(dim=1)
+    above = (teacher_logits > teacher_logits.gather(1, target[:, None])).sum(dim=1)
     right = (above == 0).sum()
-    count = right + ((len(own) - right) * share).floor()
+    count = right + ((len(target) - right) * share).floor()
     return above.argsort(stable=True).argsort() < count

@@ -15,15 +15,15 @@ from ..task import Batch, Step
 
 
 class TESKD(Method):
-    """Branches on a top-down pyramid over the student's maps learn from its deepest layers, which thereby improve too.
+    """Branches on a top-down pyramid over the student's maps learn from its deepest layers, which improve through them.
 
-    Every branch imitates the student's scores and its pooled deepest map, both as constants; what reaches the shared
-    stages through the branches is what helps the student, which the paper calls the teacher.
+    Every branch learns from the student's scores and its pooled deepest map; both are constants. The student, which the
+    paper calls the teacher, improves because the branches' gradients reach its stages.
 
-    Departs from the paper: the feature loss is summed over channels and averaged over images. The authors' code sums
-    it over the batch too, with the weight 1e-7; at their batch size of 128 that is `feature_weight` 1.28e-5 here, which
-    no longer depends on batch size and number of processes. Maps are resampled to the size of the next shallower one,
-    which is theirs doubled wherever stages halve.
+    Departs from the paper: the feature loss is summed over channels and averaged over images. The authors' code sums it
+    over the batch too, with the weight 1e-7. At their batch size of 128 that is `feature_weight` 1.28e-5 here, which
+    does not depend on batch size and number of processes. Maps are resized to the next shallower map, which doubles
+    them, as in the paper, wherever stages halve the size.
     """
 
     cost = (
@@ -33,11 +33,9 @@ class TESKD(Method):
 
     ce_weight: Weight = hparam(0.2, "weighs the cross-entropies of the student and of every branch")
     kd_weight: Weight = hparam(0.8, "weighs the branches' soft-label losses")
-    feature_weight: Weight = hparam(1.28e-5, "weighs the branches' feature losses: 128 images x 1e-7")
+    feature_weight: Weight = hparam(1.28e-5, "weighs the branches' feature losses; 128 images x 1e-7")
     temperature: Positive = hparam(4.0, "softens both distributions", used_with="kd_weight")
-    width: Count | None = hparam(
-        None, "channels of the pyramid; those of the deepest map, which the feature loss needs"
-    )
+    width: Count | None = hparam(None, "channels of the pyramid; None: those of the deepest map")
 
     def setup(self) -> None:
         levels, channels = shallow_levels(self.taps), self.taps.channels
@@ -55,23 +53,23 @@ class TESKD(Method):
         logits, features = self.taps(batch.images)
         fused = self.pyramid(features)
         pairs = [branch(feature) for branch, feature in zip(self.branches, fused, strict=True)]
-        supervised = [self.task.loss(scores, batch.target, batch.soft_target) for scores, _ in pairs]
+        branch_losses = [self.task.loss(scores, batch.target, batch.soft_target) for scores, _ in pairs]
         terms = {
             "task": self.ce_weight * self.task.loss(logits, batch.target, batch.soft_target),
-            "branches": self.ce_weight * sum(supervised),
+            "branches": self.ce_weight * sum(branch_losses),
         }
         if self.kd_weight:
             terms["kd"] = self.kd_weight * sum(losses.kd(scores, logits, self.temperature) for scores, _ in pairs)
         if self.feature_weight:
             pooled = features[-1].mean(dim=(2, 3))
-            terms["feature"] = self.feature_weight * sum(active_difference(own, pooled) for _, own in pairs)
+            terms["feature"] = self.feature_weight * sum(active_difference(vector, pooled) for _, vector in pairs)
         return Step(terms, logits)
 
 
 class Branch(nn.Module):
-    """A map -> class scores and the pooled vector (b, width) they come from.
+    """From a map to class scores and the pooled vector (b, width) that they are computed from.
 
-    A convolution over patches, which do not overlap, takes the map to about the deepest one's size; a 1x1 follows.
+    A convolution over patches that do not overlap reduces the map to about the size of the deepest. A 1x1 follows.
     """
 
     def __init__(self, width: int, patch: tuple[int, int], num_classes: int) -> None:

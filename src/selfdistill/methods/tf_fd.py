@@ -14,41 +14,38 @@ from .. import distributed, losses
 from ..hyperparameters import Share, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
-from .tfd import imitation, refuse_single_level
+from .tfd import map_difference, refuse_single_level
 
 
 class TfFD(Method):
     """Shallow maps imitate deeper ones of the same network, and in each map salient and redundant channels draw near.
 
-    Inter-layer: as TFD, with the deeper map a constant. Intra-layer: the channels are ranked by saliency, the mean over
-    batch and positions of the map scaled to unit norm, and the first half is compared with the last, rank by rank;
-    with an odd number of channels the middle one is left out. The ranking is of all processes' rows. Both terms are
-    means of squares, averaged over pairs and over maps, and grow linearly over the first `warmup` of training. Made for
-    rectified maps; on others, as a ViT's, saliency is a mean of signed values.
+    Inter-layer: as in TFD, a map learns from each deeper map, which is a constant. Intra-layer: the channels are ranked
+    by saliency, the mean over batch and positions of the map scaled to unit norm. The first half is compared with the
+    last half, rank by rank; of an odd number of channels the middle one is left out. The ranking covers the rows of all
+    processes. Both terms are means of squares, averaged over pairs and over maps. They grow linearly over the first
+    `warmup` of training. The method was made for rectified maps. On others, such as a ViT's, saliency is a mean of
+    signed values.
 
-    Departs from the paper: it tells of salient channels that teach redundant ones; in the authors' code, which this
-    is, neither half is a constant (`detach_salient` makes the salient one so). The weights are those of the command in
-    the authors' README; the defaults of their argument parser are 0.005 and 0.0004. The authors' weight in epoch e, the
-    first being 1, is min(1, e / 20) in 240 epochs; it is min(1, progress / warmup) here, which reaches the same value
-    at the end of that epoch and is 0 at the first step.
+    Departs from the paper: it says that salient channels teach redundant ones. In the authors' code, which this
+    follows, neither half is a constant (`detach_salient` detaches the salient half). The weights are those of the
+    command in the authors' README; their argument parser has 0.005 and 0.0004. The authors' weight in epoch e of 240,
+    counted from 1, is min(1, e / 20). Here it is min(1, progress / warmup), which has the same value at the end of that
+    epoch and is 0 at the first step.
     """
 
     outputs = ("image", "pixel")
     cost = "none beside plain training: no further rows, parameters or state"
 
-    lambda_inter: Weight = hparam(0.0005, "weighs the imitation of deeper maps")
+    lambda_inter: Weight = hparam(0.0005, "weighs the map_difference of deeper maps")
     lambda_intra: Weight = hparam(0.0008, "weighs the distance between salient and redundant channels")
     warmup: Share = hparam(
         20 / 240,
         "share of training over which both weights grow from 0; 0: constant",
         used_with=("lambda_inter", "lambda_intra"),
     )
-    detach_salient: bool = hparam(
-        False, "True: the salient channels are constants, as the paper tells it", used_with="lambda_intra"
-    )
-    epsilon: Share = hparam(
-        0.0, "label smoothing: mass that the true class shares with all classes; 0: none, as published"
-    )
+    detach_salient: bool = hparam(False, "True: the salient channels are constants", used_with="lambda_intra")
+    epsilon: Share = hparam(0.0, "label smoothing, over all classes; the paper has none")
 
     def setup(self) -> None:
         refuse_single_level(self)
@@ -62,27 +59,27 @@ class TfFD(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)
         pairs = list(itertools.combinations(features, 2))
-        grown = self.growth(progress)
+        growth = self.growth(progress)
         task = losses.smoothed_cross_entropy(
-            logits, batch.target, self.epsilon, void=self.task.void, soft_target=batch.soft_target
+            logits, batch.target, self.epsilon, ignore_index=self.task.void, soft_target=batch.soft_target
         )
         terms = {"task": task}
         if self.lambda_inter:
-            inter = sum(imitation(shallow, deep) for shallow, deep in pairs) / len(pairs)
-            terms["inter"] = self.lambda_inter * inter * grown
+            inter = sum(map_difference(shallow, deep) for shallow, deep in pairs) / len(pairs)
+            terms["inter"] = self.lambda_inter * inter * growth
         if self.lambda_intra:
             intra = sum(contrast(feature, self.detach_salient) for feature in features) / len(features)
-            terms["intra"] = self.lambda_intra * intra * grown
+            terms["intra"] = self.lambda_intra * intra * growth
         return Step(terms, logits)
 
     def growth(self, progress: Tensor | float) -> Tensor | float:
-        """The share of their full weight that both terms have, min(1, progress / warmup)."""
+        """The share of its full weight that each term has: min(1, progress / warmup)."""
         return (torch.as_tensor(progress) / self.warmup).clamp(max=1) if self.warmup else 1.0
 
 
 @losses.in_float32
 def contrast(feature: Float[Tensor, "b c h w"], detach_salient: bool) -> Float[Tensor, ""]:
-    """Mean squared difference between the more salient half of the channels and the less salient, rank by rank."""
+    """Mean squared difference between the salient and the redundant half of the channels, rank by rank."""
     half = feature.shape[1] // 2
     order = saliency(feature).argsort(descending=True, stable=True)
     salient, redundant = feature[:, order[:half]], feature[:, order[-half:]]
@@ -90,6 +87,6 @@ def contrast(feature: Float[Tensor, "b c h w"], detach_salient: bool) -> Float[T
 
 
 def saliency(feature: Float[Tensor, "b c h w"]) -> Float[Tensor, " c"]:
-    """Each channel's mean, over the rows of all processes and positions, of its map scaled to unit l2 norm."""
+    """Saliency of each channel: the mean of its map, scaled to unit l2 norm, over positions and all processes' rows."""
     rows = F.normalize(feature.detach().flatten(2), dim=2).mean(dim=2)
     return distributed.gather_rows(rows).mean(dim=0)

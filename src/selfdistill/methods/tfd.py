@@ -18,23 +18,21 @@ from ..task import Batch, Step
 class TFD(Method):
     """Every feature map imitates every deeper one of the same network; the deeper is a constant.
 
-    Of two maps the larger is average-pooled to the size of the smaller, and of the wider the first channels count, as
-    many as the other has. The distance is averaged over all pairs. The paper's TFD-dagger
-    adds label smoothing, `epsilon`; we take 0.1 for it.
+    The larger of two maps is average-pooled to the size of the smaller. If one has more channels, only its first
+    channels are compared. The distance is averaged over all pairs of maps. The paper's TFD-dagger adds label smoothing,
+    `epsilon`; we take 0.1 for it.
 
-    Departs from the paper: nothing known. It writes the squared l2 distance without saying whether it is a sum or a
-    mean; it is a mean over all elements here, as in the published code of Tf-FD, this method's successor, where the
-    same 0.005 is a default. The width-wise term, which is drawn and weighed (0.0004) but not part of the published
-    objective, is left out: `tf_fd` has one.
+    Departs from the paper: nothing known. The paper writes a squared l2 distance and does not say whether it is a sum
+    or a mean. Here it is a mean over all elements, as in the published code of Tf-FD, the successor of this method,
+    which has the same default of 0.005. The paper draws a width-wise term with the weight 0.0004 that is not part of
+    its published objective. It is left out here; `tf_fd` has one.
     """
 
     outputs = ("image", "pixel")
     cost = "none beside plain training: no further rows, parameters or state"
 
-    alpha: Weight = hparam(0.005, "weighs the imitation of deeper maps")
-    epsilon: Share = hparam(
-        0.0, "label smoothing: mass that the true class shares with all classes; above 0: TFD-dagger"
-    )
+    alpha: Weight = hparam(0.005, "weighs the map_difference of deeper maps")
+    epsilon: Share = hparam(0.0, "label smoothing, over all classes; above 0 it is TFD-dagger")
 
     def setup(self) -> None:
         refuse_single_level(self)
@@ -42,36 +40,36 @@ class TFD(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)
         pairs = list(itertools.combinations(features, 2))
-        inter = sum(imitation(shallow, deep) for shallow, deep in pairs) / len(pairs)
+        inter = sum(map_difference(shallow, deep) for shallow, deep in pairs) / len(pairs)
         task = losses.smoothed_cross_entropy(
-            logits, batch.target, self.epsilon, void=self.task.void, soft_target=batch.soft_target
+            logits, batch.target, self.epsilon, ignore_index=self.task.void, soft_target=batch.soft_target
         )
         return Step({"task": task, "inter": self.alpha * inter}, logits)
 
 
 @losses.in_float32
-def imitation(
+def map_difference(
     feature: Float[Tensor, "b c h w"],
     teacher_feature: Float[Tensor, "b d y x"],
 ) -> Float[Tensor, ""]:
-    """Mean squared difference of two maps at the smaller of their sizes and in the channels that both have, the first.
+    """Mean squared difference of two maps, at the smaller size and over the channels that both have.
 
     The teacher is detached here.
     """
     channels = min(feature.shape[1], teacher_feature.shape[1])
-    return F.mse_loss(*at_one_size(feature[:, :channels], teacher_feature.detach()[:, :channels]))
+    return F.mse_loss(*pool_to_smaller(feature[:, :channels], teacher_feature.detach()[:, :channels]))
 
 
-def at_one_size(
+def pool_to_smaller(
     one: Float[Tensor, "b c h w"], other: Float[Tensor, "b d y x"]
 ) -> tuple[Float[Tensor, "b c p q"], Float[Tensor, "b d p q"]]:
-    """Both maps average-pooled to the smaller height and the smaller width of the two; equal sizes stay as they are."""
+    """Both maps, average-pooled to the smaller height and the smaller width."""
     size = [min(sides) for sides in zip(one.shape[2:], other.shape[2:], strict=True)]
     return F.adaptive_avg_pool2d(one, size), F.adaptive_avg_pool2d(other, size)
 
 
 def refuse_single_level(method: Method) -> None:
-    """Raises `ValueError` for a student without a deeper map to learn from."""
+    """Raises `ValueError` for a student that has only one feature map."""
     if len(method.taps) < 2:
         raise ValueError(
             f"{type(method).__name__} lets maps learn from deeper ones and needs at least 2 of them, and the student "

@@ -13,23 +13,23 @@ from ..distributed import mean_over_processes
 from ..hyperparameters import Positive, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
-from .zipf_ls import ranks
+from .zipf_ls import rank
 
 
 class USKD(Method):
     """The student makes soft labels of its own scores, and of those of a weak head on the stage before its last.
 
-    What it is sure of, beside the rest of the batch, weighs the true class. The other classes learn from their ranks
-    alone: where student and weak head together put them r-th, their soft label is proportional to 1 / r (Zipf's law).
-    The weak head is a linear classifier on the pooled map and learns from smoothed labels.
+    The weight of the true class is the student's confidence in it, relative to the rest of the batch. The other classes
+    learn from their ranks alone: the soft label of the class that student and weak head together rank r-th is
+    proportional to 1 / r (Zipf's law). The weak head is a linear classifier on the pooled map and learns from smoothed
+    labels.
 
     On ImageNet the paper takes alpha 1, beta 0.1 and mu 0.005 instead of the defaults, which are for CIFAR-100.
 
-    Departs from the paper: the ranks are those among the other classes, by probabilities; the authors' code ranks all
-    classes, the true one too, and adds log-probabilities of the student to the weak head's probabilities. Mixed labels,
-    which the paper's label values would allow, are refused. What the paper leaves open is settled so: the weak head's
-    cross-entropy reaches the student's stages, its smoothed labels give 0.1 to all classes evenly, and equal scores
-    share the better rank.
+    Departs from the paper: ranks are counted among the other classes, by probabilities. The authors' code ranks all
+    classes and adds log-probabilities of the student to probabilities of the weak head. Mixed labels, which the paper's
+    label values would allow, are refused. The paper leaves some points open. Here the weak head's cross-entropy reaches
+    the student's stages, its smoothed labels give 0.1 to all classes evenly, and equal scores share the better rank.
     """
 
     soft_targets = False
@@ -37,7 +37,7 @@ class USKD(Method):
 
     alpha: Weight = hparam(0.1, "weighs the true class's soft label")
     beta: Weight = hparam(0.1, "weighs the other classes' soft labels")
-    mu: Positive = hparam(0.1, "weighs the weak head's own cross-entropy")
+    mu: Positive = hparam(0.1, "weighs the weak head's cross-entropy")
 
     def setup(self) -> None:
         if len(self.taps) < 2:
@@ -60,11 +60,11 @@ class USKD(Method):
 
 @losses.in_float32
 def true_class(logits: Float[Tensor, "b k"], target: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
-    """-p log s_y, y the true class, in nats, mean over the batch; the soft label p = 1 + s_y^2 - mean of s_y^2.
+    """-p log s_y for the true class y, in nats, mean over the batch; the soft label is p = 1 + s_y^2 - mean of s_y^2.
 
-    p is a constant; its mean runs over the rows of all processes.
+    p is detached here. Its mean is over the rows of all processes.
 
-    >>> round(true_class(torch.zeros(3, 4), torch.tensor([2, 0, 1])).item(), 4)  # log 4: all rows alike, so p is 1
+    >>> round(true_class(torch.zeros(3, 4), torch.tensor([2, 0, 1])).item(), 4)  # log 4: all rows are equal, so p is 1
     1.3863
     """
     negative_log = F.cross_entropy(logits, target, reduction="none")
@@ -77,15 +77,15 @@ def true_class(logits: Float[Tensor, "b k"], target: Int64[Tensor, " b"]) -> Flo
 def other_classes(
     logits: Float[Tensor, "b k"], weak_logits: Float[Tensor, "b k"], target: Int64[Tensor, " b"]
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the classes but the true one, normalised to 1, against Zipf's law over their ranks, mean over b.
+    """Cross-entropy of all classes but the true one against Zipf's law over their ranks, mean over the batch.
 
-    The ranks are those of the two networks' probabilities without the true class, added; they are constants.
+    Both networks' probabilities are normalized without the true class and added. Their ranks are constants.
 
     >>> scores, target = torch.tensor([[2.0, 1.0, 0.0, -1.0]]), torch.tensor([0])
     >>> soft_label = torch.tensor([[6.0, 3.0, 2.0]]) / 11
     >>> torch.allclose(other_classes(scores, scores, target), F.cross_entropy(scores[:, 1:], soft_label))
     True
     """
-    own, weak = losses.others(logits, target), losses.others(weak_logits, target)
-    together = own.detach().softmax(dim=1) + weak.detach().softmax(dim=1)
-    return F.cross_entropy(own, F.normalize(1 / ranks(together), p=1, dim=1))
+    rest, weak_rest = losses.others(logits, target), losses.others(weak_logits, target)
+    probabilities = rest.detach().softmax(dim=1) + weak_rest.detach().softmax(dim=1)
+    return F.cross_entropy(rest, F.normalize(1 / rank(probabilities), p=1, dim=1))

@@ -19,29 +19,27 @@ from ..task import Batch, Step
 class ZipfLS(Method):
     """The positions of the student's last feature map vote for classes, and the ranks in the vote are its soft labels.
 
-    A dense head classifies every position. Classes but the true one get soft labels proportional to 1 / rank; those
-    with equally many votes share the best rank among them, so all without a vote are alike. The true class is left to
-    the plain cross-entropy. Mixed labels are refused: an image has one true class.
+    A dense head classifies every position. The soft labels of all classes but the true one are proportional to 1 /
+    rank. Classes with equally many votes share the best rank among them, so all classes without a vote are equal. The
+    true class learns from the plain cross-entropy. Mixed labels are refused, because an image has one true class.
 
-    Departs from the paper: the dense head is a 1x1 convolution that only training has, and learns by the cross-entropy
-    of its mean over positions, which reaches the student's stages too. The paper's settings for large data sets, which
-    give that cross-entropy no weight, are therefore not to be had. Whether the true class takes part in the ranking is
-    a choice, `ranked`: with "all" the runner-up of a vote that the true class wins is second, and its soft label 1 / 2
+    Departs from the paper: the dense head is a 1x1 convolution that only training has. It learns from the cross-entropy
+    of its mean over positions, which reaches the student's stages too. The paper's settings for large data sets give
+    that cross-entropy no weight and are therefore not available. `ranked` decides whether the true class takes part in
+    the ranking: with "all", the runner-up of a vote that the true class wins has rank 2 and the soft label 1 / 2,
     before the soft labels are scaled to sum to 1.
     """
 
     soft_targets = False
     cost = "a linear head on the last map, at every position; with previous_stage one more on the map before it"
 
-    weight: Weight = hparam(0.1, "lambda in the paper: weighs the votes' soft labels; 1 for Tiny ImageNet")
+    weight: Weight = hparam(0.1, "lambda in the paper: weighs the soft labels; 1 for Tiny ImageNet")
     head_weight: Positive = hparam(0.1, "weighs the dense head's cross-entropy; 0.5 for Tiny ImageNet")
-    ranked: Literal["all", "others"] = hparam(
-        "all", "which classes are ranked: all, or all but the true one", used_with="weight"
-    )
-    previous_stage: bool = hparam(False, "the map before the last votes too, enlarged twice")
+    ranked: Literal["all", "others"] = hparam("all", "rank all classes, or all but the true one", used_with="weight")
+    previous_stage: bool = hparam(False, "the map before the last votes too, upsampled twice")
 
     def setup(self) -> None:
-        self.voting = 1 + self.previous_stage  # so many of the deepest maps
+        self.voting = 1 + self.previous_stage  # how many of the deepest maps vote
         if self.voting > len(self.taps):
             raise ValueError(
                 "previous_stage=True needs two feature maps, and this student has one; name two in taps=[...]"
@@ -57,20 +55,20 @@ class ZipfLS(Method):
         if self.weight:
             counts = votes(dense[-1])
             if self.previous_stage:
-                counts = counts + votes(enlarged_twice(dense[0]))
-            soft_labels = zipf(counts, batch.target, self.ranked)
+                counts = counts + votes(upsample_twice(dense[0]))
+            soft_labels = zipf_labels(counts, batch.target, self.ranked)
             terms["zipf"] = self.weight * losses.kl(losses.others(logits, batch.target), soft_labels)
         terms["heads"] = self.head_weight * sum(self.task.loss(scores, batch.target) for scores in pooled)
         return Step(terms, logits)
 
 
-def enlarged_twice(scores: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k 2*h 2*w"]:
-    """Bilinear interpolation; of a linear head's scores it equals that of its map."""
+def upsample_twice(scores: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k 2*h 2*w"]:
+    """Bilinear interpolation; for the scores of a linear head it equals interpolating the map."""
     return F.interpolate(scores, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def votes(scores: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k"]:
-    """At how many positions each class has the largest score; in float32 at least, where counts are exact.
+    """At how many positions each class has the largest score; in float32 or float64, where counts are exact.
 
     >>> votes(torch.tensor([[[[3.0, 0.0, 1.0]], [[0.0, 1.0, 0.0]]]])).tolist()
     [[2.0, 1.0]]
@@ -80,24 +78,24 @@ def votes(scores: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k"]:
     return torch.zeros(scores.shape[:2], **wide).scatter_add(1, chosen, torch.ones(chosen.shape, **wide))
 
 
-def zipf(
+def zipf_labels(
     counts: Float[Tensor, "b k"], target: Int64[Tensor, " b"], among: Literal["all", "others"]
 ) -> Float[Tensor, "b k-1"]:
-    """Soft labels of all classes but the true one, in their order: proportional to 1 / rank, they sum to 1.
+    """Soft labels of all classes but the true one, in their order: proportional to 1 / rank, summing to 1.
 
-    A class's rank is 1 plus the number of classes with more votes, `among` all classes or among all but the true one.
+    The rank of a class is 1 plus the number of classes with more votes, `among` all classes or all but the true one.
 
-    >>> zipf(torch.tensor([[9.0, 2.0, 0.0, 0.0]]), torch.tensor([0]), "others").tolist()
+    >>> zipf_labels(torch.tensor([[9.0, 2.0, 0.0, 0.0]]), torch.tensor([0]), "others").tolist()
     [[0.5, 0.25, 0.25]]
     """
-    ranked = losses.others(ranks(counts), target) if among == "all" else ranks(losses.others(counts, target))
+    ranked = losses.others(rank(counts), target) if among == "all" else rank(losses.others(counts, target))
     return F.normalize(1 / ranked, p=1, dim=1)
 
 
-def ranks(counts: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    """1 for the largest of a row; equal ones share the best rank among them.
+def rank(counts: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """The rank of each value in its row, 1 for the largest; equal values share the best rank among them.
 
-    >>> ranks(torch.tensor([[3.0, 5.0, 3.0, 1.0]])).tolist()
+    >>> rank(torch.tensor([[3.0, 5.0, 3.0, 1.0]])).tolist()
     [[2.0, 1.0, 2.0, 4.0]]
     """
     not_more = torch.searchsorted(counts.sort(dim=1).values, counts, right=True)
