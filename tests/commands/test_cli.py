@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -425,3 +426,28 @@ def test_threads_are_left_as_they_are():
     import selfdistill.training.loop  # noqa: F401
 
     assert torch.get_num_threads() == before
+
+
+def test_compare_builds_each_run_once_opens_the_data_once_and_keeps_no_run_after_it(run, tmp_path, monkeypatch):
+    from selfdistill.commands import compare
+    from selfdistill.data import prepare
+
+    builds, opened, alive = [], [], []
+    build, open_splits, train = compare.build, prepare.open_splits, compare.train_new_run
+
+    def count_build(recipe, *args):
+        experiment = build(recipe, *args)
+        builds.append(weakref.ref(experiment))
+        return experiment
+
+    def train_and_look(experiment, **options):
+        alive.append(sum(reference() is not None for reference in builds))
+        return train(experiment, **options)
+
+    monkeypatch.setattr(compare, "build", count_build)
+    monkeypatch.setattr(prepare, "open_splits", lambda *args: opened.append(args) or open_splits(*args))
+    monkeypatch.setattr(compare, "train_new_run", train_and_look)
+    code, _, err = run("compare", *TINY, "methods=baseline,deep_supervision", "seeds=3", f"out={tmp_path / 'all'}")
+    assert code == 0, err
+    assert len(builds) == 6 and len(opened) == 1
+    assert alive == [2, 1, 1, 1, 1, 1]  # both arms, which were checked, then the run that is trained

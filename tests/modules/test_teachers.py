@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from selfdistill.build import build, refuse_stranger
+from selfdistill.build import build
+from selfdistill.build.checks import check_same_data
 from selfdistill.config.read import read
 from selfdistill.methods.hsakd_teacher import HSAKDTeacher
 from selfdistill.modules.teachers import Trailing, teaching_levels
@@ -97,7 +98,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(runs, words, sentence):
 )
 def test_a_teacher_of_other_classes_is_refused(runs, classes, sentence):
     with pytest.raises(ValueError, match=sentence):
-        refuse_stranger(str(runs["plain"]), classes, (1, 8, 8))
+        check_same_data(str(runs["plain"]), classes, (1, 8, 8))
 
 
 def test_a_student_starts_from_the_weights_of_a_run(runs):

@@ -10,12 +10,12 @@ from helpers.batches import small_task
 from helpers.methods import small_method
 from helpers.runs import QUICK, Heard, weights
 from selfdistill.build import build
+from selfdistill.build.checks import check_machine
 from selfdistill.config.read import parse, read
 from selfdistill.methods.baseline import Baseline
 from selfdistill.training import compile, loop
 from selfdistill.training.compile import MIN_STEPS, Compiler, choose_mode, find_usual_batches
 from selfdistill.training.loop import fit
-from selfdistill.training.preflight import preflight
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -38,7 +38,7 @@ def test_a_run_is_compiled_by_itself_on_gpus_alone_and_where_it_is_long(monkeypa
 def test_graphs_that_cannot_be_are_refused_before_training():
     with pytest.raises(ValueError, match="graphs needs a CUDA GPU, and this run is on cpu"):
         job = build(parse({**QUICK, "machine": {"compile": "graphs", "device": "cpu"}}))
-        preflight(job.method, job.recipe)
+        check_machine(job)
     with pytest.raises(ValueError, match="graphs takes no optim.accumulate=2; use true"):
         choose_mode("graphs", CUDA, 1, accumulate=2)
 

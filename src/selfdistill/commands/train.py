@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..build import build
+from ..build.checks import check_machine
 from ..config.recipe import Recipe
 from ..data import Draw, window
 from ..distributed import is_first_process, world_size
@@ -20,7 +21,6 @@ from ..training.callbacks import Callback
 from ..training.device import choose_device
 from ..training.experiment import Experiment
 from ..training.loop import fit
-from ..training.preflight import preflight
 from ..training.signals import Interrupted
 from ..training.state import Result
 from .arguments import tell
@@ -65,24 +65,25 @@ def tell_if_finished(run: Run) -> bool:
 
 
 def check_trainable(experiment: Experiment) -> None:
-    """Raises `ValueError` for what can be found out without training."""
-    preflight(experiment.method, experiment.recipe)
-    experiment.train_set[Draw(0, 0)]  # an augmentation of the user's own may fail
-    refuse_unscorable(experiment)
+    """What can be found out without training: the machine, the optimizer, a user's own augmentations, evaluation."""
+    check_machine(experiment)
+    experiment.train_set[Draw(0, 0)]
+    check_scorable(experiment)
 
 
-def refuse_unscorable(experiment: Experiment) -> None:
-    """Raises `ValueError` for a student that cannot score held-out images at the size at which they are shown."""
+def check_scorable(experiment: Experiment) -> None:
+    """The student scores held-out images at the size at which they are shown."""
+    student, name = experiment.method.student, experiment.recipe.student.name
     if experiment.held_out is None or not experiment.method.task.positions:
         return  # every image is shown at the student's own size
     batch, shown = next(iter(experiment.held_out(workers=0))), window(experiment.recipe.data)
-    shape, name = tuple(batch.images.shape[2:]), experiment.recipe.student.name
+    height, width = batch.images.shape[2:]
     try:
-        with set_mode(experiment.method.student, training=False), torch.no_grad():
-            score_map(experiment.method.student, batch.images, shape, window=shown)
+        with set_mode(student, training=False), torch.no_grad():
+            score_map(student, batch.images, (height, width), window=shown)
     except Exception as error:  # of anyone's network
         advice = "" if shown else "; set data.window=true, which shows it windows of data.image_size"
-        raise ValueError(f"{name} cannot score images of {shape[0]}x{shape[1]} ({one_line(error)}){advice}") from error
+        raise ValueError(f"{name} cannot score images of {height}x{width} ({one_line(error)}){advice}") from error
 
 
 def train_new_run(experiment: Experiment, *, title: str | None = None) -> Result:

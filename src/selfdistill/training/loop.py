@@ -109,6 +109,7 @@ class Trainer:
             last_step=last_step,
         )
         self.callbacks = [*self.create_writers(), *callbacks]
+        self.batch_norms = BatchNormSizes(method)
         self.warned: set[str] = set()
 
     def create_writers(self) -> Iterator[Callback]:
@@ -151,7 +152,6 @@ class Trainer:
         state.scores, state.is_best = None, False
         all_steps = self.plan.epoch(state.epoch)
         sizes = [[len(micro_batch) for micro_batch in step] for step in all_steps]
-        self.smallest_size = min(map(min, sizes))
         usual = find_usual_batches(sizes, first_epoch=state.epoch == 0)
         rest = slice(state.step_in_epoch, state.step_in_epoch + state.last_step - state.step)
         steps = all_steps[rest]
@@ -167,6 +167,9 @@ class Trainer:
         started = time.perf_counter()
         for number, (step_sizes, step_usual) in enumerate(zip(sizes[rest], usual[rest], strict=True), 1):
             compiled = self.train_step(batches, step_sizes, step_usual)
+            if state.step == 1:
+                few_values = describe_few_values(self.batch_norms.values, sizes[0][0], min(map(min, sizes)))
+                self.warn("batch norm", few_values)
             line_is_full = len(state.timer.steps) + 1 >= LOG_STEPS or number == len(steps)
             means = state.meter.flush(self.sum_over_processes) if line_is_full else None  # this waits for the device
             state.timer.add(time.perf_counter() - started, compiled=compiled)
@@ -187,18 +190,16 @@ class Trainer:
         """
         state = self.state
         self.schedule.step_update(state.step)
-        compiled, few_values = False, None
+        compiled = False
         for micro, size in enumerate(sizes):
             batch = next(batches)
             seed_generators(self.recipe.seed, state.step, micro, self.rank)
             if self.experiment.mix is not None:
                 batch = self.experiment.mix(batch)
-            is_first, is_last = state.step == micro == 0, micro == len(sizes) - 1
-            norms = BatchNormSizes(state.method) if is_first else nullcontext()  # the first one never runs compiled
-            with norms, nullcontext() if is_last else self.accelerator.no_sync(self.module):
+            is_last = micro == len(sizes) - 1
+            count_values = self.batch_norms if state.step == micro == 0 else nullcontext()  # which is never compiled
+            with count_values, nullcontext() if is_last else self.accelerator.no_sync(self.module):
                 step = self.train_micro_batch(batch, share=size / sum(sizes), usual=usual[micro])
-            if is_first:
-                few_values = describe_few_values(norms.values, size, self.smallest_size)
             compiled |= self.compiler.just_compiled
             state.meter.add(step, batch.target, state.method.task.void, batch.soft_target)
         clip_gradients(self.accelerator, self.module, self.recipe.optim)
@@ -206,8 +207,6 @@ class Trainer:
         self.optimizer.zero_grad()
         state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
         state.method.after_step()
-        if few_values is not None:
-            self.warn("batch norm", few_values)
         if state.ema is not None:
             state.ema.update(state.method.student, step=state.step)
         return compiled
@@ -222,8 +221,7 @@ class Trainer:
             return step
 
         step = self.compiler(work, usual=usual, mixed=batch.soft_target is not None)
-        if self.compiler.failure is not None:
-            self.warn("compile", self.compiler.failure)
+        self.warn("compile", self.compiler.failure)
         return step
 
     def stop_if_asked(self, signals: list[str]) -> None:
@@ -275,9 +273,9 @@ class Trainer:
         if not all(math.isfinite(value) for value in losses.values()):
             refuse_broken_student(state, self.recipe.optim.lr)
 
-    def warn(self, key: str, sentence: str) -> None:
-        """Logs a warning, once for each key."""
-        if key not in self.warned:
+    def warn(self, key: str, sentence: str | None) -> None:
+        """Logs a warning, if there is one, once for each key."""
+        if sentence is not None and key not in self.warned:
             self.warned.add(key)
             self.log(WarningRecord(epoch=self.state.epoch + 1, step=self.state.step, text=sentence))
 

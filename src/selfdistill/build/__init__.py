@@ -1,0 +1,226 @@
+"""A recipe made into objects: the only place that knows every name."""
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config.recipe import MixPart, Recipe, StudentPart
+from ..data import (
+    CachedDataset,
+    EvalSet,
+    LabeledDataset,
+    OpenedData,
+    Plan,
+    TrainSet,
+    eval_loader,
+    image_shape,
+    prepare_data,
+)
+from ..method import Method
+from ..methods import create_method, find_method
+from ..models import build_student
+from ..runs.folder import Run
+from ..runs.student import NetworkCard, StudentCard, load_weights
+from ..task import Batch, Task
+from ..tasks import complete_recipe, find_task
+from ..tasks.base import TaskKind
+from ..training.device import choose_device, choose_precision
+from ..training.experiment import Experiment, HeldOut
+from ..training.optim import count_steps
+from .checks import check_labeled, check_method, check_same_data, check_student_options, check_student_was_trained
+from .teacher import load_teacher, normalize_as_teacher
+
+SHORT_RUN = 20_000  # optimizer steps; the papers' schedules have 50,000 and more
+
+
+def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
+    """The experiment that a recipe describes; its own recipe has every value resolved and builds the same again.
+
+    Experiments on the same data may share it, in `opened`. The student's initial weights depend on the recipe's seed
+    and student alone, so methods start from the same ones. Raises `ValueError` in one sentence for whatever cannot
+    work, before anything is trained.
+    """
+    recipe = complete_recipe(recipe)
+    task_kind, method_class = find_task(recipe.task.kind), find_method(recipe.method.name)
+    check_method(recipe, task_kind, method_class)
+    precision = choose_precision(recipe)
+    teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, method_class)
+
+    prepared = prepare_data(
+        normalize_as_teacher(recipe),
+        task_kind,
+        cache=recipe.machine.cache,
+        device=torch.device(choose_device(recipe)),
+        opened=opened,
+    )
+    check_labeled(prepared)
+    images, classes = prepared.splits.train, prepared.splits.train.classes
+    task = Task(recipe.task.kind, len(classes), image_shape(prepared.settings), len(images))
+    if recipe.method.teacher is not None:
+        check_same_data(recipe.method.teacher, classes, task.image_shape)
+
+    plan = Plan(len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
+    steps = count_steps(recipe, plan.steps_per_epoch)[0]
+    hyperparameters, method_notes = choose_hyperparameters(method_class, recipe, task.output, steps)
+
+    torch.manual_seed(recipe.seed)
+    student = create_student(recipe.student, task, classes)
+    torch.manual_seed(recipe.seed + 1)
+    method = create_method(
+        recipe.method.name, student, task, taps=recipe.method.taps, teacher=teacher, **hyperparameters
+    )
+    check_student_was_trained(method, recipe.student)
+
+    data = prepared.settings.model_copy(update={"drop_last": plan.drop_last})
+    train_set = TrainSet(
+        prepared.train,
+        task_kind.train_transform(data),
+        seed=recipe.seed,
+        views=method_class.views,
+        positives=method_class.positives,
+    )
+    values = {name: getattr(method, name) for name in method_class.hyperparameters()}
+    resolved = recipe.model_copy(
+        update={
+            "data": data,
+            "method": recipe.method.model_copy(update=values),
+            "precision": precision,
+            "out": recipe.out or find_free_folder(recipe),
+        }
+    )
+    notes = [
+        *prepared.notes,
+        *note_dropped_images(plan),
+        *method_notes,
+        *note_precision(recipe, precision),
+        *note_idle_workers(recipe, train_set),
+    ]
+    return Experiment(
+        recipe=resolved,
+        method=method,
+        train_set=train_set,
+        held_out=None if prepared.held_out is None else create_eval_loader(prepared.held_out, resolved, task_kind),
+        split=prepared.held_out_split,
+        mix=make_mixer(recipe.mix, task, task_kind),
+        card=describe_student(resolved, task, images),
+        fingerprint={
+            name: dataset.fingerprint()
+            for name, dataset in prepared.splits._asdict().items()
+            if isinstance(dataset, LabeledDataset)
+        },
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def create_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Module:
+    """The student with fresh weights, pretrained ones or those of another run with the same classes."""
+    check_student_options(part.options)
+    student = build_student(
+        part.name,
+        num_classes=task.num_classes,
+        image_shape=task.image_shape,
+        output=task.output,
+        pretrained=part.pretrained,
+        **part.options,
+    )
+    if part.start is not None:
+        check_same_data(part.start, classes, task.image_shape)
+        load_weights(student, Run.open(part.start).path / "student.safetensors", part.name)
+    return student
+
+
+def choose_hyperparameters(
+    method: type[Method], recipe: Recipe, output: str, steps: int
+) -> tuple[dict[str, Any], list[str]]:
+    """The method's settings for a schedule of so many `steps`, and sentences about those chosen for the user."""
+    given, defaults = recipe.method.hyperparameters, method.defaults(output)
+    chosen = method.short_run_defaults(output, given) if steps < SHORT_RUN else {}
+    notes = [
+        f"method.{name}={value}, as {steps} steps are a short schedule (the paper has {defaults[name]})"
+        for name, value in chosen.items()
+    ]
+    return {**chosen, **given}, notes
+
+
+def make_mixer(settings: MixPart, task: Task, task_kind: TaskKind) -> Callable[[Batch], Batch] | None:
+    """A function that mixes the images and labels of a batch, with torch's global generator; None for mix=none."""
+    if settings.name == "none":
+        return None
+    mix = task_kind.mixers[settings.name].mix
+
+    def mix_some(batch: Batch) -> Batch:
+        if settings.probability < 1 and torch.rand(()).item() >= settings.probability:
+            return batch
+        return mix(batch, task.num_classes, settings.alpha)
+
+    return mix_some
+
+
+def create_eval_loader(dataset: CachedDataset, recipe: Recipe, task: TaskKind) -> HeldOut:
+    """The batches of a data set as evaluation shows them."""
+    return functools.partial(
+        eval_loader,
+        EvalSet(dataset, task.eval_transform(recipe.data)),
+        batch_size=task.eval_batch_size(recipe.data),
+        workers=recipe.machine.workers,
+    )
+
+
+def describe_student(recipe: Recipe, task: Task, images: LabeledDataset) -> StudentCard:
+    """What student.json says of the network, its classes and its images."""
+    network = NetworkCard(
+        name=recipe.student.name,
+        options=recipe.student.options,
+        num_classes=task.num_classes,
+        image_shape=task.image_shape,
+    )
+    return StudentCard(
+        task=task.kind,
+        classes=tuple(images.classes),
+        student=network,
+        data=recipe.data,
+        method=recipe.method.name,
+        **images.about(),
+    )
+
+
+def note_precision(recipe: Recipe, precision: str) -> list[str]:
+    """A sentence on the precision where the recipe leaves it open."""
+    if recipe.precision != "auto":
+        return []
+    has = "has" if precision == "bf16" else "has no"
+    return [f"precision={precision}, as this machine {has} bfloat16 arithmetic"]
+
+
+def note_dropped_images(plan: Plan) -> list[str]:
+    """A sentence on the images that each epoch leaves out."""
+    if not plan.num_dropped:
+        return []
+    are = "is" if plan.num_dropped == 1 else "are"
+    return [
+        f"{plan.num_dropped} of {plan.num_rows} images {are} left out of each epoch, others each time; "
+        "data.drop_last=false keeps them"
+    ]
+
+
+def note_idle_workers(recipe: Recipe, train_set: TrainSet) -> list[str]:
+    """A sentence on loader processes that have no image to load."""
+    if not recipe.machine.workers or not train_set.samples.may_lie_on_device:
+        return []
+    return [f"machine.workers={recipe.machine.workers} has no effect on images that are kept on the device"]
+
+
+def find_free_folder(recipe: Recipe) -> str:
+    """runs/DATA-STUDENT-METHOD-MIX-sSEED, with a number behind it where that exists."""
+    mix = [recipe.mix.name] if recipe.mix.name != "none" else []
+    parts = [Path(recipe.data.source).stem, recipe.student.name.partition(":")[2], recipe.method.name, *mix]
+    name = re.sub(r"[^\w.-]+", "_", "-".join([*parts, f"s{recipe.seed}"]))
+    folder, number = Path("runs") / name, 2
+    while folder.exists():
+        folder, number = Path("runs") / f"{name}-{number}", number + 1
+    return str(folder)

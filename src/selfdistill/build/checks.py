@@ -1,0 +1,95 @@
+"""Everything that is refused because parts of a recipe, or the objects made of it, do not go together.
+
+What settings alone contradict is in `config/checks.py`; here the method, the data, the networks and the machine are
+known. Every function raises `ValueError` in one sentence.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..config.recipe import Recipe, StudentPart
+from ..data import PreparedData
+from ..method import Method
+from ..methods import find_method, list_methods
+from ..runs.student import read_card
+from ..tasks.base import TaskKind
+from ..training.compile import choose_mode
+from ..training.device import create_accelerator
+from ..training.experiment import Experiment
+from ..training.optim import create_optimizer
+
+
+def check_method(recipe: Recipe, task: TaskKind, method: type[Method]) -> None:
+    """The method takes its settings, learns the task, and takes the labels that mixing makes."""
+    method.validate(recipe.method.hyperparameters)
+    if task.output not in method.outputs:
+        others = ", ".join(name for name in list_methods() if task.output in find_method(name).outputs)
+        scores = f"{' or '.join(method.outputs)}s, and {task.name} needs scores of {task.output}s"
+        raise ValueError(
+            f"method={recipe.method.name} trains networks that score {scores}; for that there are {others}"
+        )
+    check_mixing(recipe, task, method)
+
+
+def check_mixing(recipe: Recipe, task: TaskKind, method: type[Method]) -> None:
+    """The task has the mixing, and the method takes the labels that it makes."""
+    name = recipe.mix.name
+    if name == "none":
+        return
+    if name not in task.mixers:
+        allowed = " or ".join([*task.mixers, "none"])
+        raise ValueError(f"mix={name} does not mix the labels of task={task.name}; take {allowed}")
+    if task.mixers[name].soft and not method.soft_targets:
+        raise ValueError(f"mix={name} gives soft labels and method={recipe.method.name} needs hard ones")
+
+
+def check_student_options(options: dict[str, Any]) -> None:
+    """No option of the student is one that the rest of the recipe decides."""
+    for name in ("name", "num_classes", "image_shape", "output", "pretrained"):
+        if name in options:
+            raise ValueError(f"student.options.{name} is decided by the data and by the student's own settings")
+
+
+def check_labeled(prepared: PreparedData) -> None:
+    """Something is labeled in what is trained on, and in what is scored."""
+    splits = prepared.splits
+    held_out = splits.test if splits.val is None else splits.val
+    for split, dataset in {"train": splits.train, prepared.held_out_split: held_out}.items():
+        if dataset is not None and dataset.all_ignored():
+            first = dataset.name(0)
+            masks = f"of {first}" if len(dataset) == 1 else f"of all {len(dataset)} images from {first} on"
+            verb = "learn from" if split == "train" else "score"
+            raise ValueError(f"the {split} split has no labelled pixel to {verb}: the mask {masks} is void throughout")
+
+
+def check_same_data(folder: str, classes: Sequence[str], image_shape: tuple[int, int, int]) -> None:
+    """The student of a run folder knows these classes, and images of this shape."""
+    card = read_card(folder)
+    trained_on = card.student.image_shape
+    if trained_on != image_shape:
+        sizes = ["x".join(map(str, shape)) for shape in (trained_on, image_shape)]
+        raise ValueError(
+            f"the student of {folder} takes images of {sizes[0]}, and these are {sizes[1]}; set "
+            f"data.image_size={list(trained_on[1:])}"
+        )
+    if card.classes != tuple(classes):
+        other = next((c for c in (*classes, *card.classes) if c not in card.classes or c not in classes), None)
+        whom = folder if other in classes else "the data"
+        why = "in another order" if other is None else f"and {other!r} is unknown to {whom}"
+        raise ValueError(f"the student of {folder} has {len(card.classes)} classes, the data {len(classes)}, {why}")
+
+
+def check_student_was_trained(method: Method, part: StudentPart) -> None:
+    """A method that freezes the student got one that was trained."""
+    is_trained = any(parameter.requires_grad for parameter in method.student.parameters())
+    if not (is_trained or part.start or part.pretrained):
+        name = type(method).__name__
+        raise ValueError(f"{name} with these settings leaves the student's weights random; set student.start=RUN")
+
+
+def check_machine(experiment: Experiment) -> None:
+    """This machine has the device, the precision, the trackers and the compiler, and timm the optimizer."""
+    recipe = experiment.recipe
+    device = create_accelerator(recipe).device
+    choose_mode(recipe.machine.compile, device, 0, accumulate=recipe.optim.accumulate)
+    create_optimizer(experiment.method, recipe.optim)

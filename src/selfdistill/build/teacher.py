@@ -1,0 +1,48 @@
+"""The trained teacher of a method: its network, and the images that it knows."""
+
+import torch
+from torch import nn
+
+from ..config.recipe import DataPart, Recipe
+from ..method import Method
+from ..methods import create_method
+from ..runs.folder import Run
+from ..runs.student import build_network, load_student, read_card
+from ..task import Task
+
+
+def load_teacher(folder: str, method_class: type[Method]) -> nn.Module:
+    """The network of a run folder; as a method, with its training-only parts, where `method_class` learns from these.
+
+    Raises `ValueError` where another method trained it than `method_class` needs. The random state is left as it was.
+    """
+    if not method_class.teacher_method:
+        return load_student(folder)
+    run, card = Run.open(folder), read_card(folder)
+    part = run.recipe().method
+    if part.name != method_class.teacher_method:
+        raise ValueError(
+            f"{method_class.__name__} learns from a run of method={method_class.teacher_method}, "
+            f"and {folder} is one of {part.name}"
+        )
+    task = Task(card.task, len(card.classes), card.student.image_shape)  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        method = create_method(part.name, build_network(card), task, taps=part.taps, **part.hyperparameters)
+    method.load_state_dict(run.load_checkpoint("last")["method"])
+    return method
+
+
+def normalize_as_teacher(recipe: Recipe) -> DataPart:
+    """The recipe's data settings with the mean and std of the teacher's images, where there is a teacher.
+
+    Raises `ValueError` where the recipe says otherwise.
+    """
+    data, folder = recipe.data, recipe.method.teacher
+    if folder is None:
+        return data
+    taught = read_card(folder).data
+    normalization = {"mean": taught.mean, "std": taught.std}
+    for name, value in normalization.items():
+        if getattr(data, name) not in (None, value):
+            raise ValueError(f"the teacher {folder} saw images with data.{name}={value}, not {getattr(data, name)}")
+    return data.model_copy(update=normalization)
