@@ -133,11 +133,12 @@ class TrainSet(TransformedDataset):
     def load_one(
         self, draw: Draw, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
     ) -> tuple[list[Tensor], Tensor]:
-        samples = []
+        samples, purposes = [], self.purposes
         for number, i in enumerate(image_indices):
             if number == 0 or number > self.views:  # views show the image again that was just decoded
                 sample = self.samples[i]
-            seed(derive(self.seed, *draw, *self.purposes[number]))
+            if self.transform.draws_per_image:
+                seed(derive(self.seed, *draw, *purposes[number]))
             with self.dataset.naming_errors(i):
                 samples.append(self.transform.per_image(sample, keys[number : number + 1]))
         return [image for image, _ in samples], samples[0].target

@@ -51,7 +51,7 @@ class ImageTransform(Transform):
         return not self.image_steps and any(isinstance(step, CenterCrop) for step in self.cached_steps)
 
     def cached(self, sample: Sample) -> Sample:
-        return sample._replace(image=self.cached_image(sample.image))
+        return Sample(self.cached_image(sample.image), sample.target)
 
     def cached_image(self, image: Image.Image) -> Image.Image:
         """What `cached` makes of an image."""
@@ -80,7 +80,7 @@ class ImageTransform(Transform):
         pixels = as_tensor(image, self.channels) if is_users else as_pixels(image, self.channels)
         if tuple(pixels.shape) != self.shape:
             raise ValueError(f"the transforms make a tensor of shape {tuple(pixels.shape)}, not {self.shape}")
-        return sample._replace(image=pixels)
+        return Sample(pixels, sample.target)
 
     def batch(self, images: Shaped[Tensor, "n c h w"], keys: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         for number, step in self.batch_steps:
