@@ -1,5 +1,6 @@
 """Writers of images, class folders and Parquet files."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 
 from helpers.tasks import CLASSIFICATION
 from selfdistill.config.recipe import DataPart
-from selfdistill.data import Splits, open_splits
+from selfdistill.data import LabeledDataset, Splits, open_splits
 
 
 def write_image(path: Path, seed: int = 0, *, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> Path:
@@ -60,3 +61,25 @@ def damage(path: Path, kind: str) -> None:
         whole = bytearray(path.read_bytes())
         whole[40:] = bytes(len(whole) - 40)
         path.write_bytes(whole)
+
+
+def list_names(rows: LabeledDataset | None) -> list[str]:
+    assert rows is not None
+    return [
+        os.path.basename(os.path.dirname(rows.name(i))) + "/" + os.path.basename(rows.name(i)) for i in range(len(rows))
+    ]
+
+
+def write_outside(path: Path, images: list, labels: list, features) -> Path:
+    """A Parquet file with labels that its own class names do not cover, which `datasets` would not write."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"image": images, "label": labels}).cast(features.arrow_schema)
+    pyarrow.parquet.write_table(table, path)
+    return path
+
+
+def write_table(path: Path, lines: list[str]) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,117 @@
+"""Images with masks: what they promise and how errors name them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.mask_files import BLUE, RED, VALUES, opened_masks, the_mask, write_mask, write_photo
+from selfdistill.data import check
+from selfdistill.data.datasets.mask_values import separate_colors
+
+
+def test_16_bit_masks_keep_values_beyond_255(mask_folder):
+    write_mask(mask_folder / "masks" / "0.png", [[0, 1, 300], [0, 0, 0]], np.uint16)
+    rows = opened_masks(mask_folder, void=[300]).train.dataset
+    assert the_mask(rows) == [[0, 1, -100], [0, 0, 0]] and rows.classes == ("0", "1", "2")
+
+
+def test_a_value_without_a_meaning_names_its_file_up_front_and_when_read(mask_folder):
+    write_mask(mask_folder / "masks" / "1.png", [[0, 7, 1], [0, 0, 0]])
+    write_mask(mask_folder / "masks" / "3.png", [[0, 9, 1], [0, 0, 0]])
+    rows = opened_masks(mask_folder, classes=["a", "b", "c"]).train.dataset
+    message = r"masks/1.png holds the value 7, .* \(values 0 to 2\) nor void \(255\)"
+    with pytest.raises(ValueError, match=message + r".* \(and 1 more such images\)"):
+        check(rows)
+    with pytest.raises(ValueError, match=message):
+        rows.mask(1)
+
+
+def test_a_negative_value_may_be_void_and_values_beyond_the_table_are_none_for_it(mask_folder):
+    for number in range(5):
+        (mask_folder / "masks" / f"{number}.png").unlink()
+        write_mask(mask_folder / "masks" / f"{number}.tif", [[0, -1, 1], [2, 700 if number == 4 else 0, 0]], np.int32)
+    rows = opened_masks(mask_folder, classes=["a", "b", "c"], void=[-1]).train.dataset
+    assert the_mask(rows) == [[0, -100, 1], [2, 0, 0]]
+    with pytest.raises(ValueError, match="masks/4.tif holds the value 700"):
+        rows.mask(4)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(np.uint16, 700), (np.int32, 700), (np.int32, -1)])
+def test_a_value_beyond_the_table_is_no_class(mask_folder, kind, value):
+    (mask_folder / "masks" / "1.png").unlink()
+    write_mask(mask_folder / "masks" / "1.tif", [[0, value, 1], [0, 0, 0]], kind)
+    with pytest.raises(ValueError, match=f"holds the value {value}"):
+        opened_masks(mask_folder, classes=["a", "b", "c"]).train.dataset.mask(1)
+
+
+def test_an_image_is_shown_with_its_mask_and_errors_name_the_row(mask_folder):
+    rows = opened_masks(mask_folder, limit=2, val_fraction=0.4).train
+    image, mask = rows[1]
+    assert image.size == (3, 2) and mask.tolist() == VALUES
+    with pytest.raises(ValueError, match=f"{rows.name(1)}: too small"), rows.naming_errors(1):
+        raise ValueError("too small")
+
+
+def test_classes_without_a_pixel_and_masks_without_a_class_are_mentioned(mask_folder):
+    write_mask(mask_folder / "masks" / "2.png", [[255] * 3] * 2)
+    rows = opened_masks(mask_folder, classes=["a", "b", "c", "d"]).train.dataset
+    assert rows.counts().tolist() == [4, 4, 4, 0]
+    missing, void = check(rows)
+    assert "none of the 5 masks" in missing and missing.endswith("pixel of the class 'd'")
+    assert void.startswith("1 of the 5 masks") and "void" in void
+
+
+def test_a_mask_of_another_size_names_both_files(mask_folder):
+    write_mask(mask_folder / "masks" / "2.png", [[0, 1], [2, 0]])
+    rows = opened_masks(mask_folder, classes=["a", "b", "c"]).train.dataset
+    message = r"masks/2.png is 2x2 pixels large, and its image .*images/2.jpg 3x2"
+    for read in (check, lambda rows: rows.mask(2)):
+        with pytest.raises(ValueError, match=message):
+            read(rows)
+
+
+def test_large_sets_are_checked_by_their_headers(mask_folder, monkeypatch):
+    monkeypatch.setattr("selfdistill.data.datasets.base.DECODED", 2)
+    write_mask(mask_folder / "masks" / "1.png", [[0, 7, 1], [0, 0, 0]])
+    assert (
+        check(opened_masks(mask_folder, classes=["a", "b", "c"]).train.dataset) == ()
+    )  # values are seen when they are needed
+    write_mask(mask_folder / "masks" / "2.png", [[0, 1], [2, 0]])
+    with pytest.raises(ValueError, match="masks/2.png is 2x2"):
+        check(opened_masks(mask_folder, classes=["a", "b", "c"]).train.dataset)
+
+
+def test_a_mask_belongs_to_the_turned_image(mask_folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    for number in range(5):
+        write_photo(mask_folder / "images" / f"{number}.jpg", size=(2, 3), exif=exif)
+    rows = opened_masks(mask_folder).train
+    assert check(rows) == () and rows.image(0).size == (3, 2) and the_mask(rows) == VALUES
+
+
+def test_the_fingerprint_knows_masks_and_what_they_mean(mask_folder):
+    first = opened_masks(mask_folder).train.fingerprint()
+    assert opened_masks(mask_folder).train.fingerprint() == first
+    assert opened_masks(mask_folder, void=[2]).train.fingerprint() != first
+    assert opened_masks(mask_folder, classes=["a", "b", "c"]).train.fingerprint() != first
+    for number in range(5):
+        write_mask(mask_folder / "masks" / f"{number}.png", [[0, 1, 2], [2, 2, 1]], np.uint16)
+    assert opened_masks(mask_folder).train.fingerprint() != first
+
+
+def test_colours_come_from_the_masks_palettes_or_are_far_apart(mask_folder):
+    assert opened_masks(mask_folder).train.colors == separate_colors(3)
+    mask = Image.fromarray(np.array(VALUES, dtype=np.uint8))
+    mask.putpalette([0, 0, 0, *RED, *BLUE])
+    for number in range(5):
+        mask.save(mask_folder / "masks" / f"{number}.png")
+    assert opened_masks(mask_folder, void=[0]).train.colors == (RED, BLUE)
+
+
+def test_masks_may_all_be_void(mask_folder):
+    assert not opened_masks(mask_folder).train.all_ignored()
+    for number in range(5):
+        write_mask(mask_folder / "masks" / f"{number}.png", [[2] * 3] * 2)
+    assert not opened_masks(mask_folder, classes=["a", "b", "c"]).train.all_ignored()
+    assert opened_masks(mask_folder, classes=["a", "b"], void=[2]).train.all_ignored()
