@@ -23,11 +23,10 @@ from torch import nn
 
 from harness import Setting, Stepper, add_device, made, moved, random_batch
 from report import ended
-from selfdistill import Batch, Method, list_methods
+from selfdistill import Batch, Method, Task, list_methods
 from selfdistill.build import build
 from selfdistill.config.read import read
 from selfdistill.methods import find_method
-from selfdistill.task import Task
 from selfdistill.tasks import list_tasks
 from selfdistill.training.callbacks import Callback
 from selfdistill.training.loop import fit

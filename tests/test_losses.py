@@ -345,7 +345,7 @@ def test_task_loss_leaves_void_positions_out():
     logits, target = torch.randn(2, 5, 3, 4), torch.randint(5, (2, 3, 4))
     target[0, 0] = target[1, :, 2] = 255
     seen = target != 255
-    ours = Task("segmentation", 5, (3, 3, 4), void=255).loss(logits, target)
+    ours = Task("segmentation", 5, (3, 3, 4), ignore_index=255).loss(logits, target)
     torch.testing.assert_close(ours, F.cross_entropy(logits.movedim(1, -1)[seen], target[seen]))
 
 

@@ -21,7 +21,7 @@ _HOME = {  # public name -> module; imported on first use, so that the command l
     "Experiment": "training.experiment",
     "Method": "method",
     "Step": "task",
-    "Task": "task",
+    "Task": "tasks",
     "Taps": "features.extractor",
     "create_method": "methods",
     "list_methods": "methods",

@@ -22,7 +22,8 @@ class Method(Configurable, nn.Module):
     `self.student` is the plain network that ships. Every other submodule, parameter and buffer is
     training-only and is dropped on export. A subclass
 
-    * names what it needs in `views`, `positives`, `needs_index`, `outputs`, `soft_targets` and `needs_teacher`;
+    * names what it needs in `views`, `positives`, `needs_index`, `outputs`, `targets`, `soft_targets` and
+      `needs_teacher`;
     * declares its hyper-parameters: annotated class attributes with a value, see `hyperparameters`;
     * builds its training-only parts in `setup`;
     * computes one step's losses in `forward`;
@@ -33,6 +34,7 @@ class Method(Configurable, nn.Module):
     positives: ClassVar[int] = 0  # other images of the same label
     needs_index: ClassVar[bool] = False  # remembers each training image: needs batch.index and task.num_examples
     outputs: ClassVar[tuple[str, ...]] = ("image",)  # what the student may score: whole images, or each "pixel"
+    targets: ClassVar[tuple[str, ...] | None] = ("class",)  # what a label may be; None: whatever the task's loss takes
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
     square_images: ClassVar[bool] = False  # needed where images are rotated
     needs_teacher: ClassVar[bool] = False
@@ -54,6 +56,9 @@ class Method(Configurable, nn.Module):
         if task.output not in self.outputs:
             scores = f"{' or '.join(self.outputs)}s, and {task.kind} needs scores of {task.output}s"
             raise ValueError(f"{type(self).__name__} trains networks that score {scores}")
+        if self.targets is not None and task.target not in self.targets:
+            labels = f"needs labels of the form {' or '.join(self.targets)}, and those of {task.kind} are {task.target}"
+            raise ValueError(f"{type(self).__name__} {labels}")
         height, width = task.image_shape[1:]
         if self.square_images and height != width:
             raise ValueError(
@@ -176,7 +181,8 @@ class Method(Configurable, nn.Module):
 def _refuse_batch(method: Method, args: tuple[Any, ...]) -> None:
     """Raises `ValueError` for a batch that lacks what the method declares to need."""
     batch, name = args[0], type(method).__name__
-    refuse_float_target(batch.target)
+    if method.task.target == "class":
+        refuse_float_target(batch.target)
     if not method.soft_targets and batch.soft_target is not None:
         raise ValueError(f"{name} needs one class for each image, and these labels are mixed; use mix=none")
     if method.needs_index and batch.index is None:

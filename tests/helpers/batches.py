@@ -23,7 +23,7 @@ def small_batch(kind: type[Method], task: Task, rows: int = 8) -> Batch:
         target = target.repeat_interleave(4, axis).narrow(axis, 0, side)
     target[:CLASSES] = torch.arange(CLASSES).reshape(-1, *[1] * len(positions))[:rows]
     if positions:
-        target[0, 0] = task.void
+        target[0, 0] = task.ignore_index
     return Batch(
         images,
         target,

@@ -3,6 +3,7 @@
 import copy
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def batch_for(task: Task, void: Tensor | float = 0.3, rows: int = ROWS) -> Batch
     images = torch.randn(rows, *task.image_shape, dtype=torch.float64)
     target = torch.randint(task.num_classes, (rows, *task.positions))
     void = torch.rand(target.shape) < void if isinstance(void, float) else void
-    return Batch(images, torch.where(void, task.void, target))
+    return Batch(images, torch.where(void, task.ignore_index, target))
 
 
 def later(progress: float = AWAKE) -> Tensor:
@@ -256,8 +257,8 @@ def test_a_batch_without_a_label_has_nothing_to_learn_from_labels(name):
 def test_the_number_that_says_void_is_the_tasks(name):
     method, batch = method_and_batch(name)
     expected = method(batch, later()).losses
-    target = batch.target.where(batch.target != method.task.void, 255)
-    method.task = method.task._replace(void=255)
+    target = batch.target.where(batch.target != method.task.ignore_index, 255)
+    method.task = replace(method.task, ignore_index=255)
     for term, value in method(batch._replace(target=target), later()).losses.items():
         torch.testing.assert_close(value, expected[term])
 

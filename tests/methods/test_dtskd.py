@@ -111,7 +111,7 @@ def test_label_share_falls_along_a_cosine():
     label = F.one_hot(batch.target, CLASSES).double()
     for progress in (0.0, 0.25, 0.5, 0.99):
         share = 0.45 * (1 + math.cos(math.pi * progress))
-        for head, target in enumerate(method.targets(batch, at(progress))):
+        for head, target in enumerate(method.soften_targets(batch, at(progress))):
             torch.testing.assert_close(target, share * label + (1 - share) * method.history[batch.index, head])
 
 

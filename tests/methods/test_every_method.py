@@ -3,6 +3,7 @@
 import copy
 import importlib
 import weakref
+from dataclasses import replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import annotated_types
@@ -164,7 +165,7 @@ def test_double_students_and_unfit_students_and_teachers(name):
 
 
 def test_a_student_of_other_classes_is_refused_at_its_first_step():
-    method = find_method("baseline")(small_student(small_task()), small_task()._replace(num_classes=7))
+    method = find_method("baseline")(small_student(small_task()), replace(small_task(), num_classes=7))
     with pytest.raises(ValueError, match=f"the student scores {CLASSES} classes and the task has 7"):
         method(small_batch(type(method), small_task()))
 

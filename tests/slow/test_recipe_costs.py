@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from helpers.recipes import CLASSES, PAPER, name_of, recipe_of
+from selfdistill import Task
 from selfdistill.config.header import read_header
 from selfdistill.config.read import read
 from selfdistill.methods import create_method, find_method
 from selfdistill.models import build_student
-from selfdistill.task import Task
 
 pytestmark = pytest.mark.slow
 

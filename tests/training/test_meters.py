@@ -5,10 +5,19 @@ import math
 import pytest
 import torch
 
-from selfdistill import Step
-from selfdistill.training.meters import Meter, StepTimer, check_losses, count_correct
+from selfdistill import Batch, Step, Task
+from selfdistill.training.meters import Meter, StepTimer, check_losses
 
 LOGITS = torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 3.0], [3.0, 0.0, 0.0]])
+
+
+TASK = Task("classification", 3, (3, 4, 4))
+
+
+def add(meter, step, target, ignore_index=-100, soft_target=None):
+    """Adds labels and what a method said of them; the meter looks at no image."""
+    task = Task("segmentation" if target.ndim > 1 else "classification", 3, (3, 4, 4), ignore_index=ignore_index)
+    meter.add(step, Batch(torch.empty(0), target, soft_target), task)
 
 
 def step(rows=4, **losses):
@@ -17,8 +26,8 @@ def step(rows=4, **losses):
 
 def test_means_are_over_rows_not_over_steps():
     meter = Meter()
-    meter.add(step(4, task=1.0, kd=0.0), torch.tensor([0, 1, 2, 0]))
-    meter.add(step(2, task=4.0, kd=3.0), torch.tensor([1, 0]))
+    add(meter, step(4, task=1.0, kd=0.0), torch.tensor([0, 1, 2, 0]))
+    add(meter, step(2, task=4.0, kd=3.0), torch.tensor([1, 0]))
     losses, accuracy = meter.flush()
     assert losses == {"task": pytest.approx(2.0), "kd": pytest.approx(1.0)}
     assert accuracy == pytest.approx(4 / 6)
@@ -26,15 +35,15 @@ def test_means_are_over_rows_not_over_steps():
 
 def test_flush_starts_over():
     meter = Meter()
-    meter.add(step(task=1.0), torch.tensor([0, 1, 2, 0]))
+    add(meter, step(task=1.0), torch.tensor([0, 1, 2, 0]))
     meter.flush()
-    meter.add(step(other=7.0), torch.tensor([1, 1, 1, 1]))
+    add(meter, step(other=7.0), torch.tensor([1, 1, 1, 1]))
     assert meter.flush() == ({"other": 7.0}, 0.25)
 
 
 def test_flush_adds_up_over_processes():
     meter = Meter()
-    meter.add(step(4, task=1.0), torch.tensor([0, 1, 2, 0]))
+    add(meter, step(4, task=1.0), torch.tensor([0, 1, 2, 0]))
     elsewhere = torch.tensor([12.0, 0.0, 2.0, 2.0])  # of another process: term, right answers, labels, rows
     losses, accuracy = meter.flush(lambda sums: sums + elsewhere)
     assert losses == {"task": pytest.approx(16 / 6)} and accuracy == pytest.approx(4 / 6)
@@ -42,50 +51,51 @@ def test_flush_adds_up_over_processes():
 
 def test_state_goes_on_bit_for_bit():
     first, second = Meter(), Meter()
-    first.add(step(4, task=0.1), torch.tensor([0, 1, 1, 1]))
+    add(first, step(4, task=0.1), torch.tensor([0, 1, 1, 1]))
     second.load_state_dict(first.state_dict(), torch.device("cpu"))
     for meter in (first, second):
-        meter.add(step(2, task=0.7), torch.tensor([0, 0]))
+        add(meter, step(2, task=0.7), torch.tensor([0, 0]))
     assert first.flush() == second.flush()
 
 
 def test_meter_holds_no_graph():
     meter = Meter()
     loss = torch.tensor(2.0, requires_grad=True)
-    meter.add(Step({"task": loss * 3}, LOGITS), torch.tensor([0, 1, 2, 0]))
+    add(meter, Step({"task": loss * 3}, LOGITS), torch.tensor([0, 1, 2, 0]))
     assert not any(value.requires_grad for value in meter.state_dict().values())
 
 
 def test_many_small_values_are_summed_without_loss():
     meter = Meter()
     for value in [1e6] + [0.1] * 1000:
-        meter.add(step(1, task=value), torch.tensor([0]))
+        add(meter, step(1, task=value), torch.tensor([0]))
     assert meter.flush()[0]["task"] == pytest.approx((1e6 + 0.1 * 1000) / 1001, rel=1e-7)
 
 
 def test_right_of_mixed_labels_is_the_share_of_the_class_that_was_named():
     soft = torch.tensor([[0.3, 0.7, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
-    assert count_correct(LOGITS, torch.tensor([0, 1, 0, 0])).item() == 3
-    assert count_correct(LOGITS, torch.tensor([0, 1, 0, 0]), soft).item() == pytest.approx(0.3 + 1.0 + 0.0 + 1.0)
+    assert TASK.count_correct(LOGITS, torch.tensor([0, 1, 0, 0]))[0].item() == 3
+    correct, labels = TASK.count_correct(LOGITS, torch.tensor([0, 1, 0, 0]), soft)
+    assert correct.item() == pytest.approx(0.3 + 1.0 + 0.0 + 1.0) and labels.item() == 4
 
 
 def test_accuracy_of_masks_is_the_share_of_the_labeled_pixels():
     """The terms are means over images all the same, as they are what is minimised."""
     maps = LOGITS.T[None, :, None]  # one image of a single row of pixels, named 0, 1, 2, 0
     meter = Meter()
-    meter.add(Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 1, -100]]]))
-    meter.add(Step({"task": torch.tensor(4.0)}, maps.repeat(2, 1, 1, 1)), torch.tensor([[[1, 1, -100, -100]]] * 2))
+    add(meter, Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 1, -100]]]))
+    add(meter, Step({"task": torch.tensor(4.0)}, maps.repeat(2, 1, 1, 1)), torch.tensor([[[1, 1, -100, -100]]] * 2))
     assert meter.flush() == ({"task": pytest.approx(3.0)}, pytest.approx((2 + 2 * 1) / (3 + 2 * 2)))
-    meter.add(Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 255, 255]]]), 255)
+    add(meter, Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 255, 255]]]), 255)
     assert meter.flush()[1] == 1
     soft = torch.full((1, 3, 1, 4), 1 / 3)
-    meter.add(Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 1, -100]]]), soft_target=soft)
+    add(meter, Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 1, -100]]]), soft_target=soft)
     assert meter.flush()[1] == pytest.approx(1 / 3)
 
 
 def test_where_no_pixel_is_labeled_accuracy_is_no_number():
     meter = Meter()
-    meter.add(Step({"task": torch.tensor(0.0)}, LOGITS.T[None, :, None]), torch.full((1, 1, 4), -100))
+    add(meter, Step({"task": torch.tensor(0.0)}, LOGITS.T[None, :, None]), torch.full((1, 1, 4), -100))
     losses, accuracy = meter.flush()
     assert losses == {"task": 0.0} and math.isnan(accuracy)
 

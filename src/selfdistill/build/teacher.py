@@ -8,7 +8,7 @@ from ..method import Method
 from ..methods import create_method
 from ..runs.folder import Run
 from ..runs.student import build_network, load_student, read_card
-from ..task import Task
+from ..tasks import find_task
 
 
 def load_teacher(folder: str, method_class: type[Method]) -> nn.Module:
@@ -25,7 +25,7 @@ def load_teacher(folder: str, method_class: type[Method]) -> nn.Module:
             f"{method_class.__name__} learns from a run of method={method_class.teacher_method}, "
             f"and {folder} is one of {part.name}"
         )
-    task = Task(card.task, len(card.classes), card.student.image_shape)  # type: ignore[arg-type]
+    task = find_task(card.task).create_task(len(card.classes), card.student.image_shape)
     with torch.random.fork_rng(devices=[]):
         method = create_method(part.name, build_network(card), task, taps=part.taps, **part.hyperparameters)
     method.load_state_dict(run.load_checkpoint("last")["method"])

@@ -10,6 +10,7 @@ class Baseline(Method):
     """Cross-entropy and nothing else."""
 
     outputs = ("image", "pixel")
+    targets = None
     cost = "none"
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:

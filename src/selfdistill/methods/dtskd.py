@@ -61,7 +61,7 @@ class DTSKD(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)
         branches = self.branch_scores(features)
-        targets = self.targets(batch, progress)
+        targets = self.soften_targets(batch, progress)
         self.remember(batch.index, [logits, *branches])
         pairs = zip([logits, *branches], targets, strict=True)
         cross_entropies = [self.task.loss(scores, batch.target, soft_target) for scores, soft_target in pairs]
@@ -79,7 +79,7 @@ class DTSKD(Method):
         fused = self.top_down(pooled)
         return [fc(feature.flatten(1)) for fc, feature in zip(self.classifiers, fused, strict=True)]
 
-    def targets(self, batch: Batch, progress: Tensor | float) -> list[Float[Tensor, "b k"]]:
+    def soften_targets(self, batch: Batch, progress: Tensor | float) -> list[Float[Tensor, "b k"]]:
         """The mixture of label and past of every image, for each head: the student, then the branches."""
         label = F.one_hot(batch.target, self.task.num_classes).to(self.history.dtype)[:, None]
         past = self.history[batch.index]

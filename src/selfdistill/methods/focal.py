@@ -30,7 +30,9 @@ class Focal(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        return Step({"task": focal_loss(logits, batch.target, self.gamma, self.task.void, batch.soft_target)}, logits)
+        return Step(
+            {"task": focal_loss(logits, batch.target, self.gamma, self.task.ignore_index, batch.soft_target)}, logits
+        )
 
 
 @losses.in_float32

@@ -26,6 +26,7 @@ class FRSKDSLA(FRSKD):
     """
 
     outputs = ("image",)
+    targets = ("class",)
     soft_targets = False
     square_images = True
     cost = "4x the rows (5x without reuse_upright), the self-teacher, two linear heads"

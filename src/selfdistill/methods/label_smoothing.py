@@ -30,6 +30,6 @@ class LabelSmoothing(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
         task = losses.smoothed_cross_entropy(
-            logits, batch.target, self.epsilon, self.share, self.task.void, batch.soft_target
+            logits, batch.target, self.epsilon, self.share, self.task.ignore_index, batch.soft_target
         )
         return Step({"task": task}, logits)

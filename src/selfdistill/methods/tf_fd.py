@@ -61,7 +61,7 @@ class TfFD(Method):
         pairs = list(itertools.combinations(features, 2))
         growth = self.growth(progress)
         task = losses.smoothed_cross_entropy(
-            logits, batch.target, self.epsilon, ignore_index=self.task.void, soft_target=batch.soft_target
+            logits, batch.target, self.epsilon, ignore_index=self.task.ignore_index, soft_target=batch.soft_target
         )
         terms = {"task": task}
         if self.lambda_inter:

@@ -54,7 +54,7 @@ class TfKDReg(Method):
         """
         label = soft_target
         if label is None:
-            classes = target.masked_fill(target == self.task.void, 0)[:, None]
+            classes = target.masked_fill(target == self.task.ignore_index, 0)[:, None]
             shape = (len(target), self.task.num_classes, *target.shape[1:])
             label = classes.new_zeros(shape, dtype=dtype).scatter_(1, classes, 1)  # F.one_hot would be int64
         other = (1 - self.correct) / (self.task.num_classes - 1)

@@ -42,7 +42,7 @@ class TFD(Method):
         pairs = list(itertools.combinations(features, 2))
         inter = sum(map_difference(shallow, deep) for shallow, deep in pairs) / len(pairs)
         task = losses.smoothed_cross_entropy(
-            logits, batch.target, self.epsilon, ignore_index=self.task.void, soft_target=batch.soft_target
+            logits, batch.target, self.epsilon, ignore_index=self.task.ignore_index, soft_target=batch.soft_target
         )
         return Step({"task": task, "inter": self.alpha * inter}, logits)
 

@@ -14,6 +14,7 @@ from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..imports import load
 from ..metrics.evaluation import measure
+from . import base
 from .base import TaskKind
 
 LR = 0.001  # of every optimizer but SGD
@@ -42,6 +43,42 @@ def find_task(name: str) -> TaskKind:
     defined = [value for value in vars(module).values() if _is_task(value) and value.__module__ == module.__name__]
     assert len(defined) == 1, f"tasks/{name}.py must define one TaskKind, not {len(defined)}"
     return defined[0](name)
+
+
+def create_task(
+    kind: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    num_examples: int = 0,
+    ignore_index: int = -100,
+    *,
+    criterion: base.Criterion | None = None,
+) -> base.Task:
+    """The supervised problem that a method trains on, by the name of its task; public as `selfdistill.Task`.
+
+    Args:
+        kind: "classification", "segmentation", or "package.module:Class" of a task of your own.
+        num_classes: How many classes a network scores.
+        image_shape: (channels, height, width) of one training image.
+        num_examples: Images in the training set; needed by methods that remember each of them.
+        ignore_index: The label of positions that count for nothing.
+        criterion: The supervised loss, called as `criterion(logits, target, soft_target, ignore_index)`, instead of
+            the task's own: for class weights, or a loss of yours. `soft_target` is None, or class probabilities that
+            stand in for `target`.
+
+    Returns:
+        A `selfdistill.task.Task`.
+
+    Raises:
+        ValueError: for an unknown task, with the nearest one.
+
+    >>> create_task("segmentation", 4, (3, 32, 32)).positions
+    (32, 32)
+    """
+    return find_task(kind).create_task(num_classes, image_shape, num_examples, ignore_index, criterion=criterion)
+
+
+Task = create_task
 
 
 def _is_task(value: Any) -> bool:

@@ -15,7 +15,7 @@ from ..config.recipe import DataPart
 from ..data.task_data import TaskData
 from ..metrics.evaluation import Scorer, score_images, score_pixels
 from ..runs.student import StudentCard
-from ..task import Batch
+from ..task import Batch, Criterion, Task
 
 ImageShape = tuple[int, int, int]  # how many images, height, width
 
@@ -86,6 +86,8 @@ class TaskKind(TaskData):
 
     output: ClassVar[Literal["image", "pixel"]]  # what a score belongs to
     target: ClassVar[str] = "class"  # what a label is: the number of a class, or something of the task's own
+    criterion: ClassVar[Criterion | None] = None  # the supervised loss, see `Task`; None: cross-entropy
+    predict: ClassVar[Callable[[Tensor], Tensor] | None] = None  # see `Task`; None: the class with the highest score
     defaults: ClassVar[Defaults]
     mixers: ClassVar[Mapping[str, Mixer]] = {}
     columns: ClassVar[tuple[Column, ...]]  # of `report`; the first is the main score, which has a spread
@@ -93,6 +95,28 @@ class TaskKind(TaskData):
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def create_task(
+        self,
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        num_examples: int = 0,
+        ignore_index: int = -100,
+        *,
+        criterion: Criterion | None = None,
+    ) -> Task:
+        """The problem that a method trains on, see `selfdistill.Task`."""
+        particular = {"criterion": criterion or self.criterion, "predict": self.predict}
+        return Task(
+            self.name,
+            num_classes,
+            image_shape,
+            num_examples,
+            ignore_index,
+            output=self.output,
+            target=self.target,
+            **{name: function for name, function in particular.items() if function is not None},
+        )
 
     @abstractmethod
     def metric(self, num_classes: int, ignore_index: int) -> Metric:

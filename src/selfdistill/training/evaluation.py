@@ -23,7 +23,7 @@ def score_student(
         experiment.held_out(rank=rank, world=world, device=state.device),
         num_classes=task.num_classes,
         kind=task.kind,
-        ignore_index=task.void,
+        ignore_index=task.ignore_index,
         window=window(experiment.recipe.data),
         device=state.device,
         precision=precision,

@@ -201,7 +201,7 @@ class Trainer:
             with count_values, nullcontext() if is_last else self.accelerator.no_sync(self.module):
                 step = self.train_micro_batch(batch, share=size / sum(sizes), usual=usual[micro])
             compiled |= self.compiler.just_compiled
-            state.meter.add(step, batch.target, state.method.task.void, batch.soft_target)
+            state.meter.add(step, batch, state.method.task)
         clip_gradients(self.accelerator, self.module, self.recipe.optim)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..task import Step
+from ..task import Batch, Step, Task
 
 DOMINATES = 100.0  # a term this many times the sum of all others leaves them no say
 
@@ -21,15 +21,11 @@ class Meter:
         self.images = 0
 
     @torch.no_grad()
-    def add(self, step: Step, target: Tensor, ignore_index: int = -100, soft_target: Tensor | None = None) -> None:
-        """Adds one micro-batch: every term, times its images, and how many positions are right of those labeled."""
+    def add(self, step: Step, batch: Batch, task: Task) -> None:
+        """Adds one micro-batch: every term, times its images, and how many labels are predicted of those given."""
         images = len(step.logits)
         terms = torch.stack(list(step.losses.values())).double() * images  # one kernel for all: each start costs time
-        correct, labeled = (
-            count_correct(step.logits, target, soft_target),
-            count_labeled(target, ignore_index, soft_target),
-        )
-        counts = torch.stack([correct, labeled]).double()
+        counts = torch.stack(task.count_correct(step.logits, batch.target, batch.soft_target))
         names = [*(f"loss.{name}" for name in step.losses), "right", "labelled"]
         for name in names:
             if name not in self.sums:
@@ -58,21 +54,6 @@ class Meter:
         images, labeled, correct = (values.pop(name) for name in ("rows", "labelled", "right"))
         accuracy = correct / labeled if labeled else math.nan
         return {name.removeprefix("loss."): value / images for name, value in values.items()}, accuracy
-
-
-def count_correct(logits: Tensor, target: Tensor, soft_target: Tensor | None = None) -> Tensor:
-    """How many positions have the right class on top, (); of mixed labels, the sum of that class's probabilities."""
-    predicted = logits.argmax(dim=1)
-    if soft_target is not None:
-        return soft_target.gather(1, predicted[:, None]).sum()
-    return (predicted == target).sum()
-
-
-def count_labeled(target: Tensor, ignore_index: int, soft_target: Tensor | None = None) -> Tensor:
-    """How many positions have a label, (); class probabilities, along dim 1, are one label for each position."""
-    if soft_target is not None:
-        return torch.ones_like(soft_target[:, 0]).sum()
-    return (target != ignore_index).sum()
 
 
 def check_losses(losses: dict[str, float], *, in_warmup: bool = False) -> Iterator[tuple[str, str]]:
