@@ -7,7 +7,7 @@ from selfdistill.build import build
 from selfdistill.build.checks import check_same_data
 from selfdistill.config.read import read
 from selfdistill.methods.hsakd_teacher import HSAKDTeacher
-from selfdistill.modules.teachers import Trailing, teaching_levels
+from selfdistill.modules.teachers import MovingAverage, teaching_levels
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import load_student, read_card
 from selfdistill.training.loop import fit
@@ -108,11 +108,11 @@ def test_a_student_starts_from_the_weights_of_a_run(runs):
 
 def test_a_trailing_average_moves_a_share_of_the_way():
     net, trailing = torch.nn.Linear(2, 2), None
-    trailing = Trailing(net)
+    trailing = MovingAverage(net)
     before = net.weight.detach().clone()
     with torch.no_grad():
         net.weight.add_(1.0)
-    trailing.follow(net, 0.75)
+    trailing.update(net, 0.75)
     torch.testing.assert_close(trailing.net.weight, before + 0.25)
     assert not any(parameter.requires_grad for parameter in trailing.parameters())
 

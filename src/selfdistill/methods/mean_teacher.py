@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import losses
 from ..hyperparameters import Share, Weight, hparam
 from ..method import Method
-from ..modules.teachers import Trailing
+from ..modules.teachers import MovingAverage
 from ..task import Batch, Step
 
 
@@ -42,7 +42,7 @@ class MeanTeacher(Method):
     ramp: Share = hparam(0.27, "share of training over which the weight grows from 0; 0: constant", used_with="weight")
 
     def setup(self) -> None:
-        self.trailing = Trailing(self.student)
+        self.trailing = MovingAverage(self.student)
         self.steps = 0
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
@@ -55,7 +55,7 @@ class MeanTeacher(Method):
 
     def after_step(self) -> None:
         self.steps += 1
-        self.trailing.follow(self.student, min(1 - 1 / (self.steps + 1), self.decay))
+        self.trailing.update(self.student, min(1 - 1 / (self.steps + 1), self.decay))
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.steps)  # not a buffer: reading it from the device would make each step wait

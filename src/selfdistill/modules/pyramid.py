@@ -5,7 +5,7 @@ One layer takes maps P_1 to P_L, shallow to deep and equally wide, once down the
     U_L = n(P_L);  U_i = n(P_i + up(U_{i+1}))                    deep to shallow
     O_1 = U_1;     O_i = n'(P_i + U_i + down(O_{i-1}))           shallow to deep
 
-where a node n is a 1x1 depthwise convolution, batch norm and ReLU, up is bilinear and down takes nearest neighbours. It
+where a node n is a 1x1 depthwise convolution, batch norm and ReLU, up is bilinear and down takes nearest neighbors. It
 is EfficientDet's layer (Tan, Pang, Le, 2020, section 3, https://arxiv.org/abs/1911.09070) without its weights, in the
 form that the authors of FRSKD use for segmentation (Ji et al., 2021, section 4.2, https://arxiv.org/abs/2103.08273).
 Maps are resampled to the size of the map they are added to, so that any image size will do.

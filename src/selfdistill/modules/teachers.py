@@ -24,7 +24,7 @@ class Frozen(nn.Module):
         return self.net(*args)
 
 
-class Trailing(Frozen):
+class MovingAverage(Frozen):
     """An exponential moving average of a network, starting as a copy of it; buffers are copied as they are.
 
     Source: Tarvainen, Valpola, 2017, section 2, https://arxiv.org/abs/1703.01780
@@ -34,7 +34,7 @@ class Trailing(Frozen):
         super().__init__(copy_without_hooks(net))
 
     @torch.no_grad()
-    def follow(self, net: nn.Module, decay: float) -> None:
+    def update(self, net: nn.Module, decay: float) -> None:
         """Moves every parameter a share `1 - decay` of the way to `net`'s."""
         for average, parameter in zip(self.net.parameters(), net.parameters(), strict=True):
             average.lerp_(parameter, 1 - decay)
