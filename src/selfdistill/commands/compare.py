@@ -11,7 +11,7 @@ from ..data import OpenedData
 from ..distributed import is_first_process
 from ..errors import did_you_mean
 from ..methods import find_method
-from ..report.comparison import compare_table
+from ..report.comparison import compare_runs
 from ..runs.folder import Run
 from ..training.experiment import Experiment
 from .arguments import parse_seeds, take_setting, tell
@@ -124,7 +124,7 @@ def train_arm(experiment: Experiment, title: str) -> None:
 
 def write_table(paths: dict[str, list[Path]], folder: Path) -> None:
     """Prints the table of the runs, the first arm being the baseline, and writes it beside them."""
-    table = compare_table(paths, baseline=next(iter(paths)))
+    table = compare_runs(paths, baseline=next(iter(paths)))
     console().print(table.rich())
     (folder / "compare.md").write_text(table.markdown(), encoding="utf-8")
     (folder / "compare.json").write_text(table.json(), encoding="utf-8")

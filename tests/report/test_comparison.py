@@ -11,7 +11,7 @@ from rich.console import Console
 from selfdistill.config.read import parse
 from selfdistill.metrics.classification import ClassificationScores
 from selfdistill.metrics.segmentation import SegmentationScores
-from selfdistill.report.comparison import Comparison, compare_table
+from selfdistill.report.comparison import Comparison, compare_runs
 from selfdistill.runs.environment import Environment
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import EndRecord, EpochRecord, Parameters, TrainRecord
@@ -58,30 +58,30 @@ def test_seeds_are_averaged_and_set_beside_the_baseline(made: Any) -> None:
         made("frskd", 1, 0.62, seconds_per_step=0.9, nll=2.0, peak_memory_mib=300.0, parameters=extra),
         made("frskd", 2, 0.64, seconds_per_step=0.3, nll=3.0, peak_memory_mib=None, parameters=extra),
     ]
-    baseline, frskd = compare_table(runs).rows
+    baseline, frskd = compare_runs(runs).rows
     assert (baseline["method"], baseline["seeds"], frskd["method"], frskd["seeds"]) == ("baseline", 2, "frskd", 3)
     assert baseline["top1"] == pytest.approx(0.52) and baseline["top1_std"] == pytest.approx(0.02 * 2**0.5)
     assert frskd["top1"] == pytest.approx(0.62) and frskd["top1_std"] == pytest.approx(0.02)
     assert frskd["points"] == pytest.approx(10.0) and baseline["points"] == 0
     assert frskd["nll"] == pytest.approx(2.0) and frskd["ece"] == pytest.approx(0.05)
-    assert frskd["seconds_per_step"] == 0.3 and frskd["tax"] == pytest.approx(3.0) and baseline["tax"] == 1
+    assert frskd["seconds_per_step"] == 0.3 and frskd["slowdown"] == pytest.approx(3.0) and baseline["slowdown"] == 1
     assert frskd["peak_memory_mib"] == 300 and frskd["training_only_parameters"] == 1234
     assert frskd["runs"] == [str(runs[1]), str(runs[3]), str(runs[4])]
 
 
 def test_the_last_epoch_counts_not_the_best(made: Any) -> None:
-    assert compare_table([made("frskd", top1=0.3)]).rows[0]["top1"] == 0.3
+    assert compare_runs([made("frskd", top1=0.3)]).rows[0]["top1"] == 0.3
 
 
 def test_the_order_of_the_runs_does_not_change_the_numbers(made: Any) -> None:
     runs = [made("baseline", seed, 0.5 + seed / 10) for seed in range(3)] + [made("frskd", 0, 0.9)]
-    forth, back = compare_table(runs).rows, compare_table(runs[::-1]).rows[::-1]
+    forth, back = compare_runs(runs).rows, compare_runs(runs[::-1]).rows[::-1]
     for one, other in zip(forth, back, strict=True):
         assert {**one, "runs": sorted(one["runs"])} == {**other, "runs": sorted(other["runs"])}
 
 
 def test_one_seed_has_no_spread(made: Any) -> None:
-    table = compare_table([made("baseline", top1=0.5)])
+    table = compare_runs([made("baseline", top1=0.5)])
     assert table.rows[0]["top1_std"] is None
     assert "| 50.00 ± - |" in table.markdown()
 
@@ -90,7 +90,7 @@ def test_unfinished_runs_are_named_not_averaged(made: Any) -> None:
     done, cut = made("frskd", 0, 0.5), made("frskd", 1, None)
     longer = made("frskd", 2, 0.9)
     Run.open(longer).append(train_record(step=11))  # resumed for more steps, not ended again
-    table = compare_table([done, cut, longer])
+    table = compare_runs([done, cut, longer])
     assert [row["runs"] for row in table.rows] == [[str(done)]]
     assert table.unfinished == [str(cut), str(longer)]
     assert f"Not finished, so not averaged in: {cut}, {longer}." in table.markdown()
@@ -100,13 +100,13 @@ def test_the_last_of_several_ends_counts(made: Any) -> None:
     path = made("frskd", 0, 0.5)
     run = Run.open(path)
     run.append(run.records()[-1].model_copy(update={"scores": classifier(0.7)}))
-    assert compare_table([path]).rows[0]["top1"] == 0.7
+    assert compare_runs([path]).rows[0]["top1"] == 0.7
 
 
 def test_methods_that_differ_in_a_setting_get_rows_of_their_own(made: Any) -> None:
     full = made({"name": "frskd", "alpha": 2.0, "beta": 100.0})
     without = made({"name": "frskd", "alpha": 2.0, "beta": 0.0}, top1=0.4)
-    table = compare_table([full, without, made("baseline")])
+    table = compare_runs([full, without, made("baseline")])
     assert [row["method"] for row in table.rows] == ["frskd+beta=100.0", "frskd+beta=0.0", "baseline"]
     assert table.rows[1]["points"] == pytest.approx(-10)
     assert table.notes == []
@@ -114,15 +114,15 @@ def test_methods_that_differ_in_a_setting_get_rows_of_their_own(made: Any) -> No
 
 def test_named_rows_keep_their_names(made: Any) -> None:
     named = {"plain": [made("baseline", 0, 0.5)], "frskd+beta=0": [made({"name": "frskd", "beta": 0.0}, 0, 0.6)]}
-    table = compare_table(named, baseline="plain")
+    table = compare_runs(named, baseline="plain")
     assert [row["method"] for row in table.rows] == ["plain", "frskd+beta=0"]
     assert table.rows[1]["points"] == pytest.approx(10)
 
 
 def test_without_a_baseline_there_is_no_difference(made: Any) -> None:
-    row = compare_table([made("frskd")]).rows[0]
-    assert row["points"] is None and row["tax"] is None
-    table = compare_table({"plain": [made("baseline", 0, None)], "frskd": [made("frskd")]}, baseline="plain")
+    row = compare_runs([made("frskd")]).rows[0]
+    assert row["points"] is None and row["slowdown"] is None
+    table = compare_runs({"plain": [made("baseline", 0, None)], "frskd": [made("frskd")]}, baseline="plain")
     assert [row["points"] for row in table.rows] == [None] and len(table.unfinished) == 1
 
 
@@ -131,21 +131,21 @@ def test_without_a_baseline_there_is_no_difference(made: Any) -> None:
 )
 def test_a_wrong_baseline_gets_the_nearest_row(made: Any, name: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=f"no row of the comparison is called '{name}'; {sentence}"):
-        compare_table([made("baseline"), made("frskd")], baseline=name)
+        compare_runs([made("baseline"), made("frskd")], baseline=name)
 
 
 def test_nothing_and_no_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to compare"):
-        compare_table([])
+        compare_runs([])
     with pytest.raises(ValueError, match="is not a run folder"):
-        compare_table([tmp_path])
+        compare_runs([tmp_path])
 
 
 def test_runs_without_scores_or_times_still_tell_their_cost(made: Any) -> None:
     path = made("frskd", scores=None, split="val", seconds_per_step=float("nan"))
-    table = compare_table([made("baseline"), path])
+    table = compare_runs([made("baseline"), path])
     row = table.rows[1]
-    assert row["top1"] is row["points"] is row["nll"] is row["seconds_per_step"] is row["tax"] is None
+    assert row["top1"] is row["points"] is row["nll"] is row["seconds_per_step"] is row["slowdown"] is None
     assert row["peak_memory_mib"] == 100 and table.split == "test"
 
 
@@ -158,22 +158,22 @@ def test_what_makes_rows_less_comparable_is_said(made: Any) -> None:
     ]
     for number, path in enumerate(runs):
         Run.open(path).write_environment(Environment(cpu=f"cpu {number // 2}", data={"train": str(number // 2)}))
-    notes = " ".join(compare_table(runs).notes)
+    notes = " ".join(compare_runs(runs).notes)
     assert "baseline has several runs of one seed" in notes
     assert "beside the method they differ in optim.lr, epochs." in notes
     assert "Not all scores were taken on the same split." in notes
     assert "fingerprints differ" in notes and "different machines" in notes
-    mixed = compare_table({"both": [runs[0], runs[2]]}).notes
+    mixed = compare_runs({"both": [runs[0], runs[2]]}).notes
     assert any("The runs of both do not share one recipe" in note and "method.name" in note for note in mixed)
 
 
 def test_runs_that_differ_in_nothing_but_the_seed_and_machine_need_no_note(made: Any) -> None:
-    assert compare_table([made("frskd", 0), made("frskd", 1, settings={"machine": {"workers": 2}})]).notes == []
+    assert compare_runs([made("frskd", 0), made("frskd", 1, settings={"machine": {"workers": 2}})]).notes == []
 
 
 def test_a_run_given_twice_counts_once(made: Any) -> None:
     path = made("frskd")
-    assert compare_table([path, path]).rows[0]["seeds"] == 1 and compare_table([path, path]).notes == []
+    assert compare_runs([path, path]).rows[0]["seeds"] == 1 and compare_runs([path, path]).notes == []
 
 
 def dense(miou: float, boundary_f: float = 0.25) -> SegmentationScores:
@@ -187,7 +187,7 @@ def test_segmenters_are_compared_by_their_own_scores(made: Any) -> None:
         made("baseline", scores=dense(0.5)),
         *(made("frskd", seed, scores=dense(miou, 0.75)) for seed, miou in enumerate((0.61, 0.63))),
     ]
-    table = compare_table(runs)
+    table = compare_runs(runs)
     baseline, frskd = table.rows
     assert frskd["miou"] == pytest.approx(0.62) and frskd["miou_std"] == pytest.approx(0.02 / 2**0.5)
     assert frskd["points"] == pytest.approx(12) and (frskd["boundary_f"], frskd["ece"]) == (0.75, 0.1)
@@ -199,7 +199,7 @@ def test_segmenters_are_compared_by_their_own_scores(made: Any) -> None:
 
 
 def test_rows_of_both_kinds_show_what_they_have_and_no_difference(made: Any) -> None:
-    table = compare_table([made("baseline", top1=0.5), made("frskd", scores=dense(0.6))])
+    table = compare_runs([made("baseline", top1=0.5), made("frskd", scores=dense(0.6))])
     head, _, first, second, *_ = table.markdown().splitlines()
     assert "| top-1, % | mIoU, % | points | NLL, nats | ECE, % | boundary F, % |" in head
     assert "| 50.00 ± - | - ± - | +0.00 | 1.500 | 5.00 | - |" in first
@@ -207,7 +207,7 @@ def test_rows_of_both_kinds_show_what_they_have_and_no_difference(made: Any) -> 
 
 
 def test_a_table_without_a_finished_run_keeps_its_titles(made: Any) -> None:
-    assert "| top-1, % | points | NLL, nats | ECE, % |" in compare_table([made("frskd", top1=None)]).markdown()
+    assert "| top-1, % | points | NLL, nats | ECE, % |" in compare_runs([made("frskd", top1=None)]).markdown()
 
 
 @pytest.fixture
@@ -218,14 +218,14 @@ def table(made: Any) -> Comparison:
         made("frskd", 0, 0.61, parameters=extra),
         made("frskd", 1, 0.63, parameters=extra),
     ]
-    return compare_table([*runs, made("frskd", 2, None)])
+    return compare_runs([*runs, made("frskd", 2, None)])
 
 
 def test_markdown_shows_the_numbers_and_their_units(table: Comparison) -> None:
     head, rule, baseline, frskd, *rest = table.markdown().splitlines()
     assert [cell.strip() for cell in head.strip("|").split("|")] == [
         *("method", "seeds", "top-1, %", "points", "NLL, nats", "ECE, %"),
-        *("s / step", "tax", "peak MiB", "extra parameters"),
+        *("s / step", "slowdown", "peak MiB", "extra parameters"),
     ]
     assert frskd == "| frskd | 2 | 62.00 ± 1.41 | +12.00 | 1.500 | 5.00 | 0.5 | 1.00 | 100 | 411,885 |"
     assert baseline == "| baseline | 1 | 50.00 ± - | +0.00 | 1.500 | 5.00 | 0.5 | 1.00 | 100 | 0 |"

@@ -1,0 +1,82 @@
+"""Run folders that went to their end, and what makes them less comparable than they look."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..config.part import flatten
+from ..runs.environment import Environment
+from ..runs.folder import Run
+from ..runs.records import EndRecord
+from ..tasks import find_task
+from ..tasks.base import TaskKind
+
+FREE_SETTINGS = ("seed", "out", "machine")  # in which the runs of one row may differ
+
+
+class FinishedRun(NamedTuple):
+    """What a comparison reads of a run."""
+
+    run: Run
+    settings: dict[str, Any]  # of the recipe, under dotted names, without `FREE_SETTINGS`
+    seed: int
+    end: EndRecord
+
+    @property
+    def task(self) -> TaskKind:
+        return find_task(self.settings["task.kind"])
+
+
+def read_finished(run: Run) -> FinishedRun | None:
+    """None where the run has not ended, or went on after its end and has not ended again."""
+    records = run.records()
+    last_step = max((record.step for record in records), default=0)
+    ends = [record for record in records if isinstance(record, EndRecord) and record.step == last_step]
+    if not ends:
+        return None
+    recipe = run.recipe()
+    values = recipe.model_dump(mode="json", exclude=set(FREE_SETTINGS))
+    return FinishedRun(run, flatten(values), recipe.seed, ends[-1])
+
+
+def group_by_settings(runs: Iterable[FinishedRun]) -> dict[str, list[FinishedRun]]:
+    """Runs of equal settings together, in order of appearance, under "METHOD+NAME=VALUE+..." names."""
+    groups: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
+    settings_of_groups = [group[0].settings for group in groups.values()]
+    named = {}
+    for settings, group in zip(settings_of_groups, groups.values(), strict=True):
+        method = settings["method.name"]
+        differing = find_differing([other for other in settings_of_groups if other["method.name"] == method])
+        words = [f"{name.removeprefix('method.')}={settings.get(name)}" for name in differing]
+        named["+".join([method, *words])] = group
+    return named
+
+
+def find_differing(several: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names whose values are not the same in all of them."""
+    names = dict.fromkeys(name for values in several for name in values)
+    return [name for name in names if any(values.get(name) != several[0].get(name) for values in several)]
+
+
+def describe_differences(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
+    """Sentences on what makes the rows less comparable than they look."""
+    notes = []
+    for name, group in groups.items():
+        if len({run.seed for run in group}) < len(group):
+            notes.append(f"{name} has several runs of one seed, so its spread is too small.")
+        if differing := find_differing([run.settings for run in group]):
+            notes.append(f"The runs of {name} do not share one recipe; they differ in {', '.join(differing)}.")
+    runs = [run for group in groups.values() for run in group]
+    names = find_differing([run.settings for run in runs])
+    if differing := [name for name in names if not name.startswith("method.")]:
+        notes.append(f"The rows do not share one recipe; beside the method they differ in {', '.join(differing)}.")
+    if len({run.end.split for run in runs if run.end.scores is not None}) > 1:
+        notes.append("Not all scores were taken on the same split.")
+    environments = [run.run.environment() or Environment() for run in runs]
+    if find_differing([{"data": environment.data} for environment in environments]):
+        notes.append("The images changed between the runs: their fingerprints differ.")
+    if find_differing([{"cpu": environment.cpu, "gpus": environment.gpus} for environment in environments]):
+        notes.append("The runs were made on different machines, so their times do not compare.")
+    return notes
