@@ -56,7 +56,7 @@ def _stop(sentence: str, code: int) -> None:
 def train(
     words: Words = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Stop after so many optimiser steps.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps.")] = None,
 ) -> None:
     """Train a network, by default with FRSKD on the built-in digits."""
     from .commands.launch import refuse_lone_process
@@ -92,7 +92,7 @@ def compare(words: Words = None) -> None:
 @app.command("eval")
 def evaluate(
     run: RunFolder,
-    data: Annotated[str | None, typer.Option(help="Other labelled images, as data= of a recipe.")] = None,
+    data: Annotated[str | None, typer.Option(help="Other labeled images, as data= of a recipe.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score a run's student: top-1 and top-5, or a segmenter's mean IoU and every class's; nll (nats) and ece."""
@@ -106,7 +106,7 @@ def evaluate(
         return
     print(f"{images}: {scores.sentence()}  ({scores.count} images)")
     for name, iou in values.get("iou", {}).items():
-        print(f"{name}\tIoU " + ("- (neither labelled nor predicted)" if iou is None else f"{iou:.2%}"))
+        print(f"{name}\tIoU " + ("- (neither labeled nor predicted)" if iou is None else f"{iou:.2%}"))
 
 
 @app.command()

@@ -3,21 +3,17 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from PIL import Image
 from torch import nn
 
 import selfdistill
 from helpers.runs import QUICK, Heard, StopAt, recipe, stop_and_resume, train, untimed, weights
 from selfdistill.build import build
 from selfdistill.commands.train import resume_run
-from selfdistill.config.read import parse
-from selfdistill.config.recipe import OptimPart
 from selfdistill.method import Method
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import load_student, read_card
 from selfdistill.task import Batch, Step
 from selfdistill.training import checkpoint
-from selfdistill.training.optim import count_steps, create_optimizer, create_schedule
 from selfdistill.training.signals import Interrupted
 
 
@@ -88,37 +84,6 @@ def test_every_term_of_the_loss_is_logged_at_every_window(tmp_path):
         if record.kind == "train":
             assert set(record.losses) == {"task", "teacher", "kd", "feature"}
             assert 0 <= record.accuracy <= 1 and record.lr > 0
-
-
-def test_a_resolved_recipe_builds_the_same_run_again(tmp_path):
-    first = build(recipe(tmp_path))
-    second = build(parse(first.recipe.model_dump(mode="json")))
-    assert first.recipe == second.recipe
-    for (name, value), other in zip(weights(first.method).items(), weights(second.method).values(), strict=True):
-        assert torch.equal(value, other), name
-
-
-def test_methods_start_from_the_same_student(tmp_path):
-    plain, refined = (build(recipe(tmp_path, method=name)).method.student for name in ("baseline", "frskd"))
-    for name, value in plain.state_dict().items():
-        assert torch.equal(value, refined.state_dict()[name]), name
-
-
-def test_a_short_schedule_takes_the_method_s_short_run_settings_and_says_so(tmp_path):
-    job = build(recipe(tmp_path, method="frskd"))
-    assert job.method.ramp == job.recipe.method.hyperparameters["ramp"] == 1.0
-    assert any("ramp=1.0" in note for note in job.notes)
-    given = build(recipe(tmp_path, method={"name": "frskd", "ramp": 0}))
-    assert given.method.ramp == 0 and not any("ramp" in note for note in given.notes)
-    assert build(recipe(tmp_path, method="frskd", epochs=10_000)).method.ramp == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "scheduled", "last"),
-    [({"epochs": 3}, 12, 12), ({"epochs": 3, "max_steps": 5}, 12, 5), ({"epochs": None, "max_steps": 5}, 5, 5)],
-)
-def test_max_steps_stops_early_beside_epochs_and_sets_the_length_alone(tmp_path, changes, scheduled, last):
-    assert count_steps(recipe(tmp_path, **changes), 4) == (scheduled, last)
 
 
 def test_images_that_each_epoch_leaves_out_are_counted_in_a_note(tmp_path):
@@ -201,24 +166,6 @@ def test_a_term_that_still_slept_in_the_last_step_is_not_warned_of(tmp_path, ste
     assert any("'idle' is exactly zero" in sentence for sentence in heard.sentences) == warned
 
 
-def test_what_nothing_can_be_learned_from_is_refused_before_training(tmp_path):
-    sentence = (
-        "method=dks trains networks that score images, and segmentation needs scores of pixels; for that there are"
-    )
-    with pytest.raises(ValueError, match=f"{sentence} at, baseline"):
-        build(recipe(tmp_path, task="segmentation", data="scenes", method="dks"))
-    for split in ("train", "val"):
-        for number in range(2):
-            for part, mode, value in (("images", "RGB", (9, 9, 9)), ("masks", "L", number)):
-                place = tmp_path / "data" / part / split
-                place.mkdir(parents=True, exist_ok=True)
-                Image.new(mode, (32, 32), 255 if part == "masks" and split == "val" else value).save(
-                    place / f"{number}.png"
-                )
-    with pytest.raises(ValueError, match="the val split has no labelled pixel to score: the mask of all 2 images from"):
-        build(parse({"task": "segmentation", "data": str(tmp_path / "data"), "out": str(tmp_path / "run")}))
-
-
 def test_weights_that_become_nan_end_the_run_in_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"NaN or infinite before step \d+; lower optim.lr"):
         train(recipe(tmp_path / "run", method={"name": f"{__name__}:Probe", "large": float("1e30")}))
@@ -267,11 +214,6 @@ def test_fp16_on_a_cpu_is_refused(tmp_path):
         train(recipe(tmp_path / "run", precision="fp16", machine="cpu"))
 
 
-def test_mixed_labels_are_refused_by_a_method_that_needs_hard_ones(tmp_path):
-    with pytest.raises(ValueError, match="mix=cutmix gives soft labels and method=frskd_sla"):
-        build(recipe(tmp_path, method="frskd_sla", mix="cutmix"))
-
-
 def test_compile_is_an_option(tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled.append(options))
@@ -284,40 +226,6 @@ def test_an_average_of_the_student_ships_where_it_is_asked_for(tmp_path):
     assert read_card(run.path).weights == "ema"
     shipped = load_student(run.path).state_dict()
     assert not torch.equal(shipped["fc.weight"], method.student.fc.weight)
-
-
-def rates(steps=100, **changes):
-    optim = OptimPart(**{"lr": 1.0, **changes})
-    schedule = create_schedule(create_optimizer(nn.Linear(2, 2), optim), optim, steps)
-    found = []
-    for step in range(steps):
-        schedule.step_update(step)
-        found.append(schedule.optimizer.param_groups[0]["lr"])
-    return found
-
-
-def test_the_step_schedule_is_the_paper_s():
-    found = rates(schedule="step")
-    assert found[49] == 1 and found[50] == pytest.approx(0.1) and found[75] == pytest.approx(0.01)
-
-
-def test_cosine_falls_to_its_end_and_warm_up_rises():
-    found = rates(schedule="cosine", warmup=0.1)
-    assert found[0] == pytest.approx(0.01) and found[10] == pytest.approx(1.0) and found[-1] < 0.001
-    assert all(after > before for before, after in zip(found[:10], found[1:11], strict=True))
-
-
-def test_decay_spares_vectors_where_it_is_for_weights():
-    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    groups = create_optimizer(net, OptimPart(decay="weights", weight_decay=0.1)).param_groups
-    assert {group["weight_decay"]: len(group["params"]) for group in groups} == {0.0: 3, 0.1: 1}
-    (only,) = create_optimizer(net, OptimPart(decay="all", weight_decay=0.1)).param_groups
-    assert only["weight_decay"] == 0.1 and not only["nesterov"] and len(only["params"]) == 4
-
-
-def test_an_unknown_optimiser_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match="not an optimiser of timm; did you mean 'sgd'"):
-        create_optimizer(nn.Linear(1, 1), OptimPart(name="sgdd"))
 
 
 class Pixels(nn.Module):

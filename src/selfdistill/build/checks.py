@@ -63,7 +63,7 @@ def check_labeled(prepared: PreparedData) -> None:
             first = dataset.name(0)
             masks = f"of {first}" if len(dataset) == 1 else f"of all {len(dataset)} images from {first} on"
             verb = "learn from" if split == "train" else "score"
-            raise ValueError(f"the {split} split has no labelled pixel to {verb}: the mask {masks} is void throughout")
+            raise ValueError(f"the {split} split has no labeled pixel to {verb}: the mask {masks} is void throughout")
 
 
 def check_same_data(folder: str, classes: Sequence[str], image_shape: tuple[int, int, int]) -> None:

@@ -9,6 +9,7 @@ from ..methods import create_method
 from ..runs.folder import Run
 from ..runs.student import build_network, load_student, read_card
 from ..tasks import find_task
+from ..training.checkpoint import load_method
 
 
 def load_teacher(folder: str, method_class: type[Method]) -> nn.Module:
@@ -28,7 +29,7 @@ def load_teacher(folder: str, method_class: type[Method]) -> nn.Module:
     task = find_task(card.task).create_task(len(card.classes), card.student.image_shape)
     with torch.random.fork_rng(devices=[]):
         method = create_method(part.name, build_network(card), task, taps=part.taps, **part.hyperparameters)
-    method.load_state_dict(run.load_checkpoint("last")["method"])
+    load_method(method, run.load_checkpoint("last"))
     return method
 
 

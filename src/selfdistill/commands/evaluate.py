@@ -55,7 +55,7 @@ def open_held_out(settings: DataPart, task: TaskKind) -> LabeledDataset:
     splits = open_splits(settings, task)
     dataset = splits.val if splits.val is not None else splits.test
     if dataset is None:
-        raise ValueError(f"{settings.source} held nothing out to score on; name labelled images with --data")
+        raise ValueError(f"{settings.source} held nothing out to score on; name labeled images with --data")
     return dataset
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..method import Method
 from ..runs.folder import Run
 from ..runs.student import StudentCard, save_student
 from .callbacks import Callback
@@ -30,6 +31,11 @@ def save_state(state: TrainState) -> dict[str, Any]:
     }
 
 
+def load_method(method: Method, checkpoint: Mapping[str, Any]) -> None:
+    """Loads the weights of a method, training-only parts included."""
+    method.load_state_dict(checkpoint["method"])
+
+
 def load_state(state: TrainState, checkpoint: Mapping[str, Any]) -> None:
     """Puts a checkpoint into `state`; raises `ValueError` for one of another format."""
     if checkpoint.get("format") != FORMAT:
@@ -37,7 +43,7 @@ def load_state(state: TrainState, checkpoint: Mapping[str, Any]) -> None:
             f"the checkpoint has format {checkpoint.get('format')}, and this selfdistill reads format {FORMAT}; "
             "resume the run with the version that wrote it, or start it anew"
         )
-    state.method.load_state_dict(checkpoint["method"])
+    load_method(state.method, checkpoint)
     state.optimizer.load_state_dict(checkpoint["optimizer"])
     if state.ema is not None:
         state.ema.load_state_dict(checkpoint["ema"])

@@ -15,7 +15,7 @@ def create_optimizer(module: nn.Module, optim: OptimPart) -> torch.optim.Optimiz
 
     name = optim.name
     if name not in (known := list_optimizers()):
-        raise ValueError(f"optim.name={name!r} is not an optimiser of timm{did_you_mean(name, known)}")
+        raise ValueError(f"optim.name={name!r} is not an optimizer of timm{did_you_mean(name, known)}")
     if name == "sgd" and not optim.nesterov:
         name = "momentum"  # timm's name for SGD without Nesterov's look-ahead
     parameters: Any = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -26,7 +26,7 @@ def create_optimizer(module: nn.Module, optim: OptimPart) -> torch.optim.Optimiz
             parameters, opt=name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum
         )
     except (AssertionError, ValueError, TypeError) as error:
-        raise ValueError(f"optim.name={name!r} is not an optimiser of timm: {error}") from None
+        raise ValueError(f"optim.name={name!r} is not an optimizer of timm: {error}") from None
 
 
 def create_schedule(optimizer: torch.optim.Optimizer, optim: OptimPart, steps: int) -> Any:

@@ -1,0 +1,50 @@
+"""Optimizers and schedules of timm, as a recipe asks for them."""
+
+import pytest
+from torch import nn
+
+from helpers.runs import recipe
+from selfdistill.config.recipe import OptimPart
+from selfdistill.training.optim import count_steps, create_optimizer, create_schedule
+
+
+@pytest.mark.parametrize(
+    ("changes", "scheduled", "last"),
+    [({"epochs": 3}, 12, 12), ({"epochs": 3, "max_steps": 5}, 12, 5), ({"epochs": None, "max_steps": 5}, 5, 5)],
+)
+def test_max_steps_stops_early_beside_epochs_and_sets_the_length_alone(tmp_path, changes, scheduled, last):
+    assert count_steps(recipe(tmp_path, **changes), 4) == (scheduled, last)
+
+
+def rates(steps=100, **changes):
+    optim = OptimPart(**{"lr": 1.0, **changes})
+    schedule = create_schedule(create_optimizer(nn.Linear(2, 2), optim), optim, steps)
+    found = []
+    for step in range(steps):
+        schedule.step_update(step)
+        found.append(schedule.optimizer.param_groups[0]["lr"])
+    return found
+
+
+def test_the_step_schedule_is_the_paper_s():
+    found = rates(schedule="step")
+    assert found[49] == 1 and found[50] == pytest.approx(0.1) and found[75] == pytest.approx(0.01)
+
+
+def test_cosine_falls_to_its_end_and_warm_up_rises():
+    found = rates(schedule="cosine", warmup=0.1)
+    assert found[0] == pytest.approx(0.01) and found[10] == pytest.approx(1.0) and found[-1] < 0.001
+    assert all(after > before for before, after in zip(found[:10], found[1:11], strict=True))
+
+
+def test_decay_spares_vectors_where_it_is_for_weights():
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    groups = create_optimizer(net, OptimPart(decay="weights", weight_decay=0.1)).param_groups
+    assert {group["weight_decay"]: len(group["params"]) for group in groups} == {0.0: 3, 0.1: 1}
+    (only,) = create_optimizer(net, OptimPart(decay="all", weight_decay=0.1)).param_groups
+    assert only["weight_decay"] == 0.1 and not only["nesterov"] and len(only["params"]) == 4
+
+
+def test_an_unknown_optimizer_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="not an optimizer of timm; did you mean 'sgd'"):
+        create_optimizer(nn.Linear(1, 1), OptimPart(name="sgdd"))
