@@ -114,9 +114,9 @@ def test_a_card_of_ones_own_method(own):
 
 def test_settings_are_told_with_their_descriptions_those_of_a_subclass_first(own):
     assert settings(cards.card(own)) == {
-        "epsilon": ["`0.3`; segmentation: `0.7`", "number from 0", "said anew"],
+        "epsilon": ["`0.3`; per pixel: `0.7`", "number from 0", "said anew"],
         "label": ["`some text`", "text", "of another class below"],
-        "level": ["`null`; segmentation: `3`", "whole number from 1 or `null`", r"this one \| or none"],
+        "level": ["`null`; per pixel: `3`", "whole number from 1 or `null`", r"this one \| or none"],
         "mode": ["`a`", "`a` or `b`", "a description further down"],
         "silent": ["`false`", "`true` or `false`", ""],
     }
@@ -142,7 +142,7 @@ def test_an_inherited_setting_keeps_its_description():
     ],
 )
 def test_allowed_values_are_told_in_words(hint, words):
-    assert cards.allowed(hint) == words
+    assert cards.describe_values(hint) == words
 
 
 def test_needs_tell_whose_run_the_teacher_must_be():

@@ -1,4 +1,4 @@
-"""Method cards: what a method's file says of it, as Markdown.
+"""Method cards: what the file of a method says about it, as Markdown.
 
 `python -m selfdistill.commands.cards docs/methods.md` writes the page of all methods.
 """
@@ -33,7 +33,7 @@ Step times, ratios to plain training, are `docs/step-times.json`, written by `be
 
 
 class Paper(NamedTuple):
-    """What the docstring of a method's module says; without a paper, only the title."""
+    """The paper that the docstring of a method's module names; a method without a paper has only a title."""
 
     title: str
     reference: str = ""  # authors, venue, link
@@ -45,9 +45,9 @@ class Paper(NamedTuple):
 
     @property
     def venue(self) -> str:
-        """Where and when the first reference appeared, or when alone."""
-        found = re.search(r"\. ([^.,]*\b(?:19|20)\d\d\b[^.,]*)[.,]", self.reference)
-        return found[1] if found else ""
+        """Where and when the first reference appeared, or only when."""
+        match = re.search(r"\. ([^.,]*\b(?:19|20)\d\d\b[^.,]*)[.,]", self.reference)
+        return match[1] if match else ""
 
 
 def page() -> str:
@@ -59,88 +59,89 @@ def page() -> str:
 
 
 def card(name: str) -> str:
-    """One method in Markdown: its paper, who teaches whom, needs, cost and hyper-parameters.
+    """The card of one method: its paper, who teaches whom, needs, cost and hyper-parameters.
 
-    `name` is a file of `methods/` or "package.module:Class"; raises `ValueError`, with the nearest, for any other.
+    `name` is a file of `methods/` or "package.module:Class". Raises `ValueError` for any other name, with the nearest.
     """
-    kind = find_method(name)
-    paper = paper_of(kind)
+    method = find_method(name)
+    paper = paper_of(method)
     facts = {
-        "Tasks": ", ".join(list_tasks(kind.outputs)),
-        "Needs": "; ".join(needs(kind)) or "nothing beside images and labels",
-        "Cost beside plain training": kind.cost or "not stated",
+        "Tasks": ", ".join(list_tasks(method.outputs)),
+        "Needs": "; ".join(needs(method)) or "nothing beside images and labels",
+        "Cost beside plain training": method.cost or "not stated",
         "Step time": step_time(name),
         "Recipes": ", ".join(f"`{recipe}`" for recipe in recipes_of(name)),
     }
-    told = "\n".join(f"- {fact}: {text}" for fact, text in facts.items() if text)
-    paragraphs = [f"## {name}", f"**{_prose(paper.title)}.**", _prose(paper.reference), *_docstring(kind), told]
-    if rows := hyperparameter_rows(kind):
+    items = "\n".join(f"- {fact}: {text}" for fact, text in facts.items() if text)
+    title, reference = _escape(paper.title), _escape(paper.reference)
+    paragraphs = [f"## {name}", f"**{title}.**", reference, *_docstring(method), items]
+    if rows := hyperparameter_rows(method):
         titles = ["hyper-parameter", "default", "allowed", "meaning"]
         paragraphs.append(markdown_table(titles, rows, numbers=False))
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
 
 
-def paper_of(kind: type[Method]) -> Paper:
-    """The paper that the method's file names."""
-    title, _, rest = inspect.cleandoc(sys.modules[kind.__module__].__doc__ or kind.__name__).partition("\n\n")
+def paper_of(method: type[Method]) -> Paper:
+    """The paper that the file of a method names."""
+    docstring = inspect.cleandoc(sys.modules[method.__module__].__doc__ or method.__name__)
+    title, _, rest = docstring.partition("\n\n")
     return Paper(" ".join(title.split()).removesuffix("."), " ".join(rest.partition("\n\n")[0].split()))
 
 
-def needs(kind: type[Method]) -> list[str]:
+def needs(method: type[Method]) -> list[str]:
     """What a method needs beside images and labels."""
-    teacher = f"that `{kind.teacher_method}` trained" if kind.teacher_method else "that is a trained network"
-    return [
-        need
-        for need, wanted in (
-            (f"{kind.views} more augmented view{'s' * (kind.views > 1)} of each image", kind.views),
-            (f"{kind.positives} other image{'s' * (kind.positives > 1)} of each image's class", kind.positives),
-            (f"a teacher (`method.teacher`, a run folder) {teacher}", kind.needs_teacher),
-            ("hard labels (`mix: none`)", not kind.soft_targets),
-            ("square images", kind.square_images),
-        )
-        if wanted
-    ]
+    teacher = f"that `{method.teacher_method}` trained" if method.teacher_method else "that is a trained network"
+    views = f"{method.views} more augmented view{'s' * (method.views > 1)} of each image"
+    positives = f"{method.positives} other image{'s' * (method.positives > 1)} of each image's class"
+    conditions = {
+        views: method.views > 0,
+        positives: method.positives > 0,
+        f"a teacher (`method.teacher`, a run folder) {teacher}": method.needs_teacher,
+        "hard labels (`mix: none`)": not method.soft_targets,
+        "square images": method.square_images,
+    }
+    return [need for need, holds in conditions.items() if holds]
 
 
-def hyperparameter_rows(kind: type[Method]) -> list[list[str]]:
+def hyperparameter_rows(method: type[Method]) -> list[list[str]]:
     """Name, default, allowed values and description of each hyper-parameter of a method, in order."""
-    hints, per_pixel = get_type_hints(kind, include_extras=True), kind.defaults("pixel")
+    hints, per_pixel = get_type_hints(method, include_extras=True), method.defaults("pixel")
     rows = []
-    for name, declared in kind.hyperparameters().items():
+    for name, declared in method.hyperparameters().items():
         default = f"`{_plain(declared.default)}`"
         if per_pixel[name] != declared.default:
-            default += f"; segmentation: `{_plain(per_pixel[name])}`"
-        rows.append([f"`{name}`", default, allowed(hints[name]), declared.description])
+            default += f"; per pixel: `{_plain(per_pixel[name])}`"
+        rows.append([f"`{name}`", default, describe_values(hints[name]), declared.description])
     return rows
 
 
-def allowed(hint: Any) -> str:
-    """The values that an annotation allows, in words.
+def describe_values(hint: Any) -> str:
+    """The values that a type annotation allows, in words.
 
-    >>> allowed(Literal["all", "others"]), allowed(bool), allowed(Annotated[int, "any"] | None)
+    >>> describe_values(Literal["all", "others"]), describe_values(bool), describe_values(Annotated[int, "any"] | None)
     ('`all` or `others`', '`true` or `false`', 'whole number or `null`')
     """
-    origin, inner = get_origin(hint), get_args(hint)
+    origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(map(allowed, inner))
+        return " or ".join(map(describe_values, arguments))
     if hint is bool or origin is Literal:
-        return " or ".join(f"`{_plain(value)}`" for value in (inner or (True, False)))
+        return " or ".join(f"`{_plain(value)}`" for value in (arguments or (True, False)))
     if hint is NoneType:
         return "`null`"
-    kind, *limits = inner if origin is Annotated else [hint]
-    words = {float: "number", int: "whole number", str: "text"}.get(kind, str(kind))
-    return f"{words} {' and '.join(_limits(limits))}".strip()
+    type_, *constraints = arguments if origin is Annotated else [hint]
+    noun = {float: "number", int: "whole number", str: "text"}.get(type_, str(type_))
+    return f"{noun} {_describe_limits(constraints)}".strip()
 
 
-def _limits(marks: list[Any]) -> list[str]:
+def _describe_limits(constraints: list[Any]) -> str:
     words = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
-    ends = [(word, getattr(mark, end, None)) for mark in marks for end, word in words.items()]
-    told = [f"{word} {value:g}" for word, value in ends if value is not None and value != math.inf]
-    return [" ".join(told)] if told and told[0].startswith("from") else told
+    limits = [(word, getattr(constraint, end, None)) for constraint in constraints for end, word in words.items()]
+    phrases = [f"{word} {limit:g}" for word, limit in limits if limit is not None and limit != math.inf]
+    return (" " if phrases and phrases[0].startswith("from") else " and ").join(phrases)
 
 
 def recipes_of(method: str) -> list[str]:
-    """The names of the recipes that come with the package and train with a method."""
+    """The names of the package's recipes that use a method."""
     return [name for name, path in list_recipes().items() if _method_of(path) == method]
 
 
@@ -150,38 +151,42 @@ def _method_of(recipe: Path) -> str:
 
 
 def step_time(name: str) -> str:
-    """What a step takes over one of plain training, as docs/step-times.json has it for each student."""
-    file = ROOT / "docs/step-times.json"
-    measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"students": {}}
+    """The step time of a method over that of plain training, for each student in docs/step-times.json."""
     if name == "baseline":
         return "what the others' are measured against"
-    told = [f"{_ratios(name, each)} for `{s}`" for s, each in measured["students"].items() if name in each["ratios"]]
-    return f"{', '.join(told)} ({measured['machine']}, batches of {measured['batch']})" if told else "not measured"
-
-
-def _ratios(name: str, student: dict[str, Any]) -> str:
-    memory = student.get("memory", {}).get(name)
-    return f"{student['ratios'][name]:.2f}x plain training's" + (f", {memory:.2f}x its memory" if memory else "")
-
-
-def _row(name: str, kind: type[Method]) -> list[str]:
-    paper, teacher = paper_of(kind), f"`{kind.teacher_method}`" if kind.teacher_method else "a trained network"
-    title = f"[{_prose(paper.title)}]({paper.link})" if paper.link else _prose(paper.title)
-    who = next(iter(_docstring(kind)), "")
-    return [f"[{name}](#{name})", title, paper.venue, who, kind.cost, teacher if kind.needs_teacher else "none"]
-
-
-def _docstring(kind: type[Method]) -> list[str]:
-    """The paragraphs of the class's docstring."""
-    paragraphs = [_prose(" ".join(each.split())) for each in inspect.cleandoc(kind.__doc__ or "").split("\n\n")]
-    label = "Departs from the paper:"
-    return [
-        f"**{label}**" + each.removeprefix(label) if each.startswith(label) else each for each in paragraphs if each
+    file = ROOT / "docs/step-times.json"
+    measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"students": {}}
+    times = [
+        f"{_describe_ratios(name, result)} for `{student}`"
+        for student, result in measured["students"].items()
+        if name in result["ratios"]
     ]
+    return f"{', '.join(times)} ({measured['machine']}, batches of {measured['batch']})" if times else "not measured"
 
 
-def _prose(text: str) -> str:
-    """Text in which Markdown takes no star for emphasis."""
+def _describe_ratios(name: str, result: dict[str, Any]) -> str:
+    memory = result.get("memory", {}).get(name)
+    return f"{result['ratios'][name]:.2f}x plain training's" + (f", {memory:.2f}x its memory" if memory else "")
+
+
+def _row(name: str, method: type[Method]) -> list[str]:
+    paper, teacher = paper_of(method), f"`{method.teacher_method}`" if method.teacher_method else "a trained network"
+    title = f"[{_escape(paper.title)}]({paper.link})" if paper.link else _escape(paper.title)
+    who_teaches = next(iter(_docstring(method)), "")
+    teacher = teacher if method.needs_teacher else "none"
+    return [f"[{name}](#{name})", title, paper.venue, who_teaches, method.cost, teacher]
+
+
+def _docstring(method: type[Method]) -> list[str]:
+    """The paragraphs of the docstring of a method's class."""
+    label = "Departs from the paper:"
+    paragraphs = inspect.cleandoc(method.__doc__ or "").split("\n\n")
+    texts = [_escape(" ".join(paragraph.split())) for paragraph in paragraphs if paragraph]
+    return [f"**{label}**{text.removeprefix(label)}" if text.startswith(label) else text for text in texts]
+
+
+def _escape(text: str) -> str:
+    """The text with its stars escaped, which Markdown would read as emphasis."""
     return text.replace("*", "\\*")
 
 
