@@ -20,7 +20,7 @@ from selfdistill import create_method, losses
 from selfdistill.hyperparameters import Weight, hparam
 from selfdistill.method import Method
 from selfdistill.methods import find_method
-from selfdistill.task import Step
+from selfdistill.task import Batch, Step, Task
 from selfdistill.tasks import list_tasks
 
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -239,6 +239,29 @@ def test_outputs_are_as_declared(name):
         words = f"trains networks that score {' or '.join(outputs)}s, and {kind} needs scores of {task.output}s"
         with pytest.raises(ValueError, match=words):
             small_method(find_method(name), task)
+
+
+def binary_loss(logits, target, soft_target, ignore_index):
+    return F.binary_cross_entropy_with_logits(logits, target)
+
+
+@every_method
+def test_targets_are_as_declared(name):
+    """A method for any target leaves the labels to the task's criterion; others refuse what is not a class."""
+    kind = find_method(name)
+    task = Task("tags", CLASSES, (3, 16, 16), 32, output="image", target="multi_label", criterion=binary_loss)
+    student = small_student(small_task())
+    teacher = small_student(small_task(), seed=4) if kind.needs_teacher and not kind.teacher_method else None
+    settings = {"alpha": 0.0} if name == "frskd" else {}
+    if kind.targets is not None:
+        with pytest.raises(ValueError, match="needs labels of the form class, and those of tags are multi_label"):
+            kind(student, task, teacher=teacher)
+        return
+    method = kind(student, task, teacher=teacher, **settings).eval()
+    target = torch.randint(2, (4, CLASSES)).float()
+    step = method(Batch(torch.randn(4, 3, 16, 16), target))
+    torch.testing.assert_close(step.losses["task"], F.binary_cross_entropy_with_logits(step.logits, target))
+    step.loss.backward()
 
 
 @every_method

@@ -27,6 +27,7 @@ class AT(Method):
     """
 
     outputs = ("image", "pixel")
+    targets = None
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 

@@ -29,6 +29,7 @@ class FitNet(Method):
     neighbor.
     """
 
+    targets = None
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients, and one convolution with batch norm"
 

@@ -37,7 +37,7 @@ class FRSKD(Method):
     """
 
     outputs = ("image", "pixel")
-    targets = None  # but for soft labels, see refuse_unused_settings
+    targets = None  # soft labels need classes, see refuse_useless_settings
     cost = "self-teacher: about 0.6x the student's parameters and 0.7x its multiply-adds (BiFPNc, width 2, depth 2)"
 
     alpha: Weight = hparam(2.0, "weighs the soft-label loss, 1 to 3 in the paper", per_pixel=1.0)
@@ -113,7 +113,7 @@ class FRSKD(Method):
         self.refuse_unused(["width"], self.net != "BiFPNc", net)
         self.refuse_unused(["depth"], self.net == "pyramid", net)
         if self.alpha and self.task.target != "class":
-            raise ValueError(f"soft labels compare class probabilities, which {self.task.kind} has not; set alpha=0")
+            raise ValueError(f"soft labels compare class probabilities, which {self.task.kind} lacks; set alpha=0")
         self.refuse_unused(["distil_void"], not self.task.positions, f"the task {self.task.kind}")
         self.refuse_unused(["margin"], self.feature_loss != "overhaul", f"feature_loss={self.feature_loss}")
         if self.warmup == 1:

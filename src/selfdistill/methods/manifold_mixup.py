@@ -29,6 +29,7 @@ class ManifoldMixup(Method):
     cross-entropy, as in every other method.
     """
 
+    targets = None
     cost = "none beside the mixing"
     whole_stages = True  # a map inside a residual block is not the whole input of what follows
 

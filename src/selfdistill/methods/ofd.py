@@ -41,6 +41,7 @@ class OFD(Method):
     its batch norms use the batch's statistics and keep updating; here it is in eval mode.
     """
 
+    targets = None
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients, and a 1x1 convolution with batch norm per level"
 

@@ -33,6 +33,7 @@ class SAD(Method):
     """
 
     outputs = ("image", "pixel")
+    targets = None
     cost = "none beside plain training: no further rows, parameters or state"
 
     weight: Positive = hparam(0.1, "weighs the attention loss; about 1000 for reduction=mean")
