@@ -10,25 +10,24 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data import Plan, train_loader
 from ..runs.folder import Run
-from ..runs.records import EndRecord, EpochRecord, Parameters, Record, TrainRecord, WarningRecord
+from ..runs.records import EndRecord, EpochRecord, Parameters
 from ..task import Batch, Step
 from ..tasks import complete_recipe
 from .batch_norm import BatchNormSizes, describe_few_values
-from .callbacks import Callback, MetricsWriter, Trackers, TrainLogWriter
-from .checkpoint import Checkpointer, load_state
+from .callbacks import Callback
+from .checkpoint import load_state
 from .compile import create_compiler, find_usual_batches
 from .device import AUTOCAST, create_accelerator
 from .evaluation import refuse_broken_student, score_student
 from .experiment import Experiment
+from .log import RunLog, create_writers
 from .memory import keep_freed_memory
-from .meters import check_losses
 from .optim import clip_gradients, count_steps, create_ema, create_optimizer, create_schedule
 from .profile import count_method_parameters, read_peak_memory, reset_peak_memory
 from .seeds import seed_generators
@@ -108,20 +107,9 @@ class Trainer:
             steps_per_epoch=self.plan.steps_per_epoch,
             last_step=last_step,
         )
-        self.callbacks = [*self.create_writers(), *callbacks]
+        writers = create_writers(experiment, run if self.rank == 0 else None, self.accelerator)
+        self.log = RunLog(self.state, [*writers, *callbacks])
         self.batch_norms = BatchNormSizes(method)
-        self.warned: set[str] = set()
-
-    def create_writers(self) -> Iterator[Callback]:
-        """The callbacks that write the run folder, in the first process, and the trackers."""
-        if self.run is not None and self.rank == 0:
-            card = self.experiment.card
-            assert card is not None
-            yield MetricsWriter(self.run)
-            yield TrainLogWriter(self.run, card.classes)
-            yield Checkpointer(self.run, card, minutes=self.recipe.machine.checkpoint_minutes)
-        if self.recipe.machine.track:
-            yield Trackers(self.accelerator)
 
     def resume(self) -> None:
         """Goes on from the last checkpoint; the records that were written after it are dropped."""
@@ -136,14 +124,14 @@ class Trainer:
         state = self.state
         first_step = state.step
         reset_peak_memory(self.device)
-        self.notify("on_start")
+        self.log.notify("on_start")
         with catch_stop_signals() as signals:
             while state.step < state.last_step:
                 self.train_epoch(signals)
                 self.close_epoch()
         if state.step == first_step:  # it was stopped at its new end: the student on disk is of an earlier step
             self.score_student()
-            self.notify("on_epoch_end")
+            self.log.notify("on_epoch_end")
         return self.finish()
 
     def train_epoch(self, signals: list[str]) -> None:
@@ -169,14 +157,14 @@ class Trainer:
             compiled = self.train_step(batches, step_sizes, step_usual)
             if state.step == 1:
                 few_values = describe_few_values(self.batch_norms.values, sizes[0][0], min(map(min, sizes)))
-                self.warn("batch norm", few_values)
+                self.log.warn("batch norm", few_values)
             line_is_full = len(state.timer.steps) + 1 >= LOG_STEPS or number == len(steps)
             means = state.meter.flush(self.sum_over_processes) if line_is_full else None  # this waits for the device
             state.timer.add(time.perf_counter() - started, compiled=compiled)
             started = time.perf_counter()
             if means is not None:
                 self.log_means(*means)
-            self.notify("on_step")
+            self.log.notify("on_step")
             if state.step < state.last_step:
                 self.stop_if_asked(signals)
         if state.step_in_epoch == state.steps_per_epoch:
@@ -221,7 +209,7 @@ class Trainer:
             return step
 
         step = self.compiler(work, usual=usual, mixed=batch.soft_target is not None)
-        self.warn("compile", self.compiler.failure)
+        self.log.warn("compile", self.compiler.failure)
         return step
 
     def stop_if_asked(self, signals: list[str]) -> None:
@@ -233,7 +221,7 @@ class Trainer:
                 self.sum_over_processes(torch.full((), len(signals), device=self.device))
             )
         if stop:
-            self.notify("on_interrupt")
+            self.log.notify("on_interrupt")
             raise Interrupted(f"{(signals or ['another process'])[0]}: stopped after step {self.state.step}")
 
     def close_epoch(self) -> None:
@@ -242,11 +230,11 @@ class Trainer:
         self.score_student()
         if state.scores is not None:
             split = self.experiment.split
-            self.log(EpochRecord(epoch=state.epochs_begun, step=state.step, split=split, scores=state.scores))
+            self.log.add(EpochRecord(epoch=state.epochs_begun, step=state.step, split=split, scores=state.scores))
             is_better = state.best_score is None or state.scores.main > state.best_score
             state.is_best = split == "val" and is_better
             state.best_score = state.scores.main if state.is_best else state.best_score
-        self.notify("on_epoch_end")
+        self.log.notify("on_epoch_end")
 
     def score_student(self) -> None:
         """Scores the student that ships; raises `ValueError` where it is broken."""
@@ -255,37 +243,11 @@ class Trainer:
         refuse_broken_student(self.state, self.recipe.optim.lr)
 
     def log_means(self, losses: dict[str, float], accuracy: float) -> None:
-        """Logs the means since the last line, and warns of terms that cannot be right."""
-        state = self.state
-        self.log(
-            TrainRecord(
-                epoch=state.epoch + 1,
-                step=state.step,
-                lr=self.optimizer.param_groups[0]["lr"],
-                losses=losses,
-                accuracy=accuracy,
-                seconds_per_step=state.timer.flush(),
-            )
-        )
-        in_warmup = (state.step - 1) / self.schedule_steps < state.method.warmup  # as the last step saw it
-        for key, sentence in check_losses(losses, in_warmup=in_warmup):
-            self.warn(key, sentence)
+        """Logs the means since the last line; raises `ValueError` where they come from a broken network."""
+        in_warmup = (self.state.step - 1) / self.schedule_steps < self.state.method.warmup  # as the last step saw it
+        self.log.add_means(losses, accuracy, lr=self.optimizer.param_groups[0]["lr"], in_warmup=in_warmup)
         if not all(math.isfinite(value) for value in losses.values()):
-            refuse_broken_student(state, self.recipe.optim.lr)
-
-    def warn(self, key: str, sentence: str | None) -> None:
-        """Logs a warning, if there is one, once for each key."""
-        if sentence is not None and key not in self.warned:
-            self.warned.add(key)
-            self.log(WarningRecord(epoch=self.state.epoch + 1, step=self.state.step, text=sentence))
-
-    def log(self, record: Record) -> None:
-        self.notify("on_log", record)
-
-    def notify(self, event: str, *values: Any) -> None:
-        """Calls one method of every callback."""
-        for callback in self.callbacks:
-            getattr(callback, event)(self.state, *values)
+            refuse_broken_student(self.state, self.recipe.optim.lr)
 
     def sum_over_processes(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, reduction="sum")
@@ -302,7 +264,7 @@ class Trainer:
             compile_seconds=state.timer.compile_seconds,
         )
         parameters = Parameters(**count_method_parameters(state.method))
-        self.log(EndRecord(split=self.experiment.split, parameters=parameters, **result._asdict()))
+        self.log.add(EndRecord(split=self.experiment.split, parameters=parameters, **result._asdict()))
         return result
 
     def close(self) -> None:
@@ -310,5 +272,5 @@ class Trainer:
         with ExitStack() as stack:  # each of these runs whatever the others raise, from the last to the first
             stack.callback(self.accelerator.unwrap_model, self.module, keep_fp32_wrapper=False)
             stack.callback(self.compiler.close)
-            for callback in self.callbacks:
+            for callback in self.log.callbacks:
                 stack.callback(callback.on_end, self.state)

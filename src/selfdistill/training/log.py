@@ -1,0 +1,62 @@
+"""What a run tells its callbacks: records, warnings, and what happens."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..runs.folder import Run
+from ..runs.records import Record, TrainRecord, WarningRecord
+from .callbacks import Callback, MetricsWriter, Trackers, TrainLogWriter
+from .checkpoint import Checkpointer
+from .experiment import Experiment
+from .meters import check_losses
+from .state import TrainState
+
+
+class RunLog:
+    """Passes everything on to the callbacks, in their order."""
+
+    def __init__(self, state: TrainState, callbacks: Sequence[Callback]) -> None:
+        self.state, self.callbacks = state, callbacks
+        self.warned: set[str] = set()
+
+    def notify(self, event: str, *values: Any) -> None:
+        """Calls one method of every callback."""
+        for callback in self.callbacks:
+            getattr(callback, event)(self.state, *values)
+
+    def add(self, record: Record) -> None:
+        self.notify("on_log", record)
+
+    def add_means(self, losses: dict[str, float], accuracy: float, *, lr: float, in_warmup: bool) -> None:
+        """Logs the means since the last such record, and warns of terms that cannot be right."""
+        state = self.state
+        self.add(
+            TrainRecord(
+                epoch=state.epoch + 1,
+                step=state.step,
+                lr=lr,
+                losses=losses,
+                accuracy=accuracy,
+                seconds_per_step=state.timer.flush(),
+            )
+        )
+        for key, sentence in check_losses(losses, in_warmup=in_warmup):
+            self.warn(key, sentence)
+
+    def warn(self, key: str, sentence: str | None) -> None:
+        """Logs a warning, if there is one, once for each key."""
+        if sentence is not None and key not in self.warned:
+            self.warned.add(key)
+            self.add(WarningRecord(epoch=self.state.epoch + 1, step=self.state.step, text=sentence))
+
+
+def create_writers(experiment: Experiment, run: Run | None, accelerator: Any) -> Iterator[Callback]:
+    """The callbacks that write the run folder, where there is one, and the trackers."""
+    machine = experiment.recipe.machine
+    if run is not None:
+        assert experiment.card is not None
+        yield MetricsWriter(run)
+        yield TrainLogWriter(run, experiment.card.classes)
+        yield Checkpointer(run, experiment.card, minutes=machine.checkpoint_minutes)
+    if machine.track:
+        yield Trackers(accelerator)
