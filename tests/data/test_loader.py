@@ -12,9 +12,9 @@ from helpers.tasks import CLASSIFICATION
 from helpers.transforms import FunctionTransform
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
-    Draw,
+    BatchSampler,
+    EpochIndex,
     EvalSet,
-    Plan,
     TrainSet,
     choose_defaults,
     eval_loader,
@@ -57,16 +57,18 @@ def presented(augment: str | list[str] = "auto") -> DataPart:
 
 def test_augmentation_depends_on_seed_epoch_row_and_view_alone(digits):
     dataset = TrainSet(digits, NOISE, seed=0, views=2, positives=2)
-    first = dataset[Draw(0, 7)]
-    dataset[Draw(0, 8)], drawn()
-    again = dataset[Draw(0, 7)]
+    first = dataset[EpochIndex(0, 7)]
+    dataset[EpochIndex(0, 8)], drawn()
+    again = dataset[EpochIndex(0, 7)]
     seen = [first.images, *first.views, *first.positives]
     for one, two in zip(seen, [again.images, *again.views, *again.positives], strict=True):
         assert torch.equal(one, two)
-    other = [dataset[Draw(1, 7)], dataset[Draw(0, 8)], TrainSet(digits, NOISE, seed=1)[Draw(0, 7)]]
+    other = [dataset[EpochIndex(1, 7)], dataset[EpochIndex(0, 8)], TrainSet(digits, NOISE, seed=1)[EpochIndex(0, 7)]]
     values = torch.stack([*seen, *(batch.images for batch in other)]).flatten()
     assert len(values.unique()) == len(values)  # every generator differs in every view, epoch, row and seed
-    assert torch.equal(TrainSet(digits, NOISE, seed=0)[Draw(0, 7)].images, first.images)  # whatever else is asked for
+    assert torch.equal(
+        TrainSet(digits, NOISE, seed=0)[EpochIndex(0, 7)].images, first.images
+    )  # whatever else is asked for
 
 
 def seeded() -> None:
@@ -85,7 +87,7 @@ def test_loading_draws_nothing_from_the_generators_outside(digits, workers):
     seeded()
     expected = drawn()
     seeded()
-    for _ in train_loader(dataset, Plan(len(digits), 20, seed=0).epoch(0), workers=workers):
+    for _ in train_loader(dataset, BatchSampler(len(digits), 20, seed=0).epoch(0), workers=workers):
         pass
     for _ in eval_loader(EvalSet(digits, MEAN_GRAY), batch_size=20, workers=workers):
         pass
@@ -105,7 +107,7 @@ def test_positives_are_other_rows_of_the_same_label(tmp_path):
     met: dict[int, set[int]] = {row: set() for row in range(10)}
     for epoch in range(10):
         for row in range(10):
-            others = [greys.index(float(positive)) for positive in dataset[Draw(epoch, row)].positives]
+            others = [greys.index(float(positive)) for positive in dataset[EpochIndex(epoch, row)].positives]
             met[row] |= set(others)
             if rows.labels[row] != 2:
                 assert len(set(others)) == 3
@@ -114,26 +116,28 @@ def test_positives_are_other_rows_of_the_same_label(tmp_path):
         **{row: set(range(5, 9)) - {row} for row in range(5, 9)},
         9: {9},  # alone in its class
     }
-    few = TrainSet(rows, MEAN_GRAY, seed=0, positives=6)[Draw(0, 6)].positives
+    few = TrainSet(rows, MEAN_GRAY, seed=0, positives=6)[EpochIndex(0, 6)].positives
     assert few.shape == (6, 1, 1, 1) and {greys.index(float(one)) for one in few} <= {5, 7, 8}
 
 
 def test_batches_have_the_shapes_that_methods_expect(digits):
     part = presented()
     dataset = TrainSet(digits, train_transform(part), seed=0, views=2, positives=1)
-    batch = next(iter(train_loader(dataset, Plan(len(digits), 12, seed=0).epoch(0))))
+    batch = next(iter(train_loader(dataset, BatchSampler(len(digits), 12, seed=0).epoch(0))))
     assert batch.images.shape == (12, 1, 8, 8) and batch.images.dtype == torch.float32
     assert batch.target.shape == batch.index.shape == (12,) and batch.target.dtype == batch.index.dtype == torch.int64
     assert batch.views.shape == (12, 2, 1, 8, 8) and batch.positives.shape == (12, 1, 1, 8, 8)
     assert torch.equal(batch.target, digits.labels[batch.index])
-    plain = next(iter(train_loader(TrainSet(digits, train_transform(part), seed=0), Plan(60, 12, seed=0).epoch(0))))
+    plain = next(
+        iter(train_loader(TrainSet(digits, train_transform(part), seed=0), BatchSampler(60, 12, seed=0).epoch(0)))
+    )
     assert plain.views is None and plain.positives is None and torch.equal(plain.images, batch.images)
 
 
 def test_workers_and_resuming_change_nothing(digits):
     part = presented(["crop", "randaugment"])
     dataset = TrainSet(digits, train_transform(part), seed=4, views=1, positives=1)
-    steps = Plan(len(digits), 16, seed=4, drop_last=False, accumulate=2).epoch(1)
+    steps = BatchSampler(len(digits), 16, seed=4, drop_last=False, accumulate=2).epoch(1)
     alone = list(train_loader(dataset, steps))
     assert [len(batch.images) for batch in alone] == [8, 8, 8, 8, 8, 8, 6, 6]
     for others in (list(train_loader(dataset, steps, workers=2)), alone[:2] + list(train_loader(dataset, steps[1:]))):
@@ -154,7 +158,7 @@ def test_a_training_set_can_be_sent_to_a_fresh_process(tmp_path):
     )
     dataset = TrainSet(splits.train, train_transform(part), seed=0, positives=1)
     sent = pickle.loads(pickle.dumps(dataset))
-    for one, two in zip(dataset[Draw(2, 3)], sent[Draw(2, 3)], strict=True):
+    for one, two in zip(dataset[EpochIndex(2, 3)], sent[EpochIndex(2, 3)], strict=True):
         assert (one is None and two is None) or torch.equal(one, two)
 
 
@@ -179,6 +183,6 @@ def test_an_image_that_breaks_later_is_one_sentence_from_any_process(tmp_path, w
     dataset = TrainSet(splits.train, train_transform(part), seed=0)
     damage(tmp_path / splits.train.key(3), "truncated")
     with pytest.raises(ValueError) as error:
-        list(train_loader(dataset, Plan(8, 4, seed=0).epoch(0), workers=workers))
+        list(train_loader(dataset, BatchSampler(8, 4, seed=0).epoch(0), workers=workers))
     assert str(error.value).startswith(f"{splits.train.name(3)} cannot be read as an image: ")
     assert "\n" not in str(error.value) and image_shape(part) == (3, 40, 40)

@@ -12,10 +12,10 @@ from helpers.images import damage, write_classes, write_image
 from helpers.tasks import CLASSIFICATION, SEGMENTATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
+    BatchSampler,
     CachedDataset,
     EvalSet,
     OpenedData,
-    Plan,
     PreparedData,
     TrainSet,
     choose_defaults,
@@ -71,7 +71,7 @@ def train_and_evaluate(prepared: PreparedData) -> None:
     """Loads an epoch of both data sets."""
     transform = CLASSIFICATION.train_transform(prepared.settings)
     train_set = TrainSet(prepared.train, transform, seed=0)
-    assert len(list(train_loader(train_set, Plan(len(train_set), 4, seed=0).epoch(0)))) == 2
+    assert len(list(train_loader(train_set, BatchSampler(len(train_set), 4, seed=0).epoch(0)))) == 2
     eval_set = EvalSet(prepared.held_out, CLASSIFICATION.eval_transform(prepared.settings))
     assert sum(len(batch.images) for batch in eval_loader(eval_set, batch_size=4)) == len(eval_set)
 

@@ -3,12 +3,12 @@
 import pytest
 
 from selfdistill.data import (
-    Plan,
+    BatchSampler,
 )
 
 
 def rows_of(steps) -> list[int]:
-    return [draw.row for step in steps for part in step for draw in part]
+    return [draw.index for step in steps for part in step for draw in part]
 
 
 def sizes(steps) -> list[list[int]]:
@@ -16,41 +16,41 @@ def sizes(steps) -> list[list[int]]:
 
 
 def test_an_epoch_visits_every_row_once_in_an_order_of_its_own():
-    plan = Plan(24, 8, seed=0)
+    plan = BatchSampler(24, 8, seed=0)
     assert sizes(plan.epoch(0)) == [[8], [8], [8]] and plan.steps_per_epoch == 3
     assert sorted(rows_of(plan.epoch(0))) == list(range(24))
-    assert plan.epoch(0) == Plan(24, 8, seed=0).epoch(0)
-    assert rows_of(plan.epoch(0)) != rows_of(plan.epoch(1)) != rows_of(Plan(24, 8, seed=1).epoch(1))
+    assert plan.epoch(0) == BatchSampler(24, 8, seed=0).epoch(0)
+    assert rows_of(plan.epoch(0)) != rows_of(plan.epoch(1)) != rows_of(BatchSampler(24, 8, seed=1).epoch(1))
     assert {draw.epoch for step in plan.epoch(3) for part in step for draw in part} == {3}
 
 
 @pytest.mark.parametrize("drop_last", ["auto", True])
 def test_the_last_incomplete_batch_is_left_out_and_is_of_other_rows_each_time(drop_last):
-    plan = Plan(31, 8, seed=0, drop_last=drop_last)
+    plan = BatchSampler(31, 8, seed=0, drop_last=drop_last)
     assert sizes(plan.epoch(0)) == [[8], [8], [8]] and plan.steps_per_epoch == 3 and plan.num_dropped == 7
     lost = [set(range(31)) - set(rows_of(plan.epoch(number))) for number in range(8)]
     assert all(len(rows) == 7 for rows in lost) and not set.intersection(*lost)
 
 
 def test_all_processes_leave_out_the_same_rows():
-    whole = Plan(31, 8, seed=0, accumulate=2)
-    parts = [Plan(31, 8, seed=0, accumulate=2, rank=rank, world=2) for rank in range(2)]
+    whole = BatchSampler(31, 8, seed=0, accumulate=2)
+    parts = [BatchSampler(31, 8, seed=0, accumulate=2, rank=rank, world=2) for rank in range(2)]
     assert all(part.num_dropped == 7 and sizes(part.epoch(1)) == [[2, 2]] * 3 for part in parts)
     assert sorted(rows_of(parts[0].epoch(1)) + rows_of(parts[1].epoch(1))) == sorted(rows_of(whole.epoch(1)))
 
 
 def test_the_last_incomplete_batch_can_be_kept():
-    plan = Plan(25, 8, seed=0, drop_last=False)
+    plan = BatchSampler(25, 8, seed=0, drop_last=False)
     assert sizes(plan.epoch(0)) == [[8], [8], [8]] and plan.steps_per_epoch == 3  # the 25th row alone is no batch
-    plan = Plan(26, 8, seed=0, drop_last=False)
+    plan = BatchSampler(26, 8, seed=0, drop_last=False)
     assert sizes(plan.epoch(0)) == [[8], [8], [8], [2]] and plan.steps_per_epoch == 4 and plan.num_dropped == 0
     assert sorted(rows_of(plan.epoch(0))) == list(range(26))
-    assert plan.epoch(0)[:3] == Plan(26, 8, seed=0).epoch(0)
+    assert plan.epoch(0)[:3] == BatchSampler(26, 8, seed=0).epoch(0)
 
 
 def test_processes_share_the_batches_of_one():
-    whole = Plan(21, 8, seed=3, drop_last=False).epoch(2)
-    parts = [Plan(21, 8, seed=3, drop_last=False, rank=rank, world=2).epoch(2) for rank in range(2)]
+    whole = BatchSampler(21, 8, seed=3, drop_last=False).epoch(2)
+    parts = [BatchSampler(21, 8, seed=3, drop_last=False, rank=rank, world=2).epoch(2) for rank in range(2)]
     assert [len(part) for part in parts] == [3, 3]
     for step, first, second in zip(whole[:2], *(part[:2] for part in parts), strict=True):
         assert len(rows_of([first])) == len(rows_of([second])) == 4
@@ -60,16 +60,16 @@ def test_processes_share_the_batches_of_one():
 
 
 def test_micro_batches_have_two_rows_at_least():
-    assert sizes(Plan(16, 8, seed=0, accumulate=3).epoch(0)) == [[2, 3, 3]] * 2
-    assert sizes(Plan(21, 8, seed=0, drop_last=False, accumulate=4).epoch(0)) == [[2] * 4, [2] * 4, [2, 3]]
-    assert sizes(Plan(8, 8, seed=0, accumulate=100, world=2).epoch(0)) == [[2, 2]]
+    assert sizes(BatchSampler(16, 8, seed=0, accumulate=3).epoch(0)) == [[2, 3, 3]] * 2
+    assert sizes(BatchSampler(21, 8, seed=0, drop_last=False, accumulate=4).epoch(0)) == [[2] * 4, [2] * 4, [2, 3]]
+    assert sizes(BatchSampler(8, 8, seed=0, accumulate=100, world=2).epoch(0)) == [[2, 2]]
 
 
 def test_a_set_smaller_than_the_batch_is_one_batch():
-    plan = Plan(5, 128, seed=0)
+    plan = BatchSampler(5, 128, seed=0)
     assert sizes(plan.epoch(0)) == [[5]] and plan.num_dropped == 0
     with pytest.raises(ValueError, match="data.drop_last=true leaves no batch of 128 of 5 training images; use auto"):
-        Plan(5, 128, seed=0, drop_last=True)
+        BatchSampler(5, 128, seed=0, drop_last=True)
 
 
 @pytest.mark.parametrize(
@@ -85,4 +85,4 @@ def test_a_set_smaller_than_the_batch_is_one_batch():
 def test_plans_that_cannot_work_say_why(settings, message):
     rows, batch_size, world = settings
     with pytest.raises(ValueError, match=message):
-        Plan(rows, batch_size, seed=0, world=world)
+        BatchSampler(rows, batch_size, seed=0, world=world)

@@ -11,11 +11,11 @@ from torch import nn
 
 from ..config.recipe import MixPart, Recipe, StudentPart
 from ..data import (
+    BatchSampler,
     CachedDataset,
     EvalSet,
     LabeledDataset,
     OpenedData,
-    Plan,
     TrainSet,
     eval_loader,
     image_shape,
@@ -64,7 +64,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
     if recipe.method.teacher is not None:
         check_same_data(recipe.method.teacher, classes, task.image_shape)
 
-    plan = Plan(len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
+    plan = BatchSampler(len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
     steps = count_steps(recipe, plan.steps_per_epoch)[0]
     hyperparameters, method_notes = choose_hyperparameters(method_class, recipe, task.output, steps)
 
@@ -197,7 +197,7 @@ def note_precision(recipe: Recipe, precision: str) -> list[str]:
     return [f"precision={precision}, as this machine {has} bfloat16 arithmetic"]
 
 
-def note_dropped_images(plan: Plan) -> list[str]:
+def note_dropped_images(plan: BatchSampler) -> list[str]:
     """A sentence on the images that each epoch leaves out."""
     if not plan.num_dropped:
         return []

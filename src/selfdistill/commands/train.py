@@ -9,7 +9,7 @@ import torch
 from ..build import build
 from ..build.checks import check_machine
 from ..config.recipe import Recipe
-from ..data import Draw, window
+from ..data import EpochIndex, window
 from ..distributed import is_first_process, world_size
 from ..errors import one_line
 from ..features.modes import set_mode
@@ -67,7 +67,7 @@ def tell_if_finished(run: Run) -> bool:
 def check_trainable(experiment: Experiment) -> None:
     """What can be found out without training: the machine, the optimizer, a user's own augmentations, evaluation."""
     check_machine(experiment)
-    experiment.train_set[Draw(0, 0)]
+    experiment.train_set[EpochIndex(0, 0)]
     check_scorable(experiment)
 
 

@@ -8,18 +8,18 @@ from .datasets.masks import MaskDataset
 from .defaults import choose_defaults
 from .loader import eval_loader, train_loader
 from .prepare import OpenedData, PreparedData, prepare_data
-from .sampler import Draw, Plan
+from .sampler import BatchSampler, EpochIndex
 from .split import Splits, check, open_rows, open_splits
 from .task_data import TaskData
 from .transforms.base import image_shape, window
 
 __all__ = [
     "CachedDataset",
-    "Draw",
+    "EpochIndex",
     "EvalSet",
     "MaskDataset",
     "OpenedData",
-    "Plan",
+    "BatchSampler",
     "PreparedData",
     "Sample",
     "LabeledDataset",

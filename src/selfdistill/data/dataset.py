@@ -18,10 +18,10 @@ from .cache.cached import CachedDataset
 from .datasets.base import LabeledDataset
 from .random.keys import below, keys_from, uniform
 from .random.seeds import derive, private_generators
-from .sampler import Draw
+from .sampler import EpochIndex
 from .transforms.base import Transform
 
-AUGMENT, POSITIVE, CHOICE = 2, 3, 4  # what a seed is for; 1 is the order of `Plan`
+AUGMENT, POSITIVE, CHOICE = 2, 3, 4  # what a seed is for; 1 is the order of `BatchSampler`
 
 
 class Stacked(NamedTuple):
@@ -51,9 +51,9 @@ class TransformedDataset(ABC, Dataset[Batch]):
 
     @abstractmethod
     def load_one(
-        self, draw: Draw, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
+        self, epoch: int, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
     ) -> tuple[list[Tensor], Tensor]:
-        """The images shown for one index, as far as they are made one by one, and its target.
+        """The images shown for one index, as far as they are made one by one, and the target of the first.
 
         `seed` seeds the global generators.
         """
@@ -64,8 +64,8 @@ class TransformedDataset(ABC, Dataset[Batch]):
         image_indices, keys = self.image_indices(numbers, epoch).T.tolist(), self.keys(numbers, epoch).T
         with self.open_generators() as seed:
             loaded = [
-                self.load_one(Draw(epoch, index), *what, seed)
-                for index, *what in zip(indices, image_indices, keys, strict=True)
+                self.load_one(epoch, shown, keys_of_shown, seed)
+                for shown, keys_of_shown in zip(image_indices, keys, strict=True)
             ]
         images = [image for number in range(keys.shape[1]) for image in (images[number] for images, _ in loaded)]
         targets = [target for _, target in loaded]
@@ -108,11 +108,11 @@ class TrainSet(TransformedDataset):
             self.rank[self.by_label] = torch.arange(len(self))
             self.counts = self.dataset.counts()
 
-    def __getitem__(self, draw: Draw) -> Batch:
+    def __getitem__(self, epoch_index: EpochIndex) -> Batch:
         """One index, as a `Batch` without its first axis."""
-        images, target = self.load([draw.row], draw.epoch)
-        index = torch.tensor([draw.row])
-        keys = self.keys(index, draw.epoch)
+        images, target = self.load([epoch_index.index], epoch_index.epoch)
+        index = torch.tensor([epoch_index.index])
+        keys = self.keys(index, epoch_index.epoch)
         finished = self.transform.batch(images.flatten(0, 1), keys.flatten()).unflatten(0, images.shape[:2])
         batch = self.make_batch(finished, target, index)
         return Batch(*(None if value is None else value[0] for value in batch))
@@ -131,14 +131,14 @@ class TrainSet(TransformedDataset):
         return views + [(POSITIVE, number) for number in range(self.positives)]
 
     def load_one(
-        self, draw: Draw, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
+        self, epoch: int, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
     ) -> tuple[list[Tensor], Tensor]:
         samples, purposes = [], self.purposes
         for number, i in enumerate(image_indices):
             if number == 0 or number > self.views:  # views show the image again that was just decoded
                 sample = self.samples[i]
             if self.transform.draws_per_image:
-                seed(derive(self.seed, *draw, *purposes[number]))
+                seed(derive(self.seed, epoch, image_indices[0], *purposes[number]))
             with self.dataset.naming_errors(i):
                 samples.append(self.transform.per_image(sample, keys[number : number + 1]))
         return [image for image, _ in samples], samples[0].target
@@ -179,10 +179,11 @@ class EvalSet(TransformedDataset):
         return torch.zeros_like(indices)[None]  # nothing is drawn
 
     def load_one(
-        self, draw: Draw, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
+        self, epoch: int, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
     ) -> tuple[list[Tensor], Tensor]:
-        sample = self.samples[draw.row]
-        with self.dataset.naming_errors(draw.row):
+        i = image_indices[0]
+        sample = self.samples[i]
+        with self.dataset.naming_errors(i):
             image, target = self.transform.per_image(sample, keys)
         return [image], target
 

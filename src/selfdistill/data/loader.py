@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..task import Batch
 from .dataset import EvalSet, Stacked, TrainSet, TransformedDataset
-from .sampler import Draw
+from .sampler import EpochIndex
 
 CPU = torch.device("cpu")
 CHUNKS = {"cpu": 2**19}  # values that are augmented at once: what a core's cache holds
@@ -19,7 +19,7 @@ CHUNK = 2**23  # elsewhere: on a GPU, starting the work for a small batch takes 
 
 def train_loader(
     dataset: TrainSet,
-    steps: Sequence[Sequence[Sequence[Draw]]],
+    steps: Sequence[Sequence[Sequence[EpochIndex]]],
     *,
     workers: int = 0,
     device: torch.device = CPU,
@@ -29,8 +29,8 @@ def train_loader(
 
     `channels_last` is the memory format of its `images`. An image that cannot be used raises `ValueError`.
     """
-    batches = [[draw.row for draw in micro_batch] for step in steps for micro_batch in step]
-    epochs = {draw.epoch for step in steps for micro_batch in step for draw in micro_batch}
+    batches = [[item.index for item in micro_batch] for step in steps for micro_batch in step]
+    epochs = {item.epoch for step in steps for micro_batch in step for item in micro_batch}
     assert len(epochs) <= 1, "a loader serves one epoch"
     destination = Destination(device, torch.channels_last if channels_last else torch.contiguous_format)
     return Batches(dataset, batches, epoch=max(epochs, default=0), workers=workers, destination=destination)

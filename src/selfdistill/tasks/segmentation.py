@@ -128,7 +128,7 @@ class Segmentation(TaskKind):
         image_mask.steps_of(names, size, [0.0] * channels)
 
     def statistics_view(self, settings: DataPart, size: Size) -> tuple[Show, int]:
-        return lambda image: image_mask.evaluated(image, settings.short_side), STATISTICS
+        return lambda image: image_mask.resize_for_evaluation(image, settings.short_side), STATISTICS
 
     def train_transform(self, settings: DataPart) -> TrainMaskTransform:
         return TrainMaskTransform(settings)

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..data import Plan, train_loader
+from ..data import BatchSampler, train_loader
 from ..runs.folder import Run
 from ..runs.records import EndRecord, EpochRecord, Parameters
 from ..task import Batch, Step
@@ -80,7 +80,7 @@ class Trainer:
         self.device = self.accelerator.device
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.plan = Plan(
+        self.plan = BatchSampler(
             len(experiment.train_set),
             recipe.batch_size,
             seed=recipe.seed,

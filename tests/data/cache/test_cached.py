@@ -18,9 +18,9 @@ from selfdistill.build import build
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
+    BatchSampler,
     CachedDataset,
     EvalSet,
-    Plan,
     Splits,
     TrainSet,
     choose_defaults,
@@ -76,7 +76,7 @@ def train_set(rows: LabeledDataset, settings: dict, cache: str, **drawn) -> Trai
 
 def trained(rows: LabeledDataset, settings: dict, cache: str, *, workers: int = 0, start: int = 0) -> list[Batch]:
     dataset = train_set(rows, settings, cache, seed=3, views=1, positives=2)
-    steps = Plan(len(rows), 5, seed=3, accumulate=2).epoch(1)
+    steps = BatchSampler(len(rows), 5, seed=3, accumulate=2).epoch(1)
     return list(train_loader(dataset, steps[start:], workers=workers, channels_last=True))
 
 
@@ -131,7 +131,7 @@ def test_an_image_is_decoded_once_where_it_is_kept(pictures, cache, monkeypatch)
     monkeypatch.setattr(LabeledDataset, "image", lambda self, i: decoded.append(i) or image(self, i))
     dataset = train_set(pictures, SMALL, cache, seed=3, positives=1)
     for epoch in range(3):
-        for _ in train_loader(dataset, Plan(len(pictures), 5, seed=3).epoch(epoch)):
+        for _ in train_loader(dataset, BatchSampler(len(pictures), 5, seed=3).epoch(epoch)):
             pass
     assert sorted(decoded) == list(range(len(pictures)))
 
@@ -161,7 +161,7 @@ def test_batches_from_the_device_never_wait_for_a_value(pictures, monkeypatch):
     every = {"image_size": 16, "augment": ["crop", "resized_crop", "flip", "rotation", "cutout", "erasing"]}
     dataset = train_set(pictures, every, "auto", seed=0, views=1, positives=2)
     monkeypatch.setattr(loaders, "CHUNKS", {"cpu": 1})  # batch by batch
-    loader = iter(train_loader(dataset, Plan(len(pictures), 4, seed=0).epoch(0), channels_last=True))
+    loader = iter(train_loader(dataset, BatchSampler(len(pictures), 4, seed=0).epoch(0), channels_last=True))
     next(loader)  # moves what the epoch needs
     with Asked() as asked:
         assert len(list(loader)) == 3
@@ -338,5 +338,5 @@ def test_an_image_that_cannot_be_used_is_one_sentence_from_every_cache(tmp_path,
     damage(folder / rows.key(4), "truncated")
     dataset = train_set(rows, {"image_size": 16}, cache, seed=0)
     with pytest.raises(ValueError) as error:
-        list(train_loader(dataset, Plan(len(rows), 3, seed=0).epoch(0), workers=workers))
+        list(train_loader(dataset, BatchSampler(len(rows), 3, seed=0).epoch(0), workers=workers))
     assert str(error.value).startswith(f"{rows.name(4)} cannot be read as an image: ") and "\n" not in str(error.value)

@@ -14,10 +14,10 @@ from helpers.tasks import CLASSIFICATION, SEGMENTATION
 from helpers.transforms import shows_pairs
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import (
-    Draw,
+    BatchSampler,
+    EpochIndex,
     EvalSet,
     LabeledDataset,
-    Plan,
     Sample,
     Splits,
     TrainSet,
@@ -406,7 +406,7 @@ EVERY = ["short_side", "scale", "crop", "flip", "colour", "blur"]
 
 def loaded(rows: LabeledDataset, workers: int = 0, seed: int = 0) -> list:
     dataset = TrainSet(rows, train_mask_transform((16, 20), EVERY), seed=seed)
-    return list(train_loader(dataset, Plan(len(rows), 2, seed=0).epoch(1), workers=workers))
+    return list(train_loader(dataset, BatchSampler(len(rows), 2, seed=0).epoch(1), workers=workers))
 
 
 def test_batches_of_masks_have_the_crops_size():
@@ -429,7 +429,7 @@ def test_what_is_drawn_for_masks_depends_on_seed_epoch_and_row_alone():
 def test_a_training_set_with_masks_can_be_sent_to_a_fresh_process():
     dataset = TrainSet(Drawn(*SIZES), train_mask_transform((16, 20), EVERY), seed=0)
     sent = pickle.loads(pickle.dumps(dataset))
-    one, two = dataset[Draw(2, 3)], sent[Draw(2, 3)]
+    one, two = dataset[EpochIndex(2, 3)], sent[EpochIndex(2, 3)]
     assert all(torch.equal(getattr(one, name), getattr(two, name)) for name in ("images", "target", "index"))
 
 
@@ -448,4 +448,4 @@ def test_a_mask_of_another_size_than_its_image_names_the_row():
     rows = Drawn((8, 8), (8, 9))
     rows.masks[1] = blocks(9, 8)
     with pytest.raises(ValueError, match="^scene 1: the mask is of height x width 9x8 and the image 8x9; they must"):
-        TrainSet(rows, train_mask_transform((8, 8)), seed=0)[Draw(0, 1)]
+        TrainSet(rows, train_mask_transform((8, 8)), seed=0)[EpochIndex(0, 1)]

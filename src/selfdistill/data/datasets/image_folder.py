@@ -29,7 +29,7 @@ def open_folder(folder: str) -> DatasetSplits:
     if not splits.get("train") and len(names) > sum(map(len, splits.values())):
         splits = {"train": [""]}  # classes that happen to be called test or val are classes
     if not splits:
-        raise ValueError(_no_classes(folder))
+        raise ValueError(_say_no_classes(folder))
     for split, twice in splits.items():
         if len(twice) > 1:
             raise ValueError(f"{folder} holds {' and '.join(twice)}, which both mean its {split} split; keep one")
@@ -48,18 +48,18 @@ def open_class_folders(folder: str) -> tuple[ImageFileDataset, list[str]]:
     ignored: Counter[str] = Counter()
     nested = 0
     for name in folders_in(folder):
-        found = sorted(walk(os.path.join(folder, name), name, frozenset(), ignored))
+        images = sorted(walk(os.path.join(folder, name), name, frozenset(), ignored))
         classname = unicodedata.normalize("NFC", name)  # one file system composes accents, another does not
         if classname not in classes:
             classes.append(classname)
-        paths += found
-        labels += [classes.index(classname)] * len(found)
-        nested += sum(path.count(os.sep) > 1 for path in found)
+        paths += images
+        labels += [classes.index(classname)] * len(images)
+        nested += sum(path.count(os.sep) > 1 for path in images)
     loose = sum(is_image(name) for name in os.listdir(folder))
     if not paths:
-        raise ValueError(_no_classes(folder))
+        raise ValueError(_say_no_classes(folder))
     return ImageFileDataset(folder, paths, labels, classes=classes), list(
-        _notes(folder, classes, ignored, nested, loose)
+        _describe(folder, classes, ignored, nested, loose)
     )
 
 
@@ -95,8 +95,8 @@ def is_image(name: str) -> bool:
     return not is_hidden(name) and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def _notes(folder: str, classes: list[str], ignored: Counter[str], nested: int, loose: int) -> Iterator[str]:
-    yield from left_out(folder, ignored)
+def _describe(folder: str, classes: list[str], ignored: Counter[str], nested: int, loose: int) -> Iterator[str]:
+    yield from describe_left_out(folder, ignored)
     if nested:
         yield f"{folder}: {nested} images lie in folders below a class folder and count to that class"
     if loose:
@@ -107,14 +107,14 @@ def _notes(folder: str, classes: list[str], ignored: Counter[str], nested: int, 
         yield f"{folder}: the class folders {shorten(same)} differ only in case and are taken as different classes"
 
 
-def left_out(folder: str, ignored: Counter[str]) -> Iterator[str]:
+def describe_left_out(folder: str, ignored: Counter[str]) -> Iterator[str]:
     """A note on the files that `walk` found to be no images, if any."""
     if ignored:
-        parts = [f"{count} {kind}" for kind, count in ((k, ignored[k]) for k in ("hidden", "other")) if count]
-        yield f"{folder}: left out {' and '.join(parts)} files, which are not images"
+        counts = [f"{ignored[reason]} {reason}" for reason in ("hidden", "other") if ignored[reason]]
+        yield f"{folder}: left out {' and '.join(counts)} files, which are not images"
 
 
-def _no_classes(folder: str) -> str:
+def _say_no_classes(folder: str) -> str:
     names = os.listdir(folder)
     if not names:
         return f"{folder} is empty; it must hold one folder of images per class"

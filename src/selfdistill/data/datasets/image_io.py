@@ -12,7 +12,8 @@ GRAY = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
 ALPHA = frozenset({"LA", "PA", "RGBA"})
 CONVERTIBLE = GRAY | ALPHA | {"P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
-TURNING = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG in which it may stand
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+ORIENTATION_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG in which the tag may stand
 
 Source = str | bytes | Image.Image  # a path, an encoded image, or a decoded one
 
@@ -39,11 +40,11 @@ def read_image(source: Source, name: str = "", *, turn: bool = True) -> Image.Im
     if isinstance(source, Image.Image):
         return source
     try:
-        with _opened(source) as image:
+        with _open(source) as image:
             image.load()
             return ImageOps.exif_transpose(image) if turn and _orientation(image) > 1 else image
     except Exception as error:  # Pillow's readers raise nearly any type on damaged files
-        raise _unreadable(source, name, error) from None
+        raise _say_unreadable(source, name, error) from None
 
 
 def read_format(source: Source, name: str = "", *, decode: bool = False, turn: bool = True) -> Format:
@@ -54,18 +55,18 @@ def read_format(source: Source, name: str = "", *, decode: bool = False, turn: b
     if isinstance(source, Image.Image):
         return Format(*source.size, stored_mode(source))
     try:
-        with _opened(source) as image:
+        with _open(source) as image:
             width, height = image.size
             mode = stored_mode(image)
             # Pillow turns TIFFs by itself and reports their turned size
-            asks = image.format != "TIFF" and (image.format != "PNG" or _says_orientation(source))
+            asks = image.format != "TIFF" and (image.format != "PNG" or _has_orientation(source))
             turned = turn and asks and _orientation(image) > 4
             if decode:
                 image.draft(image.mode, (max(width // 8, 1), max(height // 8, 1)))
                 image.load()
             return Format(height, width, mode) if turned else Format(width, height, mode)
     except Exception as error:
-        raise _unreadable(source, name, error) from None
+        raise _say_unreadable(source, name, error) from None
 
 
 def stored_mode(image: Image.Image) -> str:
@@ -107,23 +108,27 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
 
 
-def _opened(source: str | bytes) -> Image.Image:
+def _open(source: str | bytes) -> Image.Image:
     return Image.open(source if isinstance(source, str) else io.BytesIO(source))
 
 
-def _says_orientation(png: str | bytes) -> bool:
-    """Whether a PNG holds metadata that may turn it; to look behind its pixels, Pillow would decode every other one."""
+def _has_orientation(png: str | bytes) -> bool:
+    """Whether a PNG holds metadata that may turn it.
+
+    It may stand behind the pixels, where Pillow finds it only after decoding them. This reads no more than the heads of
+    the file's chunks: 4 bytes of length, 4 of type, then the data, and 4 bytes of checksum behind them.
+    """
     with open(png, "rb", buffering=0) if isinstance(png, str) else io.BytesIO(png) as file:
-        place = 8
+        start = len(PNG_SIGNATURE)
         while True:
-            file.seek(place)
-            chunk = file.read(32)  # its length, its type, and the keyword that texts begin with
-            kind = chunk[4:8]
-            if kind == b"eXIf" or chunk[8:].startswith(TURNING):
+            file.seek(start)
+            head = file.read(32)
+            length, chunk_type, data = int.from_bytes(head[:4]), head[4:8], head[8:]
+            if chunk_type == b"eXIf" or data.startswith(ORIENTATION_TEXTS):
                 return True
-            if kind in (b"IEND", b""):
+            if chunk_type in (b"IEND", b""):  # the last chunk, or the end of a damaged file
                 return False
-            place += 12 + int.from_bytes(chunk[:4])
+            start += 12 + length
 
 
 def _orientation(image: Image.Image) -> int:
@@ -133,7 +138,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _unreadable(source: str | bytes, name: str, error: Exception) -> ValueError:
+def _say_unreadable(source: str | bytes, name: str, error: Exception) -> ValueError:
     name = name or (source if isinstance(source, str) else "the image")
     if isinstance(error, FileNotFoundError):
         return ValueError(f"{name} does not exist")

@@ -29,8 +29,8 @@ class LabelMap:
     def index(self) -> dict[int, int]:
         """Value -> class index, and IGNORE_INDEX for ignored values; other values have no meaning."""
         ignored = self.ignored or frozenset()
-        place = {name: k for k, name in enumerate(self.classes)}
-        named = {v: place[name] for v, name in sorted(self.names.items()) if v not in ignored and name in place}
+        index = {name: k for k, name in enumerate(self.classes)}
+        named = {v: index[name] for v, name in sorted(self.names.items()) if v not in ignored and name in index}
         return named | dict.fromkeys(sorted(ignored), IGNORE_INDEX)
 
     @property

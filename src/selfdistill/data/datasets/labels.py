@@ -54,8 +54,8 @@ def _as_number(value: Any) -> float | None:
 
 def _from_names(names: list[str]) -> tuple[Int64[Tensor, " n"], tuple[str, ...]]:
     classes = tuple(sorted(set(names)))
-    place = {name: k for k, name in enumerate(classes)}
-    return torch.tensor([place[name] for name in names], dtype=torch.int64), classes
+    index = {name: k for k, name in enumerate(classes)}
+    return torch.tensor([index[name] for name in names], dtype=torch.int64), classes
 
 
 def align(rows: LabeledDataset, classes: tuple[str, ...]) -> LabeledDataset:
@@ -65,14 +65,14 @@ def align(rows: LabeledDataset, classes: tuple[str, ...]) -> LabeledDataset:
     """
     if rows.classes == classes:
         return rows
-    place = {name: k for k, name in enumerate(classes)}
+    index = {name: k for k, name in enumerate(classes)}
     present = [rows.classes[k] for k in rows.present()]
     if _are_numbers(rows.classes) and not _are_numbers(classes):
-        place = {str(k): k for k in range(len(classes))}
+        index = {str(k): k for k in range(len(classes))}
     for name in present:
-        if name not in place:
+        if name not in index:
             _refuse_class(rows, name, classes)
-    numbers = torch.tensor([place.get(name, -1) for name in rows.classes], dtype=torch.int64)
+    numbers = torch.tensor([index.get(name, -1) for name in rows.classes], dtype=torch.int64)
     return rows.renumber(classes, numbers)
 
 
@@ -92,5 +92,5 @@ def shorten(names: Sequence[str], most: int = 5) -> str:
     >>> shorten(["a", "b", "c"], most=2)
     "'a', 'b' and 1 more"
     """
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+    listed = ", ".join(repr(name) for name in names[:most])
+    return listed + (f" and {len(names) - most} more" if len(names) > most else "")

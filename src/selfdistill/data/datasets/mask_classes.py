@@ -14,7 +14,7 @@ MOST = 1000  # larger values that nobody named are not taken for classes
 
 
 def read_masks(
-    splits: DatasetSplits, part: DataPart, source: str, classes: Sequence[str] | None = None
+    splits: DatasetSplits, settings: DataPart, source: str, classes: Sequence[str] | None = None
 ) -> DatasetSplits:
     """The splits with each `RawMaskDataset` as a `MaskDataset`, all of them read by one label map.
 
@@ -22,34 +22,36 @@ def read_masks(
     source has its own names; without any it is taken to store what that of the recipe stores, else the numbers of
     `classes`. Where nobody names the values, those of the training masks count: "0" up to the largest.
     """
-    if part.palette is not None and (source == part.source or splits.label_map is None):
-        splits = splits._replace(label_map=open_palette(part.palette))
-    label_map, void = _choose_label_map(splits, part, source, classes)
+    if settings.palette is not None and (source == settings.source or splits.label_map is None):
+        splits = splits._replace(label_map=open_palette(settings.palette))
+    label_map, void = _choose_label_map(splits, settings, source, classes)
     label_map = label_map.resolve(source, void)
     return splits._replace(splits={name: masks.with_label_map(label_map) for name, masks in splits.splits.items()})
 
 
 def _choose_label_map(
-    splits: DatasetSplits, part: DataPart, source: str, classes: Sequence[str] | None
+    splits: DatasetSplits, settings: DataPart, source: str, classes: Sequence[str] | None
 ) -> tuple[LabelMap, Sequence[int | str] | None]:
     """The names of values, and which of them `data.void` takes out."""
-    known, is_other = splits.label_map, source != part.source
+    known, is_other = splits.label_map, source != settings.source
     if known is not None and is_other:
-        return _for_other_source(source, known, part), None
-    if known is not None and part.classes is None:
-        return known, part.void
-    if part.classes is not None:
-        return _rename_values(known, part.classes), part.void
+        return _for_other_source(source, known, settings), None
+    if known is not None and settings.classes is None:
+        return known, settings.void
+    if settings.classes is not None:
+        return _rename_values(known, settings.classes), settings.void
     if classes is not None:
         are_numbers = all(name.isdecimal() for name in classes)
-        return LabelMap({int(name) if are_numbers else k: name for k, name in enumerate(classes)}), part.void
-    return _count_values(source, splits, part.void), part.void
+        return LabelMap({int(name) if are_numbers else k: name for k, name in enumerate(classes)}), settings.void
+    return _count_values(source, splits, settings.void), settings.void
 
 
-def _for_other_source(source: str, label_map: LabelMap, part: DataPart) -> LabelMap:
+def _for_other_source(source: str, label_map: LabelMap, settings: DataPart) -> LabelMap:
     """The map of a source whose values are its own: what it calls by the names in `data.void` is ignored too."""
-    known = part.classes or []
-    void = {str(known[item] if isinstance(item, int) and 0 <= item < len(known) else item) for item in part.void or []}
+    known = settings.classes or []
+    void = {
+        str(known[item] if isinstance(item, int) and 0 <= item < len(known) else item) for item in settings.void or []
+    }
     same = {value for value, name in label_map.names.items() if name in void}
     return replace(label_map, ignored=frozenset(label_map.find_ignored(source, None) | same))
 

@@ -27,28 +27,28 @@ def read_mask_values(mask: Image.Image, colors: dict[int, Color]) -> np.ndarray:
     if mode in INDEXED:
         values = np.asarray(mask if mode != "LA" else mask.getchannel(0))
         gray = colors and mask.mode == "L" and all(r == g == b for r, g, b in colors.values())
-        return _values_of(np.repeat(values[..., None], 3, axis=2), colors) if gray else values
+        return _look_up_colors(np.repeat(values[..., None], 3, axis=2), colors) if gray else values
     if mode not in COLORED:
         raise ValueError(f"has the mode {mode}; masks are gray, have a palette, or are in RGB colors")
     pixels = np.asarray(mask.convert("RGB"))
     if colors:
-        return _values_of(pixels, colors)
+        return _look_up_colors(pixels, colors)
     if (pixels == pixels[..., :1]).all():
         return np.ascontiguousarray(pixels[..., 0])
     raise ValueError("is in color; name what its colors mean with data.palette, a CSV of name, r, g, b")
 
 
-def _values_of(pixels: np.ndarray, colors: dict[int, Color]) -> np.ndarray:
+def _look_up_colors(pixels: np.ndarray, colors: dict[int, Color]) -> np.ndarray:
     """The values of colors (h, w, 3)."""
     codes = dict(zip(_code(np.array(list(colors.values()))).tolist(), colors, strict=True))
     known, wanted = np.array(sorted(codes)), _code(pixels)
-    place = np.searchsorted(known, wanted).clip(max=len(known) - 1)
-    strange = known[place] != wanted
-    if not strange.any():
-        return np.array([codes[code] for code in known.tolist()])[place]
+    nearest = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    unknown = known[nearest] != wanted
+    if not unknown.any():
+        return np.array([codes[code] for code in known.tolist()])[nearest]
     if (pixels == pixels[..., :1]).all():
         return np.ascontiguousarray(pixels[..., 0])
-    color = pixels[strange][0].astype(np.int64)
+    color = pixels[unknown][0].astype(np.int64)
     near = min(colors.values(), key=lambda other: np.abs(np.array(other) - color).sum())
     raise ValueError(f"holds the color {tuple(color.tolist())}, which its palette lacks; the nearest in it is {near}")
 

@@ -69,9 +69,9 @@ class TableDataset(LabeledDataset):
         return os.path.join(self.origin.folder, value) if isinstance(value, str) else value
 
     def name(self, i: int) -> str:
-        part = bisect.bisect_right(self.ends, i)
-        title, count = self.origin.parts[part]
-        return f"row {i - self.ends[part] + count} of {title}"
+        number = bisect.bisect_right(self.ends, i)
+        title, count = self.origin.parts[number]
+        return f"row {i - self.ends[number] + count} of {title}"
 
     def key(self, i: int) -> str:
         return str(i)
@@ -104,7 +104,7 @@ def open_parquet(path: str, wanted: Wanted = LABELS) -> DatasetSplits:
         splits[split] = _read(datasets, members, origin)
         if _is_large(members):
             notes.append(f"{path}: the {split} files are unpacked once into {datasets.config.HF_DATASETS_CACHE}")
-    return _labelled(path, splits, notes)
+    return _keep_labeled(path, splits, notes)
 
 
 def open_hub(name: str, wanted: Wanted = LABELS, *, download: bool = False) -> DatasetSplits:
@@ -129,10 +129,10 @@ def open_hub(name: str, wanted: Wanted = LABELS, *, download: bool = False) -> D
         splits[split_of(split)] = read(flat.data, flat.features, find(flat.features, origin), origin)
     if not splits:
         raise ValueError(f"hf:{name} has the splits {', '.join(loaded)}, none of them called train, validation or test")
-    return _labelled(f"hf:{name}", splits, [])
+    return _keep_labeled(f"hf:{name}", splits, [])
 
 
-def _labelled(where: str, splits: dict[str, LabeledDataset | None], notes: list[str]) -> DatasetSplits:
+def _keep_labeled(where: str, splits: dict[str, LabeledDataset | None], notes: list[str]) -> DatasetSplits:
     """The splits that have labels or masks, and a note on those that have none."""
     for split, rows in splits.items():
         if rows is None:
@@ -177,11 +177,11 @@ def _datasets(source: str) -> Any:
 
 
 def _parquet_files(folder: str) -> list[str]:
-    for place in (folder, os.path.join(folder, "data")):
-        if os.path.isdir(place):
-            names = sorted(name for name in os.listdir(place) if name.lower().endswith(".parquet") and name[0] != ".")
+    for path in (folder, os.path.join(folder, "data")):
+        if os.path.isdir(path):
+            names = sorted(name for name in os.listdir(path) if name.lower().endswith(".parquet") and name[0] != ".")
             if names:
-                return [os.path.join(place, name) for name in names]
+                return [os.path.join(path, name) for name in names]
     return []
 
 
@@ -227,13 +227,13 @@ def _read(datasets: Any, files: list[str], origin: Origin) -> LabeledDataset | N
     return read(table, features, columns, origin)
 
 
-def _labelled_columns(features: Any, origin: Origin) -> tuple[str, str]:
+def _find_label_columns(features: Any, origin: Origin) -> tuple[str, str]:
     """The names of the image and the label column."""
     wanted, where = origin.wanted, origin.name
     return _image_column(features, wanted.image_column, where), _label_column(features, wanted.label_column, where)
 
 
-def _labelled_rows(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> TableDataset | None:
+def _read_labeled(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> TableDataset | None:
     """The rows of a table, None where none has a label, as in published test sets."""
     image, label = columns
     values = table.column(label).to_pylist()
@@ -241,7 +241,7 @@ def _labelled_rows(table: Any, features: Any, columns: tuple[str, str], origin: 
         return None
     rows = _images(table, features, image, origin)
     rows.labels, rows.classes = number_labels(values, rows.name)
-    if label in _typed(features, "ClassLabel"):
+    if label in _columns_of_type(features, "ClassLabel"):
         names = tuple(features[label].names)
         for i in (rows.labels >= len(names)).nonzero().flatten().tolist()[:1]:
             known = f"the {len(names)} classes {shorten(names)}"
@@ -250,10 +250,10 @@ def _labelled_rows(table: Any, features: Any, columns: tuple[str, str], origin: 
     return rows
 
 
-def _masked_columns(features: Any, origin: Origin) -> tuple[str, str]:
+def _find_mask_columns(features: Any, origin: Origin) -> tuple[str, str]:
     """The names of the image and the mask column."""
     wanted, where = origin.wanted, origin.name
-    typed = _typed(features, "Image")
+    typed = _columns_of_type(features, "Image")
     usual = [name for name in typed if name.lower() in MASK_NAMES]
     names = usual if usual and wanted.label_column is None else list(features)
     mask = find_column(names, wanted.label_column, MASK_NAMES, where, "label_column")
@@ -261,7 +261,7 @@ def _masked_columns(features: Any, origin: Origin) -> tuple[str, str]:
     return _image_column(others, wanted.image_column, where), mask
 
 
-def _masked_rows(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> RawMaskDataset | None:
+def _read_masked(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> RawMaskDataset | None:
     """The rows of a table, None where none has a mask, as in published test sets."""
     image, mask = columns
     if len(table) and table.column(mask).null_count == len(table):
@@ -279,33 +279,33 @@ def _images(table: Any, features: Any, name: str, origin: Origin) -> TableDatase
 
 
 READERS: dict[str, tuple[Callable[..., tuple[str, str]], Callable[..., LabeledDataset | None]]] = {
-    "labels": (_labelled_columns, _labelled_rows),
-    "masks": (_masked_columns, _masked_rows),
+    "labels": (_find_label_columns, _read_labeled),
+    "masks": (_find_mask_columns, _read_masked),
 }
 
 
-def _typed(features: Any, kind: str) -> list[str]:
-    """The columns whose type is the class `kind` of `datasets`."""
+def _columns_of_type(features: Any, feature_class: str) -> list[str]:
+    """The columns whose type is the class `feature_class` of `datasets`."""
     import datasets
 
-    return [name for name, feature in features.items() if isinstance(feature, getattr(datasets, kind))]
+    return [name for name, feature in features.items() if isinstance(feature, getattr(datasets, feature_class))]
 
 
 def _image_column(features: Any, given: str | None, where: str) -> str:
-    typed = _typed(features, "Image")
+    typed = _columns_of_type(features, "Image")
     if given is None and len(typed) == 1:
         return typed[0]
     return find_column(list(features) if given else typed or list(features), given, IMAGE_NAMES, where, "image_column")
 
 
 def _label_column(features: Any, given: str | None, where: str) -> str:
-    typed = _typed(features, "ClassLabel")
+    typed = _columns_of_type(features, "ClassLabel")
     if given is None and len(typed) > 1 and "label" not in typed:
         raise ValueError(f"{where} has several label columns, {', '.join(typed)}; choose one with data.label_column")
     if given is None and len(typed) == 1:
         return typed[0]
     name = find_column(list(features), given, LABEL_NAMES, where, "label_column")
-    if name in _typed(features, "Image"):
+    if name in _columns_of_type(features, "Image"):
         raise ValueError(
             f"column {name!r} of {where} holds images (masks), not class labels; task=segmentation learns from masks"
         )

@@ -32,7 +32,7 @@ TAKEN = 254  # the same where the rim will be ground: other digits keep off it
 CLASSES = ("ground", *(f"digit {k}" for k in range(10)))
 
 
-class Dice:
+class RawNumbers:
     """Whole numbers from the raw words of PCG64, a stream that numpy promises to keep."""
 
     def __init__(self, *parts: int) -> None:
@@ -60,21 +60,21 @@ class Scenes:
 
     def __getitem__(self, i: int) -> tuple[Image.Image, Image.Image]:
         if i not in self.made:
-            self.made[i] = scene(self.digits, self.labels, Dice(list(SCENES).index(self.split), i))
+            self.made[i] = scene(self.digits, self.labels, RawNumbers(list(SCENES).index(self.split), i))
         return self.made[i]
 
 
 class SceneDataset(LabeledDataset):
-    """The images of scenes, or their masks."""
+    """The images of scenes (member 0) or their masks (member 1)."""
 
     mirrorable = False
 
-    def __init__(self, scenes: Scenes, part: int) -> None:
-        self.scenes, self.part, self.classes = scenes, part, ()
+    def __init__(self, scenes: Scenes, member: int) -> None:
+        self.scenes, self.member, self.classes = scenes, member, ()
         self.labels = torch.zeros(SCENES[scenes.split], dtype=torch.int64)
 
     def source(self, i: int) -> Image.Image:
-        return self.scenes[i][self.part]
+        return self.scenes[i][self.member]
 
     def name(self, i: int) -> str:
         return f"scene {i} ({self.scenes.split})"
@@ -86,7 +86,10 @@ def open_scenes() -> DatasetSplits:
     Class 0 is the ground, class k + 1 the digit k; a rim of about one pixel around half of the digits is void.
     """
     scenes = {split: Scenes(split) for split in SCENES}
-    pairs = {split: RawMaskDataset(SceneDataset(each, 0), SceneDataset(each, 1)) for split, each in scenes.items()}
+    pairs = {
+        split: RawMaskDataset(SceneDataset(split_scenes, 0), SceneDataset(split_scenes, 1))
+        for split, split_scenes in scenes.items()
+    }
     return DatasetSplits(pairs, label_map=LabelMap(dict(enumerate(CLASSES)), ignored=frozenset({BORDER})))
 
 
@@ -97,22 +100,26 @@ def digits_of(split: str) -> tuple[np.ndarray, np.ndarray]:
     digits = load_digits()
     order = sorted(range(len(digits.target)), key=derive)
     ends = np.cumsum([0, *SHARES.values()]) * len(order) // 100
-    place = list(SHARES).index(split)
-    chosen = order[ends[place] : ends[place + 1]]
+    number = list(SHARES).index(split)
+    chosen = order[ends[number] : ends[number + 1]]
     return (digits.images[chosen] * 255 // 16).astype(np.uint8), digits.target[chosen]
 
 
-def scene(digits: np.ndarray, labels: np.ndarray, dice: Dice) -> tuple[Image.Image, Image.Image]:
+def scene(digits: np.ndarray, labels: np.ndarray, numbers: RawNumbers) -> tuple[Image.Image, Image.Image]:
     """An image in color and its mask: 0 ground, k + 1 digit k, 255 the rim around every other digit or so."""
-    base = [dice.below(GROUND) for _ in range(3)]
-    pixels = ground(base, dice)
+    base = [numbers.below(GROUND) for _ in range(3)]
+    pixels = ground(base, numbers)
     mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
-    for _ in range(dice.between(*DIGITS)):
-        number, color, rim = dice.below(len(digits)), colour_against(base, dice), (BORDER, TAKEN)[dice.below(2)]
-        side = dice.between(*SIDES)
+    for _ in range(numbers.between(*DIGITS)):
+        number, color, rim = (
+            numbers.below(len(digits)),
+            choose_bright_color(base, numbers),
+            (BORDER, TAKEN)[numbers.below(2)],
+        )
+        side = numbers.between(*SIDES)
         large = Image.fromarray(digits[number]).resize((side, side), Image.Resampling.BICUBIC)
         ink = np.pad(np.asarray(large), 1)  # room for the rim
-        if (window := free_place(mask, ink, dice)) is not None:
+        if (window := free_place(mask, ink, numbers)) is not None:
             opacity = ((ink.astype(np.int32) - INK) * STEEPNESS + 128).clip(0, 255)[..., None]
             pixels[window] += (np.array(color) - pixels[window]) * opacity // 255
             mask[window] = np.where(marks(ink), np.where(ink >= INK, labels[number] + 1, rim), mask[window])
@@ -120,17 +127,17 @@ def scene(digits: np.ndarray, labels: np.ndarray, dice: Dice) -> tuple[Image.Ima
     return Image.fromarray(pixels.astype(np.uint8)), Image.fromarray(mask)
 
 
-def ground(base: Sequence[int], dice: Dice) -> np.ndarray:
+def ground(base: Sequence[int], numbers: RawNumbers) -> np.ndarray:
     """Clouds and grain (h, w, 3) around a color, int32 in 0..255."""
-    clouds = Image.fromarray(dice.noise(CLOUDS, CLOUDS)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    texture = (np.asarray(clouds).astype(np.int32) - 128) // 3 + (dice.noise(SIZE, SIZE).astype(np.int32) - 128) // 6
+    clouds = Image.fromarray(numbers.noise(CLOUDS, CLOUDS)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    texture = (np.asarray(clouds).astype(np.int32) - 128) // 3 + (numbers.noise(SIZE, SIZE).astype(np.int32) - 128) // 6
     return (np.array(base, dtype=np.int32) + texture[..., None]).clip(0, 255).astype(np.int32)
 
 
-def colour_against(base: Sequence[int], dice: Dice) -> list[int]:
+def choose_bright_color(base: Sequence[int], numbers: RawNumbers) -> list[int]:
     """A color that is clearly brighter than `base`."""
     while True:
-        color = [dice.below(256) for _ in range(3)]
+        color = [numbers.below(256) for _ in range(3)]
         if brightness(color) - brightness(base) >= CONTRAST:
             return color
 
@@ -140,10 +147,10 @@ def brightness(color: Sequence[int]) -> int:
     return (3 * red + 6 * green + blue) // 10
 
 
-def free_place(mask: np.ndarray, ink: np.ndarray, dice: Dice) -> tuple[slice, slice] | None:
+def free_place(mask: np.ndarray, ink: np.ndarray, numbers: RawNumbers) -> tuple[slice, slice] | None:
     """Where in the scene nothing lies under the digit and its rim yet; None where no try finds such a place."""
     for _ in range(TRIES):
-        top, left = (dice.below(SIZE - len(ink) + 1) for _ in range(2))
+        top, left = (numbers.below(SIZE - len(ink) + 1) for _ in range(2))
         window = (slice(top, top + len(ink)), slice(left, left + len(ink)))
         if not mask[window][marks(ink)].any():
             return window

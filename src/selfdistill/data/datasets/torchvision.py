@@ -25,20 +25,20 @@ def open_torchvision(name: str, root: str, *, download: bool = False) -> Dataset
     if name not in known:
         hint = did_you_mean(name, known, "torchvision:")
         raise ValueError(f"torchvision:{name} is not a classification set of torchvision{hint}")
-    kind = getattr(torchvision.datasets, name)
+    dataset_class = getattr(torchvision.datasets, name)
     splits = {}
-    for split, arguments in _splits(kind).items():
+    for split, arguments in _list_splits(dataset_class).items():
         for argument in arguments:
-            dataset = _load(kind, root, argument, download)
+            dataset = _load(dataset_class, root, argument, download)
             if dataset is not None:
                 splits[split] = _rows(dataset, f"{name} ({split})", name not in CHARACTERS)
                 break
     return DatasetSplits(splits)
 
 
-def _splits(kind: type) -> dict[str, list[dict[str, Any]]]:
+def _list_splits(dataset_class: type) -> dict[str, list[dict[str, Any]]]:
     """Arguments to try for each split; a class that has no such argument is all training set."""
-    parameters = inspect.signature(kind).parameters
+    parameters = inspect.signature(dataset_class).parameters
     if "split" in parameters:
         return {split: [{"split": value} for value in values] for split, values in SPLIT_ARGUMENTS.items()}
     if "train" in parameters:
@@ -46,13 +46,13 @@ def _splits(kind: type) -> dict[str, list[dict[str, Any]]]:
     return {"train": [{}]}
 
 
-def _load(kind: type, root: str, arguments: dict[str, Any], download: bool) -> Any:
+def _load(dataset_class: type, root: str, arguments: dict[str, Any], download: bool) -> Any:
     """The data set, or None where it has no such split."""
-    if "download" in inspect.signature(kind).parameters:
+    if "download" in inspect.signature(dataset_class).parameters:
         arguments = {**arguments, "download": download}
-    name = f"torchvision:{kind.__name__}"
+    name = f"torchvision:{dataset_class.__name__}"
     try:
-        return kind(root, **arguments)
+        return dataset_class(root, **arguments)
     except ModuleNotFoundError as error:
         raise ValueError(f"{name} needs the package {error.name}; pip install {error.name}") from None
     except (RuntimeError, OSError, ValueError) as error:
@@ -84,18 +84,18 @@ def _class_name(name: Any) -> str:
 def _labels(dataset: Any) -> list[int]:
     """All labels without decoding an image: torchvision's classes keep them under one of these names."""
     for name in ("targets", "labels", "_labels"):
-        found = getattr(dataset, name, None)
-        if found is not None:
-            return [int(label) for label in found]
+        labels = getattr(dataset, name, None)
+        if labels is not None:
+            return [int(label) for label in labels]
     return [int(label) for _, label in dataset._samples]
 
 
 def _files(dataset: Any) -> list[str] | None:
     """The image files, for the classes that keep a list of them."""
     for name in ("_image_files", "_images", "samples", "_samples"):
-        found = getattr(dataset, name, None)
-        if found is not None and len(found) and isinstance(_path(found[0]), str | os.PathLike):
-            return [os.fspath(_path(item)) for item in found]
+        items = getattr(dataset, name, None)
+        if items is not None and len(items) and isinstance(_path(items[0]), str | os.PathLike):
+            return [os.fspath(_path(item)) for item in items]
     return None
 
 

@@ -60,23 +60,23 @@ class Transform(ABC):
         return self(Sample(image, NO_TARGET), keys).image
 
 
-def image_shape(part: DataPart) -> tuple[int, int, int]:
-    """(C, H, W) of a resolved part's training images."""
-    assert part.channels is not None and isinstance(part.image_size, tuple), "the part is not resolved"
-    return (part.channels, *part.image_size)
+def image_shape(settings: DataPart) -> tuple[int, int, int]:
+    """(C, H, W) of resolved settings' training images."""
+    assert settings.channels is not None and isinstance(settings.image_size, tuple), "the settings are not resolved"
+    return (settings.channels, *settings.image_size)
 
 
-def window(part: DataPart) -> tuple[int, int] | None:
-    """(H, W) of the windows in which a resolved part's images are scored; None for whole images."""
-    return image_shape(part)[1:] if part.window else None
+def window(settings: DataPart) -> tuple[int, int] | None:
+    """(H, W) of the windows in which resolved settings' images are scored; None for whole images."""
+    return image_shape(settings)[1:] if settings.window else None
 
 
 class Normalization:
-    """Pixels -> float32 in [0, 1] -> (x - mean) / std per channel, with the mean and std of a resolved part."""
+    """Pixels -> float32 in [0, 1] -> (x - mean) / std per channel, with the mean and std of a resolved settings."""
 
-    def __init__(self, part: DataPart) -> None:
-        assert part.mean is not None and part.std is not None, "the part is not resolved"
-        self.mean, self.std = torch.tensor(part.mean)[:, None, None], torch.tensor(part.std)[:, None, None]
+    def __init__(self, settings: DataPart) -> None:
+        assert settings.mean is not None and settings.std is not None, "the settings are not resolved"
+        self.mean, self.std = torch.tensor(settings.mean)[:, None, None], torch.tensor(settings.std)[:, None, None]
         self.memory_format = torch.contiguous_format
 
     def __call__(self, images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

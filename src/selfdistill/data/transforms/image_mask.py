@@ -41,9 +41,9 @@ class MaskTransform(Transform):
 
     fixed_size, keeps_target = False, False
 
-    def __init__(self, part: DataPart) -> None:
-        self.channels, self.short_side = image_shape(part)[0], part.short_side
-        self.normalize = Normalization(part)
+    def __init__(self, settings: DataPart) -> None:
+        self.channels, self.short_side = image_shape(settings)[0], settings.short_side
+        self.normalize = Normalization(settings)
 
     def batch(self, images: Shaped[Tensor, "n c h w"], keys: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         return self.normalize(images)
@@ -55,17 +55,17 @@ class MaskTransform(Transform):
 
 
 class TrainMaskTransform(MaskTransform):
-    """The steps in order, and then the normalization; crops of the part's image size.
+    """The steps in order, and then the normalization; crops of the settings' image size.
 
     Draws from the global generators. Raises `ValueError` for a mask of another size than its image.
     """
 
     draws_per_image = True
 
-    def __init__(self, part: DataPart) -> None:
-        super().__init__(part)
-        assert isinstance(part.augment, list), "the part is not resolved"
-        self.steps = steps_of(part.augment, image_shape(part)[1:], self.normalize.mean.flatten().tolist())
+    def __init__(self, settings: DataPart) -> None:
+        super().__init__(settings)
+        assert isinstance(settings.augment, list), "the settings are not resolved"
+        self.steps = steps_of(settings.augment, image_shape(settings)[1:], self.normalize.mean.flatten().tolist())
 
     def cached(self, sample: Sample) -> Sample:
         check_sizes(sample.image, sample.target)
@@ -80,12 +80,12 @@ class TrainMaskTransform(MaskTransform):
 
 
 class EvalMaskTransform(MaskTransform):
-    """The whole image, its short side resized where the part says so, normalized; the mask as it is stored."""
+    """The whole image, its short side resized where the settings say so, normalized; the mask as it is stored."""
 
     draws_per_image = False
 
     def cached(self, sample: Sample) -> Sample:
-        return sample._replace(image=evaluated(to_channels(sample.image, self.channels), self.short_side))
+        return sample._replace(image=resize_for_evaluation(to_channels(sample.image, self.channels), self.short_side))
 
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
         return sample._replace(image=as_pixels(sample.image, self.channels))
@@ -140,7 +140,7 @@ def scale_short_side(size: Size, side: int | None) -> Size:
     return size if side is None else (round(size[0] * side / min(size)), round(size[1] * side / min(size)))
 
 
-def evaluated(image: Image.Image, short_side: int | None) -> Image.Image:
+def resize_for_evaluation(image: Image.Image, short_side: int | None) -> Image.Image:
     """The image at the size at which evaluation shows it."""
     height, width = scale_short_side((image.height, image.width), short_side)
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)

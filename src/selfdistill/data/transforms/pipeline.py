@@ -32,9 +32,9 @@ class ImageTransform(Transform):
 
     keeps_target = True
 
-    def __init__(self, part: DataPart, steps: Sequence[Step], erasers: Sequence[BatchStep] = ()) -> None:
-        self.shape = image_shape(part)
-        self.channels, self.normalize = self.shape[0], Normalization(part)
+    def __init__(self, settings: DataPart, steps: Sequence[Step], erasers: Sequence[BatchStep] = ()) -> None:
+        self.shape = image_shape(settings)
+        self.channels, self.normalize = self.shape[0], Normalization(settings)
         numbered = list(enumerate(steps))  # a step's key is that of the image and of the step's number
         start = next((n for n, step in numbered if not isinstance(step, Resizing)), len(numbered))
         end = 1 + next((n for n, step in reversed(numbered) if not isinstance(step, BatchStep)), -1)
