@@ -28,7 +28,7 @@ def mixup(
     weight = _beta(alpha)
     order = torch.randperm(len(images), device=images.device)
     mixed = weight * images + (1 - weight) * images[order]
-    return mixed, _mixed_target(target, order, weight, num_classes, soft_target)
+    return mixed, _mix_labels(target, order, weight, num_classes, soft_target)
 
 
 def cutmix(
@@ -47,24 +47,24 @@ def cutmix(
     box = _box(images, alpha)
     order = torch.randperm(len(images), device=images.device)
     weight = 1 - images[0, 0][box[1:]].numel() / images[0, 0].numel()
-    return _pasted(images, order, box), _mixed_target(target, order, weight, num_classes, soft_target)
+    return _paste(images, order, box), _mix_labels(target, order, weight, num_classes, soft_target)
 
 
 def cutmix_masks(
     images: Float[Tensor, "b c h w"], target: Int64[Tensor, "b h w"], alpha: float
 ) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b h w"]]:
-    """CutMix for labels of pixels, which stay class numbers: each goes where its pixel goes.
+    """CutMix for labels of pixels: each label moves with its pixel and stays a class number.
 
-    One box per batch, drawn as that of `cutmix`; `images` and `target` are left as they were.
+    There is one box per batch, drawn as in `cutmix`. `images` and `target` are left as they were.
     Source: French et al., 2020, https://arxiv.org/abs/1906.01916, who mix images and the masks predicted for them.
     """
     box = _box(images, alpha)
     order = torch.randperm(len(images), device=images.device)
-    return _pasted(images, order, box), _pasted(target, order, box)
+    return _paste(images, order, box), _paste(target, order, box)
 
 
 def mixing_weight(alpha: float, device: torch.device) -> Float[Tensor, ""]:
-    """One draw from Beta(alpha, alpha), on the device: for methods that mix within `forward`, without a wait."""
+    """One draw from Beta(alpha, alpha) on the device, for methods that mix in `forward`: the host does not wait."""
     return torch.distributions.Beta(*torch.full((2,), alpha, device=device), validate_args=False).sample()
 
 
@@ -78,34 +78,34 @@ def _box(images: Float[Tensor, "b c h w"], alpha: float) -> tuple[EllipsisType, 
     return (..., slice(*_cut(images.shape[2], side)), slice(*_cut(images.shape[3], side)))
 
 
-def _pasted(
+def _paste(
     tensor: Shaped[Tensor, "b *c h w"], order: Int64[Tensor, " b"], box: tuple[EllipsisType, slice, slice]
 ) -> Shaped[Tensor, "b *c h w"]:
-    """A copy of the tensor with the box of row `order[i]` in row i."""
+    """A copy of the tensor in which row i has the box of row `order[i]`."""
     mixed = tensor.clone()
     mixed[box] = tensor[box][order]
     return mixed
 
 
 def _cut(length: int, side: float) -> tuple[int, int]:
-    """A random interval of `side * length` pixels around a uniform centre, clipped to the image."""
-    centre, half = int(torch.randint(length, ())), int(length * side) // 2
-    return max(centre - half, 0), min(centre + half, length)
+    """A random interval of `side * length` pixels around a uniform center, clipped to the image."""
+    center, half = int(torch.randint(length, ())), int(length * side) // 2
+    return max(center - half, 0), min(center + half, length)
 
 
-def _mixed_target(target: Tensor, order: Tensor, weight: float, num_classes: int, soft_target: Tensor | None) -> Tensor:
+def _mix_labels(target: Tensor, order: Tensor, weight: float, num_classes: int, soft_target: Tensor | None) -> Tensor:
     soft = F.one_hot(target, num_classes).float() if soft_target is None else soft_target
     return weight * soft + (1 - weight) * soft[order]
 
 
 def rotations(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "4*b c h w"]:
-    """Rows `4 * b + k` hold image `b` turned counter-clockwise by 90 * k degrees; images must be square.
+    """Row `4 * b + k` is image `b`, rotated counter-clockwise by 90 * k degrees; images must be square.
 
     >>> rotations(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]))[1, 0].tolist()
     [[1.0, 3.0], [0.0, 2.0]]
     """
-    turned = [torch.rot90(images, k, dims=(2, 3)) for k in range(ROTATIONS)]
-    return torch.stack(turned, dim=1).flatten(0, 1)
+    rotated = [torch.rot90(images, k, dims=(2, 3)) for k in range(ROTATIONS)]
+    return torch.stack(rotated, dim=1).flatten(0, 1)
 
 
 def joint_labels(target: Int64[Tensor, " b"]) -> Int64[Tensor, "4*b"]:

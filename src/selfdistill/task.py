@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a method returns. The trainer minimises the sum of `losses` and logs each by name."""
+    """What a method returns. The trainer minimizes the sum of `losses` and logs each by name."""
 
     losses: dict[str, Tensor]  # weighted terms, each ()
     logits: Tensor  # the student's scores for `batch.images`, as they were trained on
@@ -87,8 +87,8 @@ class Task:
         """The supervised loss: by default `losses.cross_entropy`, 0 where nothing is labeled."""
         return self.criterion(logits, target, soft_target, self.ignore_index)
 
-    def labelled(self, target: Int64[Tensor, "b *pos"]) -> Bool[Tensor, "b h w"] | None:
-        """Which positions count where a method compares scores; None: all, since a label belongs to a whole image."""
+    def labeled_mask(self, target: Int64[Tensor, "b *pos"]) -> Bool[Tensor, "b h w"] | None:
+        """Which positions have a label and count in losses; None: all, since a label belongs to a whole image."""
         return None if self.output == "image" else target != self.ignore_index
 
     def count_correct(

@@ -51,7 +51,7 @@ class BYOT(Method):
             terms["exits"] = (1 - self.alpha) * sum(exit_losses)
         if self.alpha:
             scale = self.alpha if self.squared_temperature else self.alpha / self.temperature**2
-            mask = self.task.labelled(batch.target)
+            mask = self.task.labeled_mask(batch.target)
             terms["kd"] = scale * sum(losses.kd(scores, logits, self.temperature, mask) for scores, _ in exits)
         if self.feature_weight:
             deepest = pool(features[-1])

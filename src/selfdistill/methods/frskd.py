@@ -135,7 +135,7 @@ class FRSKD(Method):
             "teacher": self.task.loss(teacher_logits, batch.target, batch.soft_target),
         }
         if self.alpha:
-            mask = None if self.distil_void else self.task.labelled(batch.target)
+            mask = None if self.distil_void else self.task.labeled_mask(batch.target)
             terms["kd"] = self.alpha * losses.kd(logits, teacher_logits, self.temperature, mask) * ramp
         if self.beta:
             terms["feature"] = self.beta * self.feature_distance(features, refined) * ramp

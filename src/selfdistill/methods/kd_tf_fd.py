@@ -34,6 +34,6 @@ class KDTfFD(TfFD):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         terms, logits = super().forward(batch, progress)
-        mask = self.task.labelled(batch.target)
+        mask = self.task.labeled_mask(batch.target)
         kd = losses.kd(logits, self.teacher(batch.images), self.temperature, mask)
         return Step(terms | {"task": self.alpha * terms["task"], "kd": self.beta * kd}, logits)

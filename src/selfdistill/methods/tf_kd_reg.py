@@ -42,7 +42,7 @@ class TfKDReg(Method):
         logits = self.student(batch.images)
         task = self.task.loss(logits, batch.target, batch.soft_target)
         teacher = self.virtual_teacher(batch.target, logits.dtype, batch.soft_target)
-        reg = losses.kl(logits, teacher, mask=self.task.labelled(batch.target)) / self.task.num_classes
+        reg = losses.kl(logits, teacher, mask=self.task.labeled_mask(batch.target)) / self.task.num_classes
         return Step({"task": (1 - self.alpha) * task, "reg": self.alpha * self.multiplier * reg}, logits)
 
     def virtual_teacher(

@@ -37,6 +37,6 @@ class TfKDSelf(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        task, mask = self.task.loss(logits, batch.target, batch.soft_target), self.task.labelled(batch.target)
+        task, mask = self.task.loss(logits, batch.target, batch.soft_target), self.task.labeled_mask(batch.target)
         kd = losses.kd(logits, self.teacher(batch.images), self.temperature, mask) / self.task.num_classes
         return Step({"task": (1 - self.alpha) * task, "kd": self.alpha * self.multiplier * kd}, logits)
