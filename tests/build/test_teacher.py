@@ -7,7 +7,6 @@ from selfdistill.build import build
 from selfdistill.build.checks import check_same_data
 from selfdistill.config.read import read
 from selfdistill.methods.hsakd_teacher import HSAKDTeacher
-from selfdistill.modules.teachers import MovingAverage, teaching_levels
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import load_student, read_card
 from selfdistill.training.loop import fit
@@ -104,20 +103,3 @@ def test_a_teacher_of_other_classes_is_refused(runs, classes, sentence):
 def test_a_student_starts_from_the_weights_of_a_run(runs):
     made = job("method=hsakd_teacher", "method.joint=false", f"student.start={runs['plain']}")
     assert same(made.method.student, load_student(runs["plain"]))
-
-
-def test_a_trailing_average_moves_a_share_of_the_way():
-    net, trailing = torch.nn.Linear(2, 2), None
-    trailing = MovingAverage(net)
-    before = net.weight.detach().clone()
-    with torch.no_grad():
-        net.weight.add_(1.0)
-    trailing.update(net, 0.75)
-    torch.testing.assert_close(trailing.net.weight, before + 0.25)
-    assert not any(parameter.requires_grad for parameter in trailing.parameters())
-
-
-@pytest.mark.parametrize(("own", "teachers"), [(3, 3), (2, 4), (4, 2), (1, 1)])
-def test_the_deepest_levels_meet(own, teachers):
-    levels = teaching_levels(own, teachers)
-    assert levels[-1] == teachers - 1 and len(levels) == own and levels == sorted(levels)
