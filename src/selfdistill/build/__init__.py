@@ -203,7 +203,7 @@ def note_dropped_images(plan: BatchSampler) -> list[str]:
         return []
     are = "is" if plan.num_dropped == 1 else "are"
     return [
-        f"{plan.num_dropped} of {plan.num_rows} images {are} left out of each epoch, others each time; "
+        f"{plan.num_dropped} of {plan.num_images} images {are} left out of each epoch, others each time; "
         "data.drop_last=false keeps them"
     ]
 
