@@ -340,6 +340,7 @@ def test_init_writes_a_commented_recipe_that_trains(run, tmp_path):
     assert code == 0, err
 
 
+@pytest.mark.slow
 def test_compare_trains_every_arm_with_every_seed_and_prints_one_table(run, tmp_path):
     words = ["compare", *TINY, "methods=baseline,frskd,frskd+beta=0", "seeds=2", f"out={tmp_path / 'all'}"]
     code, out, err = run(*words)

@@ -159,6 +159,7 @@ def test_a_closed_method_leaves_its_student_as_an_untouched_twin(name):
     assert traces(student.train()) == untouched
 
 
+@pytest.mark.slow
 def test_a_torchvision_network_can_be_scripted_after_many_methods():
     student = torchvision.models.resnet18(num_classes=5)
     for name in ["frskd"] * 10 + ["byot"] * 10 + ["manifold_mixup"]:

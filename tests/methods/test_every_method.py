@@ -33,9 +33,10 @@ def any_case(name):
 @pytest.mark.parametrize(("side", "padding"), [(16, 1), (15, 0)], ids=["halving", "odd"])
 @every_case
 def test_one_step_is_finite_and_every_parameter_learns(name, kind, side, padding):
-    task, found = small_task(kind, side), find_method(name)
-    method = small_method(found, task, student=small_student(task, padding=padding))
-    batch = small_batch(found, task)
+    method, batch = made(name, kind)
+    if padding == 0:
+        task, found = small_task(kind, side), find_method(name)
+        method, batch = small_method(found, task, student=small_student(task, padding=0)), small_batch(found, task)
     step = method(batch, torch.tensor(0.5))
     assert isinstance(step, Step)
     assert step.losses and all(term.shape == () and term.isfinite() for term in step.losses.values())

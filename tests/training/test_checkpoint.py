@@ -24,8 +24,7 @@ class KilledAtRecord(sd.Callback):
             raise Killed
 
 
-def test_a_record_that_was_written_after_the_last_checkpoint_stands_once(tmp_path):
-    whole, whole_run, _ = train(recipe(tmp_path / "whole"))
+def test_a_record_that_was_written_after_the_last_checkpoint_stands_once(tmp_path, whole):
     with pytest.raises(Interrupted):
         train(recipe(tmp_path / "run"), StopAt(5))  # the end of the first epoch, before it is scored
     run = Run.open(tmp_path / "run")
@@ -33,12 +32,11 @@ def test_a_record_that_was_written_after_the_last_checkpoint_stands_once(tmp_pat
         train(run.recipe(), KilledAtRecord("epoch"), resume=True)
     assert [record.kind for record in run.records()] == ["train", "epoch"]
     again, _, _ = train(run.recipe(), resume=True)
-    assert untimed(run) == untimed(whole_run)
-    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole).items())
+    assert untimed(run) == untimed(whole[1])
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole[0]).items())
 
 
-def test_a_checkpoint_of_an_earlier_version_resumes(tmp_path):
-    whole, whole_run, _ = train(recipe(tmp_path / "whole"))
+def test_a_checkpoint_of_an_earlier_version_resumes(tmp_path, whole):
     with pytest.raises(Interrupted):
         train(recipe(tmp_path / "run"), StopAt(7))
     run = Run.open(tmp_path / "run")
@@ -47,8 +45,8 @@ def test_a_checkpoint_of_an_earlier_version_resumes(tmp_path):
         del checkpoint[name]
     run.save_checkpoint(checkpoint)
     again, _, _ = train(run.recipe(), resume=True)
-    assert untimed(run) == untimed(whole_run)
-    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole).items())
+    assert untimed(run) == untimed(whole[1])
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole[0]).items())
 
 
 def test_a_checkpoint_of_another_format_is_refused(tmp_path):

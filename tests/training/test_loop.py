@@ -38,7 +38,7 @@ def test_a_run_that_ends_where_it_was_stopped_ships_the_student_of_that_step(tmp
 
 
 @pytest.mark.parametrize("writes", ["save_student", "save_checkpoint"])
-def test_a_run_that_was_killed_while_it_saved_its_end_ends_as_if_it_had_not(tmp_path, monkeypatch, writes):
+def test_a_run_that_was_killed_while_it_saved_its_end_ends_as_if_it_had_not(tmp_path, monkeypatch, whole, writes):
     class Killed(BaseException): ...
 
     home = checkpoint if writes == "save_student" else Run
@@ -49,13 +49,13 @@ def test_a_run_that_was_killed_while_it_saved_its_end_ends_as_if_it_had_not(tmp_
             raise Killed
         original(*args, **kwargs)
 
-    whole, run = train(recipe(tmp_path / "whole"))[1], Run(tmp_path / "run")
+    run = Run(tmp_path / "run")
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(home, writes, killed)
         train(recipe(run.path))
     train(run.recipe(), resume=True)
-    assert untimed(run) == untimed(whole)
-    assert read_card(run.path).scores == read_card(whole.path).scores
+    assert untimed(run) == untimed(whole[1])
+    assert read_card(run.path).scores == read_card(whole[1].path).scores
 
 
 def test_a_run_folder_holds_what_the_readme_says(tmp_path):
@@ -243,6 +243,7 @@ class Pixels(nn.Module):
 
 
 @pytest.mark.parametrize("window", [False, True])
+@pytest.mark.slow
 def test_a_segmenter_is_scored_by_its_masks_whole_or_window_by_window(tmp_path, window):
     data = {"source": "scenes", "limit": 6, "image_size": [24, 32], "channels": 1, "window": window}
     changes = {"task": "segmentation", "student": f"{__name__}:Pixels", "method": "baseline", "batch_size": 3}

@@ -212,6 +212,7 @@ def test_cutout_puts_the_middle_of_its_hole_anywhere_alike():
     assert holes[:, 0, 0].float().mean().item() == pytest.approx((3 / 8) ** 2, abs=0.02) and images.min() == 1
 
 
+@pytest.mark.slow
 def test_erasing_replaces_a_rectangle_of_half_of_the_images_by_noise():
     transform = training(plain(32, "erasing", mean=[0.3, 0.4, 0.5], std=[0.2, 0.3, 0.4]))
     torch.manual_seed(0)
