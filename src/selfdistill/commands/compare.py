@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..build import build
-from ..config.part import flatten, list_settings
+from ..config.part import list_settings
 from ..config.read import change
 from ..config.recipe import MethodPart, Recipe
 from ..data import OpenedData
@@ -103,7 +103,7 @@ def is_done(path: Path, recipe: Recipe) -> bool:
     if not (path / "recipe.yaml").exists():
         return False
     run = Run.open(path)
-    there, here = (flatten(each.model_dump(mode="json")) for each in (run.recipe(), recipe))
+    there, here = run.recipe().flatten(), recipe.flatten()
     for name in here.keys() | there.keys():
         if here.get(name) != there.get(name) and not name.startswith(("machine.", "out")):
             raise ValueError(

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 from ..config.recipe import DataPart
 from ..data import EvalSet, LabeledDataset, eval_loader, open_rows, open_splits, window
 from ..distributed import default_device
-from ..metrics.evaluation import Scores
 from ..runs.files import replace_nan
 from ..runs.student import load_student, read_card
-from ..tasks import evaluate, find_task
+from ..tasks import Scores, evaluate, find_task
 from ..tasks.base import TaskKind
 
 

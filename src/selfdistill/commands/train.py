@@ -13,10 +13,10 @@ from ..data import EpochIndex, window
 from ..distributed import is_first_process, world_size
 from ..errors import one_line
 from ..features.modes import set_mode
-from ..metrics.sliding_window import score_map
 from ..runs.environment import describe_environment
 from ..runs.folder import Run
 from ..runs.records import EndRecord
+from ..tasks import find_task
 from ..training.callbacks import Callback
 from ..training.device import choose_device
 from ..training.experiment import Experiment
@@ -78,9 +78,10 @@ def check_scorable(experiment: Experiment) -> None:
         return  # every image is shown at the student's own size
     batch, shown = next(iter(experiment.held_out(workers=0))), window(experiment.recipe.data)
     height, width = batch.images.shape[2:]
+    score = find_task(experiment.recipe.task.kind).scorer(shown)
     try:
         with set_mode(student, training=False), torch.no_grad():
-            score_map(student, batch.images, (height, width), window=shown)
+            score(student, batch.images, batch.target)
     except Exception as error:  # of anyone's network
         advice = "" if shown else "; set data.window=true, which shows it windows of data.image_size"
         raise ValueError(f"{name} cannot score images of {height}x{width} ({one_line(error)}){advice}") from error

@@ -31,6 +31,10 @@ class Part(BaseModel):
         single = value is not None and not isinstance(value, list | tuple | dict)
         return [value] if single and list in types and str not in types else value
 
+    def flatten(self, exclude: set[str] | None = None) -> dict[str, Any]:
+        """Return every setting as plain data under its dotted name, without those in `exclude`."""
+        return flatten(self.model_dump(mode="json", exclude=exclude))
+
 
 def part_class(part: type[Part] | None, name: str) -> type[Part] | None:
     """Return the class of the part called `name` inside `part`, None for a plain field."""

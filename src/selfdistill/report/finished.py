@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..config.part import flatten
 from ..runs.environment import Environment
 from ..runs.folder import Run
 from ..runs.records import EndRecord
@@ -35,8 +34,7 @@ def read_finished(run: Run) -> FinishedRun | None:
     if not ends:
         return None
     recipe = run.recipe()
-    values = recipe.model_dump(mode="json", exclude=set(FREE_SETTINGS))
-    return FinishedRun(run, flatten(values), recipe.seed, ends[-1])
+    return FinishedRun(run, recipe.flatten(exclude=set(FREE_SETTINGS)), recipe.seed, ends[-1])
 
 
 def group_by_settings(runs: Iterable[FinishedRun]) -> dict[str, list[FinishedRun]]:

@@ -13,7 +13,7 @@ from ..config.part import Part
 from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..imports import load
-from ..metrics.evaluation import measure
+from ..metrics.evaluation import Scores, measure
 from . import base
 from .base import TaskKind
 
@@ -116,7 +116,7 @@ def evaluate(
     window: tuple[int, int] | None = None,
     device: str | torch.device = "cpu",
     precision: torch.dtype | None = None,
-) -> Any:
+) -> Scores:
     """The student's scores on everything that `batches` yields.
 
     Args:

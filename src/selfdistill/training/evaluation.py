@@ -4,8 +4,7 @@ import torch
 
 from ..data import window
 from ..distributed import broadcast_buffers
-from ..metrics.evaluation import Scores
-from ..tasks import evaluate
+from ..tasks import Scores, evaluate
 from .experiment import Experiment
 from .state import TrainState
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..method import Method
-from ..metrics.evaluation import Scores
+from ..tasks import Scores
 from .meters import Meter, StepTimer
 
 
