@@ -95,18 +95,18 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Other labeled images, as data= of a recipe.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Score a run's student: top-1 and top-5, or a segmenter's mean IoU and every class's; nll (nats) and ece."""
+    """Score a run's student by its task: top-1, or mean IoU and every class's; nll (nats) and ece."""
     import json
 
-    from .commands.evaluate import evaluate_run
+    from .commands.evaluate import describe_classes, evaluate_run
 
     scores, values, images = evaluate_run(run, data)
     if as_json:
         print(json.dumps({"data": images, **values}))
         return
     print(f"{images}: {scores.sentence()}  ({scores.count} images)")
-    for name, iou in values.get("iou", {}).items():
-        print(f"{name}\tIoU " + ("- (neither labeled nor predicted)" if iou is None else f"{iou:.2%}"))
+    for line in describe_classes(run, values):
+        print(line)
 
 
 @app.command()

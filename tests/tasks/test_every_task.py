@@ -14,6 +14,7 @@ from selfdistill.config.read import parse
 from selfdistill.config.recipe import DataPart, Recipe
 from selfdistill.data import window
 from selfdistill.export import facts
+from selfdistill.losses import cross_entropy
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import load_student, read_card
 from selfdistill.tasks import complete_recipe, find_task, list_tasks
@@ -151,6 +152,21 @@ def test_a_task_of_its_name_takes_a_criterion_of_ones_own(name):
     logits = torch.randn(2, CLASSES, *task.positions)
     assert task.loss(logits, torch.zeros(2, *task.positions, dtype=torch.int64)).item() == -7
     assert replace(task, num_classes=5).criterion is nothing
+
+
+def doubled_cross_entropy(logits, target, soft_target, ignore_index):
+    return 2 * cross_entropy(logits, target, soft_target, ignore_index)
+
+
+def test_a_recipe_names_a_criterion_of_ones_own():
+    data = {"source": "digits", "limit": 32}
+    common = {"method": "baseline", "data": data, "student": "cifar:resnet8", "max_steps": 1, "precision": "fp32"}
+    own = build(parse({**common, "task": {"criterion": f"{__name__}:doubled_cross_entropy"}}))
+    batch = next(iter(own.held_out()))
+    step = own.method.eval()(batch)
+    torch.testing.assert_close(step.loss, 2 * cross_entropy(step.logits, batch.target))
+    with pytest.raises(ValueError, match="no function 'doubled'; did you mean"):
+        build(parse({**common, "task": {"criterion": f"{__name__}:doubled"}}))
 
 
 def test_an_unknown_task_is_told_with_the_nearest():

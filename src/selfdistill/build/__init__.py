@@ -60,7 +60,9 @@ def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
     )
     check_labeled(prepared)
     images, classes = prepared.splits.train, prepared.splits.train.classes
-    task = task_kind.create_task(len(classes), image_shape(prepared.settings), len(images))
+    task = task_kind.create_task(
+        len(classes), image_shape(prepared.settings), len(images), criterion=recipe.task.criterion
+    )
     if recipe.method.teacher is not None:
         check_same_data(recipe.method.teacher, classes, task.image_shape)
 

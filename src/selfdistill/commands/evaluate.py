@@ -1,6 +1,6 @@
 """eval: scores a run's student on labeled images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +47,13 @@ def name_classes(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
         for name, value in scores._asdict().items()
     }
     return replace_nan(values)
+
+
+def describe_classes(path: Path, values: dict[str, Any]) -> Iterator[str]:
+    """A line for each class and each score that a run's task has of single classes."""
+    for score, title in find_task(read_card(path).task).class_scores.items():
+        for name, value in values[score].items():
+            yield f"{name}\t{title} " + ("- (neither labeled nor predicted)" if value is None else f"{value:.2%}")
 
 
 def open_held_out(settings: DataPart, task: TaskKind) -> LabeledDataset:

@@ -78,6 +78,9 @@ class TaskPart(Part):
         "classification",
         description="classification, one class for each image | segmentation, one for each pixel | MODULE:CLASS",
     )
+    criterion: str | None = Field(
+        None, description="MODULE:FUNCTION(logits, target, soft_target, ignore_index); default: the task's own loss"
+    )
 
 
 class StudentPart(Part):

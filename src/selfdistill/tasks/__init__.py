@@ -52,7 +52,7 @@ def create_task(
     num_examples: int = 0,
     ignore_index: int = -100,
     *,
-    criterion: base.Criterion | None = None,
+    criterion: base.Criterion | str | None = None,
 ) -> base.Task:
     """The supervised problem that a method trains on, by the name of its task; public as `selfdistill.Task`.
 
@@ -63,8 +63,8 @@ def create_task(
         num_examples: Images in the training set; needed by methods that remember each of them.
         ignore_index: The label of positions that count for nothing.
         criterion: The supervised loss, called as `criterion(logits, target, soft_target, ignore_index)`, instead of
-            the task's own: for class weights, or a loss of yours. `soft_target` is None, or class probabilities that
-            stand in for `target`.
+            the task's own: for class weights, or a loss of yours; or "package.module:function". `soft_target` is
+            None, or class probabilities that stand in for `target`.
 
     Returns:
         A `selfdistill.task.Task`.

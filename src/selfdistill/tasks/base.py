@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from ..config.recipe import DataPart
 from ..data.task_data import TaskData
+from ..imports import load
 from ..metrics.evaluation import Scorer, score_images, score_pixels
 from ..runs.student import StudentCard
 from ..task import Batch, Criterion, Task
@@ -91,6 +92,7 @@ class TaskKind(TaskData):
     defaults: ClassVar[Defaults]
     mixers: ClassVar[Mapping[str, Mixer]] = {}
     columns: ClassVar[tuple[Column, ...]]  # of `report`; the first is the main score, which has a spread
+    class_scores: ClassVar[Mapping[str, str]] = {}  # scores that hold a share for each class, and their titles
     free_axes: ClassVar[FreeAxes] = FIXED_SIZE
 
     def __init__(self, name: str) -> None:
@@ -103,9 +105,11 @@ class TaskKind(TaskData):
         num_examples: int = 0,
         ignore_index: int = -100,
         *,
-        criterion: Criterion | None = None,
+        criterion: Criterion | str | None = None,
     ) -> Task:
         """The problem that a method trains on, see `selfdistill.Task`."""
+        if isinstance(criterion, str):
+            criterion = load(criterion)
         particular = {"criterion": criterion or self.criterion, "predict": self.predict}
         return Task(
             self.name,

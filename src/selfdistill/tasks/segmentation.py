@@ -104,6 +104,7 @@ class Segmentation(TaskKind):
         Column("boundary_f", "boundary F, %"),
         Column("ece", "ECE, %"),
     )
+    class_scores = {"iou": "IoU"}
     free_axes = FreeAxes(
         {0: "batch", 2: "height", 3: "width"},
         lambda height, width: [
