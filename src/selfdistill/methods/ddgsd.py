@@ -51,7 +51,7 @@ class DDGSD(Method):
 
 @losses.in_float32
 def mean_discrepancy(features: Float[Tensor, "b c h w"], others: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """Maximum mean mean_discrepancy with a linear kernel: the squared distance of two mean embeddings.
+    """Maximum mean discrepancy with a linear kernel: the squared distance of two mean embeddings.
 
     The means are over batch, positions and processes. Gradients reach both sides.
     """

@@ -19,11 +19,11 @@ from .hsakd_teacher import joint_branches, run_with_branches
 class HSAKDOnline(Method):
     """Two networks of one architecture teach each other, scores and branches, while both learn from the labels.
 
-    The peer is a copy of the student with new random weights. Behind each stage of either network a branch, a fresh
-    copy of the stages that remain, tells class and rotation jointly for the four rotations of every image. Each side
-    of an branch_kd is a constant for the other, and the branches' gradients reach the stages.
+    The peer is a copy of the student with new random weights. Behind each stage of both networks stands a branch, a new
+    copy of the remaining stages, which predicts class and rotation jointly for the four rotations of every image. Where
+    one network teaches, it is a constant. The branches' gradients reach the stages.
 
-    Departs from the paper: the authors report the better of the two networks. What ships here is the student, chosen
+    Departs from the paper: the authors report the better of the two networks. Here the student ships, which is decided
     before anything is measured.
     """
 

@@ -18,7 +18,7 @@ from .tfd import map_difference, refuse_single_level
 
 
 class TfFD(Method):
-    """Shallow maps imitate deeper ones of the same network, and in each map salient and redundant channels draw near.
+    """Shallow maps learn from deeper maps, and the salient and redundant channels of each map become more alike.
 
     Inter-layer: as in TFD, a map learns from each deeper map, which is a constant. Intra-layer: the channels are ranked
     by saliency, the mean over batch and positions of the map scaled to unit norm. The first half is compared with the
@@ -37,7 +37,7 @@ class TfFD(Method):
     outputs = ("image", "pixel")
     cost = "none beside plain training: no further rows, parameters or state"
 
-    lambda_inter: Weight = hparam(0.0005, "weighs the map_difference of deeper maps")
+    lambda_inter: Weight = hparam(0.0005, "weighs the distance to deeper maps")
     lambda_intra: Weight = hparam(0.0008, "weighs the distance between salient and redundant channels")
     warmup: Share = hparam(
         20 / 240,

@@ -16,7 +16,7 @@ from ..task import Batch, Step
 
 
 class TFD(Method):
-    """Every feature map imitates every deeper one of the same network; the deeper is a constant.
+    """Every feature map learns from every deeper map of the same network, which is a constant.
 
     The larger of two maps is average-pooled to the size of the smaller. If one has more channels, only its first
     channels are compared. The distance is averaged over all pairs of maps. The paper's TFD-dagger adds label smoothing,
@@ -31,7 +31,7 @@ class TFD(Method):
     outputs = ("image", "pixel")
     cost = "none beside plain training: no further rows, parameters or state"
 
-    alpha: Weight = hparam(0.005, "weighs the map_difference of deeper maps")
+    alpha: Weight = hparam(0.005, "weighs the distance to deeper maps")
     epsilon: Share = hparam(0.0, "label smoothing, over all classes; above 0 it is TFD-dagger")
 
     def setup(self) -> None:
