@@ -97,7 +97,7 @@ class Classification(TaskKind):
         return image.augmentation_names(settings.augment, size, mirrorable)
 
     def check_augmentations(self, names: Sequence[str], size: Size, channels: int) -> None:
-        image.steps_of(names, size, channels)
+        image.create_steps(names, size, channels)
 
     def statistics_view(self, settings: DataPart, size: Size) -> tuple[Show, int]:
         return image.statistics_view(size)

@@ -126,7 +126,7 @@ class Segmentation(TaskKind):
         return image_mask.augmentation_names(settings.augment, size, mirrorable)
 
     def check_augmentations(self, names: Sequence[str], size: Size, channels: int) -> None:
-        image_mask.steps_of(names, size, [0.0] * channels)
+        image_mask.create_steps(names, size, [0.0] * channels)
 
     def statistics_view(self, settings: DataPart, size: Size) -> tuple[Show, int]:
         return lambda image: image_mask.resize_for_evaluation(image, settings.short_side), STATISTICS

@@ -107,7 +107,7 @@ def as_floats(
     return images.to(torch.float32, memory_format=memory_format, copy=True).div_(scale)
 
 
-def chosen_names(augment: str | list[str], auto: list[str]) -> list[str]:
+def choose_names(augment: str | list[str], auto: list[str]) -> list[str]:
     """The augmentations that a recipe names; `auto` for that word."""
     if augment == "auto":
         return auto
@@ -135,7 +135,7 @@ def refuse_color_change(name: str, channels: int) -> None:
         raise ValueError(f"augment={name} works on 1 or 3 channels, not on 4")
 
 
-def unknown(name: str, known: Sequence[str], images: str) -> ValueError:
+def say_unknown(name: str, known: Sequence[str], images: str) -> ValueError:
     """The sentence that says so and gives the nearest of the names that such `images` know, or all."""
     if name in ("auto", "none"):
         return ValueError(f"augment={name} stands alone, not in a list")

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from ...config.recipe import DataPart
-from .base import chosen_names, image_shape, refuse_color_change, unknown
+from .base import choose_names, image_shape, refuse_color_change, say_unknown
 from .batch import BatchStep, Cutout, Erasing, Flip, PaddedCrop, ResizedCrop, Rotation
 from .pipeline import CenterCrop, ImageTransform, ResizeToCover, Step, UserImageTransform, is_small
 
@@ -19,7 +19,7 @@ def train_transform(settings: DataPart) -> ImageTransform:
     assert isinstance(settings.augment, list), "the settings are not resolved"
     channels, *size = image_shape(settings)
     erasers = [ERASERS[name]() for name in settings.augment if name in ERASERS]
-    return ImageTransform(settings, steps_of(settings.augment, tuple(size), channels), erasers)
+    return ImageTransform(settings, create_steps(settings.augment, tuple(size), channels), erasers)
 
 
 def eval_transform(settings: DataPart) -> ImageTransform:
@@ -90,10 +90,10 @@ COLOURS = ("randaugment", "trivialaugment")
 
 def augmentation_names(augment: str | list[str], size: tuple[int, int], mirrorable: bool) -> list[str]:
     """The names in `data.augment`. auto: crop up to 64 pixels, resized_crop beyond, and flip where images may be."""
-    return chosen_names(augment, ["crop" if is_small(size) else "resized_crop"] + ["flip"] * mirrorable)
+    return choose_names(augment, ["crop" if is_small(size) else "resized_crop"] + ["flip"] * mirrorable)
 
 
-def steps_of(names: Sequence[str], size: tuple[int, int], channels: int) -> list[Step]:
+def create_steps(names: Sequence[str], size: tuple[int, int], channels: int) -> list[Step]:
     """The steps in the order of their names; without a cut among them, what evaluation shows comes first.
 
     Small images are resized in front of the first step that can be batched, which needs them alike. Those that erase
@@ -106,7 +106,7 @@ def steps_of(names: Sequence[str], size: tuple[int, int], channels: int) -> list
     for name in names:
         if name in ERASERS:
             continue
-        named = _steps_called(name, size, channels)
+        named = _create_named_steps(name, size, channels)
         if is_small(size) and isinstance(named[0], BatchStep) and not isinstance(_last(steps), BatchStep | CenterCrop):
             steps.append(CenterCrop(size))
         steps += named
@@ -117,11 +117,11 @@ def _last(steps: Sequence[Step]) -> Step | None:
     return steps[-1] if steps else None
 
 
-def _steps_called(name: str, size: tuple[int, int], channels: int) -> list[Step]:
+def _create_named_steps(name: str, size: tuple[int, int], channels: int) -> list[Step]:
     if name in COLOURS:
         refuse_color_change(name, channels)
     if name in STEPS:
         return STEPS[name](size)
     if ":" in name:
         return [UserImageTransform(name)]
-    raise unknown(name, [*STEPS, *ERASERS], "labeled images")
+    raise say_unknown(name, [*STEPS, *ERASERS], "labeled images")

@@ -24,10 +24,10 @@ from .base import (
     Transform,
     UserTransform,
     as_pixels,
-    chosen_names,
+    choose_names,
     image_shape,
     refuse_color_change,
-    unknown,
+    say_unknown,
 )
 
 LARGEST = 512  # pixels; training crops are no larger unless the recipe says so
@@ -65,7 +65,7 @@ class TrainMaskTransform(MaskTransform):
     def __init__(self, settings: DataPart) -> None:
         super().__init__(settings)
         assert isinstance(settings.augment, list), "the settings are not resolved"
-        self.steps = steps_of(settings.augment, image_shape(settings)[1:], self.normalize.mean.flatten().tolist())
+        self.steps = create_steps(settings.augment, image_shape(settings)[1:], self.normalize.mean.flatten().tolist())
 
     def cached(self, sample: Sample) -> Sample:
         check_sizes(sample.image, sample.target)
@@ -306,10 +306,10 @@ STEPS: dict[str, type[MaskStep]] = {
 
 
 def augmentation_names(augment: str | list[str], size: Size, mirrorable: bool) -> list[str]:
-    return chosen_names(augment, ["scale", "crop"] + ["flip"] * mirrorable)
+    return choose_names(augment, ["scale", "crop"] + ["flip"] * mirrorable)
 
 
-def steps_of(names: Sequence[str], size: Size, mean: Sequence[float]) -> list[MaskStep | UserPairTransform]:
+def create_steps(names: Sequence[str], size: Size, mean: Sequence[float]) -> list[MaskStep | UserPairTransform]:
     """The steps in the order of their names; at the end what is not yet of `size` is cut or padded to it."""
     if ("scale", "short_side") in pairwise(names):
         raise ValueError("augment=scale has no effect before short_side, which sets the size anew; put it behind")
@@ -322,7 +322,7 @@ def _step(name: str, size: Size, fill: tuple[int, ...]) -> MaskStep | UserPairTr
         return STEPS[name](size, fill)
     if ":" in name:
         return UserPairTransform(name)
-    raise unknown(name, list(STEPS), "images with masks")
+    raise say_unknown(name, list(STEPS), "images with masks")
 
 
 def default_size(sizes: set[Size], short_side: int | None) -> Size:
