@@ -96,17 +96,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score a run's student by its task: top-1, or mean IoU and every class's; nll (nats) and ece."""
-    import json
+    from .commands.evaluate import print_scores
 
-    from .commands.evaluate import describe_classes, evaluate_run
-
-    scores, values, images = evaluate_run(run, data)
-    if as_json:
-        print(json.dumps({"data": images, **values}))
-        return
-    print(f"{images}: {scores.sentence()}  ({scores.count} images)")
-    for line in describe_classes(run, values):
-        print(line)
+    print_scores(run, data, as_json=as_json)
 
 
 @app.command()
@@ -120,16 +112,9 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Name the most probable classes of images; of a segmenter their shares, with masks and overlays as files."""
-    import json
+    from .commands.predict import print_predictions
 
-    from .commands.predict import predictions
-
-    for found in predictions(run, images, top=top, out=out):
-        if as_json:
-            files = {name: str(path) for name, path in found.files.items()}
-            print(json.dumps({"image": str(found.image), "classes": dict(found.classes), **files}))
-        else:
-            print(f"{found.image}\t" + "\t".join(f"{name} {share:.1%}" for name, share in found.classes))
+    print_predictions(run, images, top=top, out=out, as_json=as_json)
 
 
 @app.command()
@@ -142,10 +127,9 @@ def export(
     ] = False,
 ) -> None:
     """Write the student as a file that other programs read, and check that the file computes the same."""
-    from .export import export as write
+    from .commands.export import export_run
 
-    written = write(run, format, out=out, fixed_size=fixed_size)
-    print(f"{written.path}: the scores differ from the student's by {written.max_difference:.2g} at most")
+    export_run(run, format, out=out, fixed_size=fixed_size)
 
 
 @app.command()
@@ -153,15 +137,9 @@ def methods(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this method's card.")] = None,
 ) -> None:
     """List the training methods: paper, needs, tasks, cost; or tell all about one."""
-    if name is not None:
-        from .commands.cards import card
+    from .commands.show import print_methods
 
-        print(card(name))
-        return
-    from .commands.progress import console
-    from .commands.show import methods_table
-
-    console().print(methods_table())
+    print_methods(name)
 
 
 @app.command()
@@ -188,11 +166,9 @@ def taps(
     ] = None,
 ) -> None:
     """Show the feature maps that methods find in a network."""
-    from .commands.progress import console
-    from .commands.show import taps_table
+    from .commands.show import print_taps
 
-    size = image_size or (32 if student.startswith("cifar:") else 224)
-    console().print(taps_table(student, (channels, size, size), names or None, kind=task))
+    print_taps(student, names or None, image_size=image_size, channels=channels, task=task)
 
 
 @app.command()
@@ -205,4 +181,3 @@ def init(
     from .commands.recipes import read_words
 
     write_recipe(read_words(words or []), file)
-    print(f"{file} is written; train with: selfdistill train {file}")

@@ -1,5 +1,6 @@
 """eval: scores a run's student on labeled images."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,17 @@ class Evaluation(NamedTuple):
     scores: Scores
     values: dict[str, Any]  # the scores by name, those of classes by class too; None for what is not defined
     images: str  # what was scored, in words
+
+
+def print_scores(path: Path, source: str | None, *, as_json: bool) -> None:
+    """Prints the scores of a run's student, and those of single classes."""
+    scores, values, images = evaluate_run(path, source)
+    if as_json:
+        print(json.dumps({"data": images, **values}))
+        return
+    print(f"{images}: {scores.sentence()}  ({scores.count} images)")
+    for line in describe_classes(path, values):
+        print(line)
 
 
 def evaluate_run(path: Path, source: str | None) -> Evaluation:

@@ -9,7 +9,7 @@ from ..tasks import find_task
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
-    """A recipe with every setting, commented, after a look at the data it names; an existing file is kept."""
+    """Writes a recipe with every setting, commented, after a look at its data; an existing file is refused."""
     if path.exists():
         raise ValueError(f"{path} exists already; choose another --file")
     splits = open_splits(recipe.data, find_task(recipe.task.kind))
@@ -22,3 +22,4 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
         f"# run: selfdistill train {path}",
     ]
     path.write_text("\n".join(head) + "\n\n" + dump_commented(recipe), encoding="utf-8")
+    print(f"{path} is written; train with: selfdistill train {path}")

@@ -1,5 +1,6 @@
 """What a run's student says of image files."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,18 @@ from ..distributed import default_device
 from ..runs.student import load_student, read_card
 from ..tasks import find_task
 from ..tasks.base import ImageFile, Prediction
+
+
+def print_predictions(
+    run: Path, images: Sequence[Path], *, top: int = 1, out: Path | None = None, as_json: bool
+) -> None:
+    """Prints the classes of each image on a line, and names the files that were written."""
+    for prediction in predictions(run, images, top=top, out=out):
+        if as_json:
+            files = {name: str(path) for name, path in prediction.files.items()}
+            print(json.dumps({"image": str(prediction.image), "classes": dict(prediction.classes), **files}))
+        else:
+            print(f"{prediction.image}\t" + "\t".join(f"{name} {share:.1%}" for name, share in prediction.classes))
 
 
 def predictions(run: Path, images: Sequence[Path], *, top: int = 1, out: Path | None = None) -> Iterator[Prediction]:

@@ -8,7 +8,24 @@ from ..features.extractor import Taps
 from ..methods import find_method, list_methods
 from ..models import build_student
 from ..tasks import find_task, list_tasks
-from .cards import needs, paper_of
+from .cards import card, needs, paper_of
+from .progress import console
+
+
+def print_methods(name: str | None) -> None:
+    """Prints the card of one method, or a table of all."""
+    if name is not None:
+        print(card(name))
+    else:
+        console().print(methods_table())
+
+
+def print_taps(
+    student: str, names: list[str] | None, *, image_size: int | None, channels: int, task: str | None
+) -> None:
+    """Prints a table of the feature maps of a network; images have 32 pixels for cifar: networks, else 224."""
+    size = image_size or (32 if student.startswith("cifar:") else 224)
+    console().print(taps_table(student, (channels, size, size), names, task=task))
 
 
 def methods_table() -> Any:
@@ -16,16 +33,16 @@ def methods_table() -> Any:
     paper = Column("paper", overflow="fold")  # a link is broken rather than cut short
     table = Table("method", paper, "needs", "tasks", "cost beside plain training", title="selfdistill methods")
     for name in list_methods():
-        kind = find_method(name)
-        source, wanted = paper_of(kind), "; ".join(needs(kind)) or "nothing"
-        cells = [f"{source.title}\n{source.link}".strip(), wanted, ", ".join(list_tasks(kind.outputs)), kind.cost]
+        method = find_method(name)
+        source, wants = paper_of(method), "; ".join(needs(method)) or "nothing"
+        cells = [f"{source.title}\n{source.link}".strip(), wants, ", ".join(list_tasks(method.outputs)), method.cost]
         table.add_row(name, *(cell.replace("`", "") for cell in cells))  # Markdown's quotes
     return table
 
 
-def taps_table(student: str, shape: tuple[int, int, int], names: list[str] | None, *, kind: str | None = None) -> Any:
-    """The feature maps found in a network built without weights, for a kind of task: its own unless given."""
-    output = None if kind is None else find_task(kind).output
+def taps_table(student: str, shape: tuple[int, int, int], names: list[str] | None, *, task: str | None = None) -> Any:
+    """The feature maps of a network that is built without weights, for a task: its own unless given."""
+    output = None if task is None else find_task(task).output
     network = build_student(student, num_classes=10, image_shape=shape, output=output)
     taps = Taps(network, shape, names)
     size = "x".join(map(str, shape))

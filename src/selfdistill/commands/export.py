@@ -1,0 +1,11 @@
+"""export: writes a run's student as one file for other programs."""
+
+from pathlib import Path
+
+from ..export import export
+
+
+def export_run(run: Path, format: str, *, out: Path | None, fixed_size: bool) -> None:
+    """Writes the file, and prints how far its scores are from the student's."""
+    exported = export(run, format, out=out, fixed_size=fixed_size)
+    print(f"{exported.path}: the scores differ from the student's by {exported.max_difference:.2g} at most")
