@@ -56,8 +56,10 @@ def create_method(
     Raises:
         ValueError: for unknown names and illegal values, with the nearest legal one.
 
+    >>> import selfdistill as sd
     >>> student = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-    >>> method = create_method("label_smoothing", student, Task("classification", 5, (3, 2, 2)), epsilon=0.2)
+    >>> task = sd.Task("classification", num_classes=5, image_shape=(3, 2, 2))
+    >>> method = create_method("label_smoothing", student, task, epsilon=0.2)
     >>> method.epsilon
     0.2
     """
