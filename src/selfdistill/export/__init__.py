@@ -197,8 +197,10 @@ def _traceable(axes: dict[int, str]) -> Iterator[None]:
     """Tracing that keeps its advice to itself, and binds free sizes to nothing that is true of the example alone.
 
     Without the setting, whether an example is filled up to the stride is written into the file as a condition. With it,
-    a few networks bind the batch size instead, so it stays off where the sizes are fixed.
+    a few networks bind the batch size instead, so it stays off where the sizes are fixed. torch 2.6 does not have it.
     """
+    if _sizes_are_free(axes) and not hasattr(tracing, "backed_size_oblivious"):
+        raise NotImplementedError(f"torch {torch.__version__} ties it to the size of the example, later ones do not")
     oblivious = tracing.patch(backed_size_oblivious=True) if _sizes_are_free(axes) else nullcontext()
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), oblivious:
         warnings.simplefilter("ignore")
