@@ -3,8 +3,8 @@
     python benchmarks/bench.py                      # benchmarks/results/HARDWARE-MONTH.md
     python benchmarks/bench.py --only Loading --again
 
-Each table is written as it is finished. One that the page holds already, made by the same command, is left as it is
-unless it is asked for `--again`, so an interrupted page is continued by the same command.
+Each table is written as soon as it is finished. A table that the page already holds from the same command is kept,
+unless `--again` is options. So the same command continues an interrupted page.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from harness import add_device, chip, threads
-from report import Page, file_name, tell
+from harness import add_device, describe_chip, describe_threads
+from report import Page, choose_file_name, tell
 from selfdistill.runs.environment import computes_bfloat16, describe_environment
 
 HERE = Path(__file__).parent
-SECTIONS = {  # heading -> what is run, {half} being the precision in which the machine is fastest
+SECTIONS = {  # heading -> command to run; {half} is the fastest precision of the machine
     "FRSKD": "overhead.py --students cifar:resnet18 --methods frskd,deep_supervision --batch 64 --precision {half}",
     "FRSKD in float32": "overhead.py --students cifar:resnet18 --methods frskd --batch 64 --turns 5",
     "Where the time goes": "operations.py --method frskd --student cifar:resnet18 --batch 64 --precision {half}",
@@ -44,26 +44,30 @@ QUICK = {  # every script once, as small as it gets
 
 
 def main(words: list[str] | None = None) -> Path:
-    """Runs what the page does not hold yet, and gives the page's path; ends with 1 where something failed."""
-    given = arguments(words)
-    device = given.device
-    hardware = chip(device) if device.type == "cuda" else f"{chip(device)}, {threads(torch.get_num_threads())}"
-    path = given.page or HERE / "results" / file_name(hardware, date.today())
-    page = Page(path, f"{hardware}, {date.today():%B %Y}\n\n{versions()}")
+    """Runs what the page does not hold yet, and returns the page's path; exits with status 1 if a script failed."""
+    options = parse_arguments(words)
+    device = options.device
+    hardware = (
+        describe_chip(device)
+        if device.type == "cuda"
+        else f"{describe_chip(device)}, {describe_threads(torch.get_num_threads())}"
+    )
+    path = options.page or HERE / "results" / choose_file_name(hardware, date.today())
+    page = Page(path, f"{hardware}, {date.today():%B %Y}\n\n{describe_versions()}")
     half = "bf16" if computes_bfloat16(device.type) else "fp32"
     failed = []
-    for heading, line in (QUICK if given.quick else SECTIONS).items():
-        script, *options = shlex.split(line.format(half=half))
-        options += [] if device.type == "cpu" or script == "throughput.py" else ["--device", str(device)]
-        command = shlex.join(["python", f"benchmarks/{script}", *options])
-        if (given.only and heading not in given.only) or (page.holds(heading, command) and not given.again):
+    for heading, line in (QUICK if options.quick else SECTIONS).items():
+        script, *script_words = shlex.split(line.format(half=half))
+        script_words += [] if device.type == "cpu" or script == "throughput.py" else ["--device", str(device)]
+        command = shlex.join(["python", f"benchmarks/{script}", *script_words])
+        if (options.only and heading not in options.only) or (page.holds(heading, command) and not options.again):
             continue
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, str(HERE / script), *options], stdout=subprocess.PIPE, text=True)
-        if done.returncode:
+        process = subprocess.run([sys.executable, str(HERE / script), *script_words], stdout=subprocess.PIPE, text=True)
+        if process.returncode:
             failed.append(heading)
             continue
-        page.put(heading, command, done.stdout)
+        page.put(heading, command, process.stdout)
         tell(f"{heading}: {time.perf_counter() - started:.0f} s")
     tell(str(path))
     if failed:
@@ -71,7 +75,7 @@ def main(words: list[str] | None = None) -> Path:
     return path
 
 
-def arguments(words: list[str] | None) -> argparse.Namespace:
+def parse_arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--page", type=Path, help="the Markdown file to write")
     parser.add_argument("--only", nargs="*", choices=[*SECTIONS], metavar="HEADING", help=", ".join(SECTIONS))
@@ -81,8 +85,8 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def versions() -> str:
-    """What a page says of the machine's software and the code, in one line."""
+def describe_versions() -> str:
+    """The versions of the machine's software and of the code, in one line."""
     environment = describe_environment()
     packages = ", ".join(f"{name} {version}" for name, version in environment.versions.items() if version)
     commit = "unknown" if environment.git is None else environment.git.commit[:12]

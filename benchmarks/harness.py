@@ -1,7 +1,7 @@
-"""One training step as the trainer takes it, on data that is already on the device, and how long it takes.
+"""Takes and times training steps as the trainer takes them, on data that is already on the device.
 
-A step is forward, backward, SGD with momentum and `after_step`: loading, augmenting and logging are not in it. What is
-compared takes turns, so that whatever else the machine does falls on all of it.
+A step is forward, backward, SGD with momentum and `after_step`, without loading, augmentation and logging. Steps that
+are compared take turns, so that other work of the machine slows all of them.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from selfdistill.training.optim import create_optimizer
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED: dict[str, Any] = {"false": False, "true": True, "graphs": "graphs"}  # as machine.compile has them
-WARM_UP = 2  # turns: the first allocates, and finds no memory of an earlier batch
-LATE = 0.9  # share of training done: every ramp is over
-TINY_STEPS = OptimPart(lr=1e-6)  # on noise, nothing is to be learned nor to diverge
+WARM_UP = 2  # turns; the first one allocates memory, and a method that remembers a batch has none yet
+LATE = 0.9  # share of training that is done; every ramp is over by then
+TINY_STEPS = OptimPart(lr=1e-6)  # on noise there is nothing to learn, and training must not diverge
 
 
 class Setting(NamedTuple):
-    """What a step is measured under."""
+    """The conditions under which a step is measured."""
 
     kind: str
     batch: int
@@ -52,26 +52,27 @@ class Setting(NamedTuple):
 
     @property
     def steps_per_turn(self) -> int:
-        """A GPU is asked for several steps before it is waited for, as in training."""
+        """How many steps are started before the device is waited for: several on a GPU, as in training."""
         return 20 if self.device.type == "cuda" else 1
 
-    def told(self) -> str:
-        """The machine and what its steps have in common, in words."""
-        ways = [self.precision, f"{self.size}x{self.size} images", "channels_last" * self.channels_last]
-        ways.append({"false": "", "true": "compiled", "graphs": "compiled, CUDA graphs"}[self.compile])
-        return ", ".join([chip(self.device), threads(self.threads), f"torch {torch.__version__}", *filter(None, ways)])
+    def describe(self) -> str:
+        """The machine and what all measured steps share, in words."""
+        options = [self.precision, f"{self.size}x{self.size} images", "channels_last" * self.channels_last]
+        options.append({"false": "", "true": "compiled", "graphs": "compiled, CUDA graphs"}[self.compile])
+        machine = [describe_chip(self.device), describe_threads(self.threads), f"torch {torch.__version__}"]
+        return ", ".join([*machine, *filter(None, options)])
 
 
-def chip(device: torch.device) -> str:
+def describe_chip(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else describe_environment().cpu or "unknown CPU"
 
 
-def threads(count: int) -> str:
+def describe_threads(count: int) -> str:
     return f"{count} thread{'s' * (count > 1)}"
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Reads a whole number of the command line."""
+    """Returns a parser for whole numbers on the command line that refuses those below `least`."""
 
     def number(text: str) -> int:
         if int(text) < least:
@@ -81,23 +82,23 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def device(text: str) -> torch.device:
-    """Reads a device of the command line."""
+def parse_device(text: str) -> torch.device:
+    """Parses the name of a device on the command line."""
     try:
-        found = torch.device(text)
+        device = torch.device(text)
     except RuntimeError:
         raise argparse.ArgumentTypeError(f"{text} is no device; take cpu or cuda") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise argparse.ArgumentTypeError(f"{text} is not there: torch finds no GPU; take cpu")
-    return found
+    return device
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=parse_device, default="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that make a `Setting`, see `setting_of`."""
+    """Adds the options that `create_setting` reads."""
     parser.add_argument("--task", dest="kind", choices=["classification", "segmentation"], default="classification")
     parser.add_argument("--size", type=at_least(1), default=32, help="height and width of the images")
     parser.add_argument("--batch", type=at_least(2), default=32)
@@ -109,12 +110,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
 
 
-def setting_of(given: argparse.Namespace) -> Setting:
-    """The setting that the command line asks for; its threads and the trainer's way with memory hold from here on."""
-    torch.set_num_threads(given.threads)
-    if given.device.type == "cpu":
+def create_setting(options: argparse.Namespace) -> Setting:
+    """The setting of the command line. Also sets the number of threads, and keeps freed memory as the trainer does."""
+    torch.set_num_threads(options.threads)
+    if options.device.type == "cpu":
         keep_freed_memory()
-    return Setting(**{name: getattr(given, name) for name in Setting._fields if hasattr(given, name)})
+    return Setting(**{name: getattr(options, name) for name in Setting._fields if hasattr(options, name)})
 
 
 class Loss(NamedTuple):
@@ -122,7 +123,7 @@ class Loss(NamedTuple):
 
 
 class UserModule(nn.Module):
-    """A network with its training objective from a file of the user's, called as a method is."""
+    """A network and its loss from a user's file, called like a method."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -134,8 +135,8 @@ class UserModule(nn.Module):
     def after_step(self) -> None: ...
 
 
-def foreign(path: Path, student: str, task: Task) -> UserModule:
-    """What `build(student, num_classes, image_shape)` of the file gives: a module (images, labels) -> loss, ()."""
+def load_user_module(path: Path, student: str, task: Task) -> UserModule:
+    """The module that the file's `build(student, num_classes, image_shape)` returns: (images, labels) -> loss, ()."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -143,28 +144,32 @@ def foreign(path: Path, student: str, task: Task) -> UserModule:
     return UserModule(module.build(student, task.num_classes, task.image_shape))
 
 
-def made(name: str, student: str, task: Task) -> Method:
-    """The method around a new student, with an untrained teacher of the same kind where it needs one."""
-    kind = find_method(name)
+def build_method(name: str, student: str, task: Task) -> Method:
+    """The method around a new student; if it needs a teacher, that is the same network, untrained."""
+    method_class = find_method(name)
     net = build_student(student, num_classes=task.num_classes, image_shape=task.image_shape, output=task.output)
-    other = made(kind.teacher_method or "baseline", student, task) if kind.needs_teacher else None
-    return create_method(name, net, task, teacher=other if kind.teacher_method or other is None else other.student)
+    teacher: nn.Module | None = None
+    if method_class.teacher_method:
+        teacher = build_method(method_class.teacher_method, student, task)
+    elif method_class.needs_teacher:
+        teacher = build_method("baseline", student, task).student
+    return create_method(name, net, task, teacher=teacher)
 
 
-def random_batch(task: Task, rows: int, *, views: int = 0, positives: int = 0) -> Batch:
+def draw_batch(task: Task, rows: int, *, views: int = 0, positives: int = 0) -> Batch:
     """A batch of random images and labels."""
     shape = task.image_shape
-    further = [torch.randn(rows, count, *shape) if count else None for count in (views, positives)]
+    more_images = [torch.randn(rows, count, *shape) if count else None for count in (views, positives)]
     target = torch.randint(task.num_classes, (rows, *task.positions))
-    return Batch(torch.randn(rows, *shape), target, None, torch.arange(rows), *further)
+    return Batch(torch.randn(rows, *shape), target, None, torch.arange(rows), *more_images)
 
 
-def moved(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(None if part is None else part.to(device) for part in batch))
+def move_batch(batch: Batch, device: torch.device) -> Batch:
+    return Batch(*(None if value is None else value.to(device) for value in batch))
 
 
 class Stepper:
-    """Takes training steps of a module that is called as a method is."""
+    """Takes training steps of a module that is called like a method."""
 
     def __init__(
         self,
@@ -175,34 +180,34 @@ class Stepper:
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     ) -> None:
         self.module, self.setting, device = module.to(setting.device).train(), setting, setting.device
-        self.batch = moved(batch, device)
+        self.batch = move_batch(batch, device)
         if setting.channels_last:
             module.to(memory_format=torch.channels_last)
             images = self.batch.images.contiguous(memory_format=torch.channels_last)
             self.batch = self.batch._replace(images=images)
-        self.called = wrap(module)
+        self.wrapped = wrap(module)
         self.optimizer = create_optimizer(module, TINY_STEPS)
         self.progress = torch.tensor(LATE, device=device)
         self.compiler: Compiler | None = None
 
     def compile(self) -> float:
-        """Compiles the module as the setting says; seconds of the first steps beyond those of later ones."""
+        """Compiles the module as the setting says; returns the seconds that the first step takes beyond later ones."""
         mode = choose_mode(COMPILED[self.setting.compile], self.setting.device, 0)
         if mode is None:
             return 0.0
         self.compiler = Compiler(self.module, mode, strict=True)
-        first, *others = (self.seconds(1) for _ in range(4))
+        first, *others = (self.time_steps(1) for _ in range(4))
         return first - min(others)
 
     def close(self) -> None:
-        """Lets go of every compiled graph, also those of other steppers."""
+        """Frees all compiled graphs, also those of other steppers."""
         if self.compiler is not None:
             self.compiler.close()
 
     def backward(self) -> None:
         precision = PRECISIONS[self.setting.precision]
         with torch.autocast(self.setting.device.type, precision, enabled=precision != torch.float32):
-            loss = self.called(self.batch, self.progress).loss
+            loss = self.wrapped(self.batch, self.progress).loss
         loss.backward()
 
     def step(self) -> None:
@@ -214,8 +219,8 @@ class Stepper:
         self.optimizer.zero_grad()
         self.module.after_step()
 
-    def seconds(self, steps: int) -> float:
-        """Seconds of one of so many steps."""
+    def time_steps(self, steps: int) -> float:
+        """Mean seconds of a step over so many steps."""
         self.wait()
         started = time.perf_counter()
         for _ in range(steps):
@@ -228,32 +233,34 @@ class Stepper:
             torch.cuda.synchronize(self.setting.device)
 
 
-def stepper(name: str, student: str, setting: Setting) -> Stepper:
-    """Of a method of the package, or "package.module:Class", or of the user's own file, `PATH.py`."""
+def create_stepper(name: str, student: str, setting: Setting) -> Stepper:
+    """A stepper of a method of the package, of "package.module:Class", or of a user's file `PATH.py`."""
     task = setting.task
     if name.endswith(".py"):
-        return Stepper(foreign(Path(name), student, task), random_batch(task, setting.batch), setting)
-    kind = find_method(name)
-    batch = random_batch(task, setting.batch, views=kind.views, positives=kind.positives)
-    return Stepper(made(name, student, task), batch, setting)
+        return Stepper(load_user_module(Path(name), student, task), draw_batch(task, setting.batch), setting)
+    method_class = find_method(name)
+    batch = draw_batch(task, setting.batch, views=method_class.views, positives=method_class.positives)
+    return Stepper(build_method(name, student, task), batch, setting)
 
 
 def time_in_turns(steppers: Sequence[Stepper], turns: int) -> list[list[float]]:
     """Seconds per step of each stepper at each of its turns, after a warm-up."""
-    rounds = [[each.seconds(each.setting.steps_per_turn) for each in steppers] for _ in range(WARM_UP + turns)]
+    rounds = [
+        [stepper.time_steps(stepper.setting.steps_per_turn) for stepper in steppers] for _ in range(WARM_UP + turns)
+    ]
     return [list(seconds) for seconds in zip(*rounds[WARM_UP:], strict=True)]
 
 
 class Spread(NamedTuple):
-    """A median between its quartiles."""
+    """A median and its quartiles."""
 
     low: float
     median: float
     high: float
 
-    def told(self, form: str = ".2f") -> str:
-        return f"{self.median:{form}} ({self.low:{form}} to {self.high:{form}})"
+    def describe(self, spec: str = ".2f") -> str:
+        return f"{self.median:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
 
-def spread(values: Sequence[float]) -> Spread:
+def compute_spread(values: Sequence[float]) -> Spread:
     return Spread(*statistics.quantiles(values, n=4, method="inclusive"))

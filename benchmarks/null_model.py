@@ -1,10 +1,10 @@
-"""A student whose steps take no time, so that a run's pace is that of its input."""
+"""A student whose steps take no time, so that a run is as fast as its input."""
 
 from torch import Tensor, nn
 
 
-class MeanColour(nn.Module):
-    """Class scores from the image's mean over all pixels, normalised as any other network's maps."""
+class MeanColor(nn.Module):
+    """Class scores from the image's mean over all pixels, after a batch norm."""
 
     def __init__(self, num_classes: int, channels: int) -> None:
         super().__init__()
@@ -14,5 +14,5 @@ class MeanColour(nn.Module):
         return self.fc(self.norm(images.mean(dim=(2, 3))))
 
 
-def mean_colour(num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    return MeanColour(num_classes, image_shape[0])
+def build_mean_color(num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    return MeanColor(num_classes, image_shape[0])

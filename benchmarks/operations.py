@@ -1,10 +1,10 @@
-"""Where the time of a step goes: each operation of a method's step beside those of a plain step.
+"""Measures where the time of a step goes: each operation of a method's step beside those of a plain step.
 
     python benchmarks/operations.py --method frskd --student cifar:resnet18 --batch 64 --precision bf16
 
-Prints milliseconds per step and calls: on a CPU the time of each operation that autograd calls, on a GPU that of its
-kernels, as torch's profiler counts them. The plain step's and the method's steps follow each other, on the same data.
-Cost: some ten steps of each.
+Prints milliseconds and calls per step. On a CPU they are those of each operation that autograd calls, on a GPU those of
+its kernels, as torch's profiler counts them. The method's steps follow the plain ones.
+Cost: about ten steps of each.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import Stepper, add_options, at_least, setting_of, stepper
-from report import ended
+from harness import Stepper, add_options, at_least, create_setting, create_stepper
+from report import run_main
 from selfdistill.report.markdown import markdown_table
 
 STEPS = 5
@@ -30,39 +30,41 @@ class Operation(NamedTuple):
 
 
 def main(words: list[str] | None = None) -> dict[str, tuple[Operation, Operation]]:
-    """Prints the table that the command line asks for; gives each operation of the method's, the plain step's first."""
+    """Prints the table; returns each operation's cost in the plain step and in the method's step."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--method", default="frskd")
     parser.add_argument("--student", default="cifar:resnet18")
     parser.add_argument("--rows", type=at_least(1), default=14, help="operations shown, the costliest first")
     add_options(parser)
-    given = parser.parse_args(words)
-    if given.compile != "false":
+    options = parser.parse_args(words)
+    if options.compile != "false":
         parser.error("--compile has no effect: operations are those of the uncompiled step")
-    setting = setting_of(given)
-    plain, own = (operations(stepper(name, given.student, setting)) for name in ("baseline", given.method))
-    none = Operation(0.0, 0.0)
-    both = {name: (plain.get(name, none), own.get(name, none)) for name in {**own, **plain}}
-    print(f"{setting.told()}, batches of {setting.batch}\n\n**{given.student}**\n\n{render(both, given)}")
-    return both
+    setting = create_setting(options)
+    names = ("baseline", options.method)
+    plain, method = (measure_operations(create_stepper(name, options.student, setting)) for name in names)
+    zero = Operation(0.0, 0.0)
+    costs = {name: (plain.get(name, zero), method.get(name, zero)) for name in {**method, **plain}}
+    print(f"{setting.describe()}, batches of {setting.batch}\n\n**{options.student}**\n\n{render(costs, options)}")
+    return costs
 
 
-def operations(of: Stepper) -> dict[str, Operation]:
-    """What a step of it does, by name."""
-    of.seconds(WARM_UP)
-    return kernels(of) if of.setting.device.type == "cuda" else Timed.steps(of)
+def measure_operations(stepper: Stepper) -> dict[str, Operation]:
+    """The operations of one step, by name."""
+    stepper.time_steps(WARM_UP)
+    return profile_on_gpu(stepper) if stepper.setting.device.type == "cuda" else OperationTimer.measure(stepper)
 
 
-def kernels(of: Stepper) -> dict[str, Operation]:
-    """By torch's profiler, on a GPU."""
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        of.seconds(STEPS)
-    own = [each for each in seen.key_averages() if each.device_type == DeviceType.CPU]  # kernels count for these
-    return {each.key: Operation(each.self_device_time_total / 1e3 / STEPS, each.count / STEPS) for each in own}
+def profile_on_gpu(stepper: Stepper) -> dict[str, Operation]:
+    """The operations of one step, with the time of their kernels, by torch's profiler."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        stepper.time_steps(STEPS)
+    averages = profiler.key_averages()
+    events = [event for event in averages if event.device_type == DeviceType.CPU]  # they include their kernels' time
+    return {event.key: Operation(event.self_device_time_total / 1e3 / STEPS, event.count / STEPS) for event in events}
 
 
-class Timed(TorchDispatchMode):
-    """Reads the clock around every operation, on a CPU: the profiler's own memory there costs a third of a step."""
+class OperationTimer(TorchDispatchMode):
+    """Times every operation on a CPU, where torch's profiler would make a step a third slower."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,25 +80,28 @@ class Timed(TorchDispatchMode):
         return result
 
     @classmethod
-    def steps(cls, of: Stepper) -> dict[str, Operation]:
-        with cls() as seen:
-            of.seconds(STEPS)
-        return {name: Operation(1e3 * each / STEPS, seen.calls[name] / STEPS) for name, each in seen.seconds.items()}
+    def measure(cls, stepper: Stepper) -> dict[str, Operation]:
+        """The operations of one step, by name."""
+        with cls() as timer:
+            stepper.time_steps(STEPS)
+        return {
+            name: Operation(1e3 * seconds / STEPS, timer.calls[name] / STEPS) for name, seconds in timer.seconds.items()
+        }
 
 
-def render(both: dict[str, tuple[Operation, Operation]], given: argparse.Namespace) -> str:
-    """The operations by what the method adds to them, and the sum of all."""
-    ranked = sorted(both.items(), key=lambda item: item[1][0].milliseconds - item[1][1].milliseconds)
-    rows = [line(name, *each) for name, each in ranked[: given.rows]]
-    whole = [Operation(sum(each[i].milliseconds for each in both.values()), 0.0) for i in (0, 1)]
-    rows.append([*line("all", *whole)[:3], "", ""])
-    return markdown_table(["operation, ms per step", "baseline", given.method, "calls", "calls"], rows)
+def render(costs: dict[str, tuple[Operation, Operation]], options: argparse.Namespace) -> str:
+    """A table of the operations, first those to which the method adds most, and the sum of all."""
+    ranked = sorted(costs.items(), key=lambda item: item[1][0].milliseconds - item[1][1].milliseconds)
+    rows = [format_row(name, *pair) for name, pair in ranked[: options.rows]]
+    totals = [Operation(sum(pair[i].milliseconds for pair in costs.values()), 0.0) for i in (0, 1)]
+    rows.append([*format_row("all", *totals)[:3], "", ""])
+    return markdown_table(["operation, ms per step", "baseline", options.method, "calls", "calls"], rows)
 
 
-def line(name: str, plain: Operation, own: Operation) -> list[str]:
-    times = [f"{each.milliseconds:.1f}" for each in (plain, own)]
-    return [name.removeprefix("aten::"), *times, *(f"{each.calls:.0f}" for each in (plain, own))]
+def format_row(name: str, plain: Operation, method: Operation) -> list[str]:
+    times = [f"{operation.milliseconds:.1f}" for operation in (plain, method)]
+    return [name.removeprefix("aten::"), *times, *(f"{operation.calls:.0f}" for operation in (plain, method))]
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_main(main)

@@ -1,22 +1,22 @@
-"""What a training step of every method costs beside one of plain training: time, memory, operations, parameters.
+"""Measures what a training step of each method costs beside a plain one: time, memory, operations, parameters.
 
     python benchmarks/overhead.py --students cifar:resnet18 --methods frskd,sla --precision bf16
     python benchmarks/overhead.py --students cifar:resnet18 --methods frskd --against mine.py
     python benchmarks/overhead.py --task segmentation --students smp:Unet/resnet18 --size 64 --batch 4
     python benchmarks/overhead.py --students cifar:resnet18 --batch 16 --threads 1 --out docs/step-times.json
 
-A method's steps take turns with plain ones, each on a network of its own. `slowdown` is the median over the turns of
-its seconds over those of the plain step beside it, with the quartiles. `baseline` is measured in the same way: how far
-it is from 1 is what chance does to the others. Memory, operations and rows are counted, not timed (flops_memory.py).
-`rows` are those that enter the student for each image. Teachers are the same student, untrained. A method that refuses
-the student is named with its reason and left out.
+A method's steps take turns with plain ones, each on its own network. `slowdown` is the method's seconds over those of
+the plain step beside it: the median over the turns, with the quartiles. `baseline` is measured in the same way, and its
+distance from 1 shows how much the measurement varies. Memory, operations and rows are counted, not timed
+(flops_memory.py). `rows` are the images that enter the student per image of the batch. A teacher is the same student,
+untrained. A method that refuses the student is left out, with the reason.
 
-`--against FILE.py` measures another implementation in the same turns: the file's `build(student, num_classes,
-image_shape)` gives a module that takes (images, labels) and gives the loss, with whatever it trains as its parameters.
+`--against FILE.py` measures another implementation in the same turns. The file's `build(student, num_classes,
+image_shape)` returns a module that maps (images, labels) to the loss and holds all trained weights as parameters.
 
-`--out FILE.json` adds what was measured to a file that docs/methods.md is written from; what the file holds of other
-students and methods stays, and must have been measured in the same way.
-Cost: some 30 plain steps a method.
+`--out FILE.json` adds the results to a file from which docs/methods.md is written. The file keeps its results for other
+students and methods, which must have been measured in the same way.
+Cost: about 30 plain steps per method.
 """
 
 import argparse
@@ -25,8 +25,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flops_memory import Counts, count_costs
-from harness import Setting, Spread, Stepper, add_options, at_least, setting_of, spread, stepper, time_in_turns
-from report import ended, tell
+from harness import (
+    Setting,
+    Spread,
+    Stepper,
+    add_options,
+    at_least,
+    compute_spread,
+    create_setting,
+    create_stepper,
+    time_in_turns,
+)
+from report import run_main, tell
 from selfdistill import list_methods
 from selfdistill.methods import find_method
 from selfdistill.report.markdown import markdown_table
@@ -36,7 +46,7 @@ HEAD = "method|s / step|slowdown|images / s|peak MiB|x|GFLOP / image|x|rows|para
 
 
 class Cost(NamedTuple):
-    """Of one method's step, beside a plain one of the same student."""
+    """The cost of a method's step, beside a plain step of the same student."""
 
     seconds: Spread
     slowdown: Spread
@@ -54,108 +64,117 @@ class Cost(NamedTuple):
 
 
 def main(words: list[str] | None = None) -> dict[str, dict[str, Cost]]:
-    """Measures what the command line asks for, prints a table for each student, and gives the numbers."""
-    given = arguments(words)
-    setting = setting_of(given)
-    report = None if given.out is None else opened(given.out, setting)
-    print(f"{setting.told()}, batches of {setting.batch}, {setting.classes} classes\n")
-    found: dict[str, dict[str, Cost]] = {}
-    for student in given.students:
-        found[student] = costs(student, [*methods(given), *map(str, given.against)], setting, given.turns)
-        print(f"**{student}**\n\n{render(found[student], setting)}\n", flush=True)
-        if report is not None and given.out is not None:
-            note(report, student, found[student])
-            given.out.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return found
+    """Measures what the command line names, prints a table for each student, and returns the numbers."""
+    options = parse_arguments(words)
+    setting = create_setting(options)
+    report = None if options.out is None else open_report(options.out, setting)
+    print(f"{setting.describe()}, batches of {setting.batch}, {setting.classes} classes\n")
+    costs: dict[str, dict[str, Cost]] = {}
+    for student in options.students:
+        names = [*choose_methods(options), *map(str, options.against)]
+        costs[student] = measure_costs(student, names, setting, options.turns)
+        print(f"**{student}**\n\n{render(costs[student], setting)}\n", flush=True)
+        if report is not None and options.out is not None:
+            add_costs(report, student, costs[student])
+            options.out.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return costs
 
 
-def arguments(words: list[str] | None) -> argparse.Namespace:
+def parse_arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     listed = {"type": lambda text: text.split(",")}
     parser.add_argument("--students", **listed, default=None, help="cifar:resnet18,timm:resnet18")
-    parser.add_argument("--methods", **listed, default=None, help="frskd,kd: these alone; all of the task otherwise")
-    parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="FILE.py", help="see the file's head")
-    parser.add_argument("--turns", type=at_least(2), default=7, help="of each method, at least 2")
+    parser.add_argument("--methods", **listed, default=None, help="frskd,kd; default: all of the task")
+    parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="FILE.py", help="see this script's top")
+    parser.add_argument("--turns", type=at_least(2), default=7, help="turns of each method, at least 2")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     add_options(parser)
-    given = parser.parse_args(words)
-    for path in given.against:
+    options = parser.parse_args(words)
+    for path in options.against:
         if not path.is_file():
             parser.error(f"--against: there is no file {path}")
-    for name in given.methods or ():
-        find_method(name)  # an unknown one is refused before anything is measured
-    given.students = given.students or {"classification": ["cifar:resnet18"]}.get(given.kind, ["smp:Unet/resnet18"])
-    return given
+    for name in options.methods or ():
+        find_method(name)  # refuses an unknown name before anything is measured
+    options.students = options.students or {"classification": ["cifar:resnet18"]}.get(
+        options.kind, ["smp:Unet/resnet18"]
+    )
+    return options
 
 
-def methods(given: argparse.Namespace) -> list[str]:
-    """Those asked for, or all of the task; plain training first."""
-    fit = [name for name in list_methods() if given.kind in list_tasks(find_method(name).outputs)]
-    return ["baseline", *(name for name in given.methods or fit if name != "baseline")]
+def choose_methods(options: argparse.Namespace) -> list[str]:
+    """The methods of the command line, or all of the task; plain training comes first."""
+    known = [name for name in list_methods() if options.kind in list_tasks(find_method(name).outputs)]
+    return ["baseline", *(name for name in options.methods or known if name != "baseline")]
 
 
-def costs(student: str, names: list[str], setting: Setting, turns: int) -> dict[str, Cost]:
+def measure_costs(student: str, names: list[str], setting: Setting, turns: int) -> dict[str, Cost]:
     """The cost of every method that takes the student; each takes turns with plain training."""
-    plain, found = stepper("baseline", student, setting), {}
-    alone = count_costs(plain)
+    costs: dict[str, Cost] = {}
+    plain = create_stepper("baseline", student, setting)
+    plain_counts = count_costs(plain)
     for name in names:
         try:
-            own = stepper(name, student, setting)
+            stepper = create_stepper(name, student, setting)
         except ValueError as error:
             tell(f"{name:18} left out: {error}")
             continue
-        found[name] = cost(own, plain, alone, turns)
-        tell(f"{name:18} {found[name].slowdown.told()} x")
-    return found
+        costs[name] = measure_cost(stepper, plain, plain_counts, turns)
+        tell(f"{name:18} {costs[name].slowdown.describe()} x")
+    return costs
 
 
-def cost(own: Stepper, plain: Stepper, alone: Counts, turns: int) -> Cost:
-    counts = count_costs(own)
-    compile_seconds = own.compile()  # before the plain step's, which `baseline` would find compiled
+def measure_cost(stepper: Stepper, plain: Stepper, plain_counts: Counts, turns: int) -> Cost:
+    counts = count_costs(stepper)
+    compile_seconds = stepper.compile()  # before the plain step, which would leave `baseline` nothing to compile
     plain.compile()
-    theirs, ours = time_in_turns([plain, own], turns)
-    own.close()  # a process may hold a few graphs only
+    plain_seconds, seconds = time_in_turns([plain, stepper], turns)
+    stepper.close()  # a process can hold only a few graphs
     plain.close()
-    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    return Cost(spread(ours), spread(ratios), counts, alone, compile_seconds)
+    ratios = [numerator / denominator for numerator, denominator in zip(seconds, plain_seconds, strict=True)]
+    return Cost(compute_spread(seconds), compute_spread(ratios), counts, plain_counts, compile_seconds)
 
 
-def render(found: dict[str, Cost], setting: Setting) -> str:
-    """The table of one student's costs."""
+def render(costs: dict[str, Cost], setting: Setting) -> str:
+    """A table of one student's costs."""
     head = [*HEAD.split("|"), *["compile s"] * (setting.compile != "false")]
     rows = []
-    for name, each in found.items():
-        cells = [name, each.seconds.told(".4f"), each.slowdown.told(), f"{setting.batch / each.seconds.median:,.0f}"]
-        cells += [f"{each.counts.memory / 2**20:,.1f}", f"{each.memory:.2f}"]
-        cells += [f"{each.counts.flops / 1e9 / setting.batch:.3f}", f"{each.flops:.2f}", f"{each.counts.rows:g}"]
-        cells += [f"{each.counts.student:,}", f"{each.counts.training_only:,}"]
-        rows.append([*cells, *[f"{each.compile_seconds:.1f}"] * (setting.compile != "false")])
+    for name, cost in costs.items():
+        cells = [
+            name,
+            cost.seconds.describe(".4f"),
+            cost.slowdown.describe(),
+            f"{setting.batch / cost.seconds.median:,.0f}",
+        ]
+        cells += [f"{cost.counts.memory / 2**20:,.1f}", f"{cost.memory:.2f}"]
+        cells += [f"{cost.counts.flops / 1e9 / setting.batch:.3f}", f"{cost.flops:.2f}", f"{cost.counts.rows:g}"]
+        cells += [f"{cost.counts.student:,}", f"{cost.counts.training_only:,}"]
+        rows.append([*cells, *[f"{cost.compile_seconds:.1f}"] * (setting.compile != "false")])
     return markdown_table(head, rows)
 
 
-def opened(path: Path, setting: Setting) -> dict[str, Any]:
-    """What `path` holds, or an empty report; ends the program where it was measured in another way."""
-    here = {"machine": setting.told(), "batch": setting.batch, "classes": setting.classes}
-    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {**here, "students": {}}
-    for key, value in here.items():
+def open_report(path: Path, setting: Setting) -> dict[str, Any]:
+    """The report in `path`, or an empty one; exits if it was measured in another way."""
+    conditions = {"machine": setting.describe(), "batch": setting.batch, "classes": setting.classes}
+    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {**conditions, "students": {}}
+    for key, value in conditions.items():
         if report[key] != value:
             raise SystemExit(f"{path} was measured with {key} {report[key]!r}, not {value!r}; give another --out")
     return report
 
 
-def note(report: dict[str, Any], student: str, found: dict[str, Cost]) -> None:
-    """Puts a student's numbers into the report, beside those of other methods."""
-    there = report["students"].setdefault(student, {})
-    there["baseline_seconds"] = round(found["baseline"].seconds.median, 5)
-    for name, each in found.items():
+def add_costs(report: dict[str, Any], student: str, costs: dict[str, Cost]) -> None:
+    """Adds a student's costs to the report; the numbers of other methods stay."""
+    results = report["students"].setdefault(student, {})
+    results["baseline_seconds"] = round(costs["baseline"].seconds.median, 5)
+    for name, cost in costs.items():
         if name == "baseline" or name.endswith(".py"):
             continue
-        low, median, high = (round(value, 3) for value in each.slowdown)
-        told = {"ratios": median, "spread": [low, high], "memory": each.memory, "flops": each.flops}
-        for column, value in told.items():
-            there.setdefault(column, {})[name] = round(value, 3) if isinstance(value, float) else value
-        there.setdefault("rows", {})[name] = each.counts.rows
+        low, median, high = (round(value, 3) for value in cost.slowdown)
+        columns = {"ratios": median, "spread": [low, high], "memory": cost.memory, "flops": cost.flops}
+        for column, value in columns.items():
+            results.setdefault(column, {})[name] = round(value, 3) if isinstance(value, float) else value
+        results.setdefault("rows", {})[name] = cost.counts.rows
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_main(main)

@@ -1,4 +1,4 @@
-"""Results as Markdown: a page holds a heading, the command and what it printed, for each table."""
+"""Results as Markdown pages: for each table a heading, the command and what it printed."""
 
 import re
 import sys
@@ -9,22 +9,22 @@ from typing import Any
 
 
 def tell(sentence: str) -> None:
-    """Says how far it is, beside the table that goes to standard output."""
+    """Prints a sentence about progress to standard error; tables go to standard output."""
     print(sentence, file=sys.stderr, flush=True)
 
 
-def ended(main: Callable[[], Any]) -> Any:
-    """What a script gives; where a user can mend something it ends with that sentence."""
+def run_main(main: Callable[[], Any]) -> Any:
+    """Runs a script's `main`; an error that the user can mend ends the script with one sentence."""
     try:
         return main()
     except ValueError as error:
         sys.exit(f"error: {error}")
 
 
-def file_name(hardware: str, day: date) -> str:
+def choose_file_name(hardware: str, day: date) -> str:
     """The page's name, by hardware and month.
 
-    >>> file_name("AMD EPYC, 2 threads", date(2026, 11, 22))
+    >>> choose_file_name("AMD EPYC, 2 threads", date(2026, 11, 22))
     'amd-epyc-2-threads-2026-11.md'
     """
     plain = re.sub(r"\((r|tm)\)|\bprocessor\b|@.*ghz", "", hardware.lower())
@@ -32,7 +32,7 @@ def file_name(hardware: str, day: date) -> str:
 
 
 class Page:
-    """A file of sections in the order in which they were first put there."""
+    """A file of sections, in the order in which they were first written."""
 
     def __init__(self, path: Path, title: str) -> None:
         self.path = path
@@ -45,7 +45,7 @@ class Page:
         return f"\n{command}\n" in self.sections.get(heading, "")
 
     def put(self, heading: str, command: str, printed: str) -> None:
-        """Writes a section, in the place of one with the same heading."""
+        """Writes a section; it replaces one with the same heading."""
         self.sections[heading] = f"## {heading}\n\n```\n{command}\n```\n\n{printed.strip()}\n\n"
         text = self.top.rstrip() + "\n\n" + "".join(self.sections.values())
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def stepper(load):
     def make(module=None, name="frskd", **changes):
         setting = harness.Setting("classification", 4, 8, 5, CPU, "fp32", "false", True, 1)._replace(**changes)
         if module is None:
-            return harness.stepper(name, "cifar:resnet8", setting)
+            return harness.create_stepper(name, "cifar:resnet8", setting)
         batch = Batch(torch.randn(4, 3, 4, 4), torch.randint(5, (4,)))
         return harness.Stepper(module, batch, setting)
 
@@ -59,7 +59,7 @@ def test_operations_rows_and_memory_are_those_counted_by_hand(load, stepper):
 def test_a_convolutions_gradients_cost_what_it_costs(load, groups, transposed):
     kind = nn.ConvTranspose2d if transposed else nn.Conv2d
     layer, images = kind(8, 16, 3, stride=2, groups=groups, bias=False), torch.randn(2, 8, 9, 9, requires_grad=True)
-    with load("flops_memory").flop_counter() as flops:
+    with load("flops_memory").create_flop_counter() as flops:
         scores = layer(images)
         forward = flops.get_total_flops()
         scores.sum().backward()
@@ -83,7 +83,7 @@ def test_a_batch_twice_as_large_costs_twice_the_operations(load, stepper):
 
 
 def test_growth_is_the_slope_between_logarithms(load):
-    exponent = load("scaling").exponent
+    exponent = load("scaling").fit_exponent
     assert exponent([10, 20, 40], [7, 7, 7]) == pytest.approx(0)
     assert exponent([10, 20, 40], [3, 12, 48]) == pytest.approx(2)
 
@@ -92,23 +92,23 @@ def test_medians_and_quartiles_are_over_turns_behind_the_warm_up(load):
     harness = load("harness")
     times = [iter([9, 9, 1, 2, 4]), iter([9, 9, 3, 2, 8])]  # two turns to warm up
     steppers = [
-        SimpleNamespace(seconds=lambda _, t=t: next(t), setting=SimpleNamespace(steps_per_turn=1)) for t in times
+        SimpleNamespace(time_steps=lambda _, t=t: next(t), setting=SimpleNamespace(steps_per_turn=1)) for t in times
     ]
     plain, own = harness.time_in_turns(steppers, 3)
     assert (plain, own) == ([1, 2, 4], [3, 2, 8])
-    assert harness.spread([one / other for one, other in zip(own, plain, strict=True)]) == (1.5, 2.0, 2.5)
+    assert harness.compute_spread([one / other for one, other in zip(own, plain, strict=True)]) == (1.5, 2.0, 2.5)
 
 
 def test_the_pace_of_epochs_leaves_out_the_first(load):
     throughput = load("throughput")
     clock = throughput.Clock(scored=True)
-    clock.begun, clock.trained, clock.cpu = [0, 11, 17, 23], [10, 15, 21], [0, 30, 38, 46]
+    clock.epoch_starts, clock.training_ends, clock.cpu = [0, 11, 17, 23], [10, 15, 21], [0, 30, 38, 46]
     clock.first_step = 6
-    assert clock.pace(100) == (100, 4, 2, 6, 8)
+    assert clock.compute_times(100) == (100, 4, 2, 6, 8)
 
 
 def test_processor_time_counts_also_what_takes_less_than_a_tick_of_the_system(load):
-    cpu_seconds = load("throughput").cpu_seconds
+    cpu_seconds = load("throughput").read_cpu_seconds
     assert 0 < cpu_seconds() < cpu_seconds() < cpu_seconds()
 
 
@@ -145,11 +145,11 @@ def test_a_command_line_that_cannot_work_ends_with_one_sentence(load, capsys, sc
 )
 def test_a_name_that_is_not_known_ends_a_script_with_the_packages_sentence(load, script, words, message):
     with pytest.raises(SystemExit, match=message):
-        load("report").ended(lambda: load(script).main(words.split()))
+        load("report").run_main(lambda: load(script).main(words.split()))
 
 
 def test_a_page_is_named_by_hardware_and_month(load):
-    named, day = load("report").file_name, date(2026, 11, 22)
+    named, day = load("report").choose_file_name, date(2026, 11, 22)
     assert named("AMD EPYC, 2 threads", day) == "amd-epyc-2-threads-2026-11.md"
     assert named("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, 1 thread", day) == (
         "intel-xeon-platinum-8481c-cpu-1-thread-2026-11.md"

@@ -82,7 +82,7 @@ def test_plain_training_costs_itself_and_methods_more(overhead, capsys):
 def test_every_method_of_the_task_is_measured_unless_some_are_named(load):
     overhead = load("overhead")
     for kind in ("classification", "segmentation"):
-        names = overhead.methods(overhead.arguments(["--task", kind]))
+        names = overhead.choose_methods(overhead.parse_arguments(["--task", kind]))
         assert names[0] == "baseline" and len(set(names)) == len(names)
         assert set(names) == {name for name in list_methods() if kind in list_tasks(find_method(name).outputs)}
 
@@ -102,7 +102,7 @@ def test_precision_and_compilation_reach_the_step(overhead, load, capsys):
     assert "bf16, 8x8 images, batches of 4" in capsys.readouterr().out
     harness = load("harness")
     setting = harness.Setting("classification", 4, 8, 5, torch.device("cpu"), "bf16", "false", True, 1)
-    stepper, seen = harness.stepper("baseline", "cifar:resnet8", setting), []
+    stepper, seen = harness.create_stepper("baseline", "cifar:resnet8", setting), []
     stepper.module.student.conv1.register_forward_hook(lambda layer, images, out: seen.append(out.dtype))
     before = stepper.module.student.fc.weight.clone()
     stepper.step()
@@ -205,7 +205,7 @@ def test_all_that_a_gpu_is_wanted_for_runs_without_one_in_slices(tmp_path):
     words = ["on_gpu.py", "--device", "cpu", "--quick", "--data", "digits", "--out", tmp_path / "gpu"]
     words += ["data.image_size=8", "data.channels=1", "data.mean=[0.3]", "data.std=[0.4]"]
     code, _, err = program(*words, "--minutes", "0.01")
-    assert code == 75 and "not all done; the same command goes on" in err
+    assert code == 75 and "not all done; the same command continues" in err
     code, _, err = program(*words)
     assert code == 0, err
     checks = json.loads((tmp_path / "gpu/checks.json").read_text())
@@ -242,7 +242,7 @@ def test_a_training_that_ran_out_of_time_goes_on(load, tmp_path, monkeypatch):
     words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path)]
     words += ["data.image_size=8", "data.channels=1", "data.mean=[0.3]", "data.std=[0.4]", "data.limit=100"]
     for _ in range(2):
-        assert not on_gpu.Work(on_gpu.arguments(words)).trained("baseline", run)
+        assert not on_gpu.Work(on_gpu.parse_arguments(words)).train_slice("baseline", run)
         seen.append(epochs())
     first, both = seen
     assert 0 < len(first) < len(both) and both[: len(first) - 1] == first[:-1]
