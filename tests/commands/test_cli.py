@@ -400,7 +400,9 @@ def test_what_cannot_be_trained_is_refused_before_there_is_a_folder(run, tmp_pat
 def test_images_for_which_there_is_no_room_are_refused_before_there_is_a_folder(
     run, tmp_path, cache, module, monkeypatch
 ):
-    monkeypatch.setattr(importlib.import_module(f"selfdistill.data.cache.{module}"), "free_bytes", lambda device: 0.0)
+    monkeypatch.setattr(
+        importlib.import_module(f"selfdistill.data.cache.{module}"), "count_free_bytes", lambda device: 0.0
+    )
     code, _, err = run("train", *TINY, f"out={tmp_path / 'run'}", f"machine.cache={cache}")
     assert code == 1 and f"machine.cache={cache} would keep decoded images" in err and not (tmp_path / "run").exists()
 

@@ -25,7 +25,7 @@ from selfdistill.data import (
     train_loader,
 )
 from selfdistill.data.datasets import base, masks
-from selfdistill.data.prepare import OF_TRANSFORMS
+from selfdistill.data.prepare import TRANSFORM_SETTINGS
 
 CACHES = ["none", "auto", "device", "memory", "disk"]
 
@@ -162,4 +162,4 @@ def test_nothing_but_the_last_data_is_kept_alive(folder):
 
 
 def test_settings_of_transforms_are_settings():
-    assert DataPart.model_fields.keys() >= OF_TRANSFORMS
+    assert DataPart.model_fields.keys() >= TRANSFORM_SETTINGS

@@ -9,7 +9,7 @@ from helpers.images import list_names, opened, write_classes
 from helpers.mask_files import masks_of, opened_masks
 from helpers.tasks import CLASSIFICATION
 from selfdistill.config.recipe import DataPart
-from selfdistill.data import open_rows, open_splits
+from selfdistill.data import open_one_split, open_splits
 from selfdistill.data.datasets.base import Subset
 
 
@@ -67,7 +67,7 @@ def test_settings_without_effect_are_refused(tmp_path):
 
 def test_another_source_is_scored_by_the_classes_of_a_trained_network(tmp_path):
     write_classes(tmp_path / "test", {"dog": 1, "cat": 2})
-    rows = open_rows(DataPart(), str(tmp_path), ["cat", "cow", "dog"], CLASSIFICATION)
+    rows = open_one_split(DataPart(), str(tmp_path), ["cat", "cow", "dog"], CLASSIFICATION)
     assert rows.classes == ("cat", "cow", "dog") and rows.labels.tolist() == [0, 0, 2]
 
 

@@ -143,7 +143,7 @@ def test_scores_that_differ_at_another_size_alone_are_seen(tmp_path: Path, monke
         path.write_text("written")
         return lambda images: network(images) + (images.shape[2] > 32)
 
-    monkeypatch.setattr(export_module, "_torch_export", write)
+    monkeypatch.setattr(export_module, "_write_torch_export", write)
     run = saved_segmenter(tmp_path / "run", Filled)
     with pytest.raises(ValueError, match="gives other logits .* not written; --fixed-size exports it"):
         export(run, "torch-export")
@@ -166,7 +166,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> Any:
             path.write_text("written")
             return spoil(network)
 
-        monkeypatch.setattr(export_module, "_safetensors", write)
+        monkeypatch.setattr(export_module, "_write_safetensors", write)
 
     return use
 

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 
 from selfdistill.data.datasets.base import LabeledDataset
 from selfdistill.data.datasets.splits import DatasetSplits
-from selfdistill.tasks.base import Column, Defaults, ImageFile, Prediction, Predictor, largest
+from selfdistill.tasks.base import Column, Defaults, ImageFile, Prediction, Predictor, select_largest
 from selfdistill.tasks.classification import Classification
 
 CORNERS = {"red": (0, 0), "green": (0, 8), "blue": (8, 0)}  # each class is a bright square in a corner of its own
@@ -36,7 +36,7 @@ class Squares(LabeledDataset):
     def groups(self) -> list[Tensor]:
         return [torch.arange(len(self))]
 
-    def present(self) -> list[int]:
+    def find_present_classes(self) -> list[int]:
         return self.counts().nonzero().flatten().tolist()
 
     def subset(self, indices: Tensor) -> "Squares":
@@ -132,4 +132,4 @@ class Labeler(Predictor):
     def predict(self, image: ImageFile, top: int) -> Prediction:
         with Image.open(image.path) as picture:
             logits = self.student(self.transform.show(picture)[None])[0]
-        return Prediction(image.path, largest(logits.sigmoid(), self.classes, top), {})
+        return Prediction(image.path, select_largest(logits.sigmoid(), self.classes, top), {})

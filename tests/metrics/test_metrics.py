@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfdistill.metrics.calibration import bin_sums, calibration_error
+from selfdistill.metrics.calibration import calibration_error, sum_bins
 from selfdistill.metrics.classification import ClassificationMetric
 from selfdistill.metrics.segmentation import SegmentationMetric
 
@@ -60,6 +60,6 @@ def test_states_of_two_processes_add_up(metric, drawn):
 
 def test_calibration_error_of_two_bins_by_hand():
     """Two predictions at 0.9 of which one is right, and one at 0.5 that is right: (2 * 0.4 + 0.5) / 3."""
-    sums = bin_sums(torch.tensor([0.9, 0.9, 0.5]), torch.tensor([True, False, True]))
+    sums = sum_bins(torch.tensor([0.9, 0.9, 0.5]), torch.tensor([True, False, True]))
     assert calibration_error(*sums).item() == pytest.approx((2 * 0.4 + 0.5) / 3, abs=1e-6)
-    assert math.isnan(calibration_error(*bin_sums(torch.empty(0), torch.empty(0, dtype=torch.bool))).item())
+    assert math.isnan(calibration_error(*sum_bins(torch.empty(0), torch.empty(0, dtype=torch.bool))).item())

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfdistill.metrics.sliding_window import WINDOWS_AT_ONCE, score_map, window_starts
+from selfdistill.metrics.sliding_window import WINDOWS_AT_ONCE, list_window_starts, score_map
 
 
 class Pointwise(nn.Module):
@@ -50,7 +50,7 @@ def test_a_constant_network_gives_a_constant_map() -> None:
 @pytest.mark.parametrize("window", range(1, 14))
 @pytest.mark.parametrize("more", [0, 1, 5, 20])
 def test_windows_reach_both_ends_and_overlap_by_a_third(window: int, more: int) -> None:
-    found = window_starts(window + more, window)
+    found = list_window_starts(window + more, window)
     assert found[0] == 0 and found[-1] == more and found == sorted(set(found))
     assert all(b - a <= max(1, round(2 * window / 3)) for a, b in zip(found, found[1:], strict=False))
     assert len(found) == 1 + -(-more // max(1, round(2 * window / 3)))  # and no more of them than that needs

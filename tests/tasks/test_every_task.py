@@ -12,8 +12,8 @@ from selfdistill.build import build
 from selfdistill.commands.predict import predictions
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import DataPart, Recipe
-from selfdistill.data import window
-from selfdistill.export import facts
+from selfdistill.data import get_scoring_window
+from selfdistill.export import collect_metadata
 from selfdistill.losses import cross_entropy
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import load_student, read_card
@@ -50,7 +50,7 @@ def test_what_was_built_has_the_outputs_and_labels_of_the_task(trained):
     assert (task.kind, task.output, task.target) == (kind.name, kind.output, kind.target)
     batch = next(iter(experiment.held_out()))
     with torch.no_grad():
-        logits = kind.scorer(window(experiment.recipe.data))(
+        logits = kind.scorer(get_scoring_window(experiment.recipe.data))(
             experiment.method.student.eval(), batch.images, batch.target
         )
     assert logits.shape[:2] == (len(batch.images), task.num_classes)
@@ -104,9 +104,9 @@ def test_an_exported_file_says_what_is_free_and_what_it_holds_as_text(trained):
     sizes_are_free = kind.free_axes.names.keys() > FIXED_SIZE.names.keys()
     assert len({count for count, *_ in shapes}) > 1
     assert (len({tuple(size) for _, *size in shapes}) > 1) == sizes_are_free
-    told = facts(card)
-    assert all(isinstance(text, str) for text in told.values()) and set(kind.export_facts(card)) <= set(told)
-    assert all(json.loads(text) is not Ellipsis for text in kind.export_facts(card).values())
+    told = collect_metadata(card)
+    assert all(isinstance(text, str) for text in told.values()) and set(kind.export_metadata(card)) <= set(told)
+    assert all(json.loads(text) is not Ellipsis for text in kind.export_metadata(card).values())
 
 
 def test_mixing_keeps_shapes_and_says_where_labels_are_soft(trained):

@@ -187,7 +187,7 @@ def describe_student(recipe: Recipe, task: Task, images: LabeledDataset) -> Stud
         student=network,
         data=recipe.data,
         method=recipe.method.name,
-        **images.about(),
+        **images.describe_for_card(),
     )
 
 

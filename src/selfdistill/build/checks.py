@@ -59,7 +59,7 @@ def check_labeled(prepared: PreparedData) -> None:
     splits = prepared.splits
     held_out = splits.test if splits.val is None else splits.val
     for split, dataset in {"train": splits.train, prepared.held_out_split: held_out}.items():
-        if dataset is not None and dataset.all_ignored():
+        if dataset is not None and dataset.is_all_ignored():
             first = dataset.name(0)
             masks = f"of {first}" if len(dataset) == 1 else f"of all {len(dataset)} images from {first} on"
             verb = "learn from" if split == "train" else "score"

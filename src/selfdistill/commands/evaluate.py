@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config.recipe import DataPart
-from ..data import EvalSet, LabeledDataset, eval_loader, open_rows, open_splits, window
+from ..data import EvalSet, LabeledDataset, eval_loader, get_scoring_window, open_one_split, open_splits
 from ..distributed import default_device
 from ..runs.files import replace_nan
 from ..runs.student import load_student, read_card
@@ -40,13 +40,13 @@ def evaluate_run(path: Path, source: str | None) -> Evaluation:
     if source is None:
         dataset, images = open_held_out(card.data, task), f"held-out images of {card.data.source}"
     else:
-        dataset, images = open_rows(forget_columns(card.data), source, card.classes, task), source
+        dataset, images = open_one_split(forget_columns(card.data), source, card.classes, task), source
     scores = evaluate(
         load_student(path).to(default_device()),
         eval_loader(EvalSet(dataset, task.eval_transform(card.data)), batch_size=task.eval_batch_size(card.data)),
         num_classes=len(card.classes),
         kind=task.name,
-        window=window(card.data),
+        window=get_scoring_window(card.data),
         device=default_device(),
     )
     return Evaluation(scores, name_classes(scores, card.classes), images)

@@ -9,7 +9,7 @@ import torch
 from ..build import build
 from ..build.checks import check_machine
 from ..config.recipe import Recipe
-from ..data import EpochIndex, window
+from ..data import EpochIndex, get_scoring_window
 from ..distributed import is_first_process, world_size
 from ..errors import one_line
 from ..features.modes import set_mode
@@ -76,7 +76,7 @@ def check_scorable(experiment: Experiment) -> None:
     student, name = experiment.method.student, experiment.recipe.student.name
     if experiment.held_out is None or not experiment.method.task.positions:
         return  # every image is shown at the student's own size
-    batch, shown = next(iter(experiment.held_out(workers=0))), window(experiment.recipe.data)
+    batch, shown = next(iter(experiment.held_out(workers=0))), get_scoring_window(experiment.recipe.data)
     height, width = batch.images.shape[2:]
     score = find_task(experiment.recipe.task.kind).scorer(shown)
     try:

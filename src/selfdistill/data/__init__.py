@@ -1,4 +1,4 @@
-"""Images with labels or masks, of any origin -> batches: where they lie, how they are split, augmented and stacked."""
+"""Data: opening, splitting, augmenting and batching images with labels or masks."""
 
 from .cache.cached import CachedDataset
 from .dataset import EvalSet, TrainSet
@@ -9,9 +9,9 @@ from .defaults import choose_defaults
 from .loader import eval_loader, train_loader
 from .prepare import OpenedData, PreparedData, prepare_data
 from .sampler import BatchSampler, EpochIndex
-from .split import Splits, check, open_rows, open_splits
+from .split import Splits, check, open_one_split, open_splits
 from .task_data import TaskData
-from .transforms.base import image_shape, window
+from .transforms.base import get_scoring_window, image_shape
 
 __all__ = [
     "CachedDataset",
@@ -30,10 +30,10 @@ __all__ = [
     "choose_defaults",
     "eval_loader",
     "image_shape",
-    "open_rows",
+    "open_one_split",
     "open_splits",
     "prepare_data",
     "read_image",
     "train_loader",
-    "window",
+    "get_scoring_window",
 ]

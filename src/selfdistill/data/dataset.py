@@ -1,6 +1,6 @@
-"""What batches are made of: images with targets, and the views and positives that training draws for each.
+"""Transformed data sets, with the views and positives that training draws for each image.
 
-Everything drawn depends on (seed, epoch, index, view) alone.
+Every random draw depends on (seed, epoch, index, view) only.
 """
 
 from abc import ABC, abstractmethod
@@ -16,23 +16,23 @@ from torch.utils.data import Dataset
 from ..task import Batch
 from .cache.cached import CachedDataset
 from .datasets.base import LabeledDataset
-from .random.keys import below, keys_from, uniform
-from .random.seeds import derive, private_generators
+from .random.keys import derive_keys, to_integers, uniform
+from .random.seeds import derive, isolate_generators
 from .sampler import EpochIndex
 from .transforms.base import Transform
 
-AUGMENT, POSITIVE, CHOICE = 2, 3, 4  # what a seed is for; 1 is the order of `BatchSampler`
+AUGMENT, POSITIVE, CHOICE = 2, 3, 4  # purposes of seeds; 1 is the order in `BatchSampler`
 
 
 class Stacked(NamedTuple):
-    """Samples after the parts of a transform that are done image by image; `p` images of each, its own one first."""
+    """Samples after the parts of a transform that run per image; `p` images for each index, its own image first."""
 
     images: Shaped[Tensor, "p b c h w"]
     target: Tensor
 
 
 class TransformedDataset(ABC, Dataset[Batch]):
-    """A labeled data set, cached or not, as a transform gives it."""
+    """A labeled data set, cached or not, after a transform."""
 
     def __init__(self, dataset: LabeledDataset | CachedDataset, transform: Transform) -> None:
         self.samples = dataset if isinstance(dataset, CachedDataset) else CachedDataset(dataset, transform)
@@ -43,29 +43,29 @@ class TransformedDataset(ABC, Dataset[Batch]):
 
     @abstractmethod
     def image_indices(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
-        """Which images one epoch shows for some indices."""
+        """The indices of the images that an epoch shows for `indices`."""
 
     @abstractmethod
     def keys(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
-        """What these images draw from, see `random/keys.py`."""
+        """The random keys of these images, see `random/keys.py`."""
 
     @abstractmethod
     def load_one(
         self, epoch: int, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
     ) -> tuple[list[Tensor], Tensor]:
-        """The images shown for one index, as far as they are made one by one, and the target of the first.
+        """The images for one index after `per_image`, and the target of the first.
 
         `seed` seeds the global generators.
         """
 
     def load(self, indices: Sequence[int], epoch: int) -> Stacked:
-        """The samples at some indices, stacked. Raises `ValueError` for images, or masks, that differ in size."""
+        """The samples at `indices`, stacked. Raises `ValueError` for images or masks that differ in size."""
         numbers = torch.tensor(indices)
         image_indices, keys = self.image_indices(numbers, epoch).T.tolist(), self.keys(numbers, epoch).T
         with self.open_generators() as seed:
             loaded = [
-                self.load_one(epoch, shown, keys_of_shown, seed)
-                for shown, keys_of_shown in zip(image_indices, keys, strict=True)
+                self.load_one(epoch, indices_of_sample, keys_of_sample, seed)
+                for indices_of_sample, keys_of_sample in zip(image_indices, keys, strict=True)
             ]
         images = [image for number in range(keys.shape[1]) for image in (images[number] for images, _ in loaded)]
         targets = [target for _, target in loaded]
@@ -74,21 +74,21 @@ class TransformedDataset(ABC, Dataset[Batch]):
         return Stacked(torch.stack(images).unflatten(0, (-1, len(indices))), torch.stack(targets))
 
     def open_generators(self) -> AbstractContextManager[Callable[[int], None]]:
-        """Gives `seed` of `load_one`, and keeps what lies outside from being drawn from."""
-        return private_generators() if self.transform.draws_per_image else nullcontext(_draw_nothing)
+        """Yields the `seed` argument of `load_one`, and restores the global generators afterwards."""
+        return isolate_generators() if self.transform.draws_per_image else nullcontext(_draw_nothing)
 
     def make_batch(self, images: Shaped[Tensor, "p b c h w"], target: Tensor, index: Int64[Tensor, " b"]) -> Batch:
-        """Finished images as methods take them."""
+        """Makes the `Batch` that methods take from finished images."""
         return Batch(images[0], target, index=index)
 
 
 class TrainSet(TransformedDataset):
-    """Augmented images: for each index its own, further `views` of that, and `positives`.
+    """Augmented images: for each index its own image, further `views` of it, and `positives`.
 
-    A view is one further draw of the augmentations. A positive is another random image of the same label: the image
-    itself only where it is alone in its class, and different ones where the class has enough. Everything drawn depends
-    on (seed, epoch, index, view) alone, so order, workers, caching and resuming change nothing, nor do `views` and
-    `positives` change `images`.
+    A view is another draw of the augmentations. A positive is another random image with the same label. It is the image
+    itself only if its class has no other image, and the positives differ if the class has enough images. Every random
+    draw depends on (seed, epoch, index, view) only. So order, workers, caching and resuming change nothing, and `views`
+    and `positives` do not change `images`.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class TrainSet(TransformedDataset):
         self.seed, self.views, self.positives = seed, views, positives
         if positives:
             self.by_label = torch.argsort(self.dataset.labels, stable=True)
-            self.rank = torch.empty_like(self.by_label)  # the inverse: where in `by_label` an index stands
+            self.rank = torch.empty_like(self.by_label)  # the inverse: the position of each index in `by_label`
             self.rank[self.by_label] = torch.arange(len(self))
             self.counts = self.dataset.counts()
 
@@ -118,15 +118,15 @@ class TrainSet(TransformedDataset):
         return Batch(*(None if value is None else value[0] for value in batch))
 
     def image_indices(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
-        own = indices.repeat(1 + self.views, 1)
-        return torch.cat([own, self.choose_positives(indices, epoch)]) if self.positives else own
+        views = indices.repeat(1 + self.views, 1)
+        return torch.cat([views, self.choose_positives(indices, epoch)]) if self.positives else views
 
     def keys(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
-        return keys_from([derive(self.seed, epoch, *purpose) for purpose in self.purposes], indices)
+        return derive_keys([derive(self.seed, epoch, *purpose) for purpose in self.purposes], indices)
 
     @property
     def purposes(self) -> list[tuple[int, int]]:
-        """What each image of an index is, and which of its kind."""
+        """The purpose and the number of each image of an index."""
         views = [(AUGMENT, number) for number in range(1 + self.views)]
         return views + [(POSITIVE, number) for number in range(self.positives)]
 
@@ -135,42 +135,42 @@ class TrainSet(TransformedDataset):
     ) -> tuple[list[Tensor], Tensor]:
         samples, purposes = [], self.purposes
         for number, i in enumerate(image_indices):
-            if number == 0 or number > self.views:  # views show the image again that was just decoded
+            if number == 0 or number > self.views:  # views reuse the image that was just decoded
                 sample = self.samples[i]
             if self.transform.draws_per_image:
                 seed(derive(self.seed, epoch, image_indices[0], *purposes[number]))
-            with self.dataset.naming_errors(i):
+            with self.dataset.name_errors(i):
                 samples.append(self.transform.per_image(sample, keys[number : number + 1]))
         return [image for image, _ in samples], samples[0].target
 
     def choose_positives(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "m b"]:
-        """Positives of each index: never itself unless it is alone, different ones where there are enough.
+        """Draws the positives of each index: distinct other images of its class, as far as the class has enough.
 
-        The others of a class stand in a circle behind the index. As many different steps along it are drawn as there
-        are positives: each is a number among those that are still free.
+        The images of a class form a circle. Each positive is a random number of steps from the index along the circle,
+        drawn from the numbers that are still free.
         """
         label, rank = self.dataset.labels[indices], self.rank[indices]
         count = self.counts[label]
         start = (self.counts.cumsum(0) - self.counts)[label]
         others = (count - 1).clamp(min=1)
-        numbers = uniform(keys_from([derive(self.seed, epoch, CHOICE)], indices)[0], self.positives)
+        numbers = uniform(derive_keys([derive(self.seed, epoch, CHOICE)], indices)[0], self.positives)
         enough = others >= self.positives
         taken: list[Tensor] = []
         for done, number in enumerate(numbers):
-            step = below(number, (others - done).where(enough, others))
+            step = to_integers(number, (others - done).where(enough, others))
             for other in torch.stack(taken).sort(dim=0).values if taken else ():
-                step = step + (enough & (step >= other))  # a free number counts those taken before it
+                step = step + (enough & (step >= other))  # skip the numbers that are taken
             taken.append(step)
         steps = (1 + torch.stack(taken)).where(count > 1, 0)
         return self.by_label[start + (rank - start + steps) % count]
 
     def make_batch(self, images: Shaped[Tensor, "p b c h w"], target: Tensor, index: Int64[Tensor, " b"]) -> Batch:
-        own, views, positives = images.split([1, self.views, self.positives])
-        return Batch(own[0], target, index=index, views=_batch_first(views), positives=_batch_first(positives))
+        first_view, views, positives = images.split([1, self.views, self.positives])
+        return Batch(first_view[0], target, index=index, views=_batch_first(views), positives=_batch_first(positives))
 
 
 class EvalSet(TransformedDataset):
-    """Images as evaluation shows them, always the same."""
+    """Images as evaluation shows them, without randomness."""
 
     def image_indices(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "1 b"]:
         return indices[None]
@@ -183,7 +183,7 @@ class EvalSet(TransformedDataset):
     ) -> tuple[list[Tensor], Tensor]:
         i = image_indices[0]
         sample = self.samples[i]
-        with self.dataset.naming_errors(i):
+        with self.dataset.name_errors(i):
             image, target = self.transform.per_image(sample, keys)
         return [image], target
 
@@ -197,7 +197,7 @@ def _batch_first(images: Shaped[Tensor, "p b c h w"]) -> Shaped[Tensor, "b p c h
 
 
 def _refuse_sizes(name: str, tensors: Sequence[Tensor]) -> None:
-    """Raises `ValueError` for images, or masks, that cannot be stacked."""
+    """Raises `ValueError` for images or masks that cannot be stacked."""
     shapes = sorted({tuple(tensor.shape) for tensor in tensors})
     if len(shapes) > 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a recipe's data settings leave open, decided from the training images."""
+"""Chooses the data settings that a recipe leaves open, from the training images."""
 
 from ..config.recipe import DataPart
 from .datasets.base import Subset
@@ -10,10 +10,10 @@ from .task_data import Size, TaskData
 
 
 def choose_defaults(settings: DataPart, splits: Splits, task: TaskData) -> DataPart:
-    """`settings` with everything decided that they leave open, from the training images; decided ones stay as they are.
+    """Fills in the settings that are still open, from the training images.
 
-    Channels: 1 where all images are gray, else 3 (alpha is used only where 4 are asked for). Size, augmentations and
-    the view of an image that `mean` and `std` are computed on are the task's choice. What was found out about labels,
+    Channels: 1 if all images are gray, else 3; alpha is used only with channels=4. The task chooses the size, the
+    augmentations and the view of an image that `mean` and `std` are computed from. What was found out about the labels,
     such as the names of mask values, becomes a setting too.
     """
     chosen = choose_from_headers(settings, splits, task)
@@ -25,8 +25,8 @@ def choose_defaults(settings: DataPart, splits: Splits, task: TaskData) -> DataP
 
 
 def choose_from_headers(settings: DataPart, splits: Splits, task: TaskData) -> DataPart:
-    """As `choose_defaults`, but for `mean` and `std`, so that no image is decoded."""
-    _refuse_idle(settings, task)
+    """As `choose_defaults`, but leaves `mean` and `std` open, so that no image is decoded."""
+    _refuse_unused_settings(settings, task)
     values = settings.model_dump()
     formats = splits.train.formats if settings.image_size is None or settings.channels is None else frozenset()
     size = _choose_size(settings, {(image.height, image.width) for image in formats}, task)
@@ -45,14 +45,14 @@ def needs_statistics(settings: DataPart) -> bool:
 
 
 def add_statistics(settings: DataPart, statistics: PixelStatistics) -> DataPart:
-    """The settings with the computed mean and std where they name none."""
+    """Fills in the computed mean and std if the settings leave them open."""
     if not needs_statistics(settings):
         return settings
     mean, std = statistics.compute()
     return settings.model_copy(update={"mean": settings.mean or mean, "std": settings.std or std})
 
 
-def _refuse_idle(settings: DataPart, task: TaskData) -> None:
+def _refuse_unused_settings(settings: DataPart, task: TaskData) -> None:
     for name in task.idle_settings:
         if getattr(settings, name) != DataPart.model_fields[name].default:
             raise ValueError(f"data.{name}={getattr(settings, name)} has no effect on task={task.name}")

@@ -1,4 +1,4 @@
-"""Indices -> batches on the device that trains on them: loaded image by image, or taken from images that lie there."""
+"""Loads batches onto the training device, image by image or from images that are already there."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from .dataset import EvalSet, Stacked, TrainSet, TransformedDataset
 from .sampler import EpochIndex
 
 CPU = torch.device("cpu")
-CHUNKS = {"cpu": 2**19}  # values that are augmented at once: what a core's cache holds
+CHUNKS = {"cpu": 2**19}  # values that are augmented at once: they fit into a core's cache
 CHUNK = 2**23  # elsewhere: on a GPU, starting the work for a small batch takes longer than doing it
 
 
@@ -25,7 +25,7 @@ def train_loader(
     device: torch.device = CPU,
     channels_last: bool = False,
 ) -> Iterable[Batch]:
-    """One `Batch` on `device` per micro-batch of `steps`, all of one epoch, in order.
+    """Yields one `Batch` on `device` per micro-batch of `steps`, in order. All are of one epoch.
 
     `channels_last` is the memory format of its `images`. An image that cannot be used raises `ValueError`.
     """
@@ -45,10 +45,9 @@ def eval_loader(
     world: int = 1,
     device: torch.device = CPU,
 ) -> Iterable[Batch]:
-    """Every index of this process's share `range(len)[rank::world]` once and in order; the last batch may be smaller.
+    """Yields this process's share `range(len)[rank::world]` in order; the last batch may be smaller.
 
-    Images with masks are shown at sizes of their own: where these differ, only a `batch_size` of 1 does not raise
-    `ValueError`.
+    Images with masks keep their sizes. Raises `ValueError` for a batch of different sizes; `batch_size` 1 always works.
     """
     share = range(rank, len(dataset), world)
     batches = [list(share[start : start + batch_size]) for start in range(0, len(share), batch_size)]
@@ -57,13 +56,13 @@ def eval_loader(
 
 
 class Destination(NamedTuple):
-    """Where batches are wanted, and in which memory format."""
+    """The device and the memory format of batches."""
 
     device: torch.device
     memory_format: torch.memory_format
 
     def move(self, tensor: Tensor) -> Tensor:
-        """On the device, without waiting for what it does."""
+        """Moves a tensor to the device without waiting for the device."""
         return (tensor.pin_memory() if self.pins else tensor).to(self.device, non_blocking=True)
 
     @property
@@ -72,7 +71,7 @@ class Destination(NamedTuple):
 
 
 class Batches(Iterable[Batch]):
-    """One batch per list of indices; iterating draws nothing from any global generator."""
+    """Yields one batch per list of indices; iterating does not draw from global generators."""
 
     def __init__(
         self,
@@ -103,24 +102,24 @@ class Batches(Iterable[Batch]):
             finished = transform.batch(images.flatten(0, 1), keys[:, start:end].flatten()).unflatten(
                 0, images.shape[:2]
             )
-            parts = (finished.split(sizes, dim=1), target.split(sizes), moved_indices[start:end].split(sizes))
-            for part in zip(*parts, strict=True):
-                batch = dataset.make_batch(*part)
-                # in memory an image lies the same way whatever was augmented with it: in a resumed run that differs
-                is_part = batch.images.numel() < finished.numel()
-                images = batch.images.to(memory_format=destination.memory_format, copy=is_part)
+            columns = (finished.split(sizes, dim=1), target.split(sizes), moved_indices[start:end].split(sizes))
+            for images_targets_indices in zip(*columns, strict=True):
+                batch = dataset.make_batch(*images_targets_indices)
+                # copy, so that strides do not depend on the images augmented together: these differ in a resumed run
+                is_slice = batch.images.numel() < finished.numel()
+                images = batch.images.to(memory_format=destination.memory_format, copy=is_slice)
                 yield batch._replace(images=images)
             start = end
 
     def _load(self) -> Iterator[tuple[list[int], Stacked]]:
-        """Batch by batch, from single samples."""
+        """Loads batch by batch, from single samples."""
         loader = DataLoader(
             _StackedBatches(self.dataset, self.batches, self.epoch),
             batch_size=None,
-            collate_fn=_keep,
+            collate_fn=_return_unchanged,
             num_workers=min(self.workers, len(self.batches), os.cpu_count() or 1),
             pin_memory=self.destination.pins,
-            generator=torch.Generator(),  # else every iteration takes one number from torch's own
+            generator=torch.Generator(),  # else every iteration draws a number from torch's global generator
         )
         for batch, loaded in zip(self.batches, loader, strict=True):
             if isinstance(loaded, _Failure):
@@ -128,7 +127,7 @@ class Batches(Iterable[Batch]):
             yield [len(batch)], Stacked(*(tensor.to(self.destination.device, non_blocking=True) for tensor in loaded))
 
     def _select(self, cached: Tensor, indices: Tensor) -> Iterator[tuple[list[int], Stacked]]:
-        """Several batches at a time from images that lie on the device, without a step of Python for each image."""
+        """Takes several batches at a time from images on the device, without a Python loop over images."""
         image_indices = self.destination.move(self.dataset.image_indices(indices, self.epoch))
         target = self.destination.move(self.dataset.dataset.labels[indices])
         most = CHUNKS.get(cached.device.type, CHUNK) // (len(image_indices) * cached[0].numel())
@@ -142,7 +141,7 @@ class Batches(Iterable[Batch]):
 
 
 def group_sizes(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Groups of neighbors whose sum is at most `most`; a larger one is a group of its own.
+    """Groups neighboring sizes so that each sum is at most `most`; a larger size gets its own group.
 
     >>> list(group_sizes([2, 2, 2, 5, 1], 4))
     [[2, 2], [2], [5], [1]]
@@ -158,13 +157,13 @@ def group_sizes(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
 
 
 class _Failure(NamedTuple):
-    """An error on its way out of a worker: raised there, it would arrive as the text of a traceback."""
+    """An error in a worker. If it were raised there, it would arrive as the text of a traceback."""
 
     message: str
 
 
 class _StackedBatches(Dataset[Stacked]):
-    """Batch by number, as workers load it."""
+    """Batches by number, for the workers of a `DataLoader`."""
 
     def __init__(self, dataset: TransformedDataset, batches: list[list[int]], epoch: int) -> None:
         self.dataset, self.batches, self.epoch = dataset, batches, epoch
@@ -179,5 +178,5 @@ class _StackedBatches(Dataset[Stacked]):
             return _Failure(str(error))
 
 
-def _keep(loaded: Stacked | _Failure) -> Stacked | _Failure:
+def _return_unchanged(loaded: Stacked | _Failure) -> Stacked | _Failure:
     return loaded

@@ -1,4 +1,4 @@
-"""Masks and overlays as image files, to look at and to read again."""
+"""Writes masks and overlays as image files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,16 +8,16 @@ from jaxtyping import Int64, Integer
 from PIL import Image
 from torch import Tensor
 
-from .datasets.image_io import to_channels
+from .datasets.image_io import convert_channels
 
 Color = tuple[int, int, int]  # red, green, blue, 0 to 255
 INDEXED = 255  # the largest value of an 8-bit mask
 
 
 def write_mask(path: Path, values: Integer[Tensor, "h w"], palette: Mapping[int, Color]) -> None:
-    """Writes mask values as a PNG that stores these very numbers, from 0 to 65535.
+    """Writes mask values from 0 to 65535 as a PNG that stores exactly these numbers.
 
-    8 bits with the colors of `palette`, by value, for people; 16 bits of gray where a value exceeds 255.
+    The PNG has 8 bits and the colors of `palette`, by value. It has 16 bits of gray if a value exceeds 255.
     """
     stored = values.cpu().numpy()
     if max(int(stored.max(initial=0)), *palette, 0) > INDEXED:
@@ -28,27 +28,27 @@ def write_mask(path: Path, values: Integer[Tensor, "h w"], palette: Mapping[int,
     mask.save(path)
 
 
-def overlay(
-    image: Image.Image, classes: Int64[Tensor, "h w"], colours: Sequence[Color], *, opacity: float = 0.5
+def draw_overlay(
+    image: Image.Image, classes: Int64[Tensor, "h w"], colors: Sequence[Color], *, opacity: float = 0.5
 ) -> Image.Image:
-    """The picture with the color of each pixel's class blended over it, in RGB.
+    """Blends the color of each pixel's class over the image, in RGB.
 
-    Pixels that lie beside another class are in their class's pure color, so that borders stand out; those of negative
-    numbers, which are no class, are left as they are.
+    Pixels beside another class get the pure color of their class, so that borders stand out. Pixels with a negative
+    number have no class and stay as they are.
     """
     numbers = classes.cpu().numpy()
-    below = np.array([*colours], dtype=np.float32)[numbers.clip(min=0)]
-    share = np.where(_borders(numbers), 1.0, opacity) * (numbers >= 0)
-    picture = np.asarray(to_channels(image, 3), dtype=np.float32)
-    blended = picture + share[..., None] * (below - picture)
+    colors_of_pixels = np.array([*colors], dtype=np.float32)[numbers.clip(min=0)]
+    share = np.where(_find_borders(numbers), 1.0, opacity) * (numbers >= 0)
+    picture = np.asarray(convert_channels(image, 3), dtype=np.float32)
+    blended = picture + share[..., None] * (colors_of_pixels - picture)
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
-def _borders(numbers: np.ndarray) -> np.ndarray:
-    """Which pixels (h, w) have a neighbour at one of their sides that holds another number."""
-    found = np.zeros(numbers.shape, dtype=bool)
+def _find_borders(numbers: np.ndarray) -> np.ndarray:
+    """Marks the pixels (h, w) with a different number in one of the four pixels beside them."""
+    borders = np.zeros(numbers.shape, dtype=bool)
     for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         differs = numbers[one] != numbers[other]
-        found[one] |= differs
-        found[other] |= differs
-    return found
+        borders[one] |= differs
+        borders[other] |= differs
+    return borders

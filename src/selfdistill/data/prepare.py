@@ -1,6 +1,6 @@
-"""Data settings -> data sets that are ready for training: opened, checked, with every setting decided, and cached.
+"""Prepares data sets for training: opens, checks and caches them, and chooses open settings.
 
-Each image is decoded once for all of that.
+All of this decodes each image once.
 """
 
 from typing import NamedTuple
@@ -18,25 +18,25 @@ from .task_data import TaskData
 from .transforms.base import Transform
 
 CPU = torch.device("cpu")
-# settings that say what becomes of images, not which ones they are
-OF_TRANSFORMS = {"image_size", "channels", "augment", "mean", "std", "short_side", "window", "drop_last"}
+# settings that decide how images are transformed, not which images are used
+TRANSFORM_SETTINGS = {"image_size", "channels", "augment", "mean", "std", "short_side", "window", "drop_last"}
 
 
 class PreparedData(NamedTuple):
-    """Data sets ready for training and evaluation, under settings that leave nothing open."""
+    """Data sets ready for training and evaluation, and the resolved settings."""
 
     settings: DataPart
     splits: Splits
     train: CachedDataset
-    held_out: CachedDataset | None  # what to evaluate on
-    held_out_split: str  # its name: "val", or "test" where there is no validation split
+    held_out: CachedDataset | None  # the images for evaluation
+    held_out_split: str  # "val", or "test" without a validation split
     notes: tuple[str, ...]  # sentences to show to the user
 
 
 class OpenedData:
-    """An open data set and what was read of its images, for runs of one process to share.
+    """An open data set and what was read from its images, shared by the runs of a process.
 
-    It holds what the last call of `prepare_data` used, and nothing else does.
+    It keeps only what the last call of `prepare_data` used.
     """
 
     def __init__(self) -> None:
@@ -46,15 +46,15 @@ class OpenedData:
         self._cached: dict[str, CachedDataset] = {}
 
     def open_splits(self, settings: DataPart, task: TaskData) -> Splits:
-        """The splits that the settings describe: those of the last call where the source is the same."""
-        source = (task.name, settings.model_dump_json(exclude=OF_TRANSFORMS))
+        """The splits that the settings describe; reuses the last ones if the source is the same."""
+        source = (task.name, settings.model_dump_json(exclude=TRANSFORM_SETTINGS))
         if self._splits is None or source != self._source:
             self._source, self._splits = source, open_splits(settings, task)
             self._statistics, self._cached = {}, {}
         return self._splits
 
     def find_statistics(self, dataset: LabeledDataset, settings: DataPart, task: TaskData) -> PixelStatistics:
-        """The statistics of the training images under settings with a size and channels, computed or not."""
+        """The pixel statistics of the training images for this size and these channels, computed or not."""
         key = settings.model_dump_json(include={"image_size", "channels", "short_side"})
         if key not in self._statistics:
             assert settings.channels is not None and isinstance(settings.image_size, tuple)
@@ -63,7 +63,7 @@ class OpenedData:
         return self._statistics[key]
 
     def find_cached(self, dataset: LabeledDataset, transform: Transform, cache: str, split: str) -> CachedDataset:
-        """The data set with its cache, filled or not: that of the last call where it holds the same images."""
+        """The cached data set, filled or not; reuses the last one if it holds the same images."""
         cached = CachedDataset(dataset, transform, cache)
         if split not in self._cached or not self._cached[split].holds_same_images(cached):
             self._cached[split] = cached
@@ -78,20 +78,20 @@ def prepare_data(
     device: torch.device = CPU,
     opened: OpenedData | None = None,
 ) -> PreparedData:
-    """Opens data sets, decides what the settings leave open, checks the images and fills the caches.
+    """Opens data sets, chooses open settings, checks the images and fills the caches.
 
-    One pass over the headers of the images decides their size and channels. A second one decodes the images: it checks
-    them, computes mean and std, and keeps decoded images where `cache` says; `device` is that of the training.
+    A first pass reads the headers of the images to choose size and channels. A second pass decodes the images. It
+    checks them, computes mean and std, and keeps decoded images as `cache` says. `device` is the training device.
 
-    `opened` is shared by runs whose settings name the same source: what one of them has read, the next one need not.
-    Raises `ValueError` in one sentence for data that cannot be trained on.
+    Runs whose settings name the same source share `opened`, so that a later run does not read the images again. Raises
+    `ValueError` in one sentence for data that cannot be trained on.
     """
     opened = opened or OpenedData()
     splits = opened.open_splits(settings, task)
     others = {"val": splits.val, "test": splits.test}
     held_out_split = "test" if splits.val is None else "val"
     chosen = choose_from_headers(settings, splits, task)
-    unnormalized = _without_normalization(chosen)  # caches keep images as they are before that
+    unnormalized = _without_normalization(chosen)  # caches keep images before normalization
     train = opened.find_cached(splits.train, task.train_transform(unnormalized), cache, "train")
     train.open_images(device)
     statistics = opened.find_statistics(splits.train, chosen, task)

@@ -1,4 +1,4 @@
-"""One pass over a data set: each image is decoded at most once, for all that needs it."""
+"""Reads a data set in one pass that decodes each image at most once."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,26 +11,26 @@ from .datasets.base import LabeledDataset, count_threads, map_blocks, summarize_
 class ImageUse(ABC):
     """Something that needs decoded images."""
 
-    indices: range | frozenset[int]  # of the images that it needs
+    indices: range | frozenset[int]  # the images that it needs
 
     @abstractmethod
     def add(self, i: int, image: Image.Image) -> None:
-        """Takes image `i` as it is stored. Called from several threads."""
+        """Takes the stored image `i`. Called from several threads."""
 
     def finish(self) -> None:  # noqa: B027
         """Called after the last image."""
 
     def abandon(self) -> None:  # noqa: B027
-        """Called instead of `finish` where an image could not be used."""
+        """Called instead of `finish` if an image could not be used."""
 
 
 def read_images(
     dataset: LabeledDataset, uses: Sequence[ImageUse], *, check: range | frozenset[int] = frozenset()
 ) -> None:
-    """Hands each image to all `uses` that need it, and reads those at `check` at least to see that they are whole.
+    """Gives each image to all `uses` that need it, and checks that the images at `check` can be read.
 
-    Memory holds one image a thread. Raises `ValueError` naming the first image that cannot be used, and counts the
-    others.
+    Memory holds one image per thread. Raises `ValueError` that names the first image that cannot be used, and counts
+    the others.
     """
     indices = sorted({*check, *(i for use in uses for i in use.indices)})
 
@@ -55,9 +55,10 @@ def read_images(
 
 
 def check_images(dataset: LabeledDataset, uses: Sequence[ImageUse] = ()) -> None:
-    """Reads images before they are needed: the headers of all or of 50,000, all of sets up to 5,000, those for `uses`.
+    """Checks images before they are needed, and reads the images for `uses`.
 
-    Errors as of `read_images`. The result is kept: a second call reads nothing again.
+    Reads up to 50,000 headers, and decodes all images of data sets up to 5,000. Errors as in `read_images`. A second
+    call checks nothing again.
     """
     _ = dataset.formats
     check_all = dataset.is_decoded_by_check and not dataset.is_checked
@@ -70,6 +71,6 @@ def _read_image(dataset: LabeledDataset, i: int, uses: Sequence[ImageUse]) -> No
         dataset.check(i)
         return
     image = dataset.read(i)
-    with dataset.naming_errors(i):
+    with dataset.name_errors(i):
         for use in uses:
             use.add(i, image)

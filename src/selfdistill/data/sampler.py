@@ -1,17 +1,17 @@
-"""Which images make up which batch: a pure function of seed and epoch, the same however many processes share it."""
+"""Chooses the images of each batch, as a pure function of seed and epoch for any number of processes."""
 
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
 
-from .random.seeds import generator
+from .random.seeds import create_generator
 
-ORDER = 1  # tells the seeds of the order from those of anything else drawn per epoch
+ORDER = 1  # the purpose of a seed: the order of an epoch
 
 
 class EpochIndex(NamedTuple):
-    """An index of the data set in one epoch; its augmentations depend on both."""
+    """An index of the data set in an epoch; the augmentations depend on both."""
 
     epoch: int
     index: int
@@ -23,15 +23,15 @@ MicroBatch = list[EpochIndex]
 class BatchSampler:
     """The batches of every epoch, for one of `world` processes.
 
-    An epoch is one permutation of the images, cut into batches of `batch_size` over all processes. Each batch is dealt
-    to the processes in equal parts, and each part is cut into `accumulate` micro-batches that differ by at most one
-    image. No micro-batch has fewer than two images: there are fewer instead.
+    An epoch is one permutation of the images, cut into batches of `batch_size` over all processes. Each process gets an
+    equal share of each batch. A share is cut into `accumulate` micro-batches that differ by at most one image, or into
+    fewer, so that each has at least two images.
 
-    `drop_last` leaves out the images of the last, incomplete batch, which are others in each epoch. "auto" does so
-    where there is a whole batch. Otherwise that batch is kept where every process gets two images of it; what is beyond
-    a multiple of `world` is left out that epoch.
+    `drop_last` leaves out the images of the last, incomplete batch, which differ from epoch to epoch. "auto" does so if
+    there is a complete batch. Otherwise the incomplete batch is kept if every process gets two images of it. Images
+    beyond a multiple of `world` are left out in that epoch.
 
-    Raises `ValueError` where a process would get fewer than two images of a batch, or an epoch would have no batch.
+    Raises `ValueError` if a process would get fewer than two images of a batch, or if an epoch would have no batch.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class BatchSampler:
         return self.num_images % self.batch_size if self.drop_last else 0
 
     def epoch(self, number: int) -> list[list[MicroBatch]]:
-        """The steps of epoch `number`, each a list of micro-batches, for this process."""
-        order = torch.randperm(self.num_images, generator=generator(self.seed, number, ORDER)).tolist()
+        """The steps of epoch `number` for this process; each step is a list of micro-batches."""
+        order = torch.randperm(self.num_images, generator=create_generator(self.seed, number, ORDER)).tolist()
         starts = range(0, self.steps_per_epoch * self.batch_size, self.batch_size)
         return [self._step(order[start : start + self.batch_size], number) for start in starts]
 

@@ -1,4 +1,4 @@
-"""A recipe's data settings -> the images to train on, to validate on and to test on."""
+"""Opens the training, validation and test images that a recipe's data settings describe."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,17 +11,17 @@ from .datasets.base import LabeledDataset, Subset
 from .datasets.image_io import ALPHA
 from .datasets.labels import align, shorten
 from .datasets.registry import open_source
-from .datasets.splits import DatasetSplits, split_of
-from .random.seeds import generator
+from .datasets.splits import DatasetSplits, parse_split
+from .random.seeds import create_generator
 from .reading import check_images
 from .task_data import TaskData
 
-VAL_FRACTION = 0.2  # held out where the source has no other split
-HOLD_OUT = 5  # what a seed is for
+VAL_FRACTION = 0.2  # held out if the source has no other split
+HOLD_OUT = 5  # the purpose of a seed
 
 
 class Splits(NamedTuple):
-    """What to train on and to judge by, with sentences to show to the user."""
+    """The training, validation and test images, and sentences to show to the user."""
 
     train: LabeledDataset
     val: LabeledDataset | None
@@ -30,12 +30,13 @@ class Splits(NamedTuple):
 
 
 def open_splits(settings: DataPart, task: TaskData) -> Splits:
-    """The images that the settings describe, labeled as the task learns them.
+    """Opens the images that the settings describe, with the labels that the task learns.
 
-    No image is opened yet (`check` does that), only masks whose values nobody names. Validation images are, in this
-    order: what `val` names, the source's own, `val_fraction` of each training class (of all images with masks), 20 % of
-    them where the source has no test split either. `limit` keeps as many rows of every class as it can, the first ones.
-    Raises `ValueError` in one sentence, naming the file, for anything that cannot be trained on.
+    Images are not opened yet (`check` does that), only masks if nobody names their values. The validation images are
+    the first of these that exists: the source that `val` names, the source's own validation split, `val_fraction` of
+    each training class (of all images, for masks), and 20 % of the training images if there is no test split either.
+    `limit` keeps the first images of every class, as many of each as it can. Raises `ValueError` in one sentence,
+    naming the file, for anything that cannot be trained on.
     """
     _refuse_idle_download(settings)
     assert settings.source is not None, "the settings are not complete"
@@ -48,16 +49,16 @@ def open_splits(settings: DataPart, task: TaskData) -> Splits:
     train, val, notes = _split_validation(settings, task, train, others)
     notes += [f"the {split} split of {settings.source} has no images and is left out" for split in empty]
     if settings.limit is not None:
-        train = limit_rows(train, settings.limit)
+        train = limit_images(train, settings.limit)
     test = others.get("test")
     test = None if test is val else test
     return Splits(train, val, test, (*opened.notes, *notes, *_say_missing_classes(settings.source, val=val, test=test)))
 
 
-def open_rows(settings: DataPart, source: str, classes: Sequence[str], task: TaskData) -> LabeledDataset:
-    """All labelled images of `source`, numbered by `classes`: its validation split, else its test split, else all.
+def open_one_split(settings: DataPart, source: str, classes: Sequence[str], task: TaskData) -> LabeledDataset:
+    """Opens one split of `source`, with labels as indices of `classes`: validation, else test, else train.
 
-    For validation on another source, and for scoring a trained network on one.
+    It serves validation and evaluation on another source.
     """
     splits = open_source(settings, source, task, classes).splits
     rows = next(splits[split] for split in ("val", "test", "train") if split in splits)
@@ -75,7 +76,7 @@ def _refuse_idle_download(settings: DataPart) -> None:
 def _check_trainable(settings: DataPart, opened: DatasetSplits) -> LabeledDataset:
     if "train" not in opened.splits:
         there = ", ".join(opened.splits) or "none"
-        raise ValueError(f"{settings.source} has no labelled split called train to learn from; it has: {there}")
+        raise ValueError(f"{settings.source} has no labeled split called train to learn from; it has: {there}")
     rows = opened.splits["train"]
     if len(rows) < 2:
         count = "one training image" if len(rows) else "no training image"
@@ -87,7 +88,7 @@ def _check_trainable(settings: DataPart, opened: DatasetSplits) -> LabeledDatase
 
 
 def _refuse_empty_classes(rows: LabeledDataset, source: str) -> None:
-    empty = [rows.classes[k] for k in rows.absent()]
+    empty = [rows.classes[k] for k in rows.find_absent_classes()]
     if empty:
         hint = "; integer labels count from 0 without gaps" if all(name.isdecimal() for name in rows.classes) else ""
         raise ValueError(f"{source} has no training image of the class {shorten(empty)}{hint}")
@@ -96,7 +97,7 @@ def _refuse_empty_classes(rows: LabeledDataset, source: str) -> None:
 def _split_validation(
     settings: DataPart, task: TaskData, train: LabeledDataset, others: dict[str, LabeledDataset]
 ) -> tuple[LabeledDataset, LabeledDataset | None, list[str]]:
-    """Training rows, validation rows, and what to say about them."""
+    """The training images, the validation images, and notes about them."""
     if settings.val_fraction is not None and (settings.val is not None or "val" in others):
         holder = f"val={settings.val}" if settings.val is not None else f"the validation split of {settings.source}"
         raise ValueError(f"data.val_fraction={settings.val_fraction} has no effect beside {holder}; drop one of them")
@@ -118,32 +119,32 @@ def _open_named_validation(
     settings: DataPart, task: TaskData, train: LabeledDataset, others: dict[str, LabeledDataset]
 ) -> LabeledDataset:
     assert settings.val is not None
-    split = split_of(settings.val)
+    split = parse_split(settings.val)
     if split in others:
         return others[split]
     if split is not None and not os.path.exists(settings.val):
         there = f"it has {', '.join(others)} beside train" if others else "it has no split but train"
         raise ValueError(f"data.val={settings.val} is no validation split of {settings.source}; {there}")
-    return open_rows(settings.model_copy(update=train.settings()), settings.val, train.classes, task)
+    return open_one_split(settings.model_copy(update=train.settings()), settings.val, train.classes, task)
 
 
 def hold_out(rows: LabeledDataset, fraction: float, seed: int) -> tuple[Subset, Subset]:
-    """The rows without, and the rows of, a random `fraction` of each group, at least one image and never all."""
+    """Splits off a random `fraction` of each group: at least one image, never all. Returns (kept, held out)."""
     held = []
     for label, members in enumerate(rows.groups()):
         if len(members) < 2:
             only = f"has one image, {rows.name(int(members[0]))}" if len(members) else "has no image"
             raise ValueError(f"class {rows.classes[label]!r} {only}; holding one out takes two")
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        order = torch.randperm(len(members), generator=generator(seed, label, HOLD_OUT))
+        order = torch.randperm(len(members), generator=create_generator(seed, label, HOLD_OUT))
         held.append(members[order[:count]])
     mask = torch.zeros(len(rows), dtype=torch.bool)
     mask[torch.cat(held)] = True
     return rows.subset((~mask).nonzero().flatten()), rows.subset(mask.nonzero().flatten())
 
 
-def limit_rows(rows: LabeledDataset, limit: int) -> LabeledDataset:
-    """`limit` rows, as many of every group as there can be, the first ones of each."""
+def limit_images(rows: LabeledDataset, limit: int) -> LabeledDataset:
+    """Keeps the first images of every group, `limit` in total and as many of each group as possible."""
     if limit >= len(rows):
         return rows
     groups = rows.groups()
@@ -159,22 +160,22 @@ def limit_rows(rows: LabeledDataset, limit: int) -> LabeledDataset:
 
 def _say_missing_classes(source: str, **splits: LabeledDataset | None) -> Iterator[str]:
     for name, rows in splits.items():
-        if rows is not None and (missing := [rows.classes[k] for k in rows.absent()]):
+        if rows is not None and (missing := [rows.classes[k] for k in rows.find_absent_classes()]):
             yield f"the {name} split of {source} has no image of the class {shorten(missing)}"
 
 
 def check(dataset: LabeledDataset, channels: int | None = None) -> tuple[str, ...]:
-    """Reads the images before they are needed, and gives what the user should know of them.
+    """Reads the images before they are needed, and returns notes for the user.
 
-    Sets of up to 5,000 images are decoded, with their masks; of larger ones 50,000 headers are read. Raises
-    `ValueError` naming the first that cannot be used. The result is kept: a second call costs nothing.
+    Decodes data sets of up to 5,000 images, with their masks, and reads 50,000 headers of larger ones. Raises
+    `ValueError` naming the first image that cannot be used. A second call costs nothing.
     """
     check_images(dataset)
     return describe_images(dataset, channels)
 
 
 def describe_splits(splits: Splits, channels: int | None) -> list[str]:
-    """What the user should know of the images of all splits, which are checked."""
+    """Notes for the user on the images of all splits, after they were checked."""
     return [
         note
         for dataset in (splits.train, splits.val, splits.test)
@@ -184,7 +185,7 @@ def describe_splits(splits: Splits, channels: int | None) -> list[str]:
 
 
 def describe_images(dataset: LabeledDataset, channels: int | None) -> tuple[str, ...]:
-    """What the user should know of images that are checked."""
+    """Notes for the user on images that were checked."""
     has_alpha = any(image.mode in ALPHA for image in dataset.formats) and channels != 4
     notes = ["some images have an alpha channel, which is dropped unless data.channels=4"] * has_alpha
-    return (*notes, *dataset.remarks())
+    return (*notes, *dataset.describe_labels())

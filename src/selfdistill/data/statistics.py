@@ -5,26 +5,26 @@ import threading
 import numpy as np
 from PIL import Image
 
-from .datasets.base import LabeledDataset, evenly_spaced
-from .datasets.image_io import to_channels
+from .datasets.base import LabeledDataset, select_evenly
+from .datasets.image_io import convert_channels
 from .reading import ImageUse
 from .task_data import Show
 
 
 class PixelStatistics(ImageUse):
-    """Counts 8-bit values in `most` evenly spaced images at most, each as `show` shows it.
+    """Counts the 8-bit values of at most `most` evenly spaced images, after `show`.
 
-    Exact, so that order and threads cannot change the result.
+    The counts are exact, so order and threads cannot change the result.
     """
 
     def __init__(self, dataset: LabeledDataset, channels: int, show: Show, most: int) -> None:
-        self.indices = frozenset(evenly_spaced(len(dataset), most))
+        self.indices = frozenset(select_evenly(len(dataset), most))
         self.channels, self.show = channels, show
         self.counts = np.zeros((channels, 256), dtype=np.int64)
         self.lock = threading.Lock()
 
     def add(self, i: int, image: Image.Image) -> None:
-        pixels = np.asarray(self.show(to_channels(image, self.channels))).reshape(-1, self.channels)
+        pixels = np.asarray(self.show(convert_channels(image, self.channels))).reshape(-1, self.channels)
         counts = [np.bincount(pixels[:, k], minlength=256) for k in range(self.channels)]
         with self.lock:
             self.counts += counts

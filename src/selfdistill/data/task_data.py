@@ -1,4 +1,4 @@
-"""A task as data/ sees it: where its images come from, and how they are presented."""
+"""The interface of a task to data/: its sources and its transforms."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -16,26 +16,26 @@ Opener = Callable[[DataPart, str], DatasetSplits]  # takes the data settings, an
 
 
 class TaskData(ABC):
-    """What decides which data a task learns from, and what becomes of its images.
+    """The data that a task learns from, and how its images are transformed.
 
-    `tasks.base.TaskKind` is a `TaskData`; the functions of data/ take one and know no task by name.
+    `tasks.base.TaskKind` is a `TaskData`. The functions of data/ take one and know no task by name.
     """
 
     name: str
     sources: ClassVar[Mapping[str, Opener]]  # by form (see `datasets.registry`), or by the name of a built-in data set
-    sources_in_words: ClassVar[str]  # what `sources` are, as the end of a sentence
-    other_labels: ClassVar[str]  # what is wrong with a source of another form, behind its name in a sentence
+    sources_in_words: ClassVar[str]  # `sources` as the end of a sentence
+    other_labels: ClassVar[str]  # the problem with a source of another form; follows its name
     idle_settings: ClassVar[tuple[str, ...]] = ()  # data settings without effect on this task
 
     def read_labels(
         self, opened: DatasetSplits, settings: DataPart, source: str, classes: Sequence[str] | None
     ) -> DatasetSplits:
-        """What `source` holds, once it is known what its labels mean; `classes` number those of another source."""
+        """Gives the labels of `source` their meaning; `classes` numbers those of another source than the recipe's."""
         return opened
 
     @abstractmethod
     def choose_size(self, settings: DataPart, sizes: set[Size]) -> Size:
-        """The size of training images, where the settings name none, for images of these sizes."""
+        """The size of training images, if the settings name none, for images of these sizes."""
 
     @abstractmethod
     def choose_augmentations(self, settings: DataPart, size: Size, *, mirrorable: bool) -> list[str]:
@@ -47,12 +47,12 @@ class TaskData(ABC):
 
     @abstractmethod
     def statistics_view(self, settings: DataPart, size: Size) -> tuple[Show, int]:
-        """What of an image the mean and the standard deviation are computed on, and of how many images at most."""
+        """The view of an image that mean and std are computed from, and the maximum number of images."""
 
     @abstractmethod
     def train_transform(self, settings: DataPart) -> Transform:
-        """The augmentations of resolved settings, with everything that follows them up to the normalized tensor."""
+        """The transform of training under resolved settings: augmentations up to the normalized tensor."""
 
     @abstractmethod
     def eval_transform(self, settings: DataPart) -> Transform:
-        """How evaluation shows an image, normalized, under resolved settings."""
+        """The transform of evaluation under resolved settings, up to the normalized tensor."""

@@ -37,33 +37,33 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed
     """Writes the student of a run folder as one file; `format` is safetensors, onnx or torch-export.
 
     It takes any batch size, a segmenter's also images of any height and width unless `fixed_size`, and carries student,
-    classes, image size and normalisation as text. The file appears at `out`, or RUN/export/student.SUFFIX, after it was
+    classes, image size and normalization as text. The file appears at `out`, or RUN/export/student.SUFFIX, after it was
     read back and gave the network's logits on random images of several forms, to 1e-4 of 1 + the largest; `ValueError`
     and no new file otherwise.
     """
-    write = _writer(format)
+    write = _choose_writer(format)
     card = read_card(run)
     free = _choose_free_axes(card, format, fixed_size)
-    path = _target(out if out is not None else Path(run) / "export" / f"student{FORMATS[format]}", format)
+    path = _choose_path(out if out is not None else Path(run) / "export" / f"student{FORMATS[format]}", format)
     network, name = load_student(run), card.student.name
     _refuse_large(network, name, format)
     channels, *size = card.student.image_shape
-    way = f"; --fixed-size exports it for images of {size[0]}x{size[1]} alone" if free is not FIXED_SIZE else ""
-    what = f"{format} for images of any size" if way else format
+    advice = f"; --fixed-size exports it for images of {size[0]}x{size[1]} alone" if free is not FIXED_SIZE else ""
+    what = f"{format} for images of any size" if advice else format
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as temporary:
         try:
-            again = write(network, card, temporary, axes=free.names)
-            difference, allowed = _difference(network, again, channels, free.tried_shapes(*size))
+            exported = write(network, card, temporary, axes=free.names)
+            difference, allowed = _measure_difference(network, exported, channels, free.tried_shapes(*size))
         except (OSError, MemoryError):
             raise
         except Exception as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise ValueError(f"{name} cannot be exported as {what}: {why}{way}") from error
+            raise ValueError(f"{name} cannot be exported as {what}: {why}{advice}") from error
         if not difference <= allowed:
             raise ValueError(
                 f"{name} as {what} gives other logits than the network, by up to {difference:.2g} where "
-                f"{allowed:.2g} is allowed; {path} was not written{way}"
+                f"{allowed:.2g} is allowed; {path} was not written{advice}"
             )
     return Exported(path, difference)
 
@@ -78,9 +78,9 @@ def _choose_free_axes(card: StudentCard, format: str, fixed_size: bool) -> FreeA
     return FIXED_SIZE if fixed_size else free
 
 
-def _writer(format: str) -> Callable[..., Network]:
+def _choose_writer(format: str) -> Callable[..., Network]:
     """What writes `format`, with some axes free, and gives the network that it reads back from the file."""
-    writers = {"safetensors": _safetensors, "onnx": _onnx, "torch-export": _torch_export}
+    writers = {"safetensors": _write_safetensors, "onnx": _write_onnx, "torch-export": _write_torch_export}
     if format not in writers:
         raise ValueError(f"no export format is called {format!r}{did_you_mean(format, writers)}")
     missing = [package for package in ("onnx", "onnxscript", "onnxruntime") if find_spec(package) is None]
@@ -89,7 +89,7 @@ def _writer(format: str) -> Callable[..., Network]:
     return writers[format]
 
 
-def _target(out: str | Path, format: str) -> Path:
+def _choose_path(out: str | Path, format: str) -> Path:
     path = Path(out) / f"student{FORMATS[format]}" if Path(out).is_dir() else Path(out)
     if path.suffix != FORMATS[format]:
         raise ValueError(f"out={out} must end in {FORMATS[format]} for the format {format}, or be a folder")
@@ -105,18 +105,18 @@ def _refuse_large(network: nn.Module, name: str, format: str) -> None:
         )
 
 
-def _safetensors(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Network:
-    save_weights(path, network.state_dict(), facts(card))
-    again = build_network(card)
-    load_weights(again, path, card.student.name)
-    return again.eval()
+def _write_safetensors(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Network:
+    save_weights(path, network.state_dict(), collect_metadata(card))
+    exported = build_network(card)
+    load_weights(exported, path, card.student.name)
+    return exported.eval()
 
 
-def _onnx(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Network:
-    with _traceable(axes):
+def _write_onnx(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Network:
+    with _trace_quietly(axes):
         program = torch.onnx.export(
             network,
-            (_example(card),),
+            (_create_example(card),),
             dynamo=True,
             dynamic_shapes=(axes,),
             input_names=["images"],
@@ -127,7 +127,7 @@ def _onnx(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, 
         graph = program.model.graph
         for axis in axes:  # the exporter writes a formula in the place of a size that was filled up and cut back
             graph.outputs[0].shape[axis] = graph.inputs[0].shape[axis]
-        program.model.metadata_props.update(facts(card))
+        program.model.metadata_props.update(collect_metadata(card))
         program.save(path, external_data=False)
     return _read_onnx(path)
 
@@ -141,16 +141,16 @@ def _read_onnx(path: Path) -> Network:
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
-def _torch_export(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Network:
+def _write_torch_export(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Network:
     free = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)  # named ones must be proven to fit, and formulas are not
     asserts = {"prefer_deferred_runtime_asserts_over_guards": True} if _sizes_are_free(axes) else {}
-    with _traceable(axes):
-        program = torch.export.export(network, (_example(card),), dynamic_shapes=(free,), **asserts)
-        torch.export.save(program, path, extra_files=facts(card))
+    with _trace_quietly(axes):
+        program = torch.export.export(network, (_create_example(card),), dynamic_shapes=(free,), **asserts)
+        torch.export.save(program, path, extra_files=collect_metadata(card))
         return torch.export.load(path).module()
 
 
-def facts(card: StudentCard) -> dict[str, str]:
+def collect_metadata(card: StudentCard) -> dict[str, str]:
     """What a program needs beside the weights, as text; all but the names are JSON."""
     return {
         "selfdistill": __version__,
@@ -160,16 +160,18 @@ def facts(card: StudentCard) -> dict[str, str]:
         "image_shape": json.dumps(card.student.image_shape),
         "mean": json.dumps(card.data.mean),
         "std": json.dumps(card.data.std),
-        **find_task(card.task).export_facts(card),
+        **find_task(card.task).export_metadata(card),
     }
 
 
-def _example(card: StudentCard) -> Tensor:
+def _create_example(card: StudentCard) -> Tensor:
     """Images to trace the network with; a single one would fix the batch size."""
     return torch.zeros(2, *card.student.image_shape)
 
 
-def _difference(network: nn.Module, again: Network, channels: int, forms: Sequence[ImageShape]) -> tuple[float, float]:
+def _measure_difference(
+    network: nn.Module, exported: Network, channels: int, forms: Sequence[ImageShape]
+) -> tuple[float, float]:
     """The largest difference of the two networks' logits on images of these forms, and the allowed one."""
     random = torch.Generator().manual_seed(0)
     differences, sizes = [], []
@@ -177,7 +179,7 @@ def _difference(network: nn.Module, again: Network, channels: int, forms: Sequen
         for count, *size in forms:
             images = torch.randn(count, channels, *size, generator=random)
             try:
-                logits, others = network(images), again(images)
+                logits, others = network(images), exported(images)
             except Exception as error:
                 raise ValueError(f"on images of {size[0]}x{size[1]} it raises {one_line(error)}") from error
             if logits.shape != others.shape:
@@ -193,7 +195,7 @@ def _sizes_are_free(axes: dict[int, str]) -> bool:
 
 
 @contextmanager
-def _traceable(axes: dict[int, str]) -> Iterator[None]:
+def _trace_quietly(axes: dict[int, str]) -> Iterator[None]:
     """Tracing that keeps its advice to itself, and binds free sizes to nothing that is true of the example alone.
 
     Without the setting, whether an example is filled up to the stride is written into the file as a condition. With it,

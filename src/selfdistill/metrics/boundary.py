@@ -23,23 +23,25 @@ def boundary_f(
     Source: Csurka, Larlus, Perronnin, BMVC 2013, https://dx.doi.org/10.5244/C.27.32
     """
     radius = max(1.0, TOLERANCE * math.hypot(*target.shape))
-    told, truth = (_boundaries(m.where(labeled, NO_BOUNDARY), margin=int(radius)) for m in (predicted, target))
-    widths = _half_widths(radius).to(target.device)
-    precision = _shares_near(told, truth, widths, num_classes)
-    recall = _shares_near(truth, told, widths, num_classes)
+    predicted_boundaries, target_boundaries = (
+        _find_boundaries(m.where(labeled, NO_BOUNDARY), margin=int(radius)) for m in (predicted, target)
+    )
+    widths = _compute_half_widths(radius).to(target.device)
+    precision = _compute_matched_shares(predicted_boundaries, target_boundaries, widths, num_classes)
+    recall = _compute_matched_shares(target_boundaries, predicted_boundaries, widths, num_classes)
     f = 2 * precision * recall / (precision + recall).clamp(min=torch.finfo(torch.float64).tiny)
     # A share of nothing is NaN: the class scores 0 where one side has a boundary, and is left out where neither has.
     return f.where(precision.isnan() == recall.isnan(), 0.0).nanmean()
 
 
-def _half_widths(radius: float) -> Int64[Tensor, " n"]:
+def _compute_half_widths(radius: float) -> Int64[Tensor, " n"]:
     """How many pixels a disc reaches to either side of its middle, in each of its rows from top to bottom."""
     offsets = torch.arange(-int(radius), int(radius) + 1)
     inside = torch.cartesian_prod(offsets, offsets).double().norm(dim=1) <= radius
     return inside.view(len(offsets), -1).sum(dim=1) // 2
 
 
-def _boundaries(classes: Int64[Tensor, "h w"], *, margin: int) -> Int64[Tensor, "p q"]:
+def _find_boundaries(classes: Int64[Tensor, "h w"], *, margin: int) -> Int64[Tensor, "p q"]:
     """The class of every pixel beside one of another class, NO_BOUNDARY elsewhere and in the added `margin`.
 
     Pixels touch along their sides. NO_BOUNDARY in `classes` and what lies outside of the image are no other class.
@@ -52,7 +54,7 @@ def _boundaries(classes: Int64[Tensor, "h w"], *, margin: int) -> Int64[Tensor, 
     return nn.functional.pad(classes.where(edge, NO_BOUNDARY), [margin] * 4, value=NO_BOUNDARY)
 
 
-def _shares_near(
+def _compute_matched_shares(
     searched: Int64[Tensor, "p q"], other: Int64[Tensor, "p q"], half_widths: Int64[Tensor, " n"], num_classes: int
 ) -> Float[Tensor, " k"]:
     """For each class, the share of its boundary pixels in `searched` with one in `other` in the disc around them.
@@ -62,7 +64,7 @@ def _shares_near(
     searched again. NaN for a class without a boundary in `searched`.
     """
     size = searched.numel()
-    unmatched, candidates = _pixel_numbers(searched), _pixel_numbers(other)
+    unmatched, candidates = _number_pixels(searched), _number_pixels(other)
     candidates = nn.functional.pad(candidates, (0, 1), value=(num_classes + 1) * size)  # beyond any row of a disc
     total = torch.bincount(unmatched // size, minlength=num_classes)
     rows = torch.arange(len(half_widths), device=searched.device) - len(half_widths) // 2
@@ -73,7 +75,7 @@ def _shares_near(
     return 1 - torch.bincount(unmatched // size, minlength=num_classes).double() / total
 
 
-def _pixel_numbers(boundaries: Int64[Tensor, "p q"]) -> Int64[Tensor, " n"]:
+def _number_pixels(boundaries: Int64[Tensor, "p q"]) -> Int64[Tensor, " n"]:
     """A number for each boundary pixel, ascending: its class times the size of the map, plus its index in the map."""
     classes = boundaries.flatten()
     indices = (classes != NO_BOUNDARY).nonzero()[:, 0]

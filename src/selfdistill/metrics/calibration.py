@@ -7,7 +7,7 @@ from torch import Tensor
 BINS = 15  # of equal width
 
 
-def bin_sums(
+def sum_bins(
     confidence: Float[Tensor, " n"], right: Bool[Tensor, " n"]
 ) -> tuple[Int64[Tensor, " bins"], Int64[Tensor, " bins"], Float[Tensor, " bins"]]:
     """Predictions, right predictions and the sum of confidences in each bin; sums of several batches add up."""
@@ -22,7 +22,7 @@ def bin_sums(
 def calibration_error(
     predictions: Int64[Tensor, " bins"], hits: Int64[Tensor, " bins"], confidence: Float[Tensor, " bins"]
 ) -> Float[Tensor, ""]:
-    """The l1 calibration error from `bin_sums`, in [0, 1]; NaN where there is no prediction.
+    """The l1 calibration error from `sum_bins`, in [0, 1]; NaN where there is no prediction.
 
     Source: Guo et al., 2017, eq. 3, https://arxiv.org/abs/1706.04599
     """

@@ -90,9 +90,9 @@ class ClassificationMetric(Metric):
         if count == 0:
             raise ValueError("there is no image to evaluate on: the loader gave no batch")
         top1, top5, nll = ((total / self.count).item() for total in (self.top1, self.top5, self.nll))
-        return ClassificationScores(top1, top5, nll, math.nan if math.isnan(nll) else self._ece(), count)
+        return ClassificationScores(top1, top5, nll, math.nan if math.isnan(nll) else self._compute_ece(), count)
 
-    def _ece(self) -> float:
+    def _compute_ece(self) -> float:
         confidence, right = (
             torch.cat(values) if isinstance(values, list) else values for values in (self.confidence, self.right)
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from .boundary import boundary_f
-from .calibration import BINS, bin_sums, calibration_error
+from .calibration import BINS, calibration_error, sum_bins
 from .classification import refuse_labels_beyond
 
 
@@ -95,7 +95,7 @@ class SegmentationMetric(Metric):
     ) -> None:
         pairs = torch.bincount(target * self.num_classes + predicted, minlength=self.num_classes**2)
         self.confusion += pairs.view_as(self.confusion)
-        pixels, hits, confidences = bin_sums(confidence, predicted == target)
+        pixels, hits, confidences = sum_bins(confidence, predicted == target)
         self.pixels += pixels
         self.hits += hits
         self.confidence += confidences

@@ -45,7 +45,9 @@ def _score_windows(
 ) -> Float[Tensor, "b k h w"]:
     height, width = images.shape[2:]
     padded = F.pad(images, (0, max(0, window[1] - width), 0, max(0, window[0] - height)))
-    corners = product(*(window_starts(side, length) for side, length in zip(padded.shape[2:], window, strict=True)))
+    corners = product(
+        *(list_window_starts(side, length) for side, length in zip(padded.shape[2:], window, strict=True))
+    )
     slices = [(..., slice(top, top + window[0]), slice(left, left + window[1])) for top, left in corners]
     total, windows_seen = None, padded.new_zeros(padded.shape[2:])
     group_size = max(1, WINDOWS_AT_ONCE // max(1, len(images)))
@@ -60,10 +62,10 @@ def _score_windows(
     return (total / windows_seen)[..., :height, :width]
 
 
-def window_starts(side: int, window: int) -> list[int]:
+def list_window_starts(side: int, window: int) -> list[int]:
     """Where windows along a side begin: two thirds of a window apart, the last one flush with the end of the side.
 
-    >>> window_starts(100, 30), window_starts(30, 30)
+    >>> list_window_starts(100, 30), list_window_starts(30, 30)
     ([0, 20, 40, 60, 70], [0])
     """
     stride = max(1, round(window * 2 / 3))

@@ -142,17 +142,17 @@ class TaskKind(TaskData):
     def predictor(self, student: nn.Module, card: StudentCard, run: Path, out: Path | None) -> Predictor:
         """What predicts with the student of a `run`, which `card` describes; `out`: where files go."""
 
-    def export_facts(self, card: StudentCard) -> dict[str, str]:
+    def export_metadata(self, card: StudentCard) -> dict[str, str]:
         """What an exported file tells of this task beside classes, image shape and normalization; values are JSON."""
         return {}
 
 
-def largest(values: Float[Tensor, " k"], names: Sequence[str], top: int) -> list[tuple[str, float]]:
+def select_largest(values: Float[Tensor, " k"], names: Sequence[str], top: int) -> list[tuple[str, float]]:
     """The names of the `top` largest values, with these, the largest first."""
     highest = values.topk(min(top, len(values)))
     return [(names[k], value) for k, value in zip(highest.indices.tolist(), highest.values.tolist(), strict=True)]
 
 
-def device_of(student: nn.Module) -> torch.device:
+def find_device(student: nn.Module) -> torch.device:
     """Where a network computes."""
     return next((parameter.device for parameter in student.parameters()), torch.device("cpu"))

@@ -11,7 +11,7 @@ from ..data import image_shape, read_image
 from ..data.datasets.digits import open_digits
 from ..data.datasets.image_folder import open_folder
 from ..data.datasets.mask_folder import is_mask_folder
-from ..data.datasets.parquet import Wanted, open_hub, open_parquet
+from ..data.datasets.parquet import WantedColumns, open_hub, open_parquet
 from ..data.datasets.splits import DatasetSplits
 from ..data.datasets.table import open_table
 from ..data.datasets.torchvision import open_torchvision
@@ -22,7 +22,7 @@ from ..metrics.classification import ClassificationMetric
 from ..mixing import cutmix, mixup
 from ..runs.student import StudentCard
 from ..task import Batch
-from .base import Column, Defaults, ImageFile, Mixer, Prediction, Predictor, TaskKind, device_of, largest
+from .base import Column, Defaults, ImageFile, Mixer, Prediction, Predictor, TaskKind, find_device, select_largest
 
 SCORED_VALUES = 2**21  # of the images that are scored at a time
 
@@ -38,15 +38,15 @@ def _open_table(settings: DataPart, path: str) -> DatasetSplits:
 
 
 def _open_parquet(settings: DataPart, path: str) -> DatasetSplits:
-    return open_parquet(path, _wanted(settings))
+    return open_parquet(path, _choose_columns(settings))
 
 
 def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
-    return open_hub(name, _wanted(settings), download=settings.download)
+    return open_hub(name, _choose_columns(settings), download=settings.download)
 
 
-def _wanted(settings: DataPart) -> Wanted:
-    return Wanted("labels", image_column=settings.image_column, label_column=settings.label_column)
+def _choose_columns(settings: DataPart) -> WantedColumns:
+    return WantedColumns("labels", image_column=settings.image_column, label_column=settings.label_column)
 
 
 def _open_torchvision(settings: DataPart, name: str) -> DatasetSplits:
@@ -91,10 +91,10 @@ class Classification(TaskKind):
     )
 
     def choose_size(self, settings: DataPart, sizes: set[Size]) -> Size:
-        return image.default_size(sizes)
+        return image.choose_default_size(sizes)
 
     def choose_augmentations(self, settings: DataPart, size: Size, *, mirrorable: bool) -> list[str]:
-        return image.augmentation_names(settings.augment, size, mirrorable)
+        return image.choose_augmentation_names(settings.augment, size, mirrorable)
 
     def check_augmentations(self, names: Sequence[str], size: Size, channels: int) -> None:
         image.create_steps(names, size, channels)
@@ -128,6 +128,6 @@ class Classifier(Predictor):
         self.student, self.classes, self.transform = student, classes, transform
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
-        images = self.transform.show(read_image(str(image.path)))[None].to(device_of(self.student))
+        images = self.transform.show(read_image(str(image.path)))[None].to(find_device(self.student))
         probabilities = self.student(images)[0].float().softmax(0)
-        return Prediction(image.path, largest(probabilities, self.classes, top), {})
+        return Prediction(image.path, select_largest(probabilities, self.classes, top), {})

@@ -11,17 +11,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..config.recipe import DataPart
-from ..data import read_image, window
+from ..data import get_scoring_window, read_image
 from ..data.datasets.cityscapes import open_cityscapes
 from ..data.datasets.label_files import find_label_map
 from ..data.datasets.mask_classes import read_masks
 from ..data.datasets.mask_folder import open_mask_folder
-from ..data.datasets.parquet import Wanted, open_hub, open_parquet
+from ..data.datasets.parquet import WantedColumns, open_hub, open_parquet
 from ..data.datasets.scenes import open_scenes
 from ..data.datasets.splits import DatasetSplits
 from ..data.datasets.table import open_mask_table
 from ..data.datasets.voc import open_voc
-from ..data.mask_writer import Color, overlay, write_mask
+from ..data.mask_writer import Color, draw_overlay, write_mask
 from ..data.task_data import Opener, Show, Size
 from ..data.transforms import image_mask
 from ..data.transforms.image_mask import EvalMaskTransform, TrainMaskTransform
@@ -40,8 +40,8 @@ from .base import (
     Prediction,
     Predictor,
     TaskKind,
-    device_of,
-    largest,
+    find_device,
+    select_largest,
 )
 
 STATISTICS = 500  # images that mean and std are computed from, which are shown whole
@@ -58,22 +58,22 @@ def _open_mask_folders(settings: DataPart, folder: str) -> DatasetSplits:
 
 def _open_table(settings: DataPart, path: str) -> DatasetSplits:
     opened = open_mask_table(path, image_column=settings.image_column, label_column=settings.label_column)
-    return _with_names(opened, path)
+    return _add_label_map(opened, path)
 
 
 def _open_parquet(settings: DataPart, path: str) -> DatasetSplits:
-    return _with_names(open_parquet(path, _wanted(settings)), path)
+    return _add_label_map(open_parquet(path, _choose_columns(settings)), path)
 
 
 def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
-    return _with_names(open_hub(name, _wanted(settings), download=settings.download), name)
+    return _add_label_map(open_hub(name, _choose_columns(settings), download=settings.download), name)
 
 
-def _wanted(settings: DataPart) -> Wanted:
-    return Wanted("masks", image_column=settings.image_column, label_column=settings.label_column)
+def _choose_columns(settings: DataPart) -> WantedColumns:
+    return WantedColumns("masks", image_column=settings.image_column, label_column=settings.label_column)
 
 
-def _with_names(opened: DatasetSplits, path: str) -> DatasetSplits:
+def _add_label_map(opened: DatasetSplits, path: str) -> DatasetSplits:
     """With the names of mask values from a file in the folder, or beside the file; a name of the Hub is neither."""
     path = os.path.expanduser(path)
     return opened._replace(label_map=find_label_map(os.path.dirname(path) if os.path.isfile(path) else path))
@@ -120,10 +120,10 @@ class Segmentation(TaskKind):
         return read_masks(opened, settings, source, classes)
 
     def choose_size(self, settings: DataPart, sizes: set[Size]) -> Size:
-        return image_mask.default_size(sizes, settings.short_side)
+        return image_mask.choose_default_size(sizes, settings.short_side)
 
     def choose_augmentations(self, settings: DataPart, size: Size, *, mirrorable: bool) -> list[str]:
-        return image_mask.augmentation_names(settings.augment, size, mirrorable)
+        return image_mask.choose_augmentation_names(settings.augment, size, mirrorable)
 
     def check_augmentations(self, names: Sequence[str], size: Size, channels: int) -> None:
         image_mask.create_steps(names, size, [0.0] * channels)
@@ -150,13 +150,13 @@ class Segmentation(TaskKind):
             student,
             card.classes,
             self.eval_transform(card.data),
-            window=window(card.data),
+            window=get_scoring_window(card.data),
             values=card.masks.values,
             colors=card.masks.colours,
             out=out or run / "predictions",
         )
 
-    def export_facts(self, card: StudentCard) -> dict[str, str]:
+    def export_metadata(self, card: StudentCard) -> dict[str, str]:
         """What the classes are in masks, and the short side that images are resized to beforehand, null for none."""
         assert card.masks is not None, "a segmenter's card tells its mask values"
         return {
@@ -187,7 +187,7 @@ class Segmenter(Predictor):
         self.student, self.classes, self.transform = student, classes, transform
         self.window, self.values, self.colors, self.out = window, values, colors, out
 
-    def files_of(self, image: ImageFile) -> dict[str, Path]:
+    def list_output_files(self, image: ImageFile) -> dict[str, Path]:
         path = self.out / image.stem
         return {"mask": path.with_name(f"{path.name}.png"), "overlay": path.with_name(f"{path.name}_overlay.png")}
 
@@ -195,7 +195,7 @@ class Segmenter(Predictor):
         """Raises `ValueError` where a file would be written twice, or over an image."""
         read, written = {image.path.resolve() for image in images}, {}
         for image in images:
-            for file in self.files_of(image).values():
+            for file in self.list_output_files(image).values():
                 if file in written:
                     raise ValueError(
                         f"{written[file]} and {image.path} would both be written to {file}; give each an --out"
@@ -206,16 +206,16 @@ class Segmenter(Predictor):
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
         picture = read_image(str(image.path))
-        images = self.transform.show(picture)[None].to(device_of(self.student))
+        images = self.transform.show(picture)[None].to(find_device(self.student))
         scores = score_map(self.student, images, (picture.height, picture.width), window=self.window)
         numbers = scores[0].argmax(dim=0).cpu()
         shares = torch.bincount(numbers.flatten(), minlength=len(self.classes)) / numbers.numel()
-        return Prediction(image.path, largest(shares, self.classes, top), self.write(image, picture, numbers))
+        return Prediction(image.path, select_largest(shares, self.classes, top), self.write(image, picture, numbers))
 
     def write(self, image: ImageFile, picture: Image.Image, numbers: Int64[Tensor, "h w"]) -> dict[str, Path]:
-        files = self.files_of(image)
+        files = self.list_output_files(image)
         files["mask"].parent.mkdir(parents=True, exist_ok=True)
         palette = dict(zip(self.values, self.colors, strict=True))
         write_mask(files["mask"], torch.tensor(self.values)[numbers], palette)
-        overlay(picture, numbers, self.colors).save(files["overlay"])
+        draw_overlay(picture, numbers, self.colors).save(files["overlay"])
         return files

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..data import window
+from ..data import get_scoring_window
 from ..distributed import broadcast_buffers
 from ..tasks import Scores, evaluate
 from .experiment import Experiment
@@ -23,7 +23,7 @@ def score_student(
         num_classes=task.num_classes,
         kind=task.kind,
         ignore_index=task.ignore_index,
-        window=window(experiment.recipe.data),
+        window=get_scoring_window(experiment.recipe.data),
         device=state.device,
         precision=precision,
     )

@@ -175,7 +175,7 @@ def test_auto_keeps_images_on_the_device_only_where_there_is_room(pictures, monk
     cached = CachedDataset(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
     needed = 16 * 3 * 12 * 16
     assert cached.bytes == needed and cached.on(CPU).shape == (16, 3, 12, 16)
-    monkeypatch.setattr(cached_module, "free_bytes", lambda device: 8 * needed - 1)
+    monkeypatch.setattr(cached_module, "count_free_bytes", lambda device: 8 * needed - 1)
     cached = CachedDataset(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
     assert cached.may_lie_on_device and cached.on(CPU) is None
     monkeypatch.setattr(cached_module, "MOST", needed - 1)
@@ -192,7 +192,7 @@ def test_images_lie_on_the_device_that_asks_for_them(pictures):
 @pytest.mark.parametrize("cache", ["device", "memory", "disk"])
 def test_images_for_which_there_is_no_room_are_refused_with_figures(pictures, cache, monkeypatch):
     for module in (cached_module, images_module):
-        monkeypatch.setattr(module, "free_bytes", lambda device: 2**12 * 1.0)
+        monkeypatch.setattr(module, "count_free_bytes", lambda device: 2**12 * 1.0)
     monkeypatch.setattr(disk_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**12))
     cached = CachedDataset(pictures, train_transform(part_of(pictures, **SMALL)), cache)
     figures = r"decoded images of \S+ GiB, and .* has 3.81e-06 GiB free; (take|name) .*none$"

@@ -69,7 +69,7 @@ def test_classes_may_be_called_test(tmp_path):
         ({"cat": 5}, "only one class, 'cat'"),
         ({"cat": 5, "dog": 0}, "no training image of the class 'dog'"),
         ({"cat": 5, "dog": 1}, "class 'dog' has one image, .*dog/0.png; holding one out takes two"),
-        ({"val/cat": 2, "val/dog": 2}, "no labelled split called train to learn from; it has: val"),
+        ({"val/cat": 2, "val/dog": 2}, "no labeled split called train to learn from; it has: val"),
         ({"train/.": 2, "val/cat": 2}, "train holds 2 images but no class folders"),
         ({"train/cat": 2, "train/dog": 2, "val/cat": 1, "val/dgo": 1}, "dgo/0.png has class 'dgo', .* mean 'dog'"),
         ({"val/a": 1, "valid/a": 1, "train/a": 2, "train/b": 2}, "val and valid, which both mean its val split"),

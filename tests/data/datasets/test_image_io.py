@@ -11,8 +11,8 @@ from helpers.tasks import CLASSIFICATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import check, choose_defaults, read_image
 from selfdistill.data.datasets import base as rows_module
-from selfdistill.data.datasets.base import evenly_spaced, map_blocks
-from selfdistill.data.datasets.image_io import read_format, to_channels
+from selfdistill.data.datasets.base import map_blocks, select_evenly
+from selfdistill.data.datasets.image_io import convert_channels, read_format
 
 
 def noise(mode: str = "RGB") -> Image.Image:
@@ -30,7 +30,7 @@ def png(image: Image.Image) -> bytes:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16"])
 def test_every_safe_mode_becomes_the_wanted_channels(mode, channels):
     image = Image.fromarray(np.full((6, 8), 999, np.uint16)) if mode == "I;16" else noise("RGB").convert(mode)
-    made = to_channels(image, channels)
+    made = convert_channels(image, channels)
     assert made.mode == {1: "L", 3: "RGB", 4: "RGBA"}[channels] and made.size == (8, 6)
 
 
@@ -38,14 +38,14 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
     values = np.array([[0, 128, 257, 32896, 65535]], dtype=np.uint16)
     for suffix in (".png", ".tif"):
         Image.fromarray(values).save(tmp_path / f"deep{suffix}")
-        made = to_channels(read_image(str(tmp_path / f"deep{suffix}")), 1)
+        made = convert_channels(read_image(str(tmp_path / f"deep{suffix}")), 1)
         assert np.asarray(made).tolist() == [[0, 0, 1, 128, 255]]
 
 
 def test_alpha_is_dropped_not_blended():
     image = noise("RGBA")
-    assert to_channels(image, 3).tobytes() == Image.fromarray(np.asarray(image)[..., :3].copy()).tobytes()
-    assert np.asarray(to_channels(noise("RGB"), 4))[..., 3].min() == 255
+    assert convert_channels(image, 3).tobytes() == Image.fromarray(np.asarray(image)[..., :3].copy()).tobytes()
+    assert np.asarray(convert_channels(noise("RGB"), 4))[..., 3].min() == 255
 
 
 def test_a_palette_is_looked_up(tmp_path):
@@ -55,7 +55,7 @@ def test_a_palette_is_looked_up(tmp_path):
     image.info["transparency"] = b"\x80\xff"  # partly transparent colours
     image.save(tmp_path / "p.png")
     read = read_image(str(tmp_path / "p.png"))
-    assert np.asarray(to_channels(read, 3)).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    assert np.asarray(convert_channels(read, 3)).tolist() == [[[10, 20, 30], [200, 100, 50]]]
     assert read_format(str(tmp_path / "p.png")).mode == "PA"
 
 
@@ -120,7 +120,7 @@ def test_damaged_exif_does_not_cost_a_sound_image(tmp_path):
 def test_of_an_animation_the_first_frame_counts(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
-    assert to_channels(read_image(str(tmp_path / "x.gif")), 3).getpixel((0, 0)) == (255, 0, 0)
+    assert convert_channels(read_image(str(tmp_path / "x.gif")), 3).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_alpha_is_mentioned_by_the_check(tmp_path):
 
 
 def test_threads_keep_the_order():
-    assert evenly_spaced(7, 3) == [0, 2, 4] and evenly_spaced(3, 7) == [0, 1, 2]
+    assert select_evenly(7, 3) == [0, 2, 4] and select_evenly(3, 7) == [0, 1, 2]
     blocks = map_blocks(list, range(1000))
     assert sum(blocks, []) == list(range(1000)) and len(blocks) > 1
 

@@ -6,7 +6,7 @@ import pytest
 from helpers.mask_files import BLUE, RED, opened_masks, the_mask, write_mask, write_pairs
 from helpers.tasks import SEGMENTATION
 from selfdistill.config.recipe import DataPart
-from selfdistill.data import check, open_rows
+from selfdistill.data import check, open_one_split
 
 
 def test_values_without_names_count_from_0_to_the_largest(mask_folder):
@@ -113,11 +113,11 @@ def test_another_source_without_names_stores_what_the_first_one_does(mask_folder
     splits = opened_masks(mask_folder, val=str(tmp_path / "more"))
     assert the_mask(splits.val) == [[-100, 0, 1]] * 2
     part = DataPart(source=str(mask_folder), **splits.train.settings())
-    rows = open_rows(part, str(tmp_path / "more"), splits.train.classes, SEGMENTATION)
+    rows = open_one_split(part, str(tmp_path / "more"), splits.train.classes, SEGMENTATION)
     assert the_mask(rows) == [[-100, 0, 1]] * 2
-    rows = open_rows(DataPart(), str(tmp_path / "more"), ("a", "b", "c"), SEGMENTATION)
+    rows = open_one_split(DataPart(), str(tmp_path / "more"), ("a", "b", "c"), SEGMENTATION)
     assert rows.classes == ("a", "b", "c") and the_mask(rows) == [[0, 1, 2]] * 2
-    rows = open_rows(DataPart(), str(tmp_path / "more"), ("2", "1", "0"), SEGMENTATION)
+    rows = open_one_split(DataPart(), str(tmp_path / "more"), ("2", "1", "0"), SEGMENTATION)
     assert the_mask(rows) == [[2, 1, 0]] * 2
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from helpers.mask_files import BLUE, RED, VALUES, opened_masks, write_photo
-from selfdistill.data.datasets.mask_values import read_mask_values, separate_colors
+from selfdistill.data.datasets.mask_values import choose_distinct_colors, read_mask_values
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,6 @@ def test_a_jpeg_is_no_mask(mask_folder):
 
 @pytest.mark.parametrize("count", [1, 21, 150, 300])
 def test_default_colours_differ(count):
-    colours = np.array(separate_colors(count))
+    colours = np.array(choose_distinct_colors(count))
     distance = np.abs(colours[:, None] - colours).max(axis=2) + 999 * np.eye(count)
     assert len(colours) == count and distance.min() >= (51 if count < 216 else 42)

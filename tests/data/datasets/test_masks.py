@@ -6,7 +6,7 @@ from PIL import Image
 
 from helpers.mask_files import BLUE, RED, VALUES, opened_masks, the_mask, write_mask, write_photo
 from selfdistill.data import check
-from selfdistill.data.datasets.mask_values import separate_colors
+from selfdistill.data.datasets.mask_values import choose_distinct_colors
 
 
 def test_16_bit_masks_keep_values_beyond_255(mask_folder):
@@ -48,7 +48,7 @@ def test_an_image_is_shown_with_its_mask_and_errors_name_the_row(mask_folder):
     rows = opened_masks(mask_folder, limit=2, val_fraction=0.4).train
     image, mask = rows[1]
     assert image.size == (3, 2) and mask.tolist() == VALUES
-    with pytest.raises(ValueError, match=f"{rows.name(1)}: too small"), rows.naming_errors(1):
+    with pytest.raises(ValueError, match=f"{rows.name(1)}: too small"), rows.name_errors(1):
         raise ValueError("too small")
 
 
@@ -101,7 +101,7 @@ def test_the_fingerprint_knows_masks_and_what_they_mean(mask_folder):
 
 
 def test_colours_come_from_the_masks_palettes_or_are_far_apart(mask_folder):
-    assert opened_masks(mask_folder).train.colors == separate_colors(3)
+    assert opened_masks(mask_folder).train.colors == choose_distinct_colors(3)
     mask = Image.fromarray(np.array(VALUES, dtype=np.uint8))
     mask.putpalette([0, 0, 0, *RED, *BLUE])
     for number in range(5):
@@ -110,8 +110,8 @@ def test_colours_come_from_the_masks_palettes_or_are_far_apart(mask_folder):
 
 
 def test_masks_may_all_be_void(mask_folder):
-    assert not opened_masks(mask_folder).train.all_ignored()
+    assert not opened_masks(mask_folder).train.is_all_ignored()
     for number in range(5):
         write_mask(mask_folder / "masks" / f"{number}.png", [[2] * 3] * 2)
-    assert not opened_masks(mask_folder, classes=["a", "b", "c"]).train.all_ignored()
-    assert opened_masks(mask_folder, classes=["a", "b"], void=[2]).train.all_ignored()
+    assert not opened_masks(mask_folder, classes=["a", "b", "c"]).train.is_all_ignored()
+    assert opened_masks(mask_folder, classes=["a", "b"], void=[2]).train.is_all_ignored()

@@ -9,7 +9,7 @@ from scipy import ndimage
 from helpers.tasks import CLASSIFICATION, SEGMENTATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import MaskDataset, Splits, check, open_splits
-from selfdistill.data.datasets.scenes import CLASSES, CONTRAST, SHARES, Scenes, digits_of
+from selfdistill.data.datasets.scenes import CLASSES, CONTRAST, SHARES, Scenes, load_digits_of_split
 
 BRIGHTNESS = (0.3, 0.6, 0.1)  # of red, green, blue
 
@@ -32,7 +32,7 @@ def test_scenes_need_nothing_and_have_their_own_splits(splits):
 
 
 def test_no_digit_is_in_two_splits():
-    scans = {split: digits_of(split)[0] for split in SHARES}
+    scans = {split: load_digits_of_split(split)[0] for split in SHARES}
     numbers = {split: len(each) for split, each in scans.items()}
     assert sum(numbers.values()) == 1797 and numbers["train"] == 1078
     whole = np.concatenate(list(scans.values()))

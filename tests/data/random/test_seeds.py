@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfdistill.data.random.seeds import private_generators
+from selfdistill.data.random.seeds import isolate_generators
 
 
 def seeded() -> None:
@@ -25,12 +25,12 @@ def test_private_generators_leave_the_global_ones_as_they_were():
     seeded()
     inside = []
     for number in (1, 1, 2):
-        with private_generators() as seed:
+        with isolate_generators() as seed:
             seed(number)
             inside.append(drawn())
     assert inside[0] == inside[1] and not set(inside[0]) & set(inside[2])
     assert drawn() == expected[0]
-    with pytest.raises(KeyError), private_generators() as seed:
+    with pytest.raises(KeyError), isolate_generators() as seed:
         seed(2**64 - 1)
         drawn()
         raise KeyError

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from selfdistill.data.random.keys import below, branch, keys_from, normal, uniform
-from selfdistill.data.transforms.batch import Cutout, Erasing, Flip, PaddedCrop, ResizedCrop, Rotation, rectangles
+from selfdistill.data.random.keys import branch, derive_keys, normal, to_integers, uniform
+from selfdistill.data.transforms.batch import Cutout, Erasing, Flip, PaddedCrop, ResizedCrop, Rotation, draw_rectangles
 
 EVERY = [PaddedCrop, ResizedCrop, Flip, Rotation, Cutout, Erasing]
 
 
 def keys(count: int, seed: int = 0) -> Tensor:
-    return keys_from([seed], torch.arange(count))[0]
+    return derive_keys([seed], torch.arange(count))[0]
 
 
 def noise(count: int, height: int, width: int, channels: int = 3) -> Tensor:
@@ -37,7 +37,7 @@ def test_keys_are_the_outputs_of_splitmix():
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]  # of 1234567
     assert [splitmix(1234567, number) for number in range(4)] == published
     seeds, rows = [1234567, 2**64 - 5, 2**63], torch.tensor([0, 1, 2, 3, 10**6])
-    found = keys_from(seeds, rows)
+    found = derive_keys(seeds, rows)
     assert [[key % 2**64 for key in line] for line in found.tolist()] == [
         [splitmix(seed, row) for row in rows.tolist()] for seed in seeds
     ]
@@ -70,8 +70,8 @@ def test_numbers_are_uniform_and_independent_of_each_other():
 
 def test_whole_numbers_below_a_bound_are_alike_and_never_the_bound():
     nearly = torch.tensor(1 - 2.0**-24)
-    assert all(below(nearly, bound) == bound - 1 for bound in range(1, 3000))
-    counts = torch.bincount(below(uniform(keys(7000), 1)[0], 7))
+    assert all(to_integers(nearly, bound) == bound - 1 for bound in range(1, 3000))
+    counts = torch.bincount(to_integers(uniform(keys(7000), 1)[0], 7))
     assert counts.tolist() == pytest.approx([1000] * 7, abs=120)
 
 
@@ -147,7 +147,7 @@ def test_resized_crop_enlarges_a_rectangle_as_torchvision_does(size):
 
 
 def test_rectangles_have_the_areas_and_shapes_that_are_asked_for():
-    tall, wide = rectangles(uniform(keys(3000), 8), (256, 128), area=(0.1, 0.5), shape=3.0)
+    tall, wide = draw_rectangles(uniform(keys(3000), 8), (256, 128), area=(0.1, 0.5), shape=3.0)
     assert tall.shape == (4, 3000)
     areas, shapes = (tall * wide / (256 * 128)).flatten(), (wide / tall).log().flatten() / math.log(3)
     for values, low, high in ((areas, 0.1, 0.5), (shapes, -1, 1)):

@@ -15,7 +15,7 @@ from helpers.tasks import CLASSIFICATION
 from helpers.transforms import shows
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import Splits, choose_defaults, image_shape, open_splits
-from selfdistill.data.random.keys import keys_from
+from selfdistill.data.random.keys import derive_keys
 from selfdistill.data.transforms.batch import Cutout
 from selfdistill.data.transforms.image import eval_transform, train_transform
 
@@ -206,7 +206,7 @@ def test_cutout_sets_one_square_of_half_the_side_to_the_mean(size):
 
 def test_cutout_puts_the_middle_of_its_hole_anywhere_alike():
     images = torch.ones(4000, 1, 8, 8)
-    holes = Cutout()(images, keys_from([0], torch.arange(4000))[0])[:, 0] == 0
+    holes = Cutout()(images, derive_keys([0], torch.arange(4000))[0])[:, 0] == 0
     middles = holes[:, 2:6, 2:6].float().mean(dim=0)  # four of eight middles reach these rows, and so these columns
     assert torch.allclose(middles, torch.full((4, 4), 0.25), atol=0.03)
     assert holes[:, 0, 0].float().mean().item() == pytest.approx((3 / 8) ** 2, abs=0.02) and images.min() == 1

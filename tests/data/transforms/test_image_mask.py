@@ -32,7 +32,7 @@ from selfdistill.data.transforms.image_mask import (
     RandomBlur,
     RandomScale,
     RandomShortSide,
-    default_size,
+    choose_default_size,
 )
 
 STEP = 4  # shades from one column, or row, of `numbered` to the next
@@ -263,7 +263,7 @@ def test_images_of_every_mode_are_shown(mode, channels):
     ],
 )
 def test_crops_are_as_large_as_the_images_up_to_512(sizes, short_side, size):
-    assert default_size(sizes, short_side) == size
+    assert choose_default_size(sizes, short_side) == size
 
 
 def test_everything_that_is_left_open_is_decided_from_the_images():

@@ -13,7 +13,7 @@ from ..transforms.base import Transform
 from ..transforms.pipeline import ImageTransform
 from .disk import DiskImages
 from .images import DecodedImages, MemoryImages, SameSizeImages
-from .room import GIB, free_bytes, refuse_too_large
+from .room import GIB, count_free_bytes, refuse_too_large
 
 MOST = 2 * GIB  # bytes of images that `auto` keeps on a device
 SHARE = 1 / 8  # of a device's free memory that `auto` takes
@@ -40,7 +40,7 @@ class CachedDataset(Dataset[Sample]):
         if self.images is not None and self.images.is_complete:
             return Sample(self.images[i], self.dataset.labels[i])
         sample = self.dataset[i]
-        with self.dataset.naming_errors(i):
+        with self.dataset.name_errors(i):
             return self.transform.cached(sample)
 
     def fill(self, device: torch.device) -> None:
@@ -97,9 +97,9 @@ class CachedDataset(Dataset[Sample]):
         if not self.may_lie_on_device:
             return False
         if self.cache == "device":
-            refuse_too_large("device", self.bytes, free_bytes(device), f"the memory of {device}")
+            refuse_too_large("device", self.bytes, count_free_bytes(device), f"the memory of {device}")
             return True
-        return self.bytes <= SHARE * free_bytes(device)
+        return self.bytes <= SHARE * count_free_bytes(device)
 
     @property
     def may_lie_on_device(self) -> bool:

@@ -41,9 +41,9 @@ class DiskImages(PackedImages):
             self.indices = range(0)
         else:
             super().__init__(dataset, transform, read_sizes(dataset, transform))
-            self._begin()
+            self._create_file()
 
-    def _begin(self) -> None:
+    def _create_file(self) -> None:
         self.unfinished = reserve_file(self.path.parent, self.sizes.nbytes + int(self.ends[-1]))
         with self.unfinished.open("r+b") as file:
             file.write(self.sizes.tobytes())

@@ -13,7 +13,7 @@ from ..datasets.base import LabeledDataset, map_blocks
 from ..reading import ImageUse
 from ..transforms.base import as_pixels
 from ..transforms.pipeline import ImageTransform
-from .room import free_bytes, refuse_too_large
+from .room import count_free_bytes, refuse_too_large
 
 
 class DecodedImages(ImageUse, ABC):
@@ -52,7 +52,7 @@ class SameSizeImages(DecodedImages):
         self.pixels: UInt8[Tensor, "n c h w"] = torch.empty(len(dataset), *transform.shape, dtype=torch.uint8)
 
     def __getitem__(self, i: int) -> Image.Image:
-        return as_image(self.pixels[i].permute(1, 2, 0).contiguous().cpu().numpy())
+        return to_pil_image(self.pixels[i].permute(1, 2, 0).contiguous().cpu().numpy())
 
     def write(self, i: int, image: Image.Image) -> None:
         self.pixels[i] = as_pixels(image, self.transform.channels)
@@ -69,15 +69,15 @@ class PackedImages(DecodedImages):
         self.ends = find_ends(sizes, transform.channels)  # where the pixels of each image end, in bytes
 
     def __getitem__(self, i: int) -> Image.Image:
-        return as_image(self._pixels_of(i).reshape(*self.sizes[i], self.transform.channels))
+        return to_pil_image(self._get_pixels(i).reshape(*self.sizes[i], self.transform.channels))
 
     def write(self, i: int, image: Image.Image) -> None:
         if (image.height, image.width) != tuple(self.sizes[i]):
             size = [image.height, image.width]
             raise ValueError(f"its header says {self.sizes[i].tolist()}, it is {size} pixels")
-        self._pixels_of(i)[:] = np.asarray(image).reshape(-1)
+        self._get_pixels(i)[:] = np.asarray(image).reshape(-1)
 
-    def _pixels_of(self, i: int) -> UInt8[np.ndarray, " image"]:
+    def _get_pixels(self, i: int) -> UInt8[np.ndarray, " image"]:
         return self.pixels[self.ends[i - 1] if i else 0 : self.ends[i]]
 
 
@@ -87,7 +87,7 @@ class MemoryImages(PackedImages):
     def __init__(self, dataset: LabeledDataset, transform: ImageTransform) -> None:
         super().__init__(dataset, transform, read_sizes(dataset, transform))
         needed = int(self.ends[-1])
-        refuse_too_large("memory", needed, free_bytes(torch.device("cpu")), "this machine")
+        refuse_too_large("memory", needed, count_free_bytes(torch.device("cpu")), "this machine")
         self.buffer = torch.empty(needed, dtype=torch.uint8)  # a tensor: an array would be copied for each process
 
     @property
@@ -95,7 +95,7 @@ class MemoryImages(PackedImages):
         return self.buffer.numpy()
 
 
-def as_image(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
+def to_pil_image(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 

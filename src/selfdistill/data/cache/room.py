@@ -21,7 +21,7 @@ def refuse_too_large(cache: str, needed: int, free: float, where: str) -> None:
         raise ValueError(f"machine.cache={cache} would keep decoded images of {figures}; {ALTERNATIVES[cache]}")
 
 
-def free_bytes(device: torch.device) -> float:
+def count_free_bytes(device: torch.device) -> float:
     """Bytes that are free on a device; infinity where the system does not tell."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])

@@ -1,4 +1,4 @@
-"""Labeled images by index, wherever they are stored."""
+"""Labeled images by index, independent of where they are stored."""
 
 import copy
 import hashlib
@@ -16,17 +16,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .image_io import Format, Source, read_format, read_image, refuse_mode, stored_mode
+from .image_io import Format, Source, get_stored_mode, read_format, read_image, refuse_mode
 
-HEADERS = 50_000  # images whose headers are read, at about 20 us each
-DECODED = 5_000  # images that a data set may have to be decoded as a whole by a check
+HEADERS = 50_000  # maximum number of images whose headers are read, at about 20 us each
+DECODED = 5_000  # a check decodes all images of data sets up to this size
 THREADS = 4
-LITTLE = 2**14  # bytes of an image that is decoded in less time than threads need to take turns
+SMALL_IMAGE = 2**14  # bytes; decoding a smaller image takes less time than switching threads
 BLOCK = 256
 
 
 class Sample(NamedTuple):
-    """An image and what is to be learned of it: as stored, or after some parts of a transform."""
+    """An image and its target, as stored or after some parts of a transform."""
 
     image: Image.Image | Tensor
     target: Tensor  # a class index (), or the class index of every pixel (h, w)
@@ -41,12 +41,12 @@ class LabeledDataset(ABC, Dataset[Sample]):
     classes: tuple[str, ...]
     labels: Int64[Tensor, " n"]
     mirrorable: bool = True
-    is_checked: bool = False  # whether all its images were read that a check reads
-    shares: ClassVar[str] = "each class of"  # what `groups` divides, as in "20 % of each class of digits"
+    is_checked: bool = False  # whether a check has read the images
+    shares: ClassVar[str] = "each class of"  # for messages: "20 % of each class of digits is held out"
 
     @abstractmethod
     def source(self, i: int) -> Source:
-        """Where image `i` comes from: a path, an encoded image, or a decoded one."""
+        """The stored image `i`: a path, an encoded image, or a decoded one."""
 
     @abstractmethod
     def name(self, i: int) -> str:
@@ -60,11 +60,11 @@ class LabeledDataset(ABC, Dataset[Sample]):
         return Sample(self.image(i), self.labels[i])
 
     def image(self, i: int) -> Image.Image:
-        """The decoded image, upright, in the mode it is stored in."""
+        """The decoded image, upright, in its stored mode."""
         return read_image(self.source(i), self.name(i))
 
     @contextmanager
-    def naming_errors(self, i: int) -> Iterator[None]:
+    def name_errors(self, i: int) -> Iterator[None]:
         """Puts the name of image `i` in front of a `ValueError`."""
         try:
             yield
@@ -72,17 +72,17 @@ class LabeledDataset(ABC, Dataset[Sample]):
             raise ValueError(f"{self.name(i)}: {error}") from error
 
     def format(self, i: int, *, decode: bool = False) -> Format:
-        """Size and mode, from the header alone unless `decode`; `ValueError` for an image that cannot be used."""
+        """Size and mode. Reads only the header unless `decode`. `ValueError` for an unusable image."""
         image_format = read_format(self.source(i), self.name(i), decode=decode)
-        with self.naming_errors(i):
+        with self.name_errors(i):
             refuse_mode(image_format.mode)
         return image_format
 
     def read(self, i: int) -> Image.Image:
-        """The decoded image, after a check of its mode and, in subclasses, of its target."""
+        """The decoded image, after checking its mode and, in subclasses, its target."""
         image = self.image(i)
-        with self.naming_errors(i):
-            refuse_mode(stored_mode(image))
+        with self.name_errors(i):
+            refuse_mode(get_stored_mode(image))
         return image
 
     def check(self, i: int) -> None:
@@ -91,18 +91,18 @@ class LabeledDataset(ABC, Dataset[Sample]):
 
     @property
     def is_decoded_by_check(self) -> bool:
-        """Whether a check decodes all images; those of larger sets are checked by their headers."""
+        """Whether a check decodes all images. For larger data sets it reads only headers."""
         return len(self) <= DECODED
 
     @cached_property
     def formats(self) -> frozenset[Format]:
-        """The different sizes and modes, by header, of all images or of 50,000 evenly spaced ones.
+        """The distinct sizes and modes in the headers of all images, or of 50,000 evenly spaced ones.
 
-        `ValueError` names the first image whose header cannot be used, and counts the others.
+        Raises `ValueError` that names the first image whose header cannot be used, and counts the others.
         """
         all_formats: set[Format] = set()
         errors: list[str] = []
-        indices = evenly_spaced(len(self), HEADERS)
+        indices = select_evenly(len(self), HEADERS)
         for formats, block_errors in map_blocks(self._read_formats, indices):
             all_formats |= formats
             errors += block_errors
@@ -124,31 +124,31 @@ class LabeledDataset(ABC, Dataset[Sample]):
         return torch.bincount(self.labels, minlength=len(self.classes))
 
     def groups(self) -> list[Int64[Tensor, " members"]]:
-        """The indices of each class, in order: `data.val_fraction` and `data.limit` take equal shares of them."""
+        """The indices of each class, in order. `data.val_fraction` and `data.limit` take equal shares of each group."""
         return list(torch.argsort(self.labels, stable=True).split(self.counts().tolist()))
 
-    def present(self) -> list[int]:
-        """The classes that some label has, as far as that is known before an image is opened."""
+    def find_present_classes(self) -> list[int]:
+        """The class indices that occur, as far as this is known before opening an image."""
         return self.labels.unique().tolist()
 
-    def absent(self) -> list[int]:
-        """The classes that no label has, as far as that is known before an image is opened."""
+    def find_absent_classes(self) -> list[int]:
+        """The class indices that do not occur, as far as this is known before opening an image."""
         return (self.counts() == 0).nonzero().flatten().tolist()
 
-    def all_ignored(self) -> bool:
-        """Whether nothing has a label, as far as it was read."""
+    def is_all_ignored(self) -> bool:
+        """Whether no image or pixel has a label, as far as they were read."""
         return False
 
-    def remarks(self) -> list[str]:
-        """Sentences on what reading the labels has shown."""
+    def describe_labels(self) -> list[str]:
+        """Sentences for the user about what reading the labels has shown."""
         return []
 
-    def about(self) -> dict[str, Any]:
-        """What student.json says of the labels beside the names of the classes."""
+    def describe_for_card(self) -> dict[str, Any]:
+        """What student.json records about the labels besides the class names."""
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """Data settings of a recipe that say what was found out about the labels."""
+        """Data settings that record what was found out about the labels."""
         return {}
 
     def subset(self, indices: Int64[Tensor, " n"]) -> "Subset":
@@ -156,7 +156,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
         return Subset(self, indices)
 
     def renumber(self, classes: tuple[str, ...], indices: Int64[Tensor, " k"]) -> "LabeledDataset":
-        """The same images with class `k` as number `indices[k]` of `classes`; -1 for a class that no image has."""
+        """The same images, with class `k` renumbered as `indices[k]` of `classes`; -1 for a class without images."""
         renumbered = copy.copy(self)
         renumbered.classes, renumbered.labels = classes, indices[self.labels]
         return renumbered
@@ -173,7 +173,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
         return len(source) if isinstance(source, bytes) else source.width * source.height * len(source.getbands())
 
     def fingerprint(self) -> str:
-        """Hex digest of classes, names, labels and sizes in bytes; of the same set the same on every machine."""
+        """Hex digest of classes, names, labels and sizes in bytes. It does not depend on the machine."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for i, label in enumerate(self.labels.tolist()):
             digest.update(f"\n{self.key(i)}\t{label}\t{self.size(i)}".encode("utf-8", "surrogateescape"))
@@ -229,7 +229,7 @@ class ImageFileDataset(LabeledDataset):
 
 
 class PairDataset(LabeledDataset):
-    """Images of a data set that yields (decoded image, label) pairs, such as one that lies in memory."""
+    """Images of a data set that yields (decoded image, label) pairs, for example from memory."""
 
     def __init__(
         self, pairs: Any, labels: Sequence[int] | Tensor, *, classes: Sequence[str], title: str, mirrorable: bool
@@ -245,7 +245,7 @@ class PairDataset(LabeledDataset):
 
 
 def summarize_errors(errors: Sequence[str]) -> str:
-    """The first error, and how many others there are.
+    """The first error, and the number of others.
 
     >>> summarize_errors(["a.png is empty", "b.png is empty"])
     'a.png is empty (and 1 more such images)'
@@ -253,23 +253,23 @@ def summarize_errors(errors: Sequence[str]) -> str:
     return errors[0] + (f" (and {len(errors) - 1} more such images)" if len(errors) > 1 else "")
 
 
-def evenly_spaced(count: int, most: int) -> list[int]:
+def select_evenly(count: int, most: int) -> list[int]:
     """All of `range(count)`, or `most` of them evenly spaced.
 
-    >>> evenly_spaced(10, 4)
+    >>> select_evenly(10, 4)
     [0, 2, 5, 7]
     """
     return list(range(count)) if count <= most else [i * count // most for i in range(most)]
 
 
 def map_blocks(work: Callable[[Sequence[int]], Any], indices: Sequence[int], *, threads: int = THREADS) -> list[Any]:
-    """`work(block)` for blocks of indices, in order, on a few threads: decoding and reading release the interpreter."""
+    """Runs `work(block)` on blocks of indices in a few threads; results in order. Decoding releases the interpreter."""
     blocks = [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, blocks))
 
 
 def count_threads(dataset: LabeledDataset) -> int:
-    """The number of threads that decodes fastest, by the first image: one for little images that lie in memory."""
-    is_little = len(dataset) and not isinstance(dataset.source(0), str) and dataset.size(0) < LITTLE
-    return 1 if is_little else THREADS
+    """The number of threads that decodes fastest, judged by the first image: one for small images in memory."""
+    is_small = len(dataset) and not isinstance(dataset.source(0), str) and dataset.size(0) < SMALL_IMAGE
+    return 1 if is_small else THREADS

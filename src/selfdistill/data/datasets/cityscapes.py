@@ -3,13 +3,13 @@
 import os
 from collections.abc import Sequence
 
-from .base import evenly_spaced
-from .image_folder import folders_in
+from .base import select_evenly
+from .image_folder import list_folders
 from .label_map import LabelMap
 from .mask_folder import create_mask_file_dataset, open_listed_files
-from .splits import DatasetSplits, split_of
+from .splits import DatasetSplits, parse_split
 
-CITY_VALUES = {  # what labelIds store; labelTrainIds number the classes in this order
+CITY_VALUES = {  # the values in labelIds; labelTrainIds number the classes in this order
     **{7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light"},
     **{20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car"},
     **{27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle"},
@@ -23,25 +23,27 @@ PROBED = 10  # masks of a split that are read to see whether it has labels
 
 
 def open_cityscapes(folder: str) -> DatasetSplits | None:
-    """A folder with `leftImg8bit` and `gtFine`, its 19 classes numbered in the usual order; None where it is no such.
+    """Opens a folder with `leftImg8bit` and `gtFine`; None for any other folder.
 
-    Masks are `*_labelTrainIds.png` where every training image has one, else `*_labelIds.png`. A split whose masks are
-    void, as those of the published test images, is left out with a note.
+    The 19 classes have their usual order. Masks are `*_labelTrainIds.png` if every training image has one, else
+    `*_labelIds.png`. A split with only void masks, such as the published test split, is left out with a note.
     """
     root = os.path.join(folder, "leftImg8bit")
     if not os.path.isdir(root) or not os.path.isdir(os.path.join(folder, "gtFine")):
         return None
-    images = {split: _list_images(folder, split) for split in sorted(os.listdir(root)) if split_of(split)}
+    images = {split: _list_images(folder, split) for split in sorted(os.listdir(root)) if parse_split(split)}
     suffix = "labelTrainIds"
-    if not all(os.path.isfile(os.path.join(folder, _mask_of(path, suffix))) for path in images.get("train", [])):
+    if not all(
+        os.path.isfile(os.path.join(folder, _build_mask_path(path, suffix))) for path in images.get("train", [])
+    ):
         suffix = "labelIds"
     splits, notes = {}, []
     for split, paths in images.items():
-        masks = [_mask_of(path, suffix) for path in paths]
+        masks = [_build_mask_path(path, suffix) for path in paths]
         if split != "train" and not _has_labels(folder, masks, CITY_LABEL_MAPS[suffix]):
             notes.append(f"{folder}: the {split} split has no labels and is left out")
         elif paths:
-            splits[split_of(split)] = open_listed_files(folder, paths, masks)
+            splits[parse_split(split)] = open_listed_files(folder, paths, masks)
     return DatasetSplits(splits, tuple(notes), CITY_LABEL_MAPS[suffix])
 
 
@@ -49,19 +51,19 @@ def _list_images(folder: str, split: str) -> list[str]:
     root = os.path.join("leftImg8bit", split)
     return [
         os.path.join(root, city, name)
-        for city in folders_in(os.path.join(folder, root))
+        for city in list_folders(os.path.join(folder, root))
         for name in sorted(os.listdir(os.path.join(folder, root, city)))
         if name.endswith("_leftImg8bit.png") and not name.startswith(".")
     ]
 
 
-def _mask_of(image: str, suffix: str) -> str:
+def _build_mask_path(image: str, suffix: str) -> str:
     _, split, city, name = image.split(os.sep)
     return os.path.join("gtFine", split, city, name.replace("_leftImg8bit.png", f"_gtFine_{suffix}.png"))
 
 
 def _has_labels(folder: str, masks: Sequence[str], label_map: LabelMap) -> bool:
-    """Whether any of a few masks has a pixel that counts."""
-    rows = create_mask_file_dataset(folder, masks, masks)
-    there = [i for i in evenly_spaced(len(masks), PROBED) if os.path.isfile(rows.masks.source(i))]
-    return any(rows.values_in(i) - (label_map.ignored or set()) for i in there)
+    """Whether any of a few masks has a pixel that is not ignored."""
+    dataset = create_mask_file_dataset(folder, masks, masks)
+    existing = [i for i in select_evenly(len(masks), PROBED) if os.path.isfile(dataset.masks.source(i))]
+    return any(dataset.read_values(i) - (label_map.ignored or set()) for i in existing)

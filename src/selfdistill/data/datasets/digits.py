@@ -1,4 +1,4 @@
-"""scikit-learn's scanned digits, which need no download."""
+"""The scanned digits of scikit-learn, which need no download."""
 
 import numpy as np
 from PIL import Image

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .base import ImageFileDataset
 from .labels import shorten
-from .splits import DatasetSplits, split_of
+from .splits import DatasetSplits, parse_split
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".webp", ".avif"),
@@ -21,11 +21,11 @@ def open_folder(folder: str) -> DatasetSplits:
     A class is a folder; images in folders below it count to it, links are followed. Hidden files and files that are no
     images are left out and counted in a note. Raises `ValueError` for a folder that is not of this form.
     """
-    names = folders_in(folder)
+    names = list_folders(folder)
     splits: dict[str, list[str]] = {}
     for name in names:
-        if split_of(name):
-            splits.setdefault(split_of(name), []).append(name)
+        if parse_split(name):
+            splits.setdefault(parse_split(name), []).append(name)
     if not splits.get("train") and len(names) > sum(map(len, splits.values())):
         splits = {"train": [""]}  # classes that happen to be called test or val are classes
     if not splits:
@@ -47,7 +47,7 @@ def open_class_folders(folder: str) -> tuple[ImageFileDataset, list[str]]:
     classes: list[str] = []
     ignored: Counter[str] = Counter()
     nested = 0
-    for name in folders_in(folder):
+    for name in list_folders(folder):
         images = sorted(walk(os.path.join(folder, name), name, frozenset(), ignored))
         classname = unicodedata.normalize("NFC", name)  # one file system composes accents, another does not
         if classname not in classes:
@@ -63,7 +63,7 @@ def open_class_folders(folder: str) -> tuple[ImageFileDataset, list[str]]:
     )
 
 
-def folders_in(folder: str) -> list[str]:
+def list_folders(folder: str) -> list[str]:
     """The names of the folders in a folder, sorted, without hidden ones."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))

@@ -42,7 +42,7 @@ def read_image(source: Source, name: str = "", *, turn: bool = True) -> Image.Im
     try:
         with _open(source) as image:
             image.load()
-            return ImageOps.exif_transpose(image) if turn and _orientation(image) > 1 else image
+            return ImageOps.exif_transpose(image) if turn and _read_orientation(image) > 1 else image
     except Exception as error:  # Pillow's readers raise nearly any type on damaged files
         raise _say_unreadable(source, name, error) from None
 
@@ -53,14 +53,14 @@ def read_format(source: Source, name: str = "", *, decode: bool = False, turn: b
     `decode` reads the rest as well, only to see that it is whole: JPEGs at an eighth of their size, which is cheaper.
     """
     if isinstance(source, Image.Image):
-        return Format(*source.size, stored_mode(source))
+        return Format(*source.size, get_stored_mode(source))
     try:
         with _open(source) as image:
             width, height = image.size
-            mode = stored_mode(image)
+            mode = get_stored_mode(image)
             # Pillow turns TIFFs by itself and reports their turned size
             asks = image.format != "TIFF" and (image.format != "PNG" or _has_orientation(source))
-            turned = turn and asks and _orientation(image) > 4
+            turned = turn and asks and _read_orientation(image) > 4
             if decode:
                 image.draft(image.mode, (max(width // 8, 1), max(height // 8, 1)))
                 image.load()
@@ -69,7 +69,7 @@ def read_format(source: Source, name: str = "", *, decode: bool = False, turn: b
         raise _say_unreadable(source, name, error) from None
 
 
-def stored_mode(image: Image.Image) -> str:
+def get_stored_mode(image: Image.Image) -> str:
     """Pillow's mode, made specific where Pillow's is ambiguous."""
     if image.mode == "P" and "transparency" in image.info:
         return "PA"
@@ -78,18 +78,18 @@ def stored_mode(image: Image.Image) -> str:
     return image.mode
 
 
-def to_channels(image: Image.Image, channels: int) -> Image.Image:
+def convert_channels(image: Image.Image, channels: int) -> Image.Image:
     """The image as 1 (gray), 3 (RGB) or 4 (RGBA) channels of 8 bits; itself where it is so already.
 
     Palettes are looked up, CMYK and YCbCr become RGB, color becomes gray by luma, 16-bit gray is scaled from
     0..65535 to 0..255, alpha is dropped (not blended with a background) unless 4 channels are asked for.
     """
-    wanted, mode = MODES[channels], stored_mode(image)
+    wanted, mode = MODES[channels], get_stored_mode(image)
     if mode == wanted:
         return image
     refuse_mode(mode)
     if mode.startswith("I"):
-        image = _from_16_bit(image)
+        image = _convert_from_16_bit(image)
     elif mode == "PA":
         image = image.convert("RGBA")
     elif mode not in GRAY and mode != "RGBA":
@@ -103,7 +103,7 @@ def refuse_mode(mode: str) -> None:
         raise ValueError(f"mode {mode} has no safe conversion to 8 bits; save it as 8- or 16-bit gray, RGB or RGBA")
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
+def _convert_from_16_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.uint32)
     return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
 
@@ -131,7 +131,7 @@ def _has_orientation(png: str | bytes) -> bool:
             start += 12 + length
 
 
-def _orientation(image: Image.Image) -> int:
+def _read_orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # damaged EXIF must not cost a sound image

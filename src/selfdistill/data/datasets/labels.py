@@ -1,4 +1,4 @@
-"""Labels as tables write them -> class numbers, and the class numbers of one split in terms of another's."""
+"""Class indices from the labels that tables store, and one class numbering for several splits."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,13 +11,15 @@ from torch import Tensor
 from ...errors import did_you_mean
 from .base import LabeledDataset
 
-MOST = 1_000_000  # a larger number is no class
+MAX_LABEL = 1_000_000  # a larger number is not a class
 
 
 def number_labels(values: Sequence[Any], name: Callable[[int], str]) -> tuple[Int64[Tensor, " n"], tuple[str, ...]]:
-    """Class numbers and class names of labels that are all integers from 0 (then "0", "1", ...) or else names.
+    """Class indices and class names of labels.
 
-    `name(i)` describes row `i` for the errors: a label that is missing, NaN, negative, fractional or impossibly large.
+    The labels are all integers from 0 (their classes are called "0", "1", ...), or else all are names. `name(i)`
+    describes row `i` in errors. Raises `ValueError` for a label that is missing, NaN, negative, fractional or larger
+    than `MAX_LABEL`.
     """
     for i, value in enumerate(values):
         if _is_missing(value):
@@ -30,8 +32,8 @@ def number_labels(values: Sequence[Any], name: Callable[[int], str]) -> tuple[In
     for i, label in enumerate(numbers):
         if label < 0 or label != int(label):
             raise ValueError(f"{name(i)} has label {values[i]}; labels are integers from 0, or class names")
-        if label > MOST:
-            raise ValueError(f"{name(i)} has label {values[i]}, which is out of range: at most {MOST} is allowed")
+        if label > MAX_LABEL:
+            raise ValueError(f"{name(i)} has label {values[i]}, which is out of range: at most {MAX_LABEL} is allowed")
     labels = torch.tensor([int(label) for label in numbers], dtype=torch.int64)
     return labels, tuple(str(k) for k in range(int(labels.max()) + 1 if len(labels) else 0))
 
@@ -58,39 +60,40 @@ def _from_names(names: list[str]) -> tuple[Int64[Tensor, " n"], tuple[str, ...]]
     return torch.tensor([index[name] for name in names], dtype=torch.int64), classes
 
 
-def align(rows: LabeledDataset, classes: tuple[str, ...]) -> LabeledDataset:
-    """`rows` with their labels counted in `classes`; a class that is not among them is an error.
+def align(dataset: LabeledDataset, classes: tuple[str, ...]) -> LabeledDataset:
+    """Renumbers the labels of `dataset` as indices of `classes`.
 
-    Integer labels of a table may stand for the classes of a set that has names.
+    Integer labels of a table may stand for the classes of a data set that has names. Raises `ValueError` for a class
+    that `classes` lacks.
     """
-    if rows.classes == classes:
-        return rows
+    if dataset.classes == classes:
+        return dataset
     index = {name: k for k, name in enumerate(classes)}
-    present = [rows.classes[k] for k in rows.present()]
-    if _are_numbers(rows.classes) and not _are_numbers(classes):
+    present_names = [dataset.classes[k] for k in dataset.find_present_classes()]
+    if _are_numbers(dataset.classes) and not _are_numbers(classes):
         index = {str(k): k for k in range(len(classes))}
-    for name in present:
+    for name in present_names:
         if name not in index:
-            _refuse_class(rows, name, classes)
-    numbers = torch.tensor([index.get(name, -1) for name in rows.classes], dtype=torch.int64)
-    return rows.renumber(classes, numbers)
+            _refuse_class(dataset, name, classes)
+    numbers = torch.tensor([index.get(name, -1) for name in dataset.classes], dtype=torch.int64)
+    return dataset.renumber(classes, numbers)
 
 
 def _are_numbers(classes: Sequence[str]) -> bool:
     return all(name.isdecimal() for name in classes)
 
 
-def _refuse_class(rows: LabeledDataset, name: str, classes: tuple[str, ...]) -> None:
-    first = int((rows.labels == rows.classes.index(name)).nonzero()[0])
+def _refuse_class(dataset: LabeledDataset, name: str, classes: tuple[str, ...]) -> None:
+    first = int((dataset.labels == dataset.classes.index(name)).nonzero()[0])
     hint = did_you_mean(name, classes, otherwise=f"the {len(classes)} classes are {shorten(classes)}")
-    raise ValueError(f"{rows.name(first)} has class {name!r}, which no training image has{hint}")
+    raise ValueError(f"{dataset.name(first)} has class {name!r}, which no training image has{hint}")
 
 
-def shorten(names: Sequence[str], most: int = 5) -> str:
-    """The first names, for a sentence.
+def shorten(names: Sequence[str], max_names: int = 5) -> str:
+    """Lists the first names, for a sentence.
 
-    >>> shorten(["a", "b", "c"], most=2)
+    >>> shorten(["a", "b", "c"], max_names=2)
     "'a', 'b' and 1 more"
     """
-    listed = ", ".join(repr(name) for name in names[:most])
-    return listed + (f" and {len(names) - most} more" if len(names) > most else "")
+    listed = ", ".join(repr(name) for name in names[:max_names])
+    return listed + (f" and {len(names) - max_names} more" if len(names) > max_names else "")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...config.recipe import DataPart
-from .base import DECODED, evenly_spaced, map_blocks
+from .base import DECODED, map_blocks, select_evenly
 from .label_files import open_palette
 from .label_map import BORDER, LabelMap
 from .masks import RawMaskDataset
@@ -26,7 +26,7 @@ def read_masks(
         splits = splits._replace(label_map=open_palette(settings.palette))
     label_map, void = _choose_label_map(splits, settings, source, classes)
     label_map = label_map.resolve(source, void)
-    return splits._replace(splits={name: masks.with_label_map(label_map) for name, masks in splits.splits.items()})
+    return splits._replace(splits={name: masks.apply_label_map(label_map) for name, masks in splits.splits.items()})
 
 
 def _choose_label_map(
@@ -85,5 +85,5 @@ def _count_values(source: str, splits: DatasetSplits, void: Sequence[int | str] 
 
 def _collect_values(masks: RawMaskDataset) -> set[int]:
     """All values in up to 5,000 masks; `ValueError` for the first mask that cannot be read."""
-    blocks = map_blocks(lambda block: [masks.values_in(i) for i in block], evenly_spaced(len(masks), DECODED))
+    blocks = map_blocks(lambda block: [masks.read_values(i) for i in block], select_evenly(len(masks), DECODED))
     return {value for block in blocks for values in block for value in values}

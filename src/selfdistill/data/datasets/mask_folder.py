@@ -6,10 +6,10 @@ from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from .base import ImageFileDataset
-from .image_folder import describe_left_out, folders_in, walk
+from .image_folder import describe_left_out, list_folders, walk
 from .label_files import find_label_map
 from .masks import RawMaskDataset
-from .splits import DatasetSplits, split_of
+from .splits import DatasetSplits, parse_split
 
 IMAGES = ("images", "image", "imgs", "img", "jpegimages")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "segmentation")
@@ -64,7 +64,7 @@ def find_split_folders(folder: str) -> dict[str, SplitFolders]:
             )
             for split, name in below.items()
         }
-    beside = {name.lower(): name for name in folders_in(folder)}
+    beside = {name.lower(): name for name in list_folders(folder)}
     folders = {}
     for split, name in sorted(_find_splits(folder).items(), key=lambda item: item[0] != "train"):
         masks = next((beside[name.lower() + end] for end in MASK_ENDS if name.lower() + end in beside), None)
@@ -79,7 +79,7 @@ def find_split_folders(folder: str) -> dict[str, SplitFolders]:
 
 def _find_folders(folder: str) -> tuple[str, str] | None:
     """The folder of images and the folder of masks that a folder holds."""
-    names = {name.lower(): name for name in folders_in(folder)}
+    names = {name.lower(): name for name in list_folders(folder)}
     images = next((names[name] for name in IMAGES if name in names), None)
     masks = next((names[name] for name in MASKS if name in names), None)
     return None if images is None or masks is None else (images, masks)
@@ -88,8 +88,8 @@ def _find_folders(folder: str) -> tuple[str, str] | None:
 def _find_splits(folder: str) -> dict[str, str]:
     """The folders in a folder that are splits, by what they mean."""
     found: dict[str, str] = {}
-    for name in folders_in(folder):
-        split = split_of(name)
+    for name in list_folders(folder):
+        split = parse_split(name)
         if split in found:
             raise ValueError(f"{folder} holds {found[split]} and {name}, which both mean its {split} split; keep one")
         if split is not None:

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from PIL import Image
 
-from .image_io import GRAY, stored_mode
+from .image_io import GRAY, get_stored_mode
 
 INDEXED = GRAY | {"P", "PA", "I"}  # modes that store one number per pixel
 COLORED = frozenset({"RGB", "RGBA", "RGBX"})
@@ -21,7 +21,7 @@ def read_mask_values(mask: Image.Image, colors: dict[int, Color]) -> np.ndarray:
     """
     if mask.format == "JPEG":
         raise ValueError("is a JPEG, whose compression changes values; store masks as PNG")
-    mode = stored_mode(mask)
+    mode = get_stored_mode(mask)
     if mode == "1":
         return np.asarray(mask.convert("L")) // 255
     if mode in INDEXED:
@@ -40,8 +40,8 @@ def read_mask_values(mask: Image.Image, colors: dict[int, Color]) -> np.ndarray:
 
 def _look_up_colors(pixels: np.ndarray, colors: dict[int, Color]) -> np.ndarray:
     """The values of colors (h, w, 3)."""
-    codes = dict(zip(_code(np.array(list(colors.values()))).tolist(), colors, strict=True))
-    known, wanted = np.array(sorted(codes)), _code(pixels)
+    codes = dict(zip(_encode_colors(np.array(list(colors.values()))).tolist(), colors, strict=True))
+    known, wanted = np.array(sorted(codes)), _encode_colors(pixels)
     nearest = np.searchsorted(known, wanted).clip(max=len(known) - 1)
     unknown = known[nearest] != wanted
     if not unknown.any():
@@ -53,21 +53,21 @@ def _look_up_colors(pixels: np.ndarray, colors: dict[int, Color]) -> np.ndarray:
     raise ValueError(f"holds the color {tuple(color.tolist())}, which its palette lacks; the nearest in it is {near}")
 
 
-def find_different(values: np.ndarray) -> list[int]:
+def find_distinct_values(values: np.ndarray) -> list[int]:
     """The different values; counting takes a tenth of the time of sorting, but memory up to the largest value."""
     few = values.size and values.min() >= 0 and values.max() < 2**16
     return (np.flatnonzero(np.bincount(values.ravel())) if few else np.unique(values)).tolist()
 
 
-def _code(colors: np.ndarray) -> np.ndarray:
+def _encode_colors(colors: np.ndarray) -> np.ndarray:
     red, green, blue = np.moveaxis(colors.astype(np.int32), -1, 0)
     return (red * 256 + green) * 256 + blue
 
 
-def separate_colors(count: int) -> tuple[Color, ...]:
+def choose_distinct_colors(count: int) -> tuple[Color, ...]:
     """`count` colors, black first, each as far from those before it as an even grid of colors allows.
 
-    >>> separate_colors(2)
+    >>> choose_distinct_colors(2)
     ((0, 0, 0), (255, 255, 255))
     """
     side = next(n for n in itertools.count(6) if n**3 >= count)

@@ -14,7 +14,7 @@ from .base import LabeledDataset, Sample, Subset
 from .image_io import Format, Source, read_format, read_image
 from .label_map import IGNORE_INDEX, LabelMap
 from .labels import shorten
-from .mask_values import Color, find_different, read_mask_values, separate_colors
+from .mask_values import Color, choose_distinct_colors, find_distinct_values, read_mask_values
 
 UNKNOWN = -1  # stands for a value without a meaning in a table of class indices
 
@@ -49,10 +49,10 @@ class RawMaskDataset(LabeledDataset):
     def groups(self) -> list[Int64[Tensor, " members"]]:
         return [torch.arange(len(self))]
 
-    def present(self) -> list[int]:
+    def find_present_classes(self) -> list[int]:
         return []
 
-    def absent(self) -> list[int]:
+    def find_absent_classes(self) -> list[int]:
         return []
 
     def format(self, i: int, *, decode: bool = False) -> Format:
@@ -62,7 +62,7 @@ class RawMaskDataset(LabeledDataset):
         """
         image_format = super().format(i, decode=decode)
         if decode:
-            self.values_in(i, image_format.size)
+            self.read_values(i, image_format.size)
         elif not self.is_decoded_by_check:
             header = read_format(self.masks.source(i), self.mask_name(i), turn=False)
             self._compare_sizes(i, header.size, image_format.size)
@@ -71,14 +71,14 @@ class RawMaskDataset(LabeledDataset):
     def read(self, i: int) -> Image.Image:
         """As of images alone; of the mask the size and the values must be right."""
         image = super().read(i)
-        self.values_in(i, image.size)
+        self.read_values(i, image.size)
         return image
 
-    def values_in(self, i: int, image_size: tuple[int, int] | None = None) -> frozenset[int]:
+    def read_values(self, i: int, image_size: tuple[int, int] | None = None) -> frozenset[int]:
         """The different values that the mask of image `i` stores; `image_size` as of `mask_values`."""
         name = self.masks.name(i)
         if name not in self.known_values:
-            self.known_values[name] = frozenset(find_different(self.mask_values(i, image_size)))
+            self.known_values[name] = frozenset(find_distinct_values(self.mask_values(i, image_size)))
         return self.known_values[name]
 
     def mask_values(self, i: int, image_size: tuple[int, int] | None = None) -> np.ndarray:
@@ -100,7 +100,7 @@ class RawMaskDataset(LabeledDataset):
                 f" {image_size[0]}x{image_size[1]}; they must have the same size"
             )
 
-    def with_label_map(self, label_map: LabelMap) -> "MaskDataset":
+    def apply_label_map(self, label_map: LabelMap) -> "MaskDataset":
         """The same images and masks, read by a label map."""
         dataset = MaskDataset(self.images, self.masks, label_map)
         if label_map.palette == self.palette:
@@ -152,8 +152,8 @@ class MaskDataset(RawMaskDataset):
     def _refuse(self, i: int, value: int) -> None:
         raise ValueError(f"{self.mask_name(i)} {self.label_map.refuse(value)}")
 
-    def values_in(self, i: int, image_size: tuple[int, int] | None = None) -> frozenset[int]:
-        values = super().values_in(i, image_size)
+    def read_values(self, i: int, image_size: tuple[int, int] | None = None) -> frozenset[int]:
+        values = super().read_values(i, image_size)
         for value in sorted(values - self.label_map.index.keys()):
             self._refuse(i, value)
         return values
@@ -169,7 +169,7 @@ class MaskDataset(RawMaskDataset):
         palette = self.label_map.palette or self._read_palette()
         colors = tuple(palette[value] for value in self.values if value in palette)
         distinct = len(set(colors)) == len(self.classes)
-        return colors if distinct else separate_colors(len(self.classes))
+        return colors if distinct else choose_distinct_colors(len(self.classes))
 
     def _read_palette(self) -> dict[int, Color]:
         """The palette in the file of the first mask."""
@@ -183,21 +183,21 @@ class MaskDataset(RawMaskDataset):
         """Images in which a class has a pixel; every mask is read, once."""
         counts = torch.zeros(len(self.classes), dtype=torch.int64)
         for i in range(len(self)):
-            present = {self.label_map.index[value] for value in self.values_in(i)} - {IGNORE_INDEX}
+            present = {self.label_map.index[value] for value in self.read_values(i)} - {IGNORE_INDEX}
             counts[list(present)] += 1
         return counts
 
-    def all_ignored(self) -> bool:
+    def is_all_ignored(self) -> bool:
         return self.is_decoded_by_check and not self.counts().any()
 
-    def remarks(self) -> list[str]:
+    def describe_labels(self) -> list[str]:
         """On classes without a pixel and masks without a class; of large sets, whose masks are not read, nothing."""
         if not self.is_decoded_by_check:
             return []
         where = f"of the {len(self)} masks from {self.mask_name(0)} on"
         missing = [self.classes[k] for k in (self.counts() == 0).nonzero().flatten().tolist()]
         ignored = self.label_map.ignored or frozenset()
-        empty = sum(self.values_in(i) <= ignored for i in range(len(self)))
+        empty = sum(self.read_values(i) <= ignored for i in range(len(self)))
         return [f"none {where} has a pixel of the class {shorten(missing)}"] * bool(missing) + [
             f"{empty} {where} have no pixel of any class: all of them are void"
         ] * bool(empty)
@@ -206,7 +206,7 @@ class MaskDataset(RawMaskDataset):
         """`classes` and `void` of a recipe that reads these masks' values in the same way."""
         return self.label_map.settings()
 
-    def about(self) -> dict[str, Any]:
+    def describe_for_card(self) -> dict[str, Any]:
         return {"masks": {"values": list(self.values), "colours": [list(color) for color in self.colors]}}
 
     def subset(self, indices: Int64[Tensor, " n"]) -> "MaskSubset":
@@ -214,7 +214,7 @@ class MaskDataset(RawMaskDataset):
 
     def renumber(self, classes: tuple[str, ...], indices: Int64[Tensor, " k"]) -> "MaskDataset":
         """As of any data set; a pixel of a class that `classes` lacks is an error that names the file."""
-        return self.with_label_map(self.label_map.renumber(classes, indices.tolist()))
+        return self.apply_label_map(self.label_map.renumber(classes, indices.tolist()))
 
     def fingerprint(self) -> str:
         """Hex digest of images, masks and what the masks' values mean."""

@@ -1,7 +1,7 @@
 """Parquet files and data sets of the Hub's `datasets` library (extra `[hf]`).
 
-Files of at most 2 GiB together are read into memory as they are, images still encoded: no cache is written. Larger ones
-are unpacked once by `datasets` into its own cache and mapped from there.
+Files of up to 2 GiB in total are read into memory with the images still encoded, and no cache is written. `datasets`
+unpacks larger files once into its own cache and maps them from there.
 """
 
 import bisect
@@ -18,29 +18,29 @@ from .base import LabeledDataset
 from .image_io import Source
 from .labels import number_labels, shorten
 from .masks import RawMaskDataset
-from .splits import DatasetSplits, split_of
+from .splits import DatasetSplits, parse_split
 from .table import IMAGE_NAMES, LABEL_NAMES, MASK_NAMES, find_column
 
 IN_MEMORY = 2 * 2**30  # bytes of Parquet files
 
 
-class Wanted(NamedTuple):
-    """What to find beside the images, and the columns to find both in where the user named them."""
+class WantedColumns(NamedTuple):
+    """Whether a table holds labels or masks, and the columns that the user named, if any."""
 
     holds: Literal["labels", "masks"] = "labels"
     image_column: str | None = None
     label_column: str | None = None
 
 
-LABELS = Wanted()
+LABELS = WantedColumns()
 
 
 class Origin(NamedTuple):
-    """Where a table comes from, and what is wanted of it."""
+    """Where a table comes from, and which columns to read."""
 
-    parts: list[tuple[str, int]]  # a name and a number of rows, in order
-    folder: str  # what paths in the image column are relative to
-    wanted: Wanted
+    parts: list[tuple[str, int]]  # (file or split, number of rows), in order
+    folder: str  # paths in the image column are relative to it
+    wanted: WantedColumns
 
     @property
     def name(self) -> str:
@@ -56,7 +56,7 @@ class TableDataset(LabeledDataset):
         self.ends = list(itertools.accumulate(count for _, count in origin.parts))
 
     def value(self, i: int) -> Any:
-        """What the table holds: bytes, a path, or None."""
+        """The stored value of row `i`: bytes, a path, or None."""
         value = self.images[i].as_py()
         if isinstance(value, dict):
             return value.get("path") if value.get("bytes") is None else value["bytes"]
@@ -79,19 +79,19 @@ class TableDataset(LabeledDataset):
 
 def has_parquet(folder: str) -> bool:
     """Whether a folder, or `data` in it, holds Parquet files."""
-    return bool(_parquet_files(folder))
+    return bool(_list_parquet_files(folder))
 
 
-def open_parquet(path: str, wanted: Wanted = LABELS) -> DatasetSplits:
+def open_parquet(path: str, wanted: WantedColumns = LABELS) -> DatasetSplits:
     """The splits of a Parquet file, or of a folder of files called `train-*`, `validation-*`, `test-*`.
 
-    Files of a folder without such names, and a single file, are all training rows.
+    Files of a folder without such names, and a single file, hold training rows only.
     """
-    datasets = _datasets(path)
-    files = _parquet_files(path) if os.path.isdir(path) else [path]
+    datasets = _import_datasets(path)
+    files = _list_parquet_files(path) if os.path.isdir(path) else [path]
     groups: dict[str, list[str]] = {}
     for file in files:
-        groups.setdefault(_split_of_file(file), []).append(file)
+        groups.setdefault(_parse_split_of_file(file), []).append(file)
     if os.path.isdir(path) and "" in groups and len(groups) > 1:
         file = groups[""][0]
         raise ValueError(f"{file} belongs to no split, as other files of its folder do; call it train-*.parquet")
@@ -99,7 +99,7 @@ def open_parquet(path: str, wanted: Wanted = LABELS) -> DatasetSplits:
         groups = {"train": files}
     splits, notes = {}, []
     for split, members in groups.items():
-        parts = [(member, _count(member)) for member in members]
+        parts = [(member, _count_rows(member)) for member in members]
         origin = Origin(parts, os.path.dirname(members[0]), wanted)
         splits[split] = _read(datasets, members, origin)
         if _is_large(members):
@@ -107,12 +107,12 @@ def open_parquet(path: str, wanted: Wanted = LABELS) -> DatasetSplits:
     return _keep_labeled(path, splits, notes)
 
 
-def open_hub(name: str, wanted: Wanted = LABELS, *, download: bool = False) -> DatasetSplits:
+def open_hub(name: str, wanted: WantedColumns = LABELS, *, download: bool = False) -> DatasetSplits:
     """A data set of the Hub, or a local folder in any layout that `datasets` knows.
 
-    Nothing is fetched, nor the network asked, unless `download`.
+    The network is used only if `download` is True.
     """
-    datasets = _datasets(f"hf:{name}")
+    datasets = _import_datasets(f"hf:{name}")
     name = os.path.expanduser(name)
     if not os.path.isdir(name) and (not name or name[0] in "./"):
         raise ValueError(f"hf:{name} names no folder; after hf: comes a name of the Hub or a local folder")
@@ -121,32 +121,32 @@ def open_hub(name: str, wanted: Wanted = LABELS, *, download: bool = False) -> D
     loaded = _load(datasets, name, download)
     splits = {}
     for split, dataset in loaded.items():
-        if split_of(split) is None:
+        if parse_split(split) is None:
             continue
         flat = dataset.flatten_indices(keep_in_memory=True) if dataset._indices is not None else dataset
         origin = Origin([(f"{name} ({split})", len(flat))], "", wanted)
         find, read = READERS[wanted.holds]
-        splits[split_of(split)] = read(flat.data, flat.features, find(flat.features, origin), origin)
+        splits[parse_split(split)] = read(flat.data, flat.features, find(flat.features, origin), origin)
     if not splits:
         raise ValueError(f"hf:{name} has the splits {', '.join(loaded)}, none of them called train, validation or test")
     return _keep_labeled(f"hf:{name}", splits, [])
 
 
 def _keep_labeled(where: str, splits: dict[str, LabeledDataset | None], notes: list[str]) -> DatasetSplits:
-    """The splits that have labels or masks, and a note on those that have none."""
-    for split, rows in splits.items():
-        if rows is None:
+    """Drops the splits without labels or masks, with a note on each."""
+    for split, dataset in splits.items():
+        if dataset is None:
             notes.append(f"{where}: the {split} split has no labels and is left out")
-    return DatasetSplits({split: rows for split, rows in splits.items() if rows is not None}, tuple(notes))
+    return DatasetSplits({split: dataset for split, dataset in splits.items() if dataset is not None}, tuple(notes))
 
 
 def _load(datasets: Any, name: str, download: bool) -> dict[str, Any]:
-    """Splits by name; from the disk alone unless `download`."""
+    """The splits by name. Reads from the disk only, unless `download`."""
     try:
         if any(os.path.isfile(os.path.join(name, state)) for state in ("dataset_dict.json", "state.json")):
             loaded = datasets.load_from_disk(name)
         else:
-            with _network(datasets, download):
+            with _restrict_network(datasets, download):
                 loaded = datasets.load_dataset(name)
     except Exception as error:  # the library raises nearly any type here
         if not download and not os.path.isdir(name):
@@ -158,8 +158,8 @@ def _load(datasets: Any, name: str, download: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def _network(datasets: Any, allowed: bool) -> Iterator[None]:
-    """Holds `datasets` to what is on the disk unless `allowed`."""
+def _restrict_network(datasets: Any, allowed: bool) -> Iterator[None]:
+    """Keeps `datasets` off the network unless `allowed`."""
     before = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = before or not allowed
     try:
@@ -168,7 +168,7 @@ def _network(datasets: Any, allowed: bool) -> Iterator[None]:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-def _datasets(source: str) -> Any:
+def _import_datasets(source: str) -> Any:
     try:
         import datasets
     except ImportError:
@@ -176,7 +176,7 @@ def _datasets(source: str) -> Any:
     return datasets
 
 
-def _parquet_files(folder: str) -> list[str]:
+def _list_parquet_files(folder: str) -> list[str]:
     for path in (folder, os.path.join(folder, "data")):
         if os.path.isdir(path):
             names = sorted(name for name in os.listdir(path) if name.lower().endswith(".parquet") and name[0] != ".")
@@ -185,12 +185,12 @@ def _parquet_files(folder: str) -> list[str]:
     return []
 
 
-def _split_of_file(path: str) -> str:
-    """The split that a file name begins with, "" where it names none."""
-    return split_of(re.split(r"[-_.]", os.path.basename(path))[0]) or ""
+def _parse_split_of_file(path: str) -> str:
+    """The split that a file name begins with, "" for none."""
+    return parse_split(re.split(r"[-_.]", os.path.basename(path))[0]) or ""
 
 
-def _count(file: str) -> int:
+def _count_rows(file: str) -> int:
     import pyarrow
     import pyarrow.parquet
 
@@ -205,7 +205,7 @@ def _is_large(files: list[str]) -> bool:
 
 
 def _read(datasets: Any, files: list[str], origin: Origin) -> LabeledDataset | None:
-    """The rows of files with the same columns; of small ones the two columns in memory, of large ones in a cache."""
+    """Reads files with the same columns: small ones into memory, large ones through the cache of `datasets`."""
     import pyarrow
     import pyarrow.parquet
 
@@ -215,11 +215,11 @@ def _read(datasets: Any, files: list[str], origin: Origin) -> LabeledDataset | N
         find, read = READERS[origin.wanted.holds]
         columns = find(features, origin)
         if _is_large(files):
-            with _network(datasets, False):
+            with _restrict_network(datasets, False):
                 table = datasets.load_dataset("parquet", data_files={"train": files}, split="train").data
         else:
             tables = []
-            for file in files:  # the error below names the one it stopped at
+            for file in files:  # one by one, so that the error below names the right file
                 tables.append(pyarrow.parquet.read_table(file, columns=list(columns)))
             table = pyarrow.concat_tables(tables)
     except (pyarrow.ArrowException, datasets.exceptions.DatasetsError, OSError) as error:
@@ -230,52 +230,54 @@ def _read(datasets: Any, files: list[str], origin: Origin) -> LabeledDataset | N
 def _find_label_columns(features: Any, origin: Origin) -> tuple[str, str]:
     """The names of the image and the label column."""
     wanted, where = origin.wanted, origin.name
-    return _image_column(features, wanted.image_column, where), _label_column(features, wanted.label_column, where)
+    return _find_image_column(features, wanted.image_column, where), _find_label_column(
+        features, wanted.label_column, where
+    )
 
 
 def _read_labeled(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> TableDataset | None:
-    """The rows of a table, None where none has a label, as in published test sets."""
+    """The labeled rows of a table; None if no row has a label, as in published test sets."""
     image, label = columns
     values = table.column(label).to_pylist()
     if values and all(value in (None, -1) for value in values):
         return None
-    rows = _images(table, features, image, origin)
-    rows.labels, rows.classes = number_labels(values, rows.name)
-    if label in _columns_of_type(features, "ClassLabel"):
+    dataset = _read_images(table, features, image, origin)
+    dataset.labels, dataset.classes = number_labels(values, dataset.name)
+    if label in _list_columns_of_type(features, "ClassLabel"):
         names = tuple(features[label].names)
-        for i in (rows.labels >= len(names)).nonzero().flatten().tolist()[:1]:
+        for i in (dataset.labels >= len(names)).nonzero().flatten().tolist()[:1]:
             known = f"the {len(names)} classes {shorten(names)}"
-            raise ValueError(f"{rows.name(i)} has label {values[i]}, out of range for {known}")
-        rows.classes = names
-    return rows
+            raise ValueError(f"{dataset.name(i)} has label {values[i]}, out of range for {known}")
+        dataset.classes = names
+    return dataset
 
 
 def _find_mask_columns(features: Any, origin: Origin) -> tuple[str, str]:
     """The names of the image and the mask column."""
     wanted, where = origin.wanted, origin.name
-    typed = _columns_of_type(features, "Image")
+    typed = _list_columns_of_type(features, "Image")
     usual = [name for name in typed if name.lower() in MASK_NAMES]
     names = usual if usual and wanted.label_column is None else list(features)
     mask = find_column(names, wanted.label_column, MASK_NAMES, where, "label_column")
     others = {name: feature for name, feature in features.items() if name != mask}
-    return _image_column(others, wanted.image_column, where), mask
+    return _find_image_column(others, wanted.image_column, where), mask
 
 
 def _read_masked(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> RawMaskDataset | None:
-    """The rows of a table, None where none has a mask, as in published test sets."""
+    """The rows of a table with their masks; None if no row has a mask, as in published test sets."""
     image, mask = columns
     if len(table) and table.column(mask).null_count == len(table):
         return None
-    images, masks = (_images(table, features, name, origin) for name in (image, mask))
+    images, masks = (_read_images(table, features, name, origin) for name in (image, mask))
     return RawMaskDataset(images, masks)
 
 
-def _images(table: Any, features: Any, name: str, origin: Origin) -> TableDataset:
+def _read_images(table: Any, features: Any, name: str, origin: Origin) -> TableDataset:
     """The images of a column, without labels."""
-    rows = TableDataset(table.column(name), origin)
-    if len(table) and not isinstance(rows.value(0), bytes | str | None):
+    dataset = TableDataset(table.column(name), origin)
+    if len(table) and not isinstance(dataset.value(0), bytes | str | None):
         raise ValueError(f"column {name!r} of {origin.name} holds {features[name]}, not encoded images or their paths")
-    return rows
+    return dataset
 
 
 READERS: dict[str, tuple[Callable[..., tuple[str, str]], Callable[..., LabeledDataset | None]]] = {
@@ -284,28 +286,30 @@ READERS: dict[str, tuple[Callable[..., tuple[str, str]], Callable[..., LabeledDa
 }
 
 
-def _columns_of_type(features: Any, feature_class: str) -> list[str]:
+def _list_columns_of_type(features: Any, feature_class: str) -> list[str]:
     """The columns whose type is the class `feature_class` of `datasets`."""
     import datasets
 
     return [name for name, feature in features.items() if isinstance(feature, getattr(datasets, feature_class))]
 
 
-def _image_column(features: Any, given: str | None, where: str) -> str:
-    typed = _columns_of_type(features, "Image")
-    if given is None and len(typed) == 1:
+def _find_image_column(features: Any, column_name: str | None, where: str) -> str:
+    typed = _list_columns_of_type(features, "Image")
+    if column_name is None and len(typed) == 1:
         return typed[0]
-    return find_column(list(features) if given else typed or list(features), given, IMAGE_NAMES, where, "image_column")
+    return find_column(
+        list(features) if column_name else typed or list(features), column_name, IMAGE_NAMES, where, "image_column"
+    )
 
 
-def _label_column(features: Any, given: str | None, where: str) -> str:
-    typed = _columns_of_type(features, "ClassLabel")
-    if given is None and len(typed) > 1 and "label" not in typed:
+def _find_label_column(features: Any, column_name: str | None, where: str) -> str:
+    typed = _list_columns_of_type(features, "ClassLabel")
+    if column_name is None and len(typed) > 1 and "label" not in typed:
         raise ValueError(f"{where} has several label columns, {', '.join(typed)}; choose one with data.label_column")
-    if given is None and len(typed) == 1:
+    if column_name is None and len(typed) == 1:
         return typed[0]
-    name = find_column(list(features), given, LABEL_NAMES, where, "label_column")
-    if name in _columns_of_type(features, "Image"):
+    name = find_column(list(features), column_name, LABEL_NAMES, where, "label_column")
+    if name in _list_columns_of_type(features, "Image"):
         raise ValueError(
             f"column {name!r} of {where} holds images (masks), not class labels; task=segmentation learns from masks"
         )

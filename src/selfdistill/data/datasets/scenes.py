@@ -1,6 +1,6 @@
 """Built-in scenes for segmentation: several scanned digits on textured ground, with a label for every pixel.
 
-Nothing but raw words of PCG64 and whole numbers goes into them, so that they are the same on every machine and with
+They are computed from raw words of PCG64 in integer arithmetic only, so they are the same on every machine and with
 every version of numpy.
 """
 
@@ -19,16 +19,16 @@ from .splits import DatasetSplits
 SIZE = 64  # pixels, both ways
 SCENES = {"train": 400, "val": 80, "test": 120}
 SHARES = {"train": 60, "val": 15, "test": 25}  # of the digits, in percent; no digit is in two splits
-DIGITS = (2, 4)  # fewest and most in a scene
+DIGITS = (2, 4)  # minimum and maximum in a scene
 SIDES = (24, 40)  # smallest and largest digit, in pixels
 TRIES = 8  # to find room for a digit
 CLOUDS = 6  # cells of the ground's texture, both ways
-INK = 110  # of 255: from here on a pixel is the digit's
+INK = 110  # of 255: pixels from this level on belong to the digit
 STEEPNESS = 6  # of the change from ground to ink: 0 to 255 within 43 of the 256 levels of ink
 GROUND = 120  # of 255: the ground's color has no component above it
-CONTRAST = 90  # by which ink is brighter than ground at least
+CONTRAST = 90  # minimum difference in brightness of ink and ground
 BORDER = 255  # the value of the rim around a digit
-TAKEN = 254  # the same where the rim will be ground: other digits keep off it
+TAKEN = 254  # marks a rim that becomes ground, so that other digits keep off it
 CLASSES = ("ground", *(f"digit {k}" for k in range(10)))
 
 
@@ -38,30 +38,30 @@ class RawNumbers:
     def __init__(self, *parts: int) -> None:
         self.words = np.random.PCG64(derive(*parts))
 
-    def below(self, count: int) -> int:
+    def draw_below(self, count: int) -> int:
         return int(self.words.random_raw()) % count
 
-    def between(self, first: int, last: int) -> int:
-        return first + self.below(last - first + 1)
+    def draw_between(self, first: int, last: int) -> int:
+        return first + self.draw_below(last - first + 1)
 
-    def noise(self, height: int, width: int) -> np.ndarray:
-        """Bytes (height, width)."""
+    def draw_noise(self, height: int, width: int) -> np.ndarray:
+        """Random bytes (height, width)."""
         words = self.words.random_raw(-(-height * width // 8)).astype("<u8")
         return words.view(np.uint8)[: height * width].reshape(height, width)
 
 
 class Scenes:
-    """The scenes of one split, (image, mask) by number; made when they are first asked for and kept."""
+    """The scenes of one split, (image, mask) by number. Each is drawn on first use and kept."""
 
     def __init__(self, split: str) -> None:
         self.split = split
-        self.made: dict[int, tuple[Image.Image, Image.Image]] = {}
-        self.digits, self.labels = digits_of(split)
+        self.cache: dict[int, tuple[Image.Image, Image.Image]] = {}
+        self.digits, self.labels = load_digits_of_split(split)
 
     def __getitem__(self, i: int) -> tuple[Image.Image, Image.Image]:
-        if i not in self.made:
-            self.made[i] = scene(self.digits, self.labels, RawNumbers(list(SCENES).index(self.split), i))
-        return self.made[i]
+        if i not in self.cache:
+            self.cache[i] = draw_scene(self.digits, self.labels, RawNumbers(list(SCENES).index(self.split), i))
+        return self.cache[i]
 
 
 class SceneDataset(LabeledDataset):
@@ -93,8 +93,8 @@ def open_scenes() -> DatasetSplits:
     return DatasetSplits(pairs, label_map=LabelMap(dict(enumerate(CLASSES)), ignored=frozenset({BORDER})))
 
 
-def digits_of(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The split's share of the digits, uint8 (n, 8, 8), and what they are."""
+def load_digits_of_split(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The split's share of the digits, uint8 (n, 8, 8), and their labels."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -105,58 +105,62 @@ def digits_of(split: str) -> tuple[np.ndarray, np.ndarray]:
     return (digits.images[chosen] * 255 // 16).astype(np.uint8), digits.target[chosen]
 
 
-def scene(digits: np.ndarray, labels: np.ndarray, numbers: RawNumbers) -> tuple[Image.Image, Image.Image]:
-    """An image in color and its mask: 0 ground, k + 1 digit k, 255 the rim around every other digit or so."""
-    base = [numbers.below(GROUND) for _ in range(3)]
-    pixels = ground(base, numbers)
+def draw_scene(digits: np.ndarray, labels: np.ndarray, numbers: RawNumbers) -> tuple[Image.Image, Image.Image]:
+    """Draws an RGB image and its mask: 0 is ground, k + 1 is digit k, 255 is the rim of about half of the digits."""
+    base = [numbers.draw_below(GROUND) for _ in range(3)]
+    pixels = draw_ground(base, numbers)
     mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
-    for _ in range(numbers.between(*DIGITS)):
+    for _ in range(numbers.draw_between(*DIGITS)):
         number, color, rim = (
-            numbers.below(len(digits)),
+            numbers.draw_below(len(digits)),
             choose_bright_color(base, numbers),
-            (BORDER, TAKEN)[numbers.below(2)],
+            (BORDER, TAKEN)[numbers.draw_below(2)],
         )
-        side = numbers.between(*SIDES)
+        side = numbers.draw_between(*SIDES)
         large = Image.fromarray(digits[number]).resize((side, side), Image.Resampling.BICUBIC)
         ink = np.pad(np.asarray(large), 1)  # room for the rim
-        if (window := free_place(mask, ink, numbers)) is not None:
+        if (window := find_free_window(mask, ink, numbers)) is not None:
             opacity = ((ink.astype(np.int32) - INK) * STEEPNESS + 128).clip(0, 255)[..., None]
             pixels[window] += (np.array(color) - pixels[window]) * opacity // 255
-            mask[window] = np.where(marks(ink), np.where(ink >= INK, labels[number] + 1, rim), mask[window])
+            mask[window] = np.where(
+                find_marked_pixels(ink), np.where(ink >= INK, labels[number] + 1, rim), mask[window]
+            )
     mask[mask == TAKEN] = 0
     return Image.fromarray(pixels.astype(np.uint8)), Image.fromarray(mask)
 
 
-def ground(base: Sequence[int], numbers: RawNumbers) -> np.ndarray:
-    """Clouds and grain (h, w, 3) around a color, int32 in 0..255."""
-    clouds = Image.fromarray(numbers.noise(CLOUDS, CLOUDS)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    texture = (np.asarray(clouds).astype(np.int32) - 128) // 3 + (numbers.noise(SIZE, SIZE).astype(np.int32) - 128) // 6
+def draw_ground(base: Sequence[int], numbers: RawNumbers) -> np.ndarray:
+    """Draws clouds and grain (h, w, 3) around a color, int32 in 0..255."""
+    clouds = Image.fromarray(numbers.draw_noise(CLOUDS, CLOUDS)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    texture = (np.asarray(clouds).astype(np.int32) - 128) // 3 + (
+        numbers.draw_noise(SIZE, SIZE).astype(np.int32) - 128
+    ) // 6
     return (np.array(base, dtype=np.int32) + texture[..., None]).clip(0, 255).astype(np.int32)
 
 
 def choose_bright_color(base: Sequence[int], numbers: RawNumbers) -> list[int]:
-    """A color that is clearly brighter than `base`."""
+    """Draws a color that is clearly brighter than `base`."""
     while True:
-        color = [numbers.below(256) for _ in range(3)]
-        if brightness(color) - brightness(base) >= CONTRAST:
+        color = [numbers.draw_below(256) for _ in range(3)]
+        if compute_brightness(color) - compute_brightness(base) >= CONTRAST:
             return color
 
 
-def brightness(color: Sequence[int]) -> int:
+def compute_brightness(color: Sequence[int]) -> int:
     red, green, blue = color
     return (3 * red + 6 * green + blue) // 10
 
 
-def free_place(mask: np.ndarray, ink: np.ndarray, numbers: RawNumbers) -> tuple[slice, slice] | None:
-    """Where in the scene nothing lies under the digit and its rim yet; None where no try finds such a place."""
+def find_free_window(mask: np.ndarray, ink: np.ndarray, numbers: RawNumbers) -> tuple[slice, slice] | None:
+    """Finds a window of the scene that is still free under the digit and its rim; None after `TRIES` failures."""
     for _ in range(TRIES):
-        top, left = (numbers.below(SIZE - len(ink) + 1) for _ in range(2))
+        top, left = (numbers.draw_below(SIZE - len(ink) + 1) for _ in range(2))
         window = (slice(top, top + len(ink)), slice(left, left + len(ink)))
-        if not mask[window][marks(ink)].any():
+        if not mask[window][find_marked_pixels(ink)].any():
             return window
     return None
 
 
-def marks(ink: np.ndarray) -> np.ndarray:
-    """The pixels of a digit and of its rim, bool."""
+def find_marked_pixels(ink: np.ndarray) -> np.ndarray:
+    """Marks the pixels of a digit and of its rim, bool."""
     return np.asarray(Image.fromarray((ink >= INK).astype(np.uint8)).filter(ImageFilter.MaxFilter(3))) > 0

@@ -25,10 +25,10 @@ class DatasetSplits(NamedTuple):
     label_map: LabelMap | None = None  # of masks, where the source says what their values mean
 
 
-def split_of(name: str) -> str | None:
+def parse_split(name: str) -> str | None:
     """The split that a folder, file or column value called `name` means, if any.
 
-    >>> split_of("Valid")
+    >>> parse_split("Valid")
     'val'
     """
     return SPLITS.get(name.strip().lower())

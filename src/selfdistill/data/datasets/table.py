@@ -11,7 +11,7 @@ from .base import ImageFileDataset
 from .labels import number_labels
 from .mask_folder import create_mask_file_dataset
 from .masks import RawMaskDataset
-from .splits import SPLITS, DatasetSplits, split_of
+from .splits import SPLITS, DatasetSplits, parse_split
 
 IMAGE_NAMES = ("path", "file", "filename", "image", "file_name", "file_path", "filepath", "image_path", "img")
 LABEL_NAMES = ("label", "class", "target", "labels", "category", "class_name")
@@ -29,47 +29,54 @@ def open_table(table: str, *, image_column: str | None = None, label_column: str
 
     Paths are relative to the table. Raises `ValueError`, naming the line, for what cannot be read or does not exist.
     """
-    lines = _lines(table)
-    image = find_column(_names(lines), image_column, IMAGE_NAMES, table, "image_column")
-    label = find_column(_names(lines), label_column, LABEL_NAMES, table, "label_column")
-    return DatasetSplits({split: _rows(table, group, image, label) for split, group in _by_split(lines, table).items()})
+    lines = _read_lines(table)
+    image = find_column(_list_columns(lines), image_column, IMAGE_NAMES, table, "image_column")
+    label = find_column(_list_columns(lines), label_column, LABEL_NAMES, table, "label_column")
+    return DatasetSplits(
+        {split: _create_dataset(table, group, image, label) for split, group in _group_by_split(lines, table).items()}
+    )
 
 
 def open_mask_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> DatasetSplits:
     """As `open_table`, where each line names an image and its mask."""
-    lines = _lines(table)
-    mask = find_column(_names(lines), label_column, MASK_NAMES, table, "label_column")
-    others = [name for name in _names(lines) if name != mask]
+    lines = _read_lines(table)
+    mask = find_column(_list_columns(lines), label_column, MASK_NAMES, table, "label_column")
+    others = [name for name in _list_columns(lines) if name != mask]
     image = find_column(others, image_column, IMAGE_NAMES, table, "image_column")
-    return DatasetSplits({split: _pairs(table, group, image, mask) for split, group in _by_split(lines, table).items()})
+    return DatasetSplits(
+        {
+            split: _create_mask_dataset(table, group, image, mask)
+            for split, group in _group_by_split(lines, table).items()
+        }
+    )
 
 
-def _lines(table: str) -> list[Line]:
-    lines = list(_csv_lines(table) if table.lower().endswith(".csv") else _json_lines(table))
+def _read_lines(table: str) -> list[Line]:
+    lines = list(_read_csv(table) if table.lower().endswith(".csv") else _read_json_lines(table))
     if not lines:
         raise ValueError(f"{table} has no rows")
     return lines
 
 
-def _names(lines: list[Line]) -> list[str]:
+def _list_columns(lines: list[Line]) -> list[str]:
     return list(dict.fromkeys(name for line in lines for name in line.values))
 
 
-def _by_split(lines: list[Line], table: str) -> dict[str, list[Line]]:
-    column = next((name for name in _names(lines) if name.lower() in SPLIT_NAMES), None)
+def _group_by_split(lines: list[Line], table: str) -> dict[str, list[Line]]:
+    column = next((name for name in _list_columns(lines) if name.lower() in SPLIT_NAMES), None)
     groups: dict[str, list[Line]] = {}
     for line in lines:
-        groups.setdefault(_split(line, column, table) if column else "train", []).append(line)
+        groups.setdefault(_find_split(line, column, table) if column else "train", []).append(line)
     return groups
 
 
-def find_column(names: list[str], given: str | None, usual: tuple[str, ...], where: str, setting: str) -> str:
-    """The column that `given` names, or the first with a usual name in any case."""
-    if given is not None:
-        if given in names:
-            return given
-        hint = did_you_mean(given, names, otherwise=f"it has: {', '.join(names)}")
-        raise ValueError(f"{where} has no column {given!r} ({setting}){hint}")
+def find_column(names: list[str], named: str | None, usual: tuple[str, ...], where: str, setting: str) -> str:
+    """The column that `named` names, or the first with a usual name in any case."""
+    if named is not None:
+        if named in names:
+            return named
+        hint = did_you_mean(named, names, otherwise=f"it has: {', '.join(names)}")
+        raise ValueError(f"{where} has no column {named!r} ({setting}){hint}")
     lower = {name.strip().lower(): name for name in reversed(names)}
     for name in usual:
         if name in lower:
@@ -78,7 +85,7 @@ def find_column(names: list[str], given: str | None, usual: tuple[str, ...], whe
     raise ValueError(f"{where} has the columns {', '.join(names)}, {wanted}; name it with data.{setting}")
 
 
-def _csv_lines(table: str) -> Iterator[Line]:
+def _read_csv(table: str) -> Iterator[Line]:
     with open(table, encoding="utf-8-sig", newline="") as file:
         try:
             text = file.readline()
@@ -94,17 +101,17 @@ def _csv_lines(table: str) -> Iterator[Line]:
             raise ValueError(f"{table} cannot be read as CSV: {error}") from None
 
 
-def _json_lines(table: str) -> Iterator[Line]:
+def _read_json_lines(table: str) -> Iterator[Line]:
     with open(table, encoding="utf-8-sig") as file:
         try:
             for number, text in enumerate(file, 1):
                 if text.strip():
-                    yield Line(number, _json(text, f"line {number} of {table}"))
+                    yield Line(number, _parse_json(text, f"line {number} of {table}"))
         except UnicodeDecodeError as error:
             raise ValueError(f"{table} cannot be read as JSON lines: {error}") from None
 
 
-def _json(text: str, where: str) -> dict[str, Any]:
+def _parse_json(text: str, where: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
@@ -114,30 +121,30 @@ def _json(text: str, where: str) -> dict[str, Any]:
     return values
 
 
-def _split(line: Line, column: str, table: str) -> str:
+def _find_split(line: Line, column: str, table: str) -> str:
     value = str(line.values.get(column))
-    if (split := split_of(value)) is None:
+    if (split := parse_split(value)) is None:
         raise ValueError(f"line {line.number} of {table} has split {value!r}; allowed are {', '.join(SPLITS)}")
     return split
 
 
-def _rows(table: str, lines: list[Line], image: str, label: str) -> ImageFileDataset:
+def _create_dataset(table: str, lines: list[Line], image: str, label: str) -> ImageFileDataset:
     root = os.path.dirname(table)
-    paths = [_path(line, image, table, root) for line in lines]
+    paths = [_find_path(line, image, table, root) for line in lines]
     labels, classes = number_labels(
         [line.values.get(label) for line in lines], lambda i: f"line {lines[i].number} of {table}"
     )
     return ImageFileDataset(root, paths, labels, classes=classes)
 
 
-def _pairs(table: str, lines: list[Line], image: str, mask: str) -> RawMaskDataset:
+def _create_mask_dataset(table: str, lines: list[Line], image: str, mask: str) -> RawMaskDataset:
     root = os.path.dirname(table)
     return create_mask_file_dataset(
-        root, *([_path(line, column, table, root) for line in lines] for column in (image, mask))
+        root, *([_find_path(line, column, table, root) for line in lines] for column in (image, mask))
     )
 
 
-def _path(line: Line, column: str, table: str, root: str) -> str:
+def _find_path(line: Line, column: str, table: str, root: str) -> str:
     path = line.values.get(column)
     if not isinstance(path, str) or not path.strip():
         raise ValueError(f"line {line.number} of {table} names no image in its column {column!r}")

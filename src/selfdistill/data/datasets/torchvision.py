@@ -1,4 +1,4 @@
-"""The classification sets of torchvision, by the names of their classes."""
+"""The classification data sets of torchvision, by class name."""
 
 import inspect
 import os
@@ -8,7 +8,7 @@ from ...errors import did_you_mean
 from .base import ImageFileDataset, LabeledDataset, PairDataset
 from .splits import DatasetSplits
 
-# a mirrored image of these is another character, or none
+# mirroring turns their images into other characters, or into none
 CHARACTERS = ("MNIST", "KMNIST", "USPS", "SVHN", "RenderedSST2", "GTSRB")
 PICTURES = (
     *("CIFAR10", "CIFAR100", "FashionMNIST", "STL10", "Flowers102", "Food101", "DTD", "FGVCAircraft", "StanfordCars"),
@@ -18,7 +18,7 @@ SPLIT_ARGUMENTS = {"train": ("train", "trainval"), "val": ("val", "valid"), "tes
 
 
 def open_torchvision(name: str, root: str, *, download: bool = False) -> DatasetSplits:
-    """The splits that the class `name` of `torchvision.datasets` has; files are fetched only when `download`."""
+    """Opens the splits of `torchvision.datasets.NAME`; fetches files only if `download`."""
     import torchvision.datasets
 
     known = [*CHARACTERS, *PICTURES]
@@ -31,13 +31,13 @@ def open_torchvision(name: str, root: str, *, download: bool = False) -> Dataset
         for argument in arguments:
             dataset = _load(dataset_class, root, argument, download)
             if dataset is not None:
-                splits[split] = _rows(dataset, f"{name} ({split})", name not in CHARACTERS)
+                splits[split] = _create_dataset(dataset, f"{name} ({split})", name not in CHARACTERS)
                 break
     return DatasetSplits(splits)
 
 
 def _list_splits(dataset_class: type) -> dict[str, list[dict[str, Any]]]:
-    """Arguments to try for each split; a class that has no such argument is all training set."""
+    """The arguments to try for each split. A class without such an argument has only a training split."""
     parameters = inspect.signature(dataset_class).parameters
     if "split" in parameters:
         return {split: [{"split": value} for value in values] for split, values in SPLIT_ARGUMENTS.items()}
@@ -47,7 +47,7 @@ def _list_splits(dataset_class: type) -> dict[str, list[dict[str, Any]]]:
 
 
 def _load(dataset_class: type, root: str, arguments: dict[str, Any], download: bool) -> Any:
-    """The data set, or None where it has no such split."""
+    """Opens one split; None if the data set does not have it."""
     if "download" in inspect.signature(dataset_class).parameters:
         arguments = {**arguments, "download": download}
     name = f"torchvision:{dataset_class.__name__}"
@@ -64,25 +64,25 @@ def _load(dataset_class: type, root: str, arguments: dict[str, Any], download: b
         raise ValueError(f"the files of {name} are not in {os.path.abspath(root)}, or not whole; {fetch}") from None
 
 
-def _rows(dataset: Any, title: str, mirrorable: bool) -> LabeledDataset:
-    labels = _labels(dataset)
+def _create_dataset(dataset: Any, title: str, mirrorable: bool) -> LabeledDataset:
+    labels = _read_labels(dataset)
     count = int(max(labels)) + 1
     names = getattr(dataset, "classes", ())
-    classes = [_class_name(name) for name in names] if len(names) >= count else [str(k) for k in range(count)]
-    files = _files(dataset)
+    classes = [_format_class_name(name) for name in names] if len(names) >= count else [str(k) for k in range(count)]
+    files = _list_files(dataset)
     if files is None:
         return PairDataset(dataset, labels, classes=classes, title=title, mirrorable=mirrorable)
     pairs = sorted((os.path.relpath(path, dataset.root), label) for path, label in zip(files, labels, strict=True))
-    paths, labels = zip(*pairs, strict=True)  # sorted, because some classes list their files as the disk gives them
+    paths, labels = zip(*pairs, strict=True)  # sorted, because some classes list files in the order of the disk
     return ImageFileDataset(str(dataset.root), paths, labels, classes=classes, mirrorable=mirrorable)
 
 
-def _class_name(name: Any) -> str:
+def _format_class_name(name: Any) -> str:
     return ", ".join(name) if isinstance(name, tuple) else str(name)
 
 
-def _labels(dataset: Any) -> list[int]:
-    """All labels without decoding an image: torchvision's classes keep them under one of these names."""
+def _read_labels(dataset: Any) -> list[int]:
+    """Reads all labels without decoding an image; torchvision's classes keep them under one of these names."""
     for name in ("targets", "labels", "_labels"):
         labels = getattr(dataset, name, None)
         if labels is not None:
@@ -90,14 +90,14 @@ def _labels(dataset: Any) -> list[int]:
     return [int(label) for _, label in dataset._samples]
 
 
-def _files(dataset: Any) -> list[str] | None:
-    """The image files, for the classes that keep a list of them."""
+def _list_files(dataset: Any) -> list[str] | None:
+    """The paths of the image files; None for a class that keeps no list of them."""
     for name in ("_image_files", "_images", "samples", "_samples"):
         items = getattr(dataset, name, None)
-        if items is not None and len(items) and isinstance(_path(items[0]), str | os.PathLike):
-            return [os.fspath(_path(item)) for item in items]
+        if items is not None and len(items) and isinstance(_get_path(items[0]), str | os.PathLike):
+            return [os.fspath(_get_path(item)) for item in items]
     return None
 
 
-def _path(item: Any) -> Any:
+def _get_path(item: Any) -> Any:
     return item[0] if isinstance(item, tuple | list) else item

@@ -20,13 +20,13 @@ def derive(*parts: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def generator(*parts: int) -> torch.Generator:
+def create_generator(*parts: int) -> torch.Generator:
     """A torch generator seeded with `derive(*parts)`."""
     return torch.Generator().manual_seed(derive(*parts))
 
 
 @contextmanager
-def private_generators() -> Iterator[Callable[[int], None]]:
+def isolate_generators() -> Iterator[Callable[[int], None]]:
     """Yields `seed(number)`, for the global generators of torch (CPU), random and numpy; afterwards they are as before.
 
     To save and to restore their states takes 0.3 ms, so one `with` should serve a batch.

@@ -15,7 +15,7 @@ from ...config.recipe import DataPart
 from ...errors import did_you_mean, one_line
 from ...imports import load
 from ..datasets.base import Sample
-from ..datasets.image_io import to_channels
+from ..datasets.image_io import convert_channels
 
 NO_TARGET = torch.zeros((), dtype=torch.int64)
 NO_KEYS = torch.zeros(1, dtype=torch.int64)  # for transforms that draw nothing
@@ -66,7 +66,7 @@ def image_shape(settings: DataPart) -> tuple[int, int, int]:
     return (settings.channels, *settings.image_size)
 
 
-def window(settings: DataPart) -> tuple[int, int] | None:
+def get_scoring_window(settings: DataPart) -> tuple[int, int] | None:
     """(H, W) of the windows in which resolved settings' images are scored; None for whole images."""
     return image_shape(settings)[1:] if settings.window else None
 
@@ -90,7 +90,7 @@ class Normalization:
 
 def as_pixels(image: Image.Image, channels: int) -> UInt8[Tensor, "c h w"]:
     """The image's pixels, copied."""
-    pixels = np.array(to_channels(image, channels))  # half the cost of v2.functional.to_image
+    pixels = np.array(convert_channels(image, channels))  # half the cost of v2.functional.to_image
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 

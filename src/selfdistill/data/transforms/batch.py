@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from ..random.keys import below, branch, normal, uniform
+from ..random.keys import branch, normal, to_integers, uniform
 
 TRIES = 10  # rectangles that are drawn until one lies within the image
 ANGLE = math.radians(15)
@@ -37,7 +37,7 @@ class PaddedCrop(BatchStep):
         top, left = uniform(keys, 2)
         windows = F.pad(images, (x, x, y, y)).unfold(2, height, 1).unfold(3, width, 1)  # a view: n c top left h w
         image = torch.arange(len(images), device=images.device)
-        return windows[image, :, below(top, 2 * y + 1), below(left, 2 * x + 1)]
+        return windows[image, :, to_integers(top, 2 * y + 1), to_integers(left, 2 * x + 1)]
 
 
 class ResizedCrop(BatchStep):
@@ -49,27 +49,29 @@ class ResizedCrop(BatchStep):
     def __call__(self, images: Images, keys: Keys) -> Images:
         height, width = images.shape[2:]
         numbers = uniform(keys, 2 * TRIES + 2)
-        tall, wide = rectangles(numbers[2:], (height, width), area=(0.08, 1.0), shape=4 / 3)
-        any_fits, tall, wide = _first((tall <= height) & (wide <= width), tall, wide)
+        tall, wide = draw_rectangles(numbers[2:], (height, width), area=(0.08, 1.0), shape=4 / 3)
+        any_fits, tall, wide = _select_first_fit((tall <= height) & (wide <= width), tall, wide)
         tall = tall.where(any_fits, min(height, round(width * 4 / 3)))
         wide = wide.where(any_fits, min(width, round(height * 4 / 3)))
-        top = below(numbers[0], height - tall + 1).where(any_fits, (height - tall) // 2)
-        left = below(numbers[1], width - wide + 1).where(any_fits, (width - wide) // 2)
-        return sample_bilinear(images, _spread(top, tall, height)[:, :, None], _spread(left, wide, width)[:, None, :])
+        top = to_integers(numbers[0], height - tall + 1).where(any_fits, (height - tall) // 2)
+        left = to_integers(numbers[1], width - wide + 1).where(any_fits, (width - wide) // 2)
+        return sample_bilinear(
+            images, _space_centers(top, tall, height)[:, :, None], _space_centers(left, wide, width)[:, None, :]
+        )
 
 
 class Flip(BatchStep):
     """Mirrors half of the images left to right."""
 
     def __call__(self, images: Images, keys: Keys) -> Images:
-        return torch.where(of_images(uniform(keys, 1)[0] < 0.5), images.flip(3), images)
+        return torch.where(add_image_axes(uniform(keys, 1)[0] < 0.5), images.flip(3), images)
 
 
 class Rotation(BatchStep):
     """Turns images about their center by an angle uniform in -15..15 degrees, bilinear; black comes in."""
 
     def __call__(self, images: Images, keys: Keys) -> Images:
-        angle = of_images((2 * uniform(keys, 1)[0] - 1) * ANGLE)[:, 0]
+        angle = add_image_axes((2 * uniform(keys, 1)[0] - 1) * ANGLE)[:, 0]
         centers = [(side - 1) / 2 for side in images.shape[2:]]
         y = torch.arange(images.shape[2], device=images.device)[:, None] - centers[0]
         x = torch.arange(images.shape[3], device=images.device) - centers[1]
@@ -87,9 +89,9 @@ class Cutout(BatchStep):
         height, width = images.shape[2:]
         side = min(height, width) // 2
         y, x = uniform(keys, 2)
-        hole = mark_window(below(y, height) - side // 2, side, height)[:, :, None]
+        hole = mark_window(to_integers(y, height) - side // 2, side, height)[:, :, None]
         return images.masked_fill(
-            (hole & mark_window(below(x, width) - side // 2, side, width)[:, None, :])[:, None], 0
+            (hole & mark_window(to_integers(x, width) - side // 2, side, width)[:, None, :])[:, None], 0
         )
 
 
@@ -103,15 +105,15 @@ class Erasing(BatchStep):
     def __call__(self, images: Images, keys: Keys) -> Images:
         height, width = images.shape[2:]
         numbers = uniform(branch(keys, 0), 2 * TRIES + 3)
-        tall, wide = rectangles(numbers[3:], (height, width), area=(0.02, 0.4), shape=10 / 3)
-        any_fits, tall, wide = _first((tall < height) & (wide < width), tall, wide)
-        rows = mark_window(below(numbers[0], height - tall + 1), tall, height)[:, :, None]
-        columns = mark_window(below(numbers[1], width - wide + 1), wide, width)[:, None, :]
-        erased = (rows & columns)[:, None] & of_images(any_fits & (numbers[2] < 0.5))
+        tall, wide = draw_rectangles(numbers[3:], (height, width), area=(0.02, 0.4), shape=10 / 3)
+        any_fits, tall, wide = _select_first_fit((tall < height) & (wide < width), tall, wide)
+        rows = mark_window(to_integers(numbers[0], height - tall + 1), tall, height)[:, :, None]
+        columns = mark_window(to_integers(numbers[1], width - wide + 1), wide, width)[:, None, :]
+        erased = (rows & columns)[:, None] & add_image_axes(any_fits & (numbers[2] < 0.5))
         return torch.where(erased, normal(branch(keys, 1), tuple(images.shape[1:])).to(images.dtype), images)
 
 
-def rectangles(
+def draw_rectangles(
     numbers: Float[Tensor, "u n"], size: Size, *, area: tuple[float, float], shape: float
 ) -> tuple[Int64[Tensor, "t n"], Int64[Tensor, "t n"]]:
     """Heights and widths, from 1 pixel on, of t = u / 2 random rectangles for each image of a size.
@@ -125,7 +127,7 @@ def rectangles(
     return (sides / stretch).round().long().clamp(min=1), (sides * stretch).round().long().clamp(min=1)
 
 
-def _first(
+def _select_first_fit(
     fits: Bool[Tensor, "t n"], tall: Int64[Tensor, "t n"], wide: Int64[Tensor, "t n"]
 ) -> tuple[Bool[Tensor, " n"], Int64[Tensor, " n"], Int64[Tensor, " n"]]:
     """Whether any of t rectangles fits, and height and width of the first that does."""
@@ -141,11 +143,11 @@ def mark_window(
     return ((places >= start) & (places < start + length)).T
 
 
-def of_images(values: Shaped[Tensor, " n"]) -> Shaped[Tensor, "n 1 1 1"]:
+def add_image_axes(values: Shaped[Tensor, " n"]) -> Shaped[Tensor, "n 1 1 1"]:
     return values[:, None, None, None]
 
 
-def _spread(start: Int64[Tensor, " n"], length: Int64[Tensor, " n"], count: int) -> Float[Tensor, "n {count}"]:
+def _space_centers(start: Int64[Tensor, " n"], length: Int64[Tensor, " n"], count: int) -> Float[Tensor, "n {count}"]:
     """Where the centers of `count` equal parts of a window lie, in pixels, none beyond that of its last pixel."""
     parts = (torch.arange(count, device=start.device) + 0.5) * (length[:, None] / count) - 0.5
     return start[:, None] + parts.clamp(min=0).minimum(length[:, None] - 1)

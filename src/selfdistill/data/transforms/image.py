@@ -35,60 +35,60 @@ def statistics_view(size: Size) -> tuple[CenterCrop, int]:
     return CenterCrop(size), STATISTICS[is_small(size)]
 
 
-def default_size(sizes: set[Size]) -> Size:
+def choose_default_size(sizes: set[Size]) -> Size:
     """The images' own size where all agree and no side exceeds 64, else 224 on either side."""
     own = next(iter(sizes))
     return own if len(sizes) == 1 and is_small(own) else (DEFAULT_SIZE, DEFAULT_SIZE)
 
 
-def _crop(size: tuple[int, int]) -> list[Step]:
+def _create_crop(size: tuple[int, int]) -> list[Step]:
     """Random cut: of a small image padded with black by an eighth of its side, of a larger one within its margin."""
     from torchvision.transforms import v2
 
     return [PaddedCrop()] if is_small(size) else [ResizeToCover(size), v2.RandomCrop(size)]
 
 
-def _resized_crop(size: tuple[int, int]) -> list[Step]:
+def _create_resized_crop(size: tuple[int, int]) -> list[Step]:
     """A random rectangle, enlarged or reduced to the size; of small images one of the image at that size."""
     from torchvision.transforms import v2
 
     return [ResizedCrop()] if is_small(size) else [v2.RandomResizedCrop(size)]
 
 
-def _flip(size: tuple[int, int]) -> list[Step]:
+def _create_flip(size: tuple[int, int]) -> list[Step]:
     return [Flip()]
 
 
-def _rotation(size: tuple[int, int]) -> list[Step]:
+def _create_rotation(size: tuple[int, int]) -> list[Step]:
     return [Rotation()]
 
 
-def _randaugment(size: tuple[int, int]) -> list[Step]:
+def _create_randaugment(size: tuple[int, int]) -> list[Step]:
     from torchvision.transforms import v2
 
     return [v2.RandAugment()]
 
 
-def _trivialaugment(size: tuple[int, int]) -> list[Step]:
+def _create_trivialaugment(size: tuple[int, int]) -> list[Step]:
     from torchvision.transforms import v2
 
     return [v2.TrivialAugmentWide()]
 
 
 STEPS: dict[str, Callable[[tuple[int, int]], list[Step]]] = {
-    "crop": _crop,
-    "resized_crop": _resized_crop,
-    "flip": _flip,
-    "rotation": _rotation,
-    "randaugment": _randaugment,
-    "trivialaugment": _trivialaugment,
+    "crop": _create_crop,
+    "resized_crop": _create_resized_crop,
+    "flip": _create_flip,
+    "rotation": _create_rotation,
+    "randaugment": _create_randaugment,
+    "trivialaugment": _create_trivialaugment,
 }
 ERASERS: dict[str, type[BatchStep]] = {"cutout": Cutout, "erasing": Erasing}  # of normalised images
 CUTS = ("crop", "resized_crop")
-COLOURS = ("randaugment", "trivialaugment")
+COLOR_STEPS = ("randaugment", "trivialaugment")
 
 
-def augmentation_names(augment: str | list[str], size: tuple[int, int], mirrorable: bool) -> list[str]:
+def choose_augmentation_names(augment: str | list[str], size: tuple[int, int], mirrorable: bool) -> list[str]:
     """The names in `data.augment`. auto: crop up to 64 pixels, resized_crop beyond, and flip where images may be."""
     return choose_names(augment, ["crop" if is_small(size) else "resized_crop"] + ["flip"] * mirrorable)
 
@@ -107,18 +107,22 @@ def create_steps(names: Sequence[str], size: tuple[int, int], channels: int) -> 
         if name in ERASERS:
             continue
         named = _create_named_steps(name, size, channels)
-        if is_small(size) and isinstance(named[0], BatchStep) and not isinstance(_last(steps), BatchStep | CenterCrop):
+        if (
+            is_small(size)
+            and isinstance(named[0], BatchStep)
+            and not isinstance(_get_last(steps), BatchStep | CenterCrop)
+        ):
             steps.append(CenterCrop(size))
         steps += named
     return steps
 
 
-def _last(steps: Sequence[Step]) -> Step | None:
+def _get_last(steps: Sequence[Step]) -> Step | None:
     return steps[-1] if steps else None
 
 
 def _create_named_steps(name: str, size: tuple[int, int], channels: int) -> list[Step]:
-    if name in COLOURS:
+    if name in COLOR_STEPS:
         refuse_color_change(name, channels)
     if name in STEPS:
         return STEPS[name](size)

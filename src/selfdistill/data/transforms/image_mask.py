@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...config.recipe import DataPart
 from ..datasets.base import Sample
-from ..datasets.image_io import to_channels
+from ..datasets.image_io import convert_channels
 from ..datasets.label_map import IGNORE_INDEX
 from .base import (
     Normalization,
@@ -69,7 +69,7 @@ class TrainMaskTransform(MaskTransform):
 
     def cached(self, sample: Sample) -> Sample:
         check_sizes(sample.image, sample.target)
-        return sample._replace(image=to_channels(sample.image, self.channels))
+        return sample._replace(image=convert_channels(sample.image, self.channels))
 
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
         image, mask = sample
@@ -85,7 +85,9 @@ class EvalMaskTransform(MaskTransform):
     draws_per_image = False
 
     def cached(self, sample: Sample) -> Sample:
-        return sample._replace(image=resize_for_evaluation(to_channels(sample.image, self.channels), self.short_side))
+        return sample._replace(
+            image=resize_for_evaluation(convert_channels(sample.image, self.channels), self.short_side)
+        )
 
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
         return sample._replace(image=as_pixels(sample.image, self.channels))
@@ -111,7 +113,7 @@ class Pair(NamedTuple):
         y, x = rows / self.size[0], columns / self.size[1]
         box = (left * x, top * y, min((left + width) * x, columns), min((top + height) * y, rows))
         image = self.image.resize((width, height), Image.Resampling.BILINEAR, box=box)
-        mask = self.mask[_nearest(top, height, y)[:, None], _nearest(left, width, x)]
+        mask = self.mask[_find_nearest(top, height, y)[:, None], _find_nearest(left, width, x)]
         return Pair(image, mask, size)
 
     def resize(self) -> "Pair":
@@ -119,7 +121,7 @@ class Pair(NamedTuple):
         return self if tuple(self.mask.shape) == self.size else self.crop(0, 0, self.size)
 
 
-def _nearest(start: int, count: int, scale: float) -> Int64[Tensor, " count"]:
+def _find_nearest(start: int, count: int, scale: float) -> Int64[Tensor, " count"]:
     """The stored pixels that hold the middles of `count` pixels from `start`, each `scale` stored ones wide."""
     return ((torch.arange(start, start + count, dtype=torch.float64) + 0.5) * scale).long()
 
@@ -160,7 +162,7 @@ class RandomScale(MaskStep):
     """Both sides times one factor, uniform in 0.5..2."""
 
     def __call__(self, pair: Pair) -> Pair:
-        factor = _uniform(0.5, 2.0)
+        factor = _draw_uniform(0.5, 2.0)
         return pair._replace(size=(max(round(pair.size[0] * factor), 1), max(round(pair.size[1] * factor), 1)))
 
 
@@ -248,10 +250,10 @@ class RandomBlur(MaskStep):
     """
 
     def __call__(self, pair: Pair) -> Pair:
-        if _uniform(0.0, 1.0) < 0.5:
+        if _draw_uniform(0.0, 1.0) < 0.5:
             return pair
         pair = pair.resize()
-        return pair._replace(image=pair.image.filter(ImageFilter.GaussianBlur(_uniform(0.0, 1.0))))
+        return pair._replace(image=pair.image.filter(ImageFilter.GaussianBlur(_draw_uniform(0.0, 1.0))))
 
 
 class UserPairTransform(UserTransform):
@@ -272,7 +274,7 @@ class UserPairTransform(UserTransform):
             raise ValueError(f"the transform {self.name} returned {_describe(mask)} for the mask, not int64 of (h, w)")
         try:
             check_sizes(image, mask)
-            image = to_channels(image, len(pair.image.getbands()))
+            image = convert_channels(image, len(pair.image.getbands()))
         except ValueError as error:
             raise ValueError(f"the transform {self.name} returned what does not fit: {error}") from None
         return Pair(image, mask.as_subclass(Tensor), (image.height, image.width))
@@ -291,7 +293,7 @@ def _describe(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def _uniform(low: float, high: float) -> float:
+def _draw_uniform(low: float, high: float) -> float:
     return low + (high - low) * torch.rand(()).item()
 
 
@@ -305,7 +307,7 @@ STEPS: dict[str, type[MaskStep]] = {
 }
 
 
-def augmentation_names(augment: str | list[str], size: Size, mirrorable: bool) -> list[str]:
+def choose_augmentation_names(augment: str | list[str], size: Size, mirrorable: bool) -> list[str]:
     return choose_names(augment, ["scale", "crop"] + ["flip"] * mirrorable)
 
 
@@ -314,10 +316,10 @@ def create_steps(names: Sequence[str], size: Size, mean: Sequence[float]) -> lis
     if ("scale", "short_side") in pairwise(names):
         raise ValueError("augment=scale has no effect before short_side, which sets the size anew; put it behind")
     fill = tuple(round(255 * value) for value in mean)
-    return [*(_step(name, size, fill) for name in names), CropOrPad(size, fill)]
+    return [*(_create_step(name, size, fill) for name in names), CropOrPad(size, fill)]
 
 
-def _step(name: str, size: Size, fill: tuple[int, ...]) -> MaskStep | UserPairTransform:
+def _create_step(name: str, size: Size, fill: tuple[int, ...]) -> MaskStep | UserPairTransform:
     if name in STEPS:
         return STEPS[name](size, fill)
     if ":" in name:
@@ -325,7 +327,7 @@ def _step(name: str, size: Size, fill: tuple[int, ...]) -> MaskStep | UserPairTr
     raise say_unknown(name, list(STEPS), "images with masks")
 
 
-def default_size(sizes: set[Size], short_side: int | None) -> Size:
+def choose_default_size(sizes: set[Size], short_side: int | None) -> Size:
     """Of training crops: the images' own size where all agree and no side exceeds 512; else 512 on either side.
 
     Where images differ and are all smaller than that, the longest side rounded up to a multiple of 32.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...config.recipe import DataPart
 from ..datasets.base import Sample
-from ..datasets.image_io import to_channels
+from ..datasets.image_io import convert_channels
 from ..random.keys import branch
 from .base import Normalization, Transform, UserTransform, as_pixels, as_tensor, image_shape
 from .batch import BatchStep
@@ -55,7 +55,7 @@ class ImageTransform(Transform):
 
     def cached_image(self, image: Image.Image) -> Image.Image:
         """What `cached` makes of an image."""
-        image = to_channels(image, self.channels)
+        image = convert_channels(image, self.channels)
         for step in self.cached_steps:
             image = step(image)
         return image
@@ -126,7 +126,7 @@ class CenterCrop(Resizing):
 
         if is_small(self.size):
             return resize(image, self.size)
-        covering = resize(image, covering_size(_size_of(image), self.size))
+        covering = resize(image, compute_covering_size(_get_size(image), self.size))
         return functional.center_crop(covering, list(self.size))
 
     def result_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -137,10 +137,10 @@ class ResizeToCover(Resizing):
     """Resizes a larger image so that a crop of `size` has a margin of 256/224."""
 
     def __call__(self, image: Any) -> Any:
-        return resize(image, self.result_size(_size_of(image)))
+        return resize(image, self.result_size(_get_size(image)))
 
     def result_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        return covering_size(size, self.size)
+        return compute_covering_size(size, self.size)
 
 
 class UserImageTransform(UserTransform):
@@ -162,14 +162,14 @@ def is_small(size: tuple[int, int]) -> bool:
 def resize(image: Any, size: tuple[int, int]) -> Any:
     from torchvision.transforms.v2 import functional
 
-    return image if _size_of(image) == size else functional.resize(image, list(size))
+    return image if _get_size(image) == size else functional.resize(image, list(size))
 
 
-def covering_size(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+def compute_covering_size(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
     """The smallest (height, width) of the aspect of `size` that covers 256/224 of the wanted one."""
     scale = MARGIN * max(wanted[0] / size[0], wanted[1] / size[1])
     return (max(round(size[0] * scale), wanted[0]), max(round(size[1] * scale), wanted[1]))
 
 
-def _size_of(image: Any) -> tuple[int, int]:
+def _get_size(image: Any) -> tuple[int, int]:
     return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[-2], image.shape[-1])
