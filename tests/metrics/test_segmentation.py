@@ -200,7 +200,7 @@ def test_both_scores_tell_their_main_number_and_come_back_from_a_record() -> Non
     [
         ([], "no image to evaluate on"),
         ([(torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), VOID))], "every mask is void"),
-        ([(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]))], r"labels \(2,\) are not those of pixels, \(b, h, w\)"),
+        ([(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]))], r"labels \(2,\) are not labels of pixels, \(b, h, w\)"),
         ([(torch.zeros(1, 5, 4, 4), torch.zeros(1, 4, 4).long())], "scores 5 classes and the labels have 3"),
         ([(torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), 3))], "labels run from 3 to 3, and .* 0 to 2"),
         ([(torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), -1))], "labels run from -1 to -1"),

@@ -42,9 +42,11 @@ def open_splits(settings: DataPart, task: TaskData) -> Splits:
     assert settings.source is not None, "the settings are not complete"
     opened = open_source(settings, settings.source, task)
     train = _check_trainable(settings, opened)
-    empty = [split for split, rows in opened.splits.items() if not len(rows)]
+    empty = [split for split, dataset in opened.splits.items() if not len(dataset)]
     others = {
-        split: align(rows, train.classes) for split, rows in opened.splits.items() if split not in ("train", *empty)
+        split: align(dataset, train.classes)
+        for split, dataset in opened.splits.items()
+        if split not in ("train", *empty)
     }
     train, val, notes = _split_validation(settings, task, train, others)
     notes += [f"the {split} split of {settings.source} has no images and is left out" for split in empty]
@@ -61,10 +63,10 @@ def open_one_split(settings: DataPart, source: str, classes: Sequence[str], task
     It serves validation and evaluation on another source.
     """
     splits = open_source(settings, source, task, classes).splits
-    rows = next(splits[split] for split in ("val", "test", "train") if split in splits)
-    if not len(rows):
+    dataset = next(splits[split] for split in ("val", "test", "train") if split in splits)
+    if not len(dataset):
         raise ValueError(f"{source} has no rows")
-    return align(rows, tuple(classes))
+    return align(dataset, tuple(classes))
 
 
 def _refuse_idle_download(settings: DataPart) -> None:
@@ -75,22 +77,24 @@ def _refuse_idle_download(settings: DataPart) -> None:
 
 def _check_trainable(settings: DataPart, opened: DatasetSplits) -> LabeledDataset:
     if "train" not in opened.splits:
-        there = ", ".join(opened.splits) or "none"
-        raise ValueError(f"{settings.source} has no labeled split called train to learn from; it has: {there}")
-    rows = opened.splits["train"]
-    if len(rows) < 2:
-        count = "one training image" if len(rows) else "no training image"
+        available = ", ".join(opened.splits) or "none"
+        raise ValueError(f"{settings.source} has no labeled split called train to learn from; it has: {available}")
+    dataset = opened.splits["train"]
+    if len(dataset) < 2:
+        count = "one training image" if len(dataset) else "no training image"
         raise ValueError(f"{settings.source} has {count}; a network needs more to learn from")
-    if len(rows.classes) < 2:
-        raise ValueError(f"{settings.source} has only one class, {rows.classes[0]!r}; a classifier needs at least two")
-    _refuse_empty_classes(rows, settings.source)
-    return rows
+    if len(dataset.classes) < 2:
+        raise ValueError(
+            f"{settings.source} has only one class, {dataset.classes[0]!r}; a classifier needs at least two"
+        )
+    _refuse_empty_classes(dataset, settings.source)
+    return dataset
 
 
-def _refuse_empty_classes(rows: LabeledDataset, source: str) -> None:
-    empty = [rows.classes[k] for k in rows.find_absent_classes()]
+def _refuse_empty_classes(dataset: LabeledDataset, source: str) -> None:
+    empty = [dataset.classes[k] for k in dataset.find_absent_classes()]
     if empty:
-        hint = "; integer labels count from 0 without gaps" if all(name.isdecimal() for name in rows.classes) else ""
+        hint = "; integer labels count from 0 without gaps" if all(name.isdecimal() for name in dataset.classes) else ""
         raise ValueError(f"{source} has no training image of the class {shorten(empty)}{hint}")
 
 
@@ -110,8 +114,8 @@ def _split_validation(
         return train, None, [note]
     fraction = settings.val_fraction or VAL_FRACTION
     kept, held = hold_out(train, fraction, settings.split_seed)
-    what = f"{100 * fraction:g} % of {train.shares} {settings.source}"
-    note = f"{what} is held out for validation: {len(held)} of {len(train)} images (split_seed {settings.split_seed})"
+    share = f"{100 * fraction:g} % of {train.shares} {settings.source}"
+    note = f"{share} is held out for validation: {len(held)} of {len(train)} images (split_seed {settings.split_seed})"
     return kept, held, [note]
 
 
@@ -123,44 +127,44 @@ def _open_named_validation(
     if split in others:
         return others[split]
     if split is not None and not os.path.exists(settings.val):
-        there = f"it has {', '.join(others)} beside train" if others else "it has no split but train"
-        raise ValueError(f"data.val={settings.val} is no validation split of {settings.source}; {there}")
+        available = f"it has {', '.join(others)} beside train" if others else "it has no split but train"
+        raise ValueError(f"data.val={settings.val} is no validation split of {settings.source}; {available}")
     return open_one_split(settings.model_copy(update=train.settings()), settings.val, train.classes, task)
 
 
-def hold_out(rows: LabeledDataset, fraction: float, seed: int) -> tuple[Subset, Subset]:
+def hold_out(dataset: LabeledDataset, fraction: float, seed: int) -> tuple[Subset, Subset]:
     """Splits off a random `fraction` of each group: at least one image, never all. Returns (kept, held out)."""
     held = []
-    for label, members in enumerate(rows.groups()):
+    for label, members in enumerate(dataset.groups()):
         if len(members) < 2:
-            only = f"has one image, {rows.name(int(members[0]))}" if len(members) else "has no image"
-            raise ValueError(f"class {rows.classes[label]!r} {only}; holding one out takes two")
+            problem = f"has one image, {dataset.name(int(members[0]))}" if len(members) else "has no image"
+            raise ValueError(f"class {dataset.classes[label]!r} {problem}; holding one out takes two")
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         order = torch.randperm(len(members), generator=create_generator(seed, label, HOLD_OUT))
         held.append(members[order[:count]])
-    mask = torch.zeros(len(rows), dtype=torch.bool)
+    mask = torch.zeros(len(dataset), dtype=torch.bool)
     mask[torch.cat(held)] = True
-    return rows.subset((~mask).nonzero().flatten()), rows.subset(mask.nonzero().flatten())
+    return dataset.subset((~mask).nonzero().flatten()), dataset.subset(mask.nonzero().flatten())
 
 
-def limit_images(rows: LabeledDataset, limit: int) -> LabeledDataset:
+def limit_images(dataset: LabeledDataset, limit: int) -> LabeledDataset:
     """Keeps the first images of every group, `limit` in total and as many of each group as possible."""
-    if limit >= len(rows):
-        return rows
-    groups = rows.groups()
+    if limit >= len(dataset):
+        return dataset
+    groups = dataset.groups()
     if limit < len(groups):
         count = len(groups)
         raise ValueError(f"data.limit={limit} leaves classes without a training image; it must be at least {count}")
-    turn = torch.empty(len(rows), dtype=torch.int64)
+    rank = torch.empty(len(dataset), dtype=torch.int64)  # of each image in its group
     for members in groups:
-        turn[members] = torch.arange(len(members))
-    first = torch.argsort(turn, stable=True)[:limit].sort().values
-    return rows.subset(first)
+        rank[members] = torch.arange(len(members))
+    first = torch.argsort(rank, stable=True)[:limit].sort().values
+    return dataset.subset(first)
 
 
 def _say_missing_classes(source: str, **splits: LabeledDataset | None) -> Iterator[str]:
-    for name, rows in splits.items():
-        if rows is not None and (missing := [rows.classes[k] for k in rows.find_absent_classes()]):
+    for name, dataset in splits.items():
+        if dataset is not None and (missing := [dataset.classes[k] for k in dataset.find_absent_classes()]):
             yield f"the {name} split of {source} has no image of the class {shorten(missing)}"
 
 

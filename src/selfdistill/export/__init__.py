@@ -20,14 +20,14 @@ from ..runs.student import StudentCard, build_network, load_student, load_weight
 from ..tasks import find_task
 from ..tasks.base import FIXED_SIZE, FreeAxes, ImageShape
 
-FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}  # and what their files end in
-TOLERANCE = 1e-4  # of the logits, relative to 1 + the largest
+FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}  # format -> suffix
+TOLERANCE = 1e-4  # for logits, relative to 1 + the largest
 ONNX_LIMIT = 2**31 - 2**24  # bytes of weights: an ONNX file holds 2 GiB, and the graph needs some of them
 Network = Callable[[Tensor], Tensor]
 
 
 class Exported(NamedTuple):
-    """A written file, and the largest difference of its logits from the network's."""
+    """A written file, and the largest difference between its logits and the network's."""
 
     path: Path
     max_difference: float
@@ -36,10 +36,10 @@ class Exported(NamedTuple):
 def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed_size: bool = False) -> Exported:
     """Writes the student of a run folder as one file; `format` is safetensors, onnx or torch-export.
 
-    It takes any batch size, a segmenter's also images of any height and width unless `fixed_size`, and carries student,
-    classes, image size and normalization as text. The file appears at `out`, or RUN/export/student.SUFFIX, after it was
-    read back and gave the network's logits on random images of several forms, to 1e-4 of 1 + the largest; `ValueError`
-    and no new file otherwise.
+    The file takes any batch size. A segmenter's file also takes images of any height and width, unless `fixed_size`.
+    Its metadata holds student, classes, image size and normalization as text. The file appears at `out`, or at
+    RUN/export/student.SUFFIX, after a check: it is read back and must give the network's logits on random images of
+    several shapes, to 1e-4 of 1 + the largest. Otherwise raises `ValueError` and writes no file.
     """
     write = _choose_writer(format)
     card = read_card(run)
@@ -49,7 +49,7 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed
     _refuse_large(network, name, format)
     channels, *size = card.student.image_shape
     advice = f"; --fixed-size exports it for images of {size[0]}x{size[1]} alone" if free is not FIXED_SIZE else ""
-    what = f"{format} for images of any size" if advice else format
+    description = f"{format} for images of any size" if advice else format
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as temporary:
         try:
@@ -58,28 +58,30 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed
         except (OSError, MemoryError):
             raise
         except Exception as error:
-            why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise ValueError(f"{name} cannot be exported as {what}: {why}{advice}") from error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise ValueError(f"{name} cannot be exported as {description}: {reason}{advice}") from error
         if not difference <= allowed:
             raise ValueError(
-                f"{name} as {what} gives other logits than the network, by up to {difference:.2g} where "
+                f"{name} as {description} gives other logits than the network, by up to {difference:.2g} where "
                 f"{allowed:.2g} is allowed; {path} was not written{advice}"
             )
     return Exported(path, difference)
 
 
 def _choose_free_axes(card: StudentCard, format: str, fixed_size: bool) -> FreeAxes:
-    """What a file of this format leaves open; `ValueError` where `fixed_size` would change nothing."""
-    traced = format != "safetensors"  # which holds weights alone
+    """The axes that a file of this format leaves open. Raises `ValueError` if `fixed_size` has no effect."""
+    traced = format != "safetensors"  # safetensors holds only weights
     free = find_task(card.task).free_axes if traced else FIXED_SIZE
     if fixed_size and free is FIXED_SIZE:
-        whom = f"task={card.task}" if traced else f"the format {format}"
-        raise ValueError(f"--fixed-size has no effect on {whom}; it binds a segmenter's onnx or torch-export to a size")
+        subject = f"task={card.task}" if traced else f"the format {format}"
+        raise ValueError(
+            f"--fixed-size has no effect on {subject}; it binds a segmenter's onnx or torch-export to a size"
+        )
     return FIXED_SIZE if fixed_size else free
 
 
 def _choose_writer(format: str) -> Callable[..., Network]:
-    """What writes `format`, with some axes free, and gives the network that it reads back from the file."""
+    """The function that writes `format`, and returns the network that it reads back from the file."""
     writers = {"safetensors": _write_safetensors, "onnx": _write_onnx, "torch-export": _write_torch_export}
     if format not in writers:
         raise ValueError(f"no export format is called {format!r}{did_you_mean(format, writers)}")
@@ -125,7 +127,7 @@ def _write_onnx(network: nn.Module, card: StudentCard, path: Path, *, axes: dict
         )
         assert program is not None
         graph = program.model.graph
-        for axis in axes:  # the exporter writes a formula in the place of a size that was filled up and cut back
+        for axis in axes:  # after padding and cropping, the exporter writes a formula instead of the size
             graph.outputs[0].shape[axis] = graph.inputs[0].shape[axis]
         program.model.metadata_props.update(collect_metadata(card))
         program.save(path, external_data=False)
@@ -136,13 +138,15 @@ def _read_onnx(path: Path) -> Network:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised as well
+    options.log_severity_level = 4  # fatal only: errors are raised anyway
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
 def _write_torch_export(network: nn.Module, card: StudentCard, path: Path, *, axes: dict[int, str]) -> Network:
-    free = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)  # named ones must be proven to fit, and formulas are not
+    free = dict.fromkeys(
+        axes, torch.export.Dim.DYNAMIC
+    )  # named dimensions must be proven equal, which fails for formulas
     asserts = {"prefer_deferred_runtime_asserts_over_guards": True} if _sizes_are_free(axes) else {}
     with _trace_quietly(axes):
         program = torch.export.export(network, (_create_example(card),), dynamic_shapes=(free,), **asserts)
@@ -151,7 +155,7 @@ def _write_torch_export(network: nn.Module, card: StudentCard, path: Path, *, ax
 
 
 def collect_metadata(card: StudentCard) -> dict[str, str]:
-    """What a program needs beside the weights, as text; all but the names are JSON."""
+    """Collects what a program needs besides the weights, as text. Everything except names is JSON."""
     return {
         "selfdistill": __version__,
         "student": card.student.name,
@@ -165,28 +169,30 @@ def collect_metadata(card: StudentCard) -> dict[str, str]:
 
 
 def _create_example(card: StudentCard) -> Tensor:
-    """Images to trace the network with; a single one would fix the batch size."""
+    """Creates images for tracing the network. Two, because a single one would fix the batch size."""
     return torch.zeros(2, *card.student.image_shape)
 
 
 def _measure_difference(
-    network: nn.Module, exported: Network, channels: int, forms: Sequence[ImageShape]
+    network: nn.Module, exported: Network, channels: int, shapes: Sequence[ImageShape]
 ) -> tuple[float, float]:
-    """The largest difference of the two networks' logits on images of these forms, and the allowed one."""
+    """Measures the largest difference of the two networks' logits on images of these shapes; also the allowed one."""
     random = torch.Generator().manual_seed(0)
     differences, sizes = [], []
     with torch.no_grad():
-        for count, *size in forms:
+        for count, *size in shapes:
             images = torch.randn(count, channels, *size, generator=random)
             try:
-                logits, others = network(images), exported(images)
+                logits, exported_logits = network(images), exported(images)
             except Exception as error:
                 raise ValueError(f"on images of {size[0]}x{size[1]} it raises {one_line(error)}") from error
-            if logits.shape != others.shape:
-                raise ValueError(f"its logits have shape {tuple(others.shape)} instead of {tuple(logits.shape)}")
-            differences.append((logits - others).abs().max())
+            if logits.shape != exported_logits.shape:
+                raise ValueError(
+                    f"its logits have shape {tuple(exported_logits.shape)} instead of {tuple(logits.shape)}"
+                )
+            differences.append((logits - exported_logits).abs().max())
             sizes.append(logits.abs().max())
-    largest, size = torch.stack(differences).max(), torch.stack(sizes).max()  # nan where any is, unlike Python's max
+    largest, size = torch.stack(differences).max(), torch.stack(sizes).max()  # NaN if any is NaN, unlike Python's max
     return largest.item(), TOLERANCE * (1 + size.item())
 
 
@@ -196,10 +202,10 @@ def _sizes_are_free(axes: dict[int, str]) -> bool:
 
 @contextmanager
 def _trace_quietly(axes: dict[int, str]) -> Iterator[None]:
-    """Tracing that keeps its advice to itself, and binds free sizes to nothing that is true of the example alone.
+    """Silences tracing, and keeps it from tying free sizes to the size of the example.
 
-    Without the setting, whether an example is filled up to the stride is written into the file as a condition. With it,
-    a few networks bind the batch size instead, so it stays off where the sizes are fixed. torch 2.6 does not have it.
+    Without `backed_size_oblivious`, the file would depend on whether the example was padded to the stride. With it, a
+    few networks fix the batch size, so it is off if the sizes are fixed. torch 2.6 does not have the setting.
     """
     if _sizes_are_free(axes) and not hasattr(tracing, "backed_size_oblivious"):
         raise NotImplementedError(f"torch {torch.__version__} ties it to the size of the example, later ones do not")

@@ -1,4 +1,4 @@
-"""How well the outlines of the classes in two label maps agree."""
+"""Boundary F-score: agreement of the class outlines in two label maps."""
 
 import math
 
@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-TOLERANCE = 0.0075  # of the image diagonal: how far apart two boundary pixels may lie and still match
-NO_BOUNDARY = -1  # on a boundary map
-DISC_ROWS = 4  # of the disc around boundary pixels that are searched together
+TOLERANCE = 0.0075  # maximum distance of matching boundary pixels, as a share of the image diagonal
+NO_BOUNDARY = -1  # value on a boundary map
+DISC_ROWS = 4  # rows of the disc that are searched together
 
 
 def boundary_f(
@@ -16,10 +16,10 @@ def boundary_f(
 ) -> Float[Tensor, ""]:
     """F-score of the outlines in one image, mean over its classes, in [0, 1].
 
-    Precision is the share of a class's predicted boundary pixels with a boundary pixel of that class in the labels at
-    most `TOLERANCE` image diagonals away, in a straight line, or one pixel where that is more. Recall is the converse.
-    A class counts where it has a boundary in the labels or the prediction; NaN where none has.
-    Pixels that are not `labeled` are no boundary and do not make their neighbors one.
+    Precision is the share of a class's predicted boundary pixels that have a boundary pixel of this class in the labels
+    within a Euclidean distance of `TOLERANCE` image diagonals, but at least one pixel. Recall swaps labels and
+    prediction. A class counts if it has a boundary in the labels or the prediction; NaN if no class has one.
+    Pixels that are not `labeled` are not boundaries and do not make other pixels boundaries.
     Source: Csurka, Larlus, Perronnin, BMVC 2013, https://dx.doi.org/10.5244/C.27.32
     """
     radius = max(1.0, TOLERANCE * math.hypot(*target.shape))
@@ -30,12 +30,12 @@ def boundary_f(
     precision = _compute_matched_shares(predicted_boundaries, target_boundaries, widths, num_classes)
     recall = _compute_matched_shares(target_boundaries, predicted_boundaries, widths, num_classes)
     f = 2 * precision * recall / (precision + recall).clamp(min=torch.finfo(torch.float64).tiny)
-    # A share of nothing is NaN: the class scores 0 where one side has a boundary, and is left out where neither has.
+    # A share of nothing is NaN. The class scores 0 if only one side has a boundary, and is left out if neither has one.
     return f.where(precision.isnan() == recall.isnan(), 0.0).nanmean()
 
 
 def _compute_half_widths(radius: float) -> Int64[Tensor, " n"]:
-    """How many pixels a disc reaches to either side of its middle, in each of its rows from top to bottom."""
+    """The half width of a disc in pixels, for each of its rows from top to bottom."""
     offsets = torch.arange(-int(radius), int(radius) + 1)
     inside = torch.cartesian_prod(offsets, offsets).double().norm(dim=1) <= radius
     return inside.view(len(offsets), -1).sum(dim=1) // 2
@@ -44,7 +44,7 @@ def _compute_half_widths(radius: float) -> Int64[Tensor, " n"]:
 def _find_boundaries(classes: Int64[Tensor, "h w"], *, margin: int) -> Int64[Tensor, "p q"]:
     """The class of every pixel beside one of another class, NO_BOUNDARY elsewhere and in the added `margin`.
 
-    Pixels touch along their sides. NO_BOUNDARY in `classes` and what lies outside of the image are no other class.
+    Neighbors share a side. NO_BOUNDARY in `classes` and positions outside of the image do not count as another class.
     """
     edge = torch.zeros_like(classes, dtype=torch.bool)
     for one, other in (((slice(1, None), ...), (slice(-1), ...)), ((..., slice(1, None)), (..., slice(-1)))):

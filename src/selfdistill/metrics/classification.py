@@ -14,17 +14,17 @@ from .calibration import BINS
 
 
 class ClassificationScores(NamedTuple):
-    """How well a student labels `count` images."""
+    """Scores of a student on `count` images with one label each."""
 
     top1: float  # share in [0, 1] whose label has the highest score
-    top5: float  # share whose label is among the five highest, or among all where there are fewer classes
+    top5: float  # share whose label is among the five highest scores
     nll: float  # mean negative log-likelihood of the label, in nats
     ece: float  # expected calibration error of the highest probability: l1, 15 bins, in [0, 1]
     count: int
 
     @property
     def main(self) -> float:
-        """What chooses the best of several students, higher is better."""
+        """The score that chooses the best of several students; higher is better."""
         return self.top1
 
     @property
@@ -38,7 +38,7 @@ class ClassificationScores(NamedTuple):
 class ClassificationMetric(Metric):
     """`ClassificationScores` of class scores (b, k) and labels (b,), in float32.
 
-    Computing raises `ValueError` where nothing was added. Where a logit is NaN, so are `nll` and `ece`.
+    `compute` raises `ValueError` if nothing was added. If a logit is NaN, so are `nll` and `ece`.
     """
 
     full_state_update = False
@@ -58,7 +58,7 @@ class ClassificationMetric(Metric):
         self._add_nothing()
 
     def _add_nothing(self) -> None:
-        """A process without images takes part too when states are gathered, and must hold what the others hold."""
+        """Adds an empty batch: a process without images must hold the same states when they are gathered."""
         self.update(
             torch.empty(0, self.num_classes, device=self.device), torch.empty(0, dtype=torch.int64, device=self.device)
         )
@@ -96,12 +96,12 @@ class ClassificationMetric(Metric):
         confidence, right = (
             torch.cat(values) if isinstance(values, list) else values for values in (self.confidence, self.right)
         )
-        # Being right is a yes-or-no event, whose probability the confidence states.
+        # The confidence is the probability of a binary event: the prediction is correct.
         return binary_calibration_error(confidence, right.long(), n_bins=BINS, norm="l1", validate_args=False).item()
 
 
 def refuse_labels_beyond(target: Tensor, num_classes: int) -> None:
-    """Raises `ValueError` for class numbers that are none of 0 .. num_classes - 1."""
+    """Raises `ValueError` for class indices outside 0 .. num_classes - 1."""
     low, high = (int(target.min()), int(target.max())) if len(target) else (0, 0)
     if low < 0 or high >= num_classes:
         raise ValueError(f"the labels run from {low} to {high}, and the student's from 0 to {num_classes - 1}")

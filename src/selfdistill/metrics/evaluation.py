@@ -19,7 +19,7 @@ Scorer = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (student, images, targ
 
 @runtime_checkable
 class Scores(Protocol):
-    """What a task's metric computes: a named tuple of numbers, or of one number for each class."""
+    """The scores that a task's metric computes: a named tuple of numbers, or of one number per class."""
 
     @property
     def count(self) -> int:
@@ -27,7 +27,7 @@ class Scores(Protocol):
 
     @property
     def main(self) -> float:
-        """What chooses the best of several students, higher is better."""
+        """The score that chooses the best of several students; higher is better."""
 
     @property
     def finite(self) -> bool:
@@ -40,7 +40,7 @@ class Scores(Protocol):
 
 
 class OtherScores:
-    """The scores of a user's own task, as a run's records hold them: numbers by name."""
+    """The scores of a user's own task, restored from a run's records: numbers by name."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = dict(values)
@@ -85,7 +85,7 @@ def score_pixels(
     `window` as in `sliding_window.score_map`.
     """
     if target.ndim != 3:
-        raise ValueError(f"labels {tuple(target.shape)} are not those of pixels, (b, h, w)")
+        raise ValueError(f"labels {tuple(target.shape)} are not labels of pixels, (b, h, w)")
     return score_map(student, images, tuple(target.shape[1:]), window=window)
 
 
@@ -98,10 +98,10 @@ def measure(
     device: str | torch.device = "cpu",
     precision: torch.dtype | None = None,
 ) -> Any:
-    """What `metric` computes of the student's logits on everything that `batches` yields: `.images` and `.target`.
+    """Computes `metric` from the student's logits on all `batches`, which have `.images` and `.target`.
 
-    `precision` bfloat16 or float16 runs the student under autocast; the metric gets float32 all the same. Where
-    torch.distributed is initialized every process gives its own images, possibly none, and all get the scores of all.
+    `precision` bfloat16 or float16 runs the student under autocast; the metric gets float32 all the same. If
+    torch.distributed is initialized, every process gives its own images, possibly none, and all get the common scores.
     """
     device = torch.device(device)
     half = precision in (torch.bfloat16, torch.float16)

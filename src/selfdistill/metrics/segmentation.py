@@ -14,19 +14,19 @@ from .classification import refuse_labels_beyond
 
 
 class SegmentationScores(NamedTuple):
-    """How well a student labels the pixels of `count` images, at the size of their masks; unlabeled pixels aside."""
+    """Scores of a student on the labeled pixels of `count` images, at the size of their masks."""
 
     miou: float  # mean of `iou` over the classes that occur, in [0, 1]
     pixel_accuracy: float  # share of the labeled pixels whose label has the highest score
-    boundary_f: float  # how well the classes' outlines agree, in [0, 1]; NaN where no image has any
+    boundary_f: float  # agreement of the class outlines, in [0, 1]; NaN if no image has any
     nll: float  # mean negative log-likelihood of the label, in nats, over labeled pixels
     ece: float  # expected calibration error of the highest probability: l1, 15 bins, in [0, 1], over labeled pixels
-    iou: tuple[float, ...]  # each class's intersection over union, over all images; NaN: neither labeled nor predicted
+    iou: tuple[float, ...]  # intersection over union of each class, over all images; NaN if it never occurs
     count: int
 
     @property
     def main(self) -> float:
-        """What chooses the best of several students, higher is better."""
+        """The score that chooses the best of several students; higher is better."""
         return self.miou
 
     @property
@@ -41,9 +41,9 @@ class SegmentationScores(NamedTuple):
 class SegmentationMetric(Metric):
     """`SegmentationScores` of class scores (b, k, h, w) and labels (b, h, w); images may come one at a time.
 
-    Pixels of `ignore_index` count for nothing. Counts are exact (int64) and sums are float64. Computing raises
-    `ValueError` where nothing was added or nothing is labeled. Where a logit of a labeled pixel is NaN, so are `nll`
-    and `ece`.
+    Pixels of `ignore_index` are ignored. Counts are exact (int64) and sums are float64. `compute` raises
+    `ValueError` if nothing was added or nothing is labeled. If a logit of a labeled pixel is NaN, so are `nll` and
+    `ece`.
     """
 
     full_state_update = False
@@ -69,7 +69,7 @@ class SegmentationMetric(Metric):
         self._add_nothing()
 
     def _add_nothing(self) -> None:
-        """A process without images takes part too when states are added up."""
+        """Adds an empty batch: a process without images also takes part when states are added up."""
         shape = (0, self.num_classes, 1, 1)
         self.update(torch.empty(shape, device=self.device), torch.empty(0, 1, 1, dtype=torch.int64, device=self.device))
 

@@ -1,4 +1,4 @@
-"""Class scores for every pixel of an image: of the whole image at once, or of windows that overlap."""
+"""Class scores for every pixel, from the whole image at once or from overlapping windows."""
 
 from itertools import product
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-WINDOWS_AT_ONCE = 8  # that the student sees together: this bounds the memory they take, as in a training step
+WINDOWS_AT_ONCE = 8  # windows per forward pass, to bound memory
 
 
 def score_map(
@@ -20,9 +20,9 @@ def score_map(
     """The student's class scores (logits) for `images`, in float32 at height and width `size`.
 
     With a `window`, height and width in pixels of `images`, the student sees windows that overlap by a third, and the
-    logits are averaged where they overlap. That is linear, so a network that looks at single pixels gives what it gives
-    of the whole image. Images smaller than the window are padded with zeros, the mean color. Scores are resized
-    bilinearly. Raises `ValueError` for a student whose scores do not lie at the pixels of what it is shown.
+    logits are averaged where they overlap. The average is linear, so a network of 1x1 convolutions gives the same
+    result as on the whole image. Images smaller than the window are padded with zeros, the mean color. Scores are
+    resized bilinearly. Raises `ValueError` for a student whose scores do not have the height and width of its input.
     """
     scores = _score_whole(student, images) if window is None else _score_windows(student, images, window)
     if scores.shape[2:] == size:
@@ -63,7 +63,7 @@ def _score_windows(
 
 
 def list_window_starts(side: int, window: int) -> list[int]:
-    """Where windows along a side begin: two thirds of a window apart, the last one flush with the end of the side.
+    """The starts of windows along a side: two thirds of a window apart, the last one flush with the end.
 
     >>> list_window_starts(100, 30), list_window_starts(30, 30)
     ([0, 20, 40, 60, 70], [0])

@@ -1,4 +1,4 @@
-"""One file, one task; the folder is the registry: a file of this folder is a name for `find_task`."""
+"""The registry of tasks: each file of this folder is one task, and its name is the task's name."""
 
 import functools
 import importlib
@@ -17,18 +17,18 @@ from ..metrics.evaluation import Scores, measure
 from . import base
 from .base import TaskKind
 
-LR = 0.001  # of every optimizer but SGD
+LR = 0.001  # of all optimizers except SGD
 
 
 def list_tasks(outputs: Collection[str] | None = None) -> list[str]:
-    """The names that `find_task` takes, sorted; only those of tasks with one of the `outputs` where these are given."""
+    """Lists the names that `find_task` takes, sorted; only tasks with one of the `outputs`, if not None."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
     return names if outputs is None else [name for name in names if find_task(name).output in outputs]
 
 
 @functools.cache
 def find_task(name: str) -> TaskKind:
-    """The task behind a file of this folder or behind "package.module:Class".
+    """Finds a task by the name of a file of this folder, or by "package.module:Class".
 
     Raises `ValueError` for an unknown name, with the nearest one.
     """
@@ -58,10 +58,10 @@ def create_task(
 
     Args:
         kind: "classification", "segmentation", or "package.module:Class" of a task of your own.
-        num_classes: How many classes a network scores.
+        num_classes: Number of classes that a network scores.
         image_shape: (channels, height, width) of one training image.
-        num_examples: Images in the training set; needed by methods that remember each of them.
-        ignore_index: The label of positions that count for nothing.
+        num_examples: Images in the training set; needed by methods that store a state for each image.
+        ignore_index: The label of positions to ignore.
         criterion: The supervised loss, called as `criterion(logits, target, soft_target, ignore_index)`, instead of
             the task's own: for class weights, or a loss of yours; or "package.module:function". `soft_target` is
             None, or class probabilities that stand in for `target`.
@@ -86,7 +86,7 @@ def _is_task(value: Any) -> bool:
 
 
 def complete_recipe(recipe: Recipe) -> Recipe:
-    """The recipe with the settings filled in that it leaves to its task: data, student, lr and batch size.
+    """Fills in the settings that a recipe leaves to its task: data, student, lr and batch size.
 
     Raises `ValueError` for an unknown task.
     """
@@ -117,15 +117,15 @@ def evaluate(
     device: str | torch.device = "cpu",
     precision: torch.dtype | None = None,
 ) -> Scores:
-    """The student's scores on everything that `batches` yields.
+    """Scores a student on all `batches`.
 
     Args:
-        student: The network, in whatever mode; it is scored in eval mode and left as it was.
+        student: The network. It is scored in eval mode, and its mode is restored.
         batches: Anything with `.images` (b, c, h, w) and `.target`, as the task `kind` has it: (b,) class numbers for
             "classification"; (b, H, W) for "segmentation", whatever the images' height and width.
-        num_classes: How many classes the student scores.
+        num_classes: Number of classes that the student scores.
         kind: The name of the task, or "package.module:Class".
-        ignore_index: The label of pixels that count for nothing.
+        ignore_index: The label of pixels to ignore.
         window: (height, width) of the windows in which a segmenter sees an image; None: it sees the whole image.
         device: Where the student is and computes.
         precision: bfloat16 or float16 runs the student under autocast; the scores are computed in float32.
@@ -136,7 +136,7 @@ def evaluate(
         all images. Where the logit of a labeled position is NaN, so are `nll` and `ece`.
 
     Raises:
-        ValueError: for an unknown task, labels that are none of the student's, and where there is nothing to score.
+        ValueError: for an unknown task, for labels outside the student's classes, and if there is nothing to score.
     """
     task = find_task(kind)
     return measure(

@@ -1,4 +1,4 @@
-"""The one abstraction of a task: everything that is particular to it, in one class."""
+"""The interface of a task: everything that differs between tasks, in one class."""
 
 import functools
 from abc import abstractmethod
@@ -34,21 +34,23 @@ class Mixer(NamedTuple):
     """A way of mixing the images and labels of a batch: `mix` in a recipe."""
 
     mix: Callable[[Batch, int, float], Batch]  # takes the number of classes, and alpha of Beta(alpha, alpha)
-    soft: bool  # whether labels become class probabilities, which not every method takes
+    soft: bool  # whether labels become class probabilities, which some methods refuse
 
 
 class FreeAxes(NamedTuple):
-    """What an exported network leaves open of its images (b, c, h, w)."""
+    """The axes of images (b, c, h, w) whose size an exported network leaves open."""
 
-    names: dict[int, str]  # of the free axes
-    tried_shapes: Callable[[int, int], Sequence[ImageShape]]  # on which the file is tried, from those of training
+    names: dict[int, str]  # axis -> name
+    tried_shapes: Callable[
+        [int, int], Sequence[ImageShape]
+    ]  # from the training size: shapes on which the file is checked
 
 
 FIXED_SIZE = FreeAxes({0: "batch"}, lambda height, width: [(1, height, width), (3, height, width)])
 
 
 class Column(NamedTuple):
-    """A score that `report` and `compare` show."""
+    """A column of `report` and `compare`: one score."""
 
     score: str  # its name among the scores
     title: str
@@ -57,36 +59,36 @@ class Column(NamedTuple):
 
 
 class ImageFile(NamedTuple):
-    """An image to predict: its path, and below which folder it was found."""
+    """An image to predict."""
 
     path: Path
     stem: Path  # the path below the folder that was named, without its suffix
 
 
 class Prediction(NamedTuple):
-    """What a student says of an image."""
+    """The prediction of a student for one image."""
 
     image: Path
-    classes: list[tuple[str, float]]  # with the largest first; what the numbers are is the task's
-    files: dict[str, Path]  # what was written of it, by what it is
+    classes: list[tuple[str, float]]  # largest first; the task defines the numbers
+    files: dict[str, Path]  # written files by kind, such as "mask"
 
 
 class Predictor:
-    """What a trained student says of image files."""
+    """Predicts image files with a trained student."""
 
     def check(self, images: Sequence[ImageFile]) -> None:
-        """Raises `ValueError` where writing down the predictions would go wrong; nothing is written yet."""
+        """Raises `ValueError` if the predictions cannot be written; writes nothing."""
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
-        """The `top` classes of one image file; what is to be written of it is written."""
+        """Predicts the `top` classes of one image file, and writes its output files."""
         raise NotImplementedError
 
 
 class TaskKind(TaskData):
-    """What a task means wherever tasks differ. A subclass in a file of this folder is a task of that name."""
+    """Everything that differs between tasks. A subclass in a file of this folder is the task of that name."""
 
     output: ClassVar[Literal["image", "pixel"]]  # what a score belongs to
-    target: ClassVar[str] = "class"  # what a label is: the number of a class, or something of the task's own
+    target: ClassVar[str] = "class"  # the type of a label: "class" for a class index, or the task's own
     criterion: ClassVar[Criterion | None] = None  # the supervised loss, see `Task`; None: cross-entropy
     predict: ClassVar[Callable[[Tensor], Tensor] | None] = None  # see `Task`; None: the class with the highest score
     defaults: ClassVar[Defaults]
@@ -107,10 +109,10 @@ class TaskKind(TaskData):
         *,
         criterion: Criterion | str | None = None,
     ) -> Task:
-        """The problem that a method trains on, see `selfdistill.Task`."""
+        """Creates the problem that a method trains on, see `selfdistill.Task`."""
         if isinstance(criterion, str):
             criterion = load(criterion)
-        particular = {"criterion": criterion or self.criterion, "predict": self.predict}
+        overrides = {"criterion": criterion or self.criterion, "predict": self.predict}
         return Task(
             self.name,
             num_classes,
@@ -119,15 +121,15 @@ class TaskKind(TaskData):
             ignore_index,
             output=self.output,
             target=self.target,
-            **{name: function for name, function in particular.items() if function is not None},
+            **{name: function for name, function in overrides.items() if function is not None},
         )
 
     @abstractmethod
     def metric(self, num_classes: int, ignore_index: int) -> Metric:
-        """What computes the scores of a student from its logits and the labels."""
+        """The metric that computes the scores of a student from logits and labels."""
 
     def scorer(self, window: tuple[int, int] | None = None) -> Scorer:
-        """How a student is asked for its logits, for pixels in windows of so many (height, width) where given."""
+        """The function that computes a student's logits; for pixels in windows of (height, width), if not None."""
         if self.output == "pixel":
             return functools.partial(score_pixels, window=window)
         if window is not None:
@@ -136,23 +138,23 @@ class TaskKind(TaskData):
 
     @abstractmethod
     def eval_batch_size(self, settings: DataPart) -> int:
-        """How many images evaluation shows at a time, under resolved data settings."""
+        """The batch size of evaluation under resolved data settings."""
 
     @abstractmethod
     def predictor(self, student: nn.Module, card: StudentCard, run: Path, out: Path | None) -> Predictor:
-        """What predicts with the student of a `run`, which `card` describes; `out`: where files go."""
+        """The predictor for the student of a `run` that `card` describes; `out` is the folder for its files."""
 
     def export_metadata(self, card: StudentCard) -> dict[str, str]:
-        """What an exported file tells of this task beside classes, image shape and normalization; values are JSON."""
+        """Metadata of this task in exported files, besides classes, image shape and normalization; values are JSON."""
         return {}
 
 
 def select_largest(values: Float[Tensor, " k"], names: Sequence[str], top: int) -> list[tuple[str, float]]:
-    """The names of the `top` largest values, with these, the largest first."""
+    """Selects the `top` largest values. Returns (name, value), largest first."""
     highest = values.topk(min(top, len(values)))
     return [(names[k], value) for k, value in zip(highest.indices.tolist(), highest.values.tolist(), strict=True)]
 
 
 def find_device(student: nn.Module) -> torch.device:
-    """Where a network computes."""
+    """The device of a network's parameters; the CPU if it has none."""
     return next((parameter.device for parameter in student.parameters()), torch.device("cpu"))

@@ -24,7 +24,7 @@ from ..runs.student import StudentCard
 from ..task import Batch
 from .base import Column, Defaults, ImageFile, Mixer, Prediction, Predictor, TaskKind, find_device, select_largest
 
-SCORED_VALUES = 2**21  # of the images that are scored at a time
+SCORED_VALUES = 2**21  # pixel values that are scored at a time
 
 
 def _open_class_folders(settings: DataPart, folder: str) -> DatasetSplits:
@@ -82,7 +82,7 @@ class Classification(TaskKind):
     }
     sources_in_words = "digits, a folder of class folders, a .csv, .jsonl or .parquet file, hf:NAME or torchvision:NAME"
     other_labels = "has a label for every pixel, not for every image; set task=segmentation to learn it"
-    idle_settings = ("classes", "void", "palette", "short_side", "window")  # they say what masks mean
+    idle_settings = ("classes", "void", "palette", "short_side", "window")  # they concern masks
     mixers = {"mixup": Mixer(_mixup, soft=True), "cutmix": Mixer(_cutmix, soft=True)}
     columns = (
         Column("top1", "top-1, %"),

@@ -44,7 +44,7 @@ from .base import (
     select_largest,
 )
 
-STATISTICS = 500  # images that mean and std are computed from, which are shown whole
+STATISTICS = 500  # maximum number of images for mean and std
 
 
 def _open_scenes(settings: DataPart, name: str) -> DatasetSplits:
@@ -52,7 +52,7 @@ def _open_scenes(settings: DataPart, name: str) -> DatasetSplits:
 
 
 def _open_mask_folders(settings: DataPart, folder: str) -> DatasetSplits:
-    """A layout of a published set, where the folder is one, else folders of images and masks."""
+    """Opens the layout of a published data set, else folders of images and masks."""
     return open_voc(folder) or open_cityscapes(folder) or open_mask_folder(folder)
 
 
@@ -74,7 +74,7 @@ def _choose_columns(settings: DataPart) -> WantedColumns:
 
 
 def _add_label_map(opened: DatasetSplits, path: str) -> DatasetSplits:
-    """With the names of mask values from a file in the folder, or beside the file; a name of the Hub is neither."""
+    """Adds the names of mask values from a file in the folder, or beside the file, if there is one."""
     path = os.path.expanduser(path)
     return opened._replace(label_map=find_label_map(os.path.dirname(path) if os.path.isfile(path) else path))
 
@@ -141,7 +141,7 @@ class Segmentation(TaskKind):
         return SegmentationMetric(num_classes, ignore_index=ignore_index)
 
     def eval_batch_size(self, settings: DataPart) -> int:
-        """One: images may differ in size."""
+        """1, because images may differ in size."""
         return 1
 
     def predictor(self, student: nn.Module, card: StudentCard, run: Path, out: Path | None) -> Predictor:
@@ -157,7 +157,7 @@ class Segmentation(TaskKind):
         )
 
     def export_metadata(self, card: StudentCard) -> dict[str, str]:
-        """What the classes are in masks, and the short side that images are resized to beforehand, null for none."""
+        """The value and color of each class in masks, and the short side for resizing images, null for none."""
         assert card.masks is not None, "a segmenter's card tells its mask values"
         return {
             "mask_values": json.dumps(card.masks.values),
@@ -169,8 +169,8 @@ class Segmentation(TaskKind):
 class Segmenter(Predictor):
     """Names the classes that cover most of an image, with their shares, and writes a mask and an overlay.
 
-    OUT/STEM.png is the mask, at the image's own size and with the values that the masks have from which the student
-    learned; OUT/STEM_overlay.png shows it over the image.
+    OUT/STEM.png is the mask. It has the size of the image, and the values of the training masks. OUT/STEM_overlay.png
+    shows the mask over the image.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Segmenter(Predictor):
         return {"mask": path.with_name(f"{path.name}.png"), "overlay": path.with_name(f"{path.name}_overlay.png")}
 
     def check(self, images: Sequence[ImageFile]) -> None:
-        """Raises `ValueError` where a file would be written twice, or over an image."""
+        """Raises `ValueError` if a file would be written twice, or over an image."""
         read, written = {image.path.resolve() for image in images}, {}
         for image in images:
             for file in self.list_output_files(image).values():

@@ -202,7 +202,10 @@ def test_images_for_which_there_is_no_room_are_refused_with_figures(pictures, ca
 
 @pytest.mark.parametrize("settings", [LARGE, ALONE])
 def test_a_device_keeps_no_images_with_which_something_is_done_one_by_one(pictures, settings):
-    with pytest.raises(ValueError, match="^machine.cache=device keeps images of one size, and data.augment holds what"):
+    with pytest.raises(
+        ValueError,
+        match="^machine.cache=device keeps images of one size, and data.augment has steps that run per image",
+    ):
         train_set(pictures, settings, "device", seed=0)
 
 

@@ -1,4 +1,4 @@
-"""A data set whose images are decoded once: kept on the training device, in memory, on the disk, or nowhere."""
+"""A data set that keeps its decoded images on the training device, in memory, on the disk, or nowhere."""
 
 import math
 
@@ -15,15 +15,15 @@ from .disk import DiskImages
 from .images import DecodedImages, MemoryImages, SameSizeImages
 from .room import GIB, count_free_bytes, refuse_too_large
 
-MOST = 2 * GIB  # bytes of images that `auto` keeps on a device
+MOST = 2 * GIB  # maximum bytes of images that `auto` keeps on a device
 SHARE = 1 / 8  # of a device's free memory that `auto` takes
 
 
 class CachedDataset(Dataset[Sample]):
-    """The samples of a data set after `transform.cached`, with the images kept where `cache` says.
+    """The samples of a data set after `transform.cached`; `cache` says where the images are kept.
 
-    `auto` keeps them on the training device where nothing is done with them image by image, and where they take no more
-    than 2 GiB and an eighth of what is free there; else nowhere. Raises `ValueError` for images that cannot be kept.
+    `auto` keeps them on the training device if no step runs per image, and if they take at most 2 GiB and an eighth of
+    the free memory there; else nowhere. Raises `ValueError` for images that cannot be kept.
     """
 
     def __init__(self, dataset: LabeledDataset, transform: Transform, cache: str = "none") -> None:
@@ -36,7 +36,7 @@ class CachedDataset(Dataset[Sample]):
         return len(self.dataset)
 
     def __getitem__(self, i: int) -> Sample:
-        """Sample `i`; its `ValueError`s name the image."""
+        """Sample `i`. Raises `ValueError` that names the image."""
         if self.images is not None and self.images.is_complete:
             return Sample(self.images[i], self.dataset.labels[i])
         sample = self.dataset[i]
@@ -44,15 +44,15 @@ class CachedDataset(Dataset[Sample]):
             return self.transform.cached(sample)
 
     def fill(self, device: torch.device) -> None:
-        """Decodes the images that are to be kept, unless they are; `device` is that of the training.
+        """Decodes the images that are to be kept, unless this was done; `device` is the training device.
 
-        Raises `ValueError` for images that cannot be used, and where there is no room.
+        Raises `ValueError` for images that cannot be used, and if there is no room.
         """
         self.open_images(device)
         read_images(self.dataset, self.unfilled)
 
     def open_images(self, device: torch.device) -> None:
-        """Makes room for the images that are to be kept; errors as of `fill`."""
+        """Makes room for the images that are to be kept; errors as in `fill`."""
         if self.images is not None and self.images.is_complete:
             return
         create = self._choose_images(device)
@@ -61,15 +61,15 @@ class CachedDataset(Dataset[Sample]):
             self.images = create(self.dataset, self.transform)
 
     def holds_same_images(self, other: "CachedDataset") -> bool:
-        """Whether one may stand for the other."""
-        mine, others = self.transform, other.transform
+        """Whether both keep the same images in the same place."""
+        transform, other_transform = self.transform, other.transform
         return (
             self.dataset is other.dataset
             and self.cache == other.cache
-            and isinstance(mine, ImageTransform)
-            and isinstance(others, ImageTransform)
-            and mine.cached_identity == others.cached_identity
-            and mine.fixed_size == others.fixed_size
+            and isinstance(transform, ImageTransform)
+            and isinstance(other_transform, ImageTransform)
+            and transform.cached_identity == other_transform.cached_identity
+            and transform.fixed_size == other_transform.fixed_size
         )
 
     @property
@@ -78,7 +78,7 @@ class CachedDataset(Dataset[Sample]):
         return [] if self.images is None or self.images.is_complete else [self.images]
 
     def on(self, device: torch.device) -> UInt8[Tensor, "n c h w"] | None:
-        """All images, where they are kept on the device; errors as of `fill`."""
+        """All images if they are kept on the device, else None; errors as in `fill`."""
         self.fill(device)
         if not isinstance(self.images, SameSizeImages):
             return None
@@ -93,7 +93,7 @@ class CachedDataset(Dataset[Sample]):
         return SameSizeImages if self._fits_on(device) else None
 
     def _fits_on(self, device: torch.device) -> bool:
-        """Whether all images belong on the device; `ValueError` where they must and there is no room."""
+        """Whether to keep all images on the device. Raises `ValueError` if they must be there and do not fit."""
         if not self.may_lie_on_device:
             return False
         if self.cache == "device":
@@ -103,13 +103,13 @@ class CachedDataset(Dataset[Sample]):
 
     @property
     def may_lie_on_device(self) -> bool:
-        """Whether all images belong on a device, if that has room for them."""
+        """Whether to keep all images on a device that has room for them."""
         wanted = self.cache == "device" or (self.cache == "auto" and self.bytes <= MOST)
         return wanted and self.transform.fixed_size
 
     @property
     def bytes(self) -> int:
-        """Of all images on a device; 0 where they have no common size."""
+        """Bytes of all images on a device; 0 if they have no common size."""
         return len(self) * math.prod(self.transform.shape) if isinstance(self.transform, ImageTransform) else 0
 
 
@@ -119,6 +119,6 @@ def refuse_uncacheable(transform: Transform, cache: str) -> None:
         raise ValueError(f"machine.cache={cache} keeps images that have one label each; with masks take auto or none")
     if cache == "device" and not transform.fixed_size:
         raise ValueError(
-            "machine.cache=device keeps images of one size, and data.augment holds what is done image by image before"
+            "machine.cache=device keeps images of one size, and data.augment has steps that run per image before"
             " that; take memory, disk, none or auto"
         )

@@ -1,4 +1,4 @@
-"""Decoded images in a file that later runs find again."""
+"""Decoded images in a file that later runs reuse."""
 
 import hashlib
 import os
@@ -21,14 +21,14 @@ from ..transforms.pipeline import ImageTransform
 from .images import PackedImages, read_sizes
 from .room import ALTERNATIVES, refuse_too_large
 
-FORMAT = 1  # of the files
-DAY = 86_400  # seconds after which a file that was not finished is nobody's
+FORMAT = 1  # version of the file format
+DAY = 86_400  # seconds after which an unfinished file is taken for abandoned
 
 
 class DiskImages(PackedImages):
-    """A file, written by the first run that needs it and mapped by all: int32 sizes, then the pixels.
+    """A file of int32 sizes and then pixels. The first run that needs it writes it, and all runs map it.
 
-    It is named after all that its pixels follow from, and appears whole or not at all.
+    Its name is a hash of everything that determines the pixels. It appears complete or not at all.
     """
 
     def __init__(self, dataset: LabeledDataset, transform: ImageTransform) -> None:
@@ -63,7 +63,7 @@ class DiskImages(PackedImages):
             os.fsync(file.fileno())
         self.unfinished.replace(self.path)
         self.unfinished = None
-        del self.pixels  # maps the file anew, to be read only
+        del self.pixels  # so that the next access maps the file read-only
 
     def abandon(self) -> None:
         if self.unfinished is not None:
@@ -74,7 +74,7 @@ class DiskImages(PackedImages):
 
 
 def cache_folder() -> Path:
-    """SELFDISTILL_CACHE, else `selfdistill` in XDG_CACHE_HOME, else in ~/.cache."""
+    """The folder SELFDISTILL_CACHE, else `selfdistill` in XDG_CACHE_HOME, else in ~/.cache."""
     named = os.environ.get("SELFDISTILL_CACHE")
     folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "selfdistill"
     try:
@@ -85,7 +85,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def report_unusable(folder: Path) -> Iterator[None]:
-    """Makes a `ValueError` of what the system says of the cache's folder."""
+    """Turns an `OSError` about the cache folder into a `ValueError`."""
     try:
         yield
     except OSError as error:
@@ -94,14 +94,14 @@ def report_unusable(folder: Path) -> Iterator[None]:
 
 
 def identify(dataset: LabeledDataset, transform: ImageTransform) -> str:
-    """Hex digest of all that the pixels depend on: resizing, decoder, stored images (files by path, size and times)."""
+    """Hex digest of everything that determines the pixels: resizing, decoder, images (files by path, size, times)."""
     channels, steps = transform.cached_identity
     digest = hashlib.sha256(repr((FORMAT, PIL.__version__, channels, steps)).encode())
     for i in range(len(dataset)):
         source = dataset.source(i)
         if isinstance(source, str):
             status = os.stat(source)
-            times = (status.st_mtime_ns, status.st_ctime_ns)  # the second tells of a copy that brought the first along
+            times = (status.st_mtime_ns, status.st_ctime_ns)  # ctime also detects a copy that kept its mtime
             source = repr((os.path.abspath(source), status.st_size, times))
             source = source.encode("utf-8", "surrogateescape")
         elif isinstance(source, Image.Image):
@@ -112,7 +112,7 @@ def identify(dataset: LabeledDataset, transform: ImageTransform) -> str:
 
 
 def reserve_file(folder: Path, size: int) -> Path:
-    """A new file of so many bytes. Its blocks are taken at once: a mapped file that finds none ends the process."""
+    """Creates a file of `size` bytes with all blocks allocated: a mapped file without space would end the process."""
     with report_unusable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
@@ -131,7 +131,7 @@ def reserve_file(folder: Path, size: int) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what processes that were killed have begun."""
+    """Removes the unfinished files of processes that were killed."""
     for file in folder.glob("*.part"):
         with suppress(OSError):  # another process removes it too, or it is another user's
             if time.time() - file.stat().st_mtime > DAY:

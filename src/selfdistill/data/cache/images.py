@@ -17,13 +17,13 @@ from .room import count_free_bytes, refuse_too_large
 
 
 class DecodedImages(ImageUse, ABC):
-    """The images of a data set after the part of a transform that may be kept, by index.
+    """The images of a data set after `transform.cached`, by index.
 
-    They are written one by one, in any order and from several threads, while `read_images` reads the data set.
+    `read_images` writes them one by one, in any order and from several threads.
     """
 
     def __init__(self, dataset: LabeledDataset, transform: ImageTransform) -> None:
-        self.indices = range(len(dataset))  # those still to be written
+        self.indices = range(len(dataset))  # the images that are still to be written
         self.transform = transform
 
     @abstractmethod
@@ -31,7 +31,7 @@ class DecodedImages(ImageUse, ABC):
 
     @abstractmethod
     def write(self, i: int, image: Image.Image) -> None:
-        """Keeps an image that `transform.cached` gave."""
+        """Keeps image `i`, after `transform.cached`."""
 
     def add(self, i: int, image: Image.Image) -> None:
         self.write(i, self.transform.cached_image(image))
@@ -45,7 +45,7 @@ class DecodedImages(ImageUse, ABC):
 
 
 class SameSizeImages(DecodedImages):
-    """Images of one size in one tensor, which may be moved to a device."""
+    """Images of one size in one tensor, which can be moved to a device."""
 
     def __init__(self, dataset: LabeledDataset, transform: ImageTransform) -> None:
         super().__init__(dataset, transform)
@@ -59,14 +59,14 @@ class SameSizeImages(DecodedImages):
 
 
 class PackedImages(DecodedImages):
-    """Images of any sizes: their (height, width), and their pixels (h, w, c) one after the other."""
+    """Images of any size: their (height, width), and their pixels (h, w, c) one after the other."""
 
     pixels: UInt8[np.ndarray, " bytes"]
 
     def __init__(self, dataset: LabeledDataset, transform: ImageTransform, sizes: Int[np.ndarray, "n 2"]) -> None:
         super().__init__(dataset, transform)
         self.sizes = sizes
-        self.ends = find_ends(sizes, transform.channels)  # where the pixels of each image end, in bytes
+        self.ends = find_ends(sizes, transform.channels)  # end of the pixels of each image, in bytes
 
     def __getitem__(self, i: int) -> Image.Image:
         return to_pil_image(self._get_pixels(i).reshape(*self.sizes[i], self.transform.channels))
@@ -82,13 +82,13 @@ class PackedImages(DecodedImages):
 
 
 class MemoryImages(PackedImages):
-    """In the memory of this process; processes that are started later share it."""
+    """Images in the memory of this process, shared with processes that are started later."""
 
     def __init__(self, dataset: LabeledDataset, transform: ImageTransform) -> None:
         super().__init__(dataset, transform, read_sizes(dataset, transform))
         needed = int(self.ends[-1])
         refuse_too_large("memory", needed, count_free_bytes(torch.device("cpu")), "this machine")
-        self.buffer = torch.empty(needed, dtype=torch.uint8)  # a tensor: an array would be copied for each process
+        self.buffer = torch.empty(needed, dtype=torch.uint8)  # an array would be copied for each process
 
     @property
     def pixels(self) -> UInt8[np.ndarray, " bytes"]:

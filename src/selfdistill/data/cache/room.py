@@ -1,4 +1,4 @@
-"""Whether there is room for decoded images, and the refusal where there is not."""
+"""Checks whether there is room for decoded images."""
 
 import math
 import os
@@ -15,14 +15,14 @@ ALTERNATIVES = {
 
 
 def refuse_too_large(cache: str, needed: int, free: float, where: str) -> None:
-    """Raises `ValueError` for more bytes than there are."""
+    """Raises `ValueError` if more bytes are needed than free."""
     if needed > free:
         figures = f"{needed / GIB:.3g} GiB, and {where} has {free / GIB:.3g} GiB free"
         raise ValueError(f"machine.cache={cache} would keep decoded images of {figures}; {ALTERNATIVES[cache]}")
 
 
 def count_free_bytes(device: torch.device) -> float:
-    """Bytes that are free on a device; infinity where the system does not tell."""
+    """Free bytes on a device; infinity if the system does not report them."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     lines = Path("/proc/meminfo").read_text().splitlines() if os.path.exists("/proc/meminfo") else []

@@ -1,4 +1,4 @@
-"""Folders of class folders: `train/cat/1.jpg`, `val/cat/2.jpg`, or `cat/1.jpg` without splits."""
+"""Folders with one folder per class: `train/cat/1.jpg`, `val/cat/2.jpg`, or `cat/1.jpg` without splits."""
 
 import os
 import unicodedata
@@ -16,10 +16,10 @@ EXTENSIONS = (
 
 
 def open_folder(folder: str) -> DatasetSplits:
-    """The splits of a folder, or all of it as "train" where it holds class folders directly.
+    """Opens the splits of a folder; a folder that holds class folders directly is all "train".
 
-    A class is a folder; images in folders below it count to it, links are followed. Hidden files and files that are no
-    images are left out and counted in a note. Raises `ValueError` for a folder that is not of this form.
+    Images in folders below a class folder belong to its class. Links are followed. Hidden files and files that are not
+    images are left out and counted in a note. Raises `ValueError` for a folder of another form.
     """
     names = list_folders(folder)
     splits: dict[str, list[str]] = {}
@@ -27,21 +27,23 @@ def open_folder(folder: str) -> DatasetSplits:
         if parse_split(name):
             splits.setdefault(parse_split(name), []).append(name)
     if not splits.get("train") and len(names) > sum(map(len, splits.values())):
-        splits = {"train": [""]}  # classes that happen to be called test or val are classes
+        splits = {"train": [""]}  # then folders called test or val are classes
     if not splits:
         raise ValueError(_say_no_classes(folder))
-    for split, twice in splits.items():
-        if len(twice) > 1:
-            raise ValueError(f"{folder} holds {' and '.join(twice)}, which both mean its {split} split; keep one")
-    rows, notes = {}, []
+    for split, split_folders in splits.items():
+        if len(split_folders) > 1:
+            raise ValueError(
+                f"{folder} holds {' and '.join(split_folders)}, which both mean its {split} split; keep one"
+            )
+    datasets, notes = {}, []
     for split, (name,) in splits.items():
-        rows[split], more = open_class_folders(os.path.join(folder, name) if name else folder)
-        notes += more
-    return DatasetSplits(rows, tuple(notes))
+        datasets[split], split_notes = open_class_folders(os.path.join(folder, name) if name else folder)
+        notes += split_notes
+    return DatasetSplits(datasets, tuple(notes))
 
 
 def open_class_folders(folder: str) -> tuple[ImageFileDataset, list[str]]:
-    """The images of a folder whose folders are classes, sorted by class and path, and notes on what was left out."""
+    """Opens the images of a folder of class folders, sorted by class and path, with notes on what was left out."""
     paths: list[str] = []
     labels: list[int] = []
     classes: list[str] = []
@@ -49,7 +51,7 @@ def open_class_folders(folder: str) -> tuple[ImageFileDataset, list[str]]:
     nested = 0
     for name in list_folders(folder):
         images = sorted(walk(os.path.join(folder, name), name, frozenset(), ignored))
-        classname = unicodedata.normalize("NFC", name)  # one file system composes accents, another does not
+        classname = unicodedata.normalize("NFC", name)  # file systems differ in how they compose accents
         if classname not in classes:
             classes.append(classname)
         paths += images
@@ -64,13 +66,13 @@ def open_class_folders(folder: str) -> tuple[ImageFileDataset, list[str]]:
 
 
 def list_folders(folder: str) -> list[str]:
-    """The names of the folders in a folder, sorted, without hidden ones."""
+    """Lists the names of the folders in a folder, sorted and without hidden ones."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
 
 
 def walk(folder: str, relative: str, above: frozenset[str], ignored: Counter[str]) -> Iterator[str]:
-    """Relative paths of the images in and below `folder`; a link back to a folder above is not followed."""
+    """Yields the relative paths of the images in and below `folder`; does not follow a link to a folder above."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -102,13 +104,13 @@ def _describe(folder: str, classes: list[str], ignored: Counter[str], nested: in
     if loose:
         yield f"{folder}: left out {loose} images that lie beside the class folders"
     lower = Counter(name.casefold() for name in classes)
-    same = [name for name in classes if lower[name.casefold()] > 1]
-    if same:
-        yield f"{folder}: the class folders {shorten(same)} differ only in case and are taken as different classes"
+    similar = [name for name in classes if lower[name.casefold()] > 1]
+    if similar:
+        yield f"{folder}: the class folders {shorten(similar)} differ only in case and are taken as different classes"
 
 
 def describe_left_out(folder: str, ignored: Counter[str]) -> Iterator[str]:
-    """A note on the files that `walk` found to be no images, if any."""
+    """A note on the files that are not images, if any."""
     if ignored:
         counts = [f"{ignored[reason]} {reason}" for reason in ("hidden", "other") if ignored[reason]]
         yield f"{folder}: left out {' and '.join(counts)} files, which are not images"

@@ -1,4 +1,4 @@
-"""One image file or blob -> a PIL image, upright, with the wanted channels."""
+"""Reads image files and encoded images as upright PIL images, and converts their channels."""
 
 import io
 import os
@@ -13,13 +13,13 @@ ALPHA = frozenset({"LA", "PA", "RGBA"})
 CONVERTIBLE = GRAY | ALPHA | {"P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-ORIENTATION_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG in which the tag may stand
+ORIENTATION_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # keywords of PNG texts that may hold the tag
 
 Source = str | bytes | Image.Image  # a path, an encoded image, or a decoded one
 
 
 class Format(NamedTuple):
-    """What the header of an image says, EXIF orientation applied."""
+    """Size and mode from the header of an image, with EXIF orientation applied."""
 
     width: int
     height: int
@@ -32,10 +32,10 @@ class Format(NamedTuple):
 
 
 def read_image(source: Source, name: str = "", *, turn: bool = True) -> Image.Image:
-    """The decoded image in the mode it is stored in, upright; of an animation the first frame.
+    """Decodes an image in its stored mode, upright; an animation gives its first frame.
 
-    `turn` False leaves an image that its EXIF tags turn as it lies. Raises `ValueError`, naming `name` or the path, for
-    anything that is not a whole image.
+    With `turn` False, EXIF orientation is ignored. Raises `ValueError`, naming `name` or the path, for anything that is
+    not a complete image.
     """
     if isinstance(source, Image.Image):
         return source
@@ -48,9 +48,10 @@ def read_image(source: Source, name: str = "", *, turn: bool = True) -> Image.Im
 
 
 def read_format(source: Source, name: str = "", *, decode: bool = False, turn: bool = True) -> Format:
-    """Size and mode from the header alone; `turn` and errors as of `read_image`.
+    """Reads size and mode from the header only; `turn` and errors as in `read_image`.
 
-    `decode` reads the rest as well, only to see that it is whole: JPEGs at an eighth of their size, which is cheaper.
+    `decode` also decodes the image, to check that it is complete. JPEGs are decoded at an eighth of their size to
+    save time.
     """
     if isinstance(source, Image.Image):
         return Format(*source.size, get_stored_mode(source))
@@ -59,8 +60,8 @@ def read_format(source: Source, name: str = "", *, decode: bool = False, turn: b
             width, height = image.size
             mode = get_stored_mode(image)
             # Pillow turns TIFFs by itself and reports their turned size
-            asks = image.format != "TIFF" and (image.format != "PNG" or _has_orientation(source))
-            turned = turn and asks and _read_orientation(image) > 4
+            may_turn = image.format != "TIFF" and (image.format != "PNG" or _has_orientation(source))
+            turned = turn and may_turn and _read_orientation(image) > 4
             if decode:
                 image.draft(image.mode, (max(width // 8, 1), max(height // 8, 1)))
                 image.load()
@@ -70,19 +71,19 @@ def read_format(source: Source, name: str = "", *, decode: bool = False, turn: b
 
 
 def get_stored_mode(image: Image.Image) -> str:
-    """Pillow's mode, made specific where Pillow's is ambiguous."""
+    """Pillow's mode, or a more specific one if Pillow's is ambiguous."""
     if image.mode == "P" and "transparency" in image.info:
         return "PA"
-    if image.mode == "I" and image.format == "PNG":  # Pillow before 11 reads 16-bit PNGs so
+    if image.mode == "I" and image.format == "PNG":  # how Pillow before 11 reads 16-bit PNGs
         return "I;16"
     return image.mode
 
 
 def convert_channels(image: Image.Image, channels: int) -> Image.Image:
-    """The image as 1 (gray), 3 (RGB) or 4 (RGBA) channels of 8 bits; itself where it is so already.
+    """Converts an image to 1 (gray), 3 (RGB) or 4 (RGBA) channels of 8 bits, if it is different.
 
-    Palettes are looked up, CMYK and YCbCr become RGB, color becomes gray by luma, 16-bit gray is scaled from
-    0..65535 to 0..255, alpha is dropped (not blended with a background) unless 4 channels are asked for.
+    Palettes are looked up, CMYK and YCbCr become RGB, color becomes gray by luma, and 16-bit gray is scaled from
+    0..65535 to 0..255. Alpha is dropped, not blended with a background, unless `channels` is 4.
     """
     wanted, mode = MODES[channels], get_stored_mode(image)
     if mode == wanted:
@@ -93,7 +94,7 @@ def convert_channels(image: Image.Image, channels: int) -> Image.Image:
     elif mode == "PA":
         image = image.convert("RGBA")
     elif mode not in GRAY and mode != "RGBA":
-        image = image.convert("RGB")  # by way of RGB, because not every pair of modes has a conversion of its own
+        image = image.convert("RGB")  # through RGB, because not every pair of modes has a direct conversion
     return image if image.mode == wanted else image.convert(wanted)
 
 
@@ -113,10 +114,10 @@ def _open(source: str | bytes) -> Image.Image:
 
 
 def _has_orientation(png: str | bytes) -> bool:
-    """Whether a PNG holds metadata that may turn it.
+    """Whether a PNG holds metadata that may rotate it.
 
-    It may stand behind the pixels, where Pillow finds it only after decoding them. This reads no more than the heads of
-    the file's chunks: 4 bytes of length, 4 of type, then the data, and 4 bytes of checksum behind them.
+    The metadata may follow the pixels, so that Pillow finds it only after decoding them. This function reads only the
+    head of each chunk of the file: 4 bytes of length and 4 of type. Data and 4 bytes of checksum follow.
     """
     with open(png, "rb", buffering=0) if isinstance(png, str) else io.BytesIO(png) as file:
         start = len(PNG_SIGNATURE)
@@ -134,7 +135,7 @@ def _has_orientation(png: str | bytes) -> bool:
 def _read_orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # damaged EXIF must not cost a sound image
+    except Exception:  # damaged EXIF must not make an image unusable
         return 1
 
 

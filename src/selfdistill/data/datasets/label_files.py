@@ -1,4 +1,4 @@
-"""Files that name the values of masks: palettes, lists of classes, ADE20K's table of objects."""
+"""Reads files that name mask values: palettes, lists of classes, ADE20K's table of objects."""
 
 import csv
 import os
@@ -11,7 +11,7 @@ from .mask_values import Color
 
 
 def find_label_map(folder: str) -> LabelMap | None:
-    """The label map in the first of the usual files that `folder` holds."""
+    """Reads the label map from the first known file in `folder`; None if there is none."""
     for file, read in FILES.items():
         if os.path.isfile(path := os.path.join(folder, file)):
             return read(path)
@@ -19,7 +19,7 @@ def find_label_map(folder: str) -> LabelMap | None:
 
 
 def open_palette(name: str) -> LabelMap:
-    """The label map in the file that `data.palette` names."""
+    """Reads the label map from the file that `data.palette` names."""
     path = os.path.abspath(os.path.expanduser(name))
     if not os.path.isfile(path):
         raise ValueError(f"data.palette={name} does not exist; it is a CSV with the header name,r,g,b")
@@ -27,7 +27,7 @@ def open_palette(name: str) -> LabelMap:
 
 
 def read_palette(path: str) -> LabelMap:
-    """The names and colors of a CSV with the header name,r,g,b in any case; a row's number is its value."""
+    """Reads names and colors from a CSV with the header name,r,g,b in any case; row i (from 0) names value i."""
     with _open_text(path) as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         header = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
@@ -38,7 +38,7 @@ def read_palette(path: str) -> LabelMap:
 
 
 def read_colors(path: str) -> LabelMap:
-    """The names and colors of lines `r g b name`."""
+    """Reads names and colors from lines `r g b name`."""
     with _open_text(path) as file:
         lines = [(number, line.split(maxsplit=3)) for number, line in enumerate(file, 1) if line.strip()]
     return _parse_palette(
@@ -47,7 +47,7 @@ def read_colors(path: str) -> LabelMap:
 
 
 def _parse_palette(path: str, lines: list[tuple[int, str, list[str]]]) -> LabelMap:
-    """The label map of (line number, name, [r, g, b])."""
+    """Makes a label map from (line number, name, [r, g, b])."""
     palette: dict[int, Color] = {}
     for value, (number, name, texts) in enumerate(lines):
         if not name or not all(text.isdecimal() and int(text) < 256 for text in texts):
@@ -60,7 +60,7 @@ def _parse_palette(path: str, lines: list[tuple[int, str, list[str]]]) -> LabelM
 
 
 def read_names(path: str) -> LabelMap:
-    """One name per line, the first of value 0."""
+    """Reads one name per line; the first line names value 0."""
     with _open_text(path) as file:
         lines = file.read().rstrip().splitlines()
     for number, line in enumerate(lines, 1):
@@ -70,7 +70,7 @@ def read_names(path: str) -> LabelMap:
 
 
 def read_ade20k_objects(path: str) -> LabelMap:
-    """ADE20K's table of its 150 classes: the value first, names last; the value 0 is what none of them is."""
+    """Reads ADE20K's table of 150 classes: value first, names last. Value 0 is no class and is ignored."""
     with _open_text(path) as file:
         lines = [line.rstrip("\n").split("\t") for line in file if line[:1].isdecimal()]
     names = {int(line[0]): line[-1].split(",")[0].strip() for line in lines}
@@ -79,7 +79,7 @@ def read_ade20k_objects(path: str) -> LabelMap:
 
 @contextmanager
 def _open_text(path: str) -> Iterator[TextIO]:
-    """A text file, whose wrong encoding or quoting is a `ValueError`."""
+    """Opens a text file; raises `ValueError` for wrong encoding or quoting."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             yield file

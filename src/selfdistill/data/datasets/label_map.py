@@ -1,4 +1,4 @@
-"""What the values that masks store mean: their names, their colors, and which of them are classes."""
+"""The meaning of the values in masks: their names, their colors, and the classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -7,27 +7,27 @@ from functools import cached_property
 from ...errors import did_you_mean
 from .mask_values import Color
 
-IGNORE_INDEX = -100  # the class index of pixels that count for nothing, as in `Task` and torch's cross-entropy
+IGNORE_INDEX = -100  # class index of ignored pixels, as in `Task` and in torch's cross-entropy
 IGNORED_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
-BORDER = 255  # the value that counts for nothing where nothing else is said
-STORED = (-(2**15), 2**16 - 1)  # the smallest and the largest value that may be named
+BORDER = 255  # the value that is ignored by default
+STORED = (-(2**15), 2**16 - 1)  # the smallest and the largest value that can be named
 
 
 @dataclass(frozen=True)
 class LabelMap:
     """The meaning of mask values.
 
-    A source says `names`, and perhaps `palette` and `ignored`; `resolve` decides the rest.
+    A source gives `names`, and perhaps `palette` and `ignored`; `resolve` decides the rest.
     """
 
-    names: dict[int, str]  # of values, ignored ones included where they have a name
-    palette: dict[int, Color] = field(default_factory=dict)  # the color of values; masks in color are read by it
-    ignored: frozenset[int] | None = None  # values that count for nothing; None: the source does not say
-    classes: tuple[str, ...] = ()  # names of the classes to tell apart, in the order of their indices
+    names: dict[int, str]  # value -> name, including ignored values that have one
+    palette: dict[int, Color] = field(default_factory=dict)  # value -> color, for masks in color
+    ignored: frozenset[int] | None = None  # values to ignore; None if the source does not say
+    classes: tuple[str, ...] = ()  # class names, in the order of their indices
 
     @cached_property
     def index(self) -> dict[int, int]:
-        """Value -> class index, and IGNORE_INDEX for ignored values; other values have no meaning."""
+        """Value -> class index, and IGNORE_INDEX for ignored values. Other values have no meaning."""
         ignored = self.ignored or frozenset()
         index = {name: k for k, name in enumerate(self.classes)}
         named = {v: index[name] for v, name in sorted(self.names.items()) if v not in ignored and name in index}
@@ -43,7 +43,7 @@ class LabelMap:
         """The map with `ignored` and `classes` decided; `void` is the setting `data.void`.
 
         Classes are the named values that are not ignored, in the order of the values. Raises `ValueError` for fewer
-        than two of them, and for two of one name.
+        than two classes, and for two classes with one name.
         """
         ignored = self.find_ignored(source, void)
         classes = tuple(name for value, name in sorted(self.names.items()) if value not in ignored)
@@ -56,17 +56,17 @@ class LabelMap:
         return replace(self, ignored=frozenset(ignored), classes=classes)
 
     def renumber(self, classes: tuple[str, ...], indices: Sequence[int]) -> "LabelMap":
-        """The map with class `k` as number `indices[k]` of `classes`; with -1 its values lose their meaning."""
+        """The map with class `k` renumbered as `indices[k]` of `classes`; with -1 its values lose their meaning."""
         renamed = {v: classes[indices[k]] for v, k in self.index.items() if k != IGNORE_INDEX and indices[k] >= 0}
         return replace(self, names={**self.names, **renamed}, classes=classes)
 
     def settings(self) -> dict[str, list]:
-        """`data.classes` and `data.void` of a recipe that reads the values in the same way."""
+        """`data.classes` and `data.void` of a recipe that gives the values the same meaning."""
         classes = [self.names.get(value, "void") for value in range(max(self.names) + 1)]
         return {"classes": classes, "void": sorted(self.ignored or ())}
 
     def refuse(self, value: int) -> ValueError:
-        """The error for a value without a meaning, or with that of a class that is not to be told apart."""
+        """The error for a value without a meaning, or of a class that is not among `classes`."""
         if value in self.names:
             return ValueError(
                 f"holds the class {self.names[value]!r} (value {value}), which is none of the"
@@ -80,7 +80,7 @@ class LabelMap:
         )
 
     def find_ignored(self, source: str, void: Sequence[int | str] | None) -> set[int]:
-        """The values that count for nothing; `void` is the setting `data.void`."""
+        """The values to ignore; `void` is the setting `data.void`."""
         if void is not None:
             return {value for item in void for value in self._find_values(source, item)}
         if self.ignored is not None:
@@ -101,7 +101,7 @@ class LabelMap:
 
 
 def _format_ranges(numbers: Sequence[int]) -> str:
-    """Numbers in few words.
+    """Formats numbers as ranges.
 
     >>> _format_ranges([0, 1, 2, 5, 255])
     '0 to 2, 5, 255'

@@ -1,4 +1,4 @@
-"""Which classes the masks of a source have: by the recipe, by the source itself, or by the masks alone."""
+"""Decides the classes of the masks of a source, from the recipe, the source or the masks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,17 +10,17 @@ from .label_map import BORDER, LabelMap
 from .masks import RawMaskDataset
 from .splits import DatasetSplits
 
-MOST = 1000  # larger values that nobody named are not taken for classes
+MOST = 1000  # larger values need a name to count as classes
 
 
 def read_masks(
     splits: DatasetSplits, settings: DataPart, source: str, classes: Sequence[str] | None = None
 ) -> DatasetSplits:
-    """The splits with each `RawMaskDataset` as a `MaskDataset`, all of them read by one label map.
+    """Makes each `RawMaskDataset` of the splits a `MaskDataset`, all with one label map.
 
-    Of the source that the recipe names, `data.classes` names the values 0, 1, ..., else the source itself does. Another
-    source has its own names; without any it is taken to store what that of the recipe stores, else the numbers of
-    `classes`. Where nobody names the values, those of the training masks count: "0" up to the largest.
+    For the recipe's own source, `data.classes` names the values 0, 1, ...; without it the source names them. Another
+    source uses its own names. Without names it is read like the recipe's source, else its values are indices of
+    `classes`. If nobody names the values, the classes are "0" up to the largest value in the training masks.
     """
     if settings.palette is not None and (source == settings.source or splits.label_map is None):
         splits = splits._replace(label_map=open_palette(settings.palette))
@@ -32,10 +32,10 @@ def read_masks(
 def _choose_label_map(
     splits: DatasetSplits, settings: DataPart, source: str, classes: Sequence[str] | None
 ) -> tuple[LabelMap, Sequence[int | str] | None]:
-    """The names of values, and which of them `data.void` takes out."""
+    """The label map, and the setting `data.void` that applies to it."""
     known, is_other = splits.label_map, source != settings.source
     if known is not None and is_other:
-        return _for_other_source(source, known, settings), None
+        return _adapt_to_other_source(source, known, settings), None
     if known is not None and settings.classes is None:
         return known, settings.void
     if settings.classes is not None:
@@ -46,14 +46,14 @@ def _choose_label_map(
     return _count_values(source, splits, settings.void), settings.void
 
 
-def _for_other_source(source: str, label_map: LabelMap, settings: DataPart) -> LabelMap:
-    """The map of a source whose values are its own: what it calls by the names in `data.void` is ignored too."""
+def _adapt_to_other_source(source: str, label_map: LabelMap, settings: DataPart) -> LabelMap:
+    """The map of a source with its own values; ignores its classes that `data.void` names."""
     known = settings.classes or []
     void = {
         str(known[item] if isinstance(item, int) and 0 <= item < len(known) else item) for item in settings.void or []
     }
-    same = {value for value, name in label_map.names.items() if name in void}
-    return replace(label_map, ignored=frozenset(label_map.find_ignored(source, None) | same))
+    void_values = {value for value, name in label_map.names.items() if name in void}
+    return replace(label_map, ignored=frozenset(label_map.find_ignored(source, None) | void_values))
 
 
 def _rename_values(label_map: LabelMap | None, classes: Sequence[str]) -> LabelMap:
@@ -65,7 +65,7 @@ def _rename_values(label_map: LabelMap | None, classes: Sequence[str]) -> LabelM
 
 
 def _count_values(source: str, splits: DatasetSplits, void: Sequence[int | str] | None) -> LabelMap:
-    """The values from 0 to the largest of the training masks, named by their numbers."""
+    """Names the values from 0 to the largest one in the training masks by their numbers."""
     ignored = {int(item) for item in void if str(item).isdecimal()} if void is not None else {BORDER}
     masks = splits.splits.get("train", next(iter(splits.splits.values()), None))
     if not masks:
@@ -84,6 +84,6 @@ def _count_values(source: str, splits: DatasetSplits, void: Sequence[int | str] 
 
 
 def _collect_values(masks: RawMaskDataset) -> set[int]:
-    """All values in up to 5,000 masks; `ValueError` for the first mask that cannot be read."""
+    """Collects the values in up to 5,000 masks. Raises `ValueError` for the first mask that cannot be read."""
     blocks = map_blocks(lambda block: [masks.read_values(i) for i in block], select_evenly(len(masks), DECODED))
     return {value for block in blocks for values in block for value in values}

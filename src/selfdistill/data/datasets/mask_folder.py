@@ -1,4 +1,4 @@
-"""Folders of images beside folders of their masks, matched by name."""
+"""Folders of images and folders of masks, matched by file name."""
 
 import os
 from collections import Counter
@@ -13,23 +13,24 @@ from .splits import DatasetSplits, parse_split
 
 IMAGES = ("images", "image", "imgs", "img", "jpegimages")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "segmentation")
-MASK_ENDS = ("annot", *(f"{mark}{name}" for mark in ("_", "-", "") for name in MASKS))  # of `train` + `trainannot`
-MARKS = ("_mask", "_L", "_label")  # what may follow an image's name in that of its mask
+# suffixes of mask folders, as in `train` and `trainannot`
+MASK_ENDS = ("annot", *(f"{mark}{name}" for mark in ("_", "-", "") for name in MASKS))
+MARKS = ("_mask", "_L", "_label")  # suffixes of mask files, as in `1.jpg` and `1_mask.png`
 
 
 class SplitFolders(NamedTuple):
-    """Where a split's images and masks lie, relative to the source; no masks: it has none."""
+    """The folders of a split's images and masks, relative to the source; None if it has no masks."""
 
     images: str
     masks: str | None
 
 
 def open_mask_folder(folder: str) -> DatasetSplits:
-    """The images of a folder with the masks of the same names.
+    """Opens the images of a folder with masks of the same names.
 
-    They lie in `images` and `masks` (or folders of the usual other names), which may hold the splits or lie in them, or
-    in `train` and `trainannot`. Raises `ValueError` for a folder of another form, and names the first image without a
-    mask and the first mask without an image.
+    The folders are called `images` and `masks` (or have other usual names). They contain the splits, or the splits
+    contain them, or they are called `train` and `trainannot`. Raises `ValueError` for a folder of another form, and for
+    an image without a mask or a mask without an image.
     """
     folders = find_split_folders(folder)
     if not folders:
@@ -42,13 +43,13 @@ def open_mask_folder(folder: str) -> DatasetSplits:
         if folders_of_split.masks is None:
             notes.append(f"{folder}: the {split} split has no masks and is left out")
             continue
-        splits[split], more = _match_files(folder, folders_of_split)
-        notes += more
+        splits[split], split_notes = _match_files(folder, folders_of_split)
+        notes += split_notes
     return DatasetSplits(splits, tuple(notes), find_label_map(folder))
 
 
 def find_split_folders(folder: str) -> dict[str, SplitFolders]:
-    """Where the images and masks of each split lie; nothing where the folder is of another form.
+    """Finds the folders of images and masks of each split; {} for a folder of another form.
 
     Raises `ValueError` for two folders that mean the same split.
     """
@@ -71,14 +72,14 @@ def find_split_folders(folder: str) -> dict[str, SplitFolders]:
         if masks is not None:
             folders[split] = SplitFolders(name, masks)
         elif folders_of_split := _find_folders(os.path.join(folder, name)):
-            folders[split] = SplitFolders(*(os.path.join(name, each) for each in folders_of_split))
+            folders[split] = SplitFolders(*(os.path.join(name, subfolder) for subfolder in folders_of_split))
         elif folders:
             folders[split] = SplitFolders(name, None)
     return folders
 
 
 def _find_folders(folder: str) -> tuple[str, str] | None:
-    """The folder of images and the folder of masks that a folder holds."""
+    """Finds the folder of images and the folder of masks in a folder."""
     names = {name.lower(): name for name in list_folders(folder)}
     images = next((names[name] for name in IMAGES if name in names), None)
     masks = next((names[name] for name in MASKS if name in names), None)
@@ -86,31 +87,31 @@ def _find_folders(folder: str) -> tuple[str, str] | None:
 
 
 def _find_splits(folder: str) -> dict[str, str]:
-    """The folders in a folder that are splits, by what they mean."""
-    found: dict[str, str] = {}
+    """Finds the folders in a folder that are splits. Returns split -> folder."""
+    folders: dict[str, str] = {}
     for name in list_folders(folder):
         split = parse_split(name)
-        if split in found:
-            raise ValueError(f"{folder} holds {found[split]} and {name}, which both mean its {split} split; keep one")
+        if split in folders:
+            raise ValueError(f"{folder} holds {folders[split]} and {name}, which both mean its {split} split; keep one")
         if split is not None:
-            found[split] = name
-    return found
+            folders[split] = name
+    return folders
 
 
 def is_mask_folder(folder: str) -> bool:
-    """Whether a folder plainly is of this form: each training image has a mask, and each mask an image."""
+    """Whether each training image in a folder has a mask, and each mask an image."""
     try:
         folders_of_split = find_split_folders(folder).get("train")
-    except ValueError:  # classes may happen to be called dev and val
+    except ValueError:  # classes may be called dev and val
         return False
     if folders_of_split is None or folders_of_split.masks is None:
         return False
-    images, masks = (_list_stems(os.path.join(folder, each), Counter()) for each in folders_of_split)
+    images, masks = (_list_stems(os.path.join(folder, subfolder), Counter()) for subfolder in folders_of_split)
     return bool(images) and {_strip_mark(stem, images) for stem in masks} == images.keys()
 
 
 def open_listed_files(root: str, images: Sequence[str], masks: Sequence[str]) -> RawMaskDataset:
-    """Image files and mask files that a list of the data set names; `ValueError` for one that does not exist."""
+    """Opens the image and mask files on a list of the data set. Raises `ValueError` for a file that does not exist."""
     for path in (*images, *masks):
         if not os.path.isfile(os.path.join(root, path)):
             raise ValueError(f"{os.path.join(root, path)} is on a list of its split, but does not exist")
@@ -118,29 +119,30 @@ def open_listed_files(root: str, images: Sequence[str], masks: Sequence[str]) ->
 
 
 def create_mask_file_dataset(root: str, images: Sequence[str], masks: Sequence[str]) -> RawMaskDataset:
-    """Image files and their mask files, paths relative to `root`."""
-    none = [0] * len(images)
+    """Creates a data set of image files and mask files; paths are relative to `root`."""
+    unused_labels = [0] * len(images)
     return RawMaskDataset(
-        ImageFileDataset(root, images, none, classes=()), ImageFileDataset(root, masks, none, classes=())
+        ImageFileDataset(root, images, unused_labels, classes=()),
+        ImageFileDataset(root, masks, unused_labels, classes=()),
     )
 
 
 def _match_files(folder: str, folders_of_split: SplitFolders) -> tuple[RawMaskDataset, list[str]]:
-    """The images that lie in one folder with their masks in the other, and a note on what was left out."""
+    """Matches the images in one folder with the masks in the other; also returns notes on what was left out."""
     assert folders_of_split.masks is not None
     ignored: Counter[str] = Counter()
     images = _list_stems(os.path.join(folder, folders_of_split.images), ignored)
     masks: dict[str, list[str]] = {stem: [] for stem in images}
     for stem, paths in _list_stems(os.path.join(folder, folders_of_split.masks), ignored).items():
         masks.setdefault(_strip_mark(stem, images), []).extend(paths)
-    lone = [os.path.join(folder, folders_of_split.masks, masks[stem][0]) for stem in masks if stem not in images]
-    _refuse_lone(lone, f"has no image of its name in {os.path.join(folder, folders_of_split.images)}")
-    lone = [os.path.join(folder, folders_of_split.images, images[stem][0]) for stem in images if not masks[stem]]
-    _refuse_lone(lone, f"has no mask of its name in {os.path.join(folder, folders_of_split.masks)}")
-    for found, where in ((images, folders_of_split.images), (masks, folders_of_split.masks)):
-        for paths in found.values():
+    unmatched = [os.path.join(folder, folders_of_split.masks, masks[stem][0]) for stem in masks if stem not in images]
+    _refuse_unmatched(unmatched, f"has no image of its name in {os.path.join(folder, folders_of_split.images)}")
+    unmatched = [os.path.join(folder, folders_of_split.images, images[stem][0]) for stem in images if not masks[stem]]
+    _refuse_unmatched(unmatched, f"has no mask of its name in {os.path.join(folder, folders_of_split.masks)}")
+    for paths_by_stem, subfolder in ((images, folders_of_split.images), (masks, folders_of_split.masks)):
+        for paths in paths_by_stem.values():
             if len(paths) > 1:
-                raise ValueError(f"{os.path.join(folder, where)} holds {paths[0]} and {paths[1]}; keep one of them")
+                raise ValueError(f"{os.path.join(folder, subfolder)} holds {paths[0]} and {paths[1]}; keep one of them")
     pairs = create_mask_file_dataset(
         folder,
         [os.path.join(folders_of_split.images, images[stem][0]) for stem in sorted(images)],
@@ -149,14 +151,14 @@ def _match_files(folder: str, folders_of_split: SplitFolders) -> tuple[RawMaskDa
     return pairs, list(describe_left_out(folder, ignored))
 
 
-def _refuse_lone(paths: Sequence[str], what: str) -> None:
+def _refuse_unmatched(paths: Sequence[str], problem: str) -> None:
     if paths:
-        more = f" (and {len(paths) - 1} more such files)" if len(paths) > 1 else ""
-        raise ValueError(f"{paths[0]} {what}{more}")
+        others = f" (and {len(paths) - 1} more such files)" if len(paths) > 1 else ""
+        raise ValueError(f"{paths[0]} {problem}{others}")
 
 
 def _list_stems(folder: str, ignored: Counter[str]) -> dict[str, list[str]]:
-    """Relative paths of the images below a folder by what they are without their endings."""
+    """Lists the relative paths of the images below a folder, by path without suffix."""
     stems: dict[str, list[str]] = {}
     for path in sorted(walk(folder, "", frozenset(), ignored)):
         stems.setdefault(os.path.splitext(path)[0], []).append(path)
@@ -164,7 +166,7 @@ def _list_stems(folder: str, ignored: Counter[str]) -> dict[str, list[str]]:
 
 
 def _strip_mark(stem: str, known: Container[str]) -> str:
-    """The image's stem that a mask's stands for."""
+    """The stem of the image that belongs to the stem of a mask."""
     if stem in known:
         return stem
     return next((stem.removesuffix(mark) for mark in MARKS if stem.removesuffix(mark) in known), stem)

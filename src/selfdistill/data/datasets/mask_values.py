@@ -1,4 +1,4 @@
-"""What the pixels of a mask store: one number each, or colors."""
+"""Reads the values in masks, which store numbers or colors, and chooses colors for classes."""
 
 import itertools
 
@@ -14,10 +14,10 @@ Color = tuple[int, int, int]
 
 
 def read_mask_values(mask: Image.Image, colors: dict[int, Color]) -> np.ndarray:
-    """The values (h, w) of a mask, whole numbers: what it stores, or the values of its `colors`.
+    """Reads the integer values (h, w) of a mask: the stored numbers, or the values of its `colors`.
 
-    A mask in color whose channels agree everywhere is gray. Gray masks are read by `colors` where all of these are
-    gray, else their numbers are the values. Raises `ValueError`, the end of a sentence, for what cannot be read so.
+    A color mask with equal channels everywhere is gray. A gray mask is looked up in `colors` if all of them are gray,
+    else its numbers are the values. Raises `ValueError`, with the end of a sentence, for masks that cannot be read.
     """
     if mask.format == "JPEG":
         raise ValueError("is a JPEG, whose compression changes values; store masks as PNG")
@@ -39,7 +39,7 @@ def read_mask_values(mask: Image.Image, colors: dict[int, Color]) -> np.ndarray:
 
 
 def _look_up_colors(pixels: np.ndarray, colors: dict[int, Color]) -> np.ndarray:
-    """The values of colors (h, w, 3)."""
+    """Looks up the values of the colors (h, w, 3)."""
     codes = dict(zip(_encode_colors(np.array(list(colors.values()))).tolist(), colors, strict=True))
     known, wanted = np.array(sorted(codes)), _encode_colors(pixels)
     nearest = np.searchsorted(known, wanted).clip(max=len(known) - 1)
@@ -54,9 +54,9 @@ def _look_up_colors(pixels: np.ndarray, colors: dict[int, Color]) -> np.ndarray:
 
 
 def find_distinct_values(values: np.ndarray) -> list[int]:
-    """The different values; counting takes a tenth of the time of sorting, but memory up to the largest value."""
-    few = values.size and values.min() >= 0 and values.max() < 2**16
-    return (np.flatnonzero(np.bincount(values.ravel())) if few else np.unique(values)).tolist()
+    """Finds the distinct values. Counting is ten times as fast as sorting, but takes memory up to the largest value."""
+    are_small = values.size and values.min() >= 0 and values.max() < 2**16
+    return (np.flatnonzero(np.bincount(values.ravel())) if are_small else np.unique(values)).tolist()
 
 
 def _encode_colors(colors: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ def _encode_colors(colors: np.ndarray) -> np.ndarray:
 
 
 def choose_distinct_colors(count: int) -> tuple[Color, ...]:
-    """`count` colors, black first, each as far from those before it as an even grid of colors allows.
+    """Chooses `count` colors from an even grid, black first, each as far as possible from those before it.
 
     >>> choose_distinct_colors(2)
     ((0, 0, 0), (255, 255, 255))
@@ -76,7 +76,7 @@ def choose_distinct_colors(count: int) -> tuple[Color, ...]:
     chosen = [grid[0]]
     distance = np.full(len(grid), np.inf)
     while len(chosen) < count:
-        # the eye tells greens apart best and blues worst
+        # weights: the eye distinguishes greens best and blues worst
         distance = np.minimum(distance, ((grid - chosen[-1]) ** 2 * (3, 4, 2)).sum(axis=1))
         chosen.append(grid[distance.argmax()])
     return tuple((int(r), int(g), int(b)) for r, g, b in chosen[:count])

@@ -1,4 +1,4 @@
-"""Images with masks: reading a mask, and the class index of every pixel."""
+"""Images with masks, and the class index of every pixel."""
 
 import hashlib
 from functools import cached_property
@@ -16,11 +16,11 @@ from .label_map import IGNORE_INDEX, LabelMap
 from .labels import shorten
 from .mask_values import Color, choose_distinct_colors, find_distinct_values, read_mask_values
 
-UNKNOWN = -1  # stands for a value without a meaning in a table of class indices
+UNKNOWN = -1  # marks values without a meaning in a table of class indices
 
 
 class RawMaskDataset(LabeledDataset):
-    """Images and their masks, before it is known what the masks' values mean."""
+    """Images and their masks, before the meaning of the mask values is known."""
 
     shares: ClassVar[str] = "the images of"
 
@@ -28,9 +28,9 @@ class RawMaskDataset(LabeledDataset):
         assert len(images) == len(masks)
         self.images, self.masks = images, masks
         self.classes, self.mirrorable = (), images.mirrorable
-        self.labels = torch.zeros(len(images), dtype=torch.int64)  # one number per image says nothing here
+        self.labels = torch.zeros(len(images), dtype=torch.int64)  # unused: every pixel has a label
         self.palette: dict[int, Color] = {}
-        self.known_values: dict[str, frozenset[int]] = {}  # by the mask's name: reading masks takes long
+        self.known_values: dict[str, frozenset[int]] = {}  # by the mask's name, because reading masks takes long
 
     def source(self, i: int) -> Source:
         return self.images.source(i)
@@ -42,7 +42,7 @@ class RawMaskDataset(LabeledDataset):
         return self.images.key(i)
 
     def mask_name(self, i: int) -> str:
-        """The mask of image `i` in words, also where it lies in the same row of a table as its image."""
+        """The mask of image `i` in words, also if it is in the same table row as its image."""
         name = self.masks.name(i)
         return f"the mask of {name}" if name == self.name(i) else name
 
@@ -56,9 +56,9 @@ class RawMaskDataset(LabeledDataset):
         return []
 
     def format(self, i: int, *, decode: bool = False) -> Format:
-        """As of images alone; the mask must have the image's size, and values that are known where it is decoded.
+        """As for images without masks. Also checks the size of the mask, and its values if it is decoded.
 
-        The masks of sets up to 5,000 images are decoded anyway, so that their headers need not be read.
+        The masks of data sets up to 5,000 images are decoded later, so their headers are not read here.
         """
         image_format = super().format(i, decode=decode)
         if decode:
@@ -69,22 +69,22 @@ class RawMaskDataset(LabeledDataset):
         return image_format
 
     def read(self, i: int) -> Image.Image:
-        """As of images alone; of the mask the size and the values must be right."""
+        """As for images without masks. Also checks the size and the values of the mask."""
         image = super().read(i)
         self.read_values(i, image.size)
         return image
 
     def read_values(self, i: int, image_size: tuple[int, int] | None = None) -> frozenset[int]:
-        """The different values that the mask of image `i` stores; `image_size` as of `mask_values`."""
+        """Reads the distinct values in the mask of image `i`; `image_size` as in `mask_values`."""
         name = self.masks.name(i)
         if name not in self.known_values:
             self.known_values[name] = frozenset(find_distinct_values(self.mask_values(i, image_size)))
         return self.known_values[name]
 
     def mask_values(self, i: int, image_size: tuple[int, int] | None = None) -> np.ndarray:
-        """The whole numbers (h, w) that the mask of image `i` stores; `ValueError` for a mask that does not fit.
+        """The integers (h, w) in the mask of image `i`. Raises `ValueError` for a mask of another size.
 
-        `image_size` is the image's (width, height); where it is not given, the image's header is read.
+        `image_size` is the image's (width, height); None reads the image's header.
         """
         mask = read_image(self.masks.source(i), self.mask_name(i), turn=False)
         self._compare_sizes(i, mask.size, image_size or self.images.format(i).size)
@@ -101,7 +101,7 @@ class RawMaskDataset(LabeledDataset):
             )
 
     def apply_label_map(self, label_map: LabelMap) -> "MaskDataset":
-        """The same images and masks, read by a label map."""
+        """The same images and masks, with values read by a label map."""
         dataset = MaskDataset(self.images, self.masks, label_map)
         if label_map.palette == self.palette:
             dataset.known_values = self.known_values
@@ -111,7 +111,7 @@ class RawMaskDataset(LabeledDataset):
 class MaskDataset(RawMaskDataset):
     """Images with a class index for every pixel.
 
-    `mask(i)` holds indices of `classes`, and -100 for pixels that count for nothing.
+    `mask(i)` holds indices of `classes`, and -100 for ignored pixels.
     """
 
     def __init__(self, images: LabeledDataset, masks: LabeledDataset, label_map: LabelMap) -> None:
@@ -124,12 +124,12 @@ class MaskDataset(RawMaskDataset):
         return Sample(image, self.mask(i, image.size))
 
     def mask(self, i: int, image_size: tuple[int, int] | None = None) -> Int64[Tensor, "h w"]:
-        """Class indices of the pixels of image `i`, -100 for those that count for nothing.
+        """Class indices of the pixels of image `i`, -100 for ignored pixels.
 
-        `image_size` as of `mask_values`.
+        `image_size` as in `mask_values`.
         """
         values, (table, first) = self.mask_values(i, image_size), self._table
-        if values.dtype == np.uint8:  # the table covers all of these; values outside it are taken for one of its ends
+        if values.dtype == np.uint8:  # the table covers all of these values; other types are clipped to its ends
             indices = table[-first:][values]
         else:
             indices = table[np.clip(values.astype(np.int64), first, first + len(table) - 1) - first]
@@ -139,9 +139,9 @@ class MaskDataset(RawMaskDataset):
 
     @cached_property
     def _table(self) -> tuple[np.ndarray, int]:
-        """Class indices of consecutive values, and the first of these values.
+        """The class indices of consecutive values, and the first value.
 
-        All values of a byte are among them. The first and the last have no meaning.
+        The values include 0 to 255. The first and the last value have no meaning.
         """
         known = self.label_map.index
         first = min(0, *known) - 1
@@ -160,19 +160,19 @@ class MaskDataset(RawMaskDataset):
 
     @property
     def values(self) -> tuple[int, ...]:
-        """The value that masks store for each class; -1 for a class that only another source's masks have."""
+        """The mask value of each class; -1 for a class that only masks of another source have."""
         return self.label_map.values
 
     @cached_property
     def colors(self) -> tuple[Color, ...]:
-        """A color (r, g, b) for each class: the palette's, else those in the masks, else well separated ones."""
+        """The color (r, g, b) of each class: from the palette, else from the masks, else well separated."""
         palette = self.label_map.palette or self._read_palette()
         colors = tuple(palette[value] for value in self.values if value in palette)
         distinct = len(set(colors)) == len(self.classes)
         return colors if distinct else choose_distinct_colors(len(self.classes))
 
     def _read_palette(self) -> dict[int, Color]:
-        """The palette in the file of the first mask."""
+        """Reads the palette in the file of the first mask."""
         mask = read_image(self.masks.source(0), self.mask_name(0), turn=False) if len(self) else None
         if mask is None or mask.mode != "P":
             return {}
@@ -180,7 +180,7 @@ class MaskDataset(RawMaskDataset):
         return {value: tuple(palette[3 * value : 3 * value + 3]) for value in range(len(palette) // 3)}
 
     def counts(self) -> Int64[Tensor, " k"]:
-        """Images in which a class has a pixel; every mask is read, once."""
+        """The number of images with a pixel of each class; reads every mask once."""
         counts = torch.zeros(len(self.classes), dtype=torch.int64)
         for i in range(len(self)):
             present = {self.label_map.index[value] for value in self.read_values(i)} - {IGNORE_INDEX}
@@ -191,7 +191,7 @@ class MaskDataset(RawMaskDataset):
         return self.is_decoded_by_check and not self.counts().any()
 
     def describe_labels(self) -> list[str]:
-        """On classes without a pixel and masks without a class; of large sets, whose masks are not read, nothing."""
+        """Sentences on classes without a pixel and masks without a class; none for large data sets."""
         if not self.is_decoded_by_check:
             return []
         where = f"of the {len(self)} masks from {self.mask_name(0)} on"
@@ -203,7 +203,7 @@ class MaskDataset(RawMaskDataset):
         ] * bool(empty)
 
     def settings(self) -> dict[str, Any]:
-        """`classes` and `void` of a recipe that reads these masks' values in the same way."""
+        """`classes` and `void` of a recipe that gives the mask values the same meaning."""
         return self.label_map.settings()
 
     def describe_for_card(self) -> dict[str, Any]:
@@ -213,11 +213,11 @@ class MaskDataset(RawMaskDataset):
         return MaskSubset(self, indices)
 
     def renumber(self, classes: tuple[str, ...], indices: Int64[Tensor, " k"]) -> "MaskDataset":
-        """As of any data set; a pixel of a class that `classes` lacks is an error that names the file."""
+        """As for any data set; reading a pixel of a class that `classes` lacks raises an error that names the file."""
         return self.apply_label_map(self.label_map.renumber(classes, indices.tolist()))
 
     def fingerprint(self) -> str:
-        """Hex digest of images, masks and what the masks' values mean."""
+        """Hex digest of images, masks and the meaning of mask values."""
         meaning = sorted(self.label_map.index.items())
         parts = [self.classes, meaning, self.images.fingerprint(), self.masks.fingerprint()]
         return hashlib.sha256(repr(parts).encode()).hexdigest()

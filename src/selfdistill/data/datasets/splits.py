@@ -18,11 +18,11 @@ SPLITS = {
 
 
 class DatasetSplits(NamedTuple):
-    """Data sets by split: "train", "val", "test". Each has its own classes. A source without splits is all "train"."""
+    """Data sets by split: "train", "val", "test". Each has its own classes. Without splits, all is "train"."""
 
     splits: dict[str, LabeledDataset]
     notes: tuple[str, ...] = ()
-    label_map: LabelMap | None = None  # of masks, where the source says what their values mean
+    label_map: LabelMap | None = None  # the meaning of mask values, if the source gives it
 
 
 def parse_split(name: str) -> str | None:

@@ -20,14 +20,14 @@ SPLIT_NAMES = ("split",)
 
 
 class Line(NamedTuple):
-    number: int  # as an editor counts
+    number: int  # from 1
     values: dict[str, Any]
 
 
 def open_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> DatasetSplits:
-    """The rows of a `.csv` (with a header) or `.jsonl` file, by its `split` column where it has one.
+    """Opens the rows of a `.csv` (with a header) or `.jsonl` file, by its `split` column if it has one.
 
-    Paths are relative to the table. Raises `ValueError`, naming the line, for what cannot be read or does not exist.
+    Paths are relative to the table. Raises `ValueError`, naming the line, for unreadable lines and missing files.
     """
     lines = _read_lines(table)
     image = find_column(_list_columns(lines), image_column, IMAGE_NAMES, table, "image_column")
@@ -38,7 +38,7 @@ def open_table(table: str, *, image_column: str | None = None, label_column: str
 
 
 def open_mask_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> DatasetSplits:
-    """As `open_table`, where each line names an image and its mask."""
+    """As `open_table`, for lines that name an image and its mask."""
     lines = _read_lines(table)
     mask = find_column(_list_columns(lines), label_column, MASK_NAMES, table, "label_column")
     others = [name for name in _list_columns(lines) if name != mask]
@@ -70,13 +70,13 @@ def _group_by_split(lines: list[Line], table: str) -> dict[str, list[Line]]:
     return groups
 
 
-def find_column(names: list[str], named: str | None, usual: tuple[str, ...], where: str, setting: str) -> str:
-    """The column that `named` names, or the first with a usual name in any case."""
-    if named is not None:
-        if named in names:
-            return named
-        hint = did_you_mean(named, names, otherwise=f"it has: {', '.join(names)}")
-        raise ValueError(f"{where} has no column {named!r} ({setting}){hint}")
+def find_column(names: list[str], user_choice: str | None, usual: tuple[str, ...], where: str, setting: str) -> str:
+    """Finds the column that the user named, else the first one with a usual name in any case."""
+    if user_choice is not None:
+        if user_choice in names:
+            return user_choice
+        hint = did_you_mean(user_choice, names, otherwise=f"it has: {', '.join(names)}")
+        raise ValueError(f"{where} has no column {user_choice!r} ({setting}){hint}")
     lower = {name.strip().lower(): name for name in reversed(names)}
     for name in usual:
         if name in lower:

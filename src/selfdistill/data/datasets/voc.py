@@ -1,4 +1,4 @@
-"""PASCAL VOC: its folders and lists, one year or the two that FRSKD's paper trains on."""
+"""PASCAL VOC: the folders and lists of one year, or of the two years in FRSKD's paper."""
 
 import os
 
@@ -16,10 +16,10 @@ VOC_YEARS = ("VOC2007", "VOC2012")  # both together: the training and test image
 
 
 def open_voc(folder: str) -> DatasetSplits | None:
-    """A folder like VOC2012, split by its own lists, or a VOCdevkit of several; None where the folder is neither.
+    """Opens a folder like VOC2012 by its own lists, or a VOCdevkit of several; None for another folder.
 
-    VOC2007 and VOC2012 together are what FRSKD's paper trains and tests on: the trainval lists of both, and the test
-    list of VOC2007. Images of a test list without masks are left out and counted in a note.
+    VOC2007 and VOC2012 together give the data of FRSKD's paper: the trainval lists of both for training, and the test
+    list of VOC2007. Test images without masks are left out and counted in a note.
     """
     if os.path.isdir(os.path.join(folder, VOC_LISTS)):
         return _open_lists(folder, {split: [("", split)] for split in ("train", "val", "test")})
@@ -32,7 +32,7 @@ def open_voc(folder: str) -> DatasetSplits | None:
 
 
 def _open_lists(folder: str, lists: dict[str, list[tuple[str, str]]]) -> DatasetSplits:
-    """The splits of a folder, each the lists (folder, title) together."""
+    """Opens the splits of a folder; each split joins some lists (folder, title)."""
     splits, notes = {}, []
     for split, members in lists.items():
         names = [(year, name) for year, title in members for name in _read_list(os.path.join(folder, year), title)]

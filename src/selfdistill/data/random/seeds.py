@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, not on when they are drawn."""
+"""Seeds that depend on their purpose, not on the time of drawing."""
 
 import hashlib
 import random
@@ -11,7 +11,7 @@ import torch
 
 
 def derive(*parts: int) -> int:
-    """A 64-bit seed that is a hash of integers; the same on every machine.
+    """Hashes integers to a 64-bit seed, the same on every machine.
 
     >>> derive(0, 1) == derive(0, 1), derive(0, 1) == derive(1, 0)
     (True, False)
@@ -21,15 +21,15 @@ def derive(*parts: int) -> int:
 
 
 def create_generator(*parts: int) -> torch.Generator:
-    """A torch generator seeded with `derive(*parts)`."""
+    """Creates a torch generator seeded with `derive(*parts)`."""
     return torch.Generator().manual_seed(derive(*parts))
 
 
 @contextmanager
 def isolate_generators() -> Iterator[Callable[[int], None]]:
-    """Yields `seed(number)`, for the global generators of torch (CPU), random and numpy; afterwards they are as before.
+    """Yields `seed(number)` for the global generators of torch (CPU), random and numpy; restores them at the end.
 
-    To save and to restore their states takes 0.3 ms, so one `with` should serve a batch.
+    Saving and restoring the states takes 0.3 ms, so use one `with` per batch.
     """
     torch_state, random_state, numpy_state = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:

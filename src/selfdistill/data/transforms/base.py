@@ -1,4 +1,4 @@
-"""A transform in three parts, and what the transforms of all tasks have in common."""
+"""The interface of transforms, and what the transforms of all tasks share."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -22,41 +22,41 @@ NO_KEYS = torch.zeros(1, dtype=torch.int64)  # for transforms that draw nothing
 
 
 class Transform(ABC):
-    """What becomes of a sample, in three parts, each of them done where and as often as it must be.
+    """A transform of samples in three parts.
 
-    `cached` always gives the same, so that its images may be kept. `per_image` is done for each use of an image, and
-    `batch` with whole batches on the device that trains on them. In these two an image draws from the key that it is
-    given, see `random/keys.py`, or, in `per_image` alone, from the global generators.
+    `cached` is not random, so its images can be kept. `per_image` runs for each use of an image. `batch` runs on whole
+    batches on the training device. The last two draw from the key of each image, see `random/keys.py`; `per_image` may
+    draw from the global generators instead.
     """
 
     channels: int
     draws_per_image: bool  # whether `per_image` draws from the global generators
-    fixed_size: bool  # whether `cached` gives images of one size, and `per_image` only takes their pixels
-    keeps_target: bool  # whether `cached` leaves the target as it is, so that only images need be kept
+    fixed_size: bool  # whether `cached` gives images of one size, and `per_image` only reads their pixels
+    keeps_target: bool  # whether `cached` does not change the target, so that only images are kept
 
     @abstractmethod
     def cached(self, sample: Sample) -> Sample:
-        """The sample with a PIL image of the wanted channels, resized as far as nothing is drawn before that."""
+        """The sample as a PIL image with `channels` channels, after the resizing that precedes random steps."""
 
     @abstractmethod
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
-        """The sample with pixels (c, h, w): uint8, or float in [0, 1]. In training they have their final size."""
+        """The sample with pixels (c, h, w), uint8 or float in [0, 1]. In training they have the final size."""
 
     @abstractmethod
     def batch(self, images: Shaped[Tensor, "n c h w"], keys: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
-        """What the network sees of stacked images: augmented, normalized, and always fresh memory."""
+        """The input of the network from stacked images: augmented and normalized, in new memory."""
 
     @abstractmethod
     def to(self, device: torch.device, memory_format: torch.memory_format) -> "Transform":
-        """The same transform, whose `batch` takes images on this device and gives them in this memory format."""
+        """The same transform, with a `batch` for images on this device that returns this memory format."""
 
     def __call__(self, sample: Sample, keys: Int64[Tensor, " 1"] = NO_KEYS) -> Sample:
-        """All three parts, for one sample."""
+        """Applies all three parts to one sample."""
         image, target = self.per_image(self.cached(sample), keys)
         return Sample(self.batch(image[None], keys)[0], target)
 
     def show(self, image: Image.Image, keys: Int64[Tensor, " 1"] = NO_KEYS) -> Float[Tensor, "c h w"]:
-        """All three parts, for an image without a target."""
+        """Applies all three parts to an image without a target."""
         return self(Sample(image, NO_TARGET), keys).image
 
 
@@ -67,12 +67,12 @@ def image_shape(settings: DataPart) -> tuple[int, int, int]:
 
 
 def get_scoring_window(settings: DataPart) -> tuple[int, int] | None:
-    """(H, W) of the windows in which resolved settings' images are scored; None for whole images."""
+    """(H, W) of the windows for scoring images under resolved settings; None for whole images."""
     return image_shape(settings)[1:] if settings.window else None
 
 
 class Normalization:
-    """Pixels -> float32 in [0, 1] -> (x - mean) / std per channel, with the mean and std of a resolved settings."""
+    """Pixels -> float32 in [0, 1] -> (x - mean) / std per channel, with mean and std from resolved settings."""
 
     def __init__(self, settings: DataPart) -> None:
         assert settings.mean is not None and settings.std is not None, "the settings are not resolved"
@@ -89,26 +89,26 @@ class Normalization:
 
 
 def as_pixels(image: Image.Image, channels: int) -> UInt8[Tensor, "c h w"]:
-    """The image's pixels, copied."""
+    """A copy of the image's pixels."""
     pixels = np.array(convert_channels(image, channels))  # half the cost of v2.functional.to_image
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
 def as_tensor(image: Image.Image | Tensor, channels: int) -> Tensor:
-    """A fresh float32 tensor (c, h, w) in [0, 1]; of a tensor as many channels as it has."""
+    """A new float32 tensor (c, h, w) in [0, 1]; a tensor keeps its channels."""
     return as_floats(as_pixels(image, channels) if isinstance(image, Image.Image) else image)
 
 
 def as_floats(
     images: Shaped[Tensor, "*b c h w"], memory_format: torch.memory_format = torch.contiguous_format
 ) -> Float[Tensor, "*b c h w"]:
-    """Fresh float32 values, those of whole numbers divided by 255."""
+    """New float32 values; integers are divided by 255."""
     scale = 1 if images.is_floating_point() else 255
     return images.to(torch.float32, memory_format=memory_format, copy=True).div_(scale)
 
 
 def choose_names(augment: str | list[str], auto: list[str]) -> list[str]:
-    """The augmentations that a recipe names; `auto` for that word."""
+    """The augmentations that a recipe names; `auto` replaces the word auto."""
     if augment == "auto":
         return auto
     if augment == "none":
@@ -117,7 +117,7 @@ def choose_names(augment: str | list[str], auto: list[str]) -> list[str]:
 
 
 class UserTransform:
-    """A user's function; what it raises is a `ValueError` that names it."""
+    """A user's function. Its exceptions become a `ValueError` that names it."""
 
     def __init__(self, name: str) -> None:
         self.name, self.function = name, load(name)
@@ -130,13 +130,13 @@ class UserTransform:
 
 
 def refuse_color_change(name: str, channels: int) -> None:
-    """Raises `ValueError` for colors to be changed in images with alpha."""
+    """Raises `ValueError` for a change of colors in images with alpha."""
     if channels == 4:
         raise ValueError(f"augment={name} works on 1 or 3 channels, not on 4")
 
 
 def say_unknown(name: str, known: Sequence[str], images: str) -> ValueError:
-    """The sentence that says so and gives the nearest of the names that such `images` know, or all."""
+    """The error for an unknown augmentation, with the nearest known name or all of them."""
     if name in ("auto", "none"):
         return ValueError(f"augment={name} stands alone, not in a list")
     choice = f"there are {', '.join(known)}, auto, none and package.module:function"

@@ -1,4 +1,4 @@
-"""Augmentations of whole batches, on the device where these lie. Each image draws from its key, see `random/keys`."""
+"""Augmentations of whole batches on their device. Each image draws from its key, see `random/keys`."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..random.keys import branch, normal, to_integers, uniform
 
-TRIES = 10  # rectangles that are drawn until one lies within the image
+TRIES = 10  # random rectangles; the first that fits into the image is used
 ANGLE = math.radians(15)
 
 Size = tuple[int, int]  # height, width
@@ -29,7 +29,7 @@ class BatchStep(ABC):
 
 
 class PaddedCrop(BatchStep):
-    """Moves images by up to an eighth of their sides, every whole number of pixels alike; black comes in."""
+    """Shifts images by a uniform number of pixels, up to an eighth of their sides, and fills with black."""
 
     def __call__(self, images: Images, keys: Keys) -> Images:
         height, width = images.shape[2:]
@@ -41,7 +41,7 @@ class PaddedCrop(BatchStep):
 
 
 class ResizedCrop(BatchStep):
-    """Cuts out 8 to 100 % of the area, 3:4 to 4:3 in shape, and enlarges that to the image's size, bilinear.
+    """Crops 8 to 100 % of the area, with aspect ratio 3:4 to 4:3, and resizes it to the image's size, bilinear.
 
     Source: Szegedy et al., 2015, section 6, https://arxiv.org/abs/1409.4842
     """
@@ -68,7 +68,7 @@ class Flip(BatchStep):
 
 
 class Rotation(BatchStep):
-    """Turns images about their center by an angle uniform in -15..15 degrees, bilinear; black comes in."""
+    """Rotates images about their center by an angle uniform in -15..15 degrees, bilinear, and fills with black."""
 
     def __call__(self, images: Images, keys: Keys) -> Images:
         angle = add_image_axes((2 * uniform(keys, 1)[0] - 1) * ANGLE)[:, 0]
@@ -80,7 +80,7 @@ class Rotation(BatchStep):
 
 
 class Cutout(BatchStep):
-    """Sets a square of half the shorter side to 0, the mean; its center is anywhere, so the border may clip it.
+    """Sets a square of half the shorter side to 0, the mean. Its center is anywhere, so the border may clip it.
 
     Source: DeVries, Taylor, 2017, section 3, https://arxiv.org/abs/1708.04552, where it is 16 of CIFAR-10's 32 pixels.
     """
@@ -96,9 +96,10 @@ class Cutout(BatchStep):
 
 
 class Erasing(BatchStep):
-    """Half of the images lose a rectangle, 2 to 40 % of them and 3:10 to 10:3 in shape, to noise like their pixels.
+    """Replaces a rectangle by noise in half of the images: 2 to 40 % of the area, aspect ratio 3:10 to 10:3.
 
-    The noise is normal with the images' mean and deviation; the paper's is uniform over all values of a pixel.
+    The noise is normal with the mean and deviation of the images.
+    Departs from the paper: its noise is uniform over all values of a pixel.
     Source: Zhong et al., 2020, section 3.2, https://arxiv.org/abs/1708.04896
     """
 
@@ -116,21 +117,21 @@ class Erasing(BatchStep):
 def draw_rectangles(
     numbers: Float[Tensor, "u n"], size: Size, *, area: tuple[float, float], shape: float
 ) -> tuple[Int64[Tensor, "t n"], Int64[Tensor, "t n"]]:
-    """Heights and widths, from 1 pixel on, of t = u / 2 random rectangles for each image of a size.
+    """Draws heights and widths, at least 1 pixel, of t = u / 2 random rectangles for each image.
 
-    Their areas are uniform between two shares of the image's, the ratios of their sides log-uniform from 1 / `shape` to
-    `shape`; some reach beyond the image.
+    The areas are uniform between two shares of the image's area. The aspect ratios are log-uniform from 1 / `shape` to
+    `shape`. Some rectangles are larger than the image.
     """
     areas, shapes = numbers.chunk(2)
     sides = ((area[0] + (area[1] - area[0]) * areas) * (size[0] * size[1])).sqrt()
-    stretch = torch.exp((shapes - 0.5) * math.log(shape))  # the root of the ratio
+    stretch = torch.exp((shapes - 0.5) * math.log(shape))  # square root of the aspect ratio
     return (sides / stretch).round().long().clamp(min=1), (sides * stretch).round().long().clamp(min=1)
 
 
 def _select_first_fit(
     fits: Bool[Tensor, "t n"], tall: Int64[Tensor, "t n"], wide: Int64[Tensor, "t n"]
 ) -> tuple[Bool[Tensor, " n"], Int64[Tensor, " n"], Int64[Tensor, " n"]]:
-    """Whether any of t rectangles fits, and height and width of the first that does."""
+    """Whether any of t rectangles fits, and the height and width of the first that fits."""
     first = fits.int().argmax(dim=0, keepdim=True)
     return fits.any(dim=0), tall.gather(0, first)[0], wide.gather(0, first)[0]
 
@@ -138,9 +139,9 @@ def _select_first_fit(
 def mark_window(
     start: Int64[Tensor, " n"], length: int | Int64[Tensor, " n"], extent: int
 ) -> Bool[Tensor, "n {extent}"]:
-    """Which of `extent` places lie in windows of this length; what reaches beyond is cut off."""
-    places = torch.arange(extent, device=start.device)[:, None]
-    return ((places >= start) & (places < start + length)).T
+    """Marks the positions in range(extent) that lie in a window of this length."""
+    positions = torch.arange(extent, device=start.device)[:, None]
+    return ((positions >= start) & (positions < start + length)).T
 
 
 def add_image_axes(values: Shaped[Tensor, " n"]) -> Shaped[Tensor, "n 1 1 1"]:
@@ -148,13 +149,13 @@ def add_image_axes(values: Shaped[Tensor, " n"]) -> Shaped[Tensor, "n 1 1 1"]:
 
 
 def _space_centers(start: Int64[Tensor, " n"], length: Int64[Tensor, " n"], count: int) -> Float[Tensor, "n {count}"]:
-    """Where the centers of `count` equal parts of a window lie, in pixels, none beyond that of its last pixel."""
-    parts = (torch.arange(count, device=start.device) + 0.5) * (length[:, None] / count) - 0.5
-    return start[:, None] + parts.clamp(min=0).minimum(length[:, None] - 1)
+    """The centers of `count` equal parts of a window, in pixels, at most the center of its last pixel."""
+    offsets = (torch.arange(count, device=start.device) + 0.5) * (length[:, None] / count) - 0.5
+    return start[:, None] + offsets.clamp(min=0).minimum(length[:, None] - 1)
 
 
 def sample_bilinear(images: Images, y: Float[Tensor, "n #h #w"], x: Float[Tensor, "n #h #w"]) -> Images:
-    """The images at places given in pixels, bilinear, with zeros beyond their border."""
+    """Samples the images at positions in pixels, bilinear, with zeros beyond the border."""
     height, width = images.shape[2:]
     grid = torch.stack(torch.broadcast_tensors((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
     values = images if images.is_floating_point() else images.float()

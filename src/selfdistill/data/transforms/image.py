@@ -1,4 +1,4 @@
-"""PIL image -> normalized tensor: the augmentations of images that have no mask, by their names."""
+"""The transforms of images without masks, with their augmentations by name."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -8,14 +8,14 @@ from .base import choose_names, image_shape, refuse_color_change, say_unknown
 from .batch import BatchStep, Cutout, Erasing, Flip, PaddedCrop, ResizedCrop, Rotation
 from .pipeline import CenterCrop, ImageTransform, ResizeToCover, Step, UserImageTransform, is_small
 
-DEFAULT_SIZE = 224  # of either side, where images are not small and alike
-STATISTICS = {True: 10_000, False: 2_000}  # small images, larger ones: how many mean and std are computed from
+DEFAULT_SIZE = 224  # of both sides, unless all images have one small size
+STATISTICS = {True: 10_000, False: 2_000}  # is small -> maximum number of images for mean and std
 
 Size = tuple[int, int]  # height, width
 
 
 def train_transform(settings: DataPart) -> ImageTransform:
-    """The augmentations of resolved settings: PIL image -> (c, h, w), normalized before those that erase."""
+    """The transform of training under resolved settings: PIL image -> (c, h, w), normalized before erasing."""
     assert isinstance(settings.augment, list), "the settings are not resolved"
     channels, *size = image_shape(settings)
     erasers = [ERASERS[name]() for name in settings.augment if name in ERASERS]
@@ -23,33 +23,33 @@ def train_transform(settings: DataPart) -> ImageTransform:
 
 
 def eval_transform(settings: DataPart) -> ImageTransform:
-    """The whole image at the size of resolved settings up to 64 pixels; beyond, the middle of one resized to 256/224.
+    """The transform of evaluation under resolved settings: PIL image -> (c, h, w), normalized.
 
-    PIL image -> (c, h, w), normalized.
+    Images of up to 64 pixels are resized as a whole. Larger ones are resized to 256/224 and then cropped to the center.
     """
     return ImageTransform(settings, [CenterCrop(image_shape(settings)[1:])])
 
 
 def statistics_view(size: Size) -> tuple[CenterCrop, int]:
-    """What of an image mean and std are computed on, and of how many images."""
+    """The view of an image that mean and std are computed from, and the maximum number of images."""
     return CenterCrop(size), STATISTICS[is_small(size)]
 
 
 def choose_default_size(sizes: set[Size]) -> Size:
-    """The images' own size where all agree and no side exceeds 64, else 224 on either side."""
-    own = next(iter(sizes))
-    return own if len(sizes) == 1 and is_small(own) else (DEFAULT_SIZE, DEFAULT_SIZE)
+    """The size of the images if all have one and no side exceeds 64, else 224 on both sides."""
+    image_size = next(iter(sizes))
+    return image_size if len(sizes) == 1 and is_small(image_size) else (DEFAULT_SIZE, DEFAULT_SIZE)
 
 
 def _create_crop(size: tuple[int, int]) -> list[Step]:
-    """Random cut: of a small image padded with black by an eighth of its side, of a larger one within its margin."""
+    """Random crop: of a small image padded with black by an eighth of its side, of a larger one within its margin."""
     from torchvision.transforms import v2
 
     return [PaddedCrop()] if is_small(size) else [ResizeToCover(size), v2.RandomCrop(size)]
 
 
 def _create_resized_crop(size: tuple[int, int]) -> list[Step]:
-    """A random rectangle, enlarged or reduced to the size; of small images one of the image at that size."""
+    """Random rectangle, resized to `size`. Small images are resized to `size` before."""
     from torchvision.transforms import v2
 
     return [ResizedCrop()] if is_small(size) else [v2.RandomResizedCrop(size)]
@@ -83,37 +83,37 @@ STEPS: dict[str, Callable[[tuple[int, int]], list[Step]]] = {
     "randaugment": _create_randaugment,
     "trivialaugment": _create_trivialaugment,
 }
-ERASERS: dict[str, type[BatchStep]] = {"cutout": Cutout, "erasing": Erasing}  # of normalised images
-CUTS = ("crop", "resized_crop")
+ERASERS: dict[str, type[BatchStep]] = {"cutout": Cutout, "erasing": Erasing}  # of normalized images
+CROPS = ("crop", "resized_crop")
 COLOR_STEPS = ("randaugment", "trivialaugment")
 
 
 def choose_augmentation_names(augment: str | list[str], size: tuple[int, int], mirrorable: bool) -> list[str]:
-    """The names in `data.augment`. auto: crop up to 64 pixels, resized_crop beyond, and flip where images may be."""
+    """The names in `data.augment`. auto: crop up to 64 pixels, resized_crop beyond, and flip if `mirrorable`."""
     return choose_names(augment, ["crop" if is_small(size) else "resized_crop"] + ["flip"] * mirrorable)
 
 
 def create_steps(names: Sequence[str], size: tuple[int, int], channels: int) -> list[Step]:
-    """The steps in the order of their names; without a cut among them, what evaluation shows comes first.
+    """Creates the steps in the order of their names. Without a crop among them, a center crop comes first.
 
-    Small images are resized in front of the first step that can be batched, which needs them alike. Those that erase
-    are no steps, since they follow the normalisation; they must come last.
+    Small images are resized before the first step that runs on batches, which needs equal sizes. Erasers are not steps,
+    because they follow the normalization; their names must come last.
     """
-    steps: list[Step] = [] if set(names) & set(CUTS) else [CenterCrop(size)]
-    for name, then in itertools.pairwise(names):
-        if name in ERASERS and then not in ERASERS:
-            raise ValueError(f"augment={name} works on the finished image, so it comes last, not before {then}")
+    steps: list[Step] = [] if set(names) & set(CROPS) else [CenterCrop(size)]
+    for name, next_name in itertools.pairwise(names):
+        if name in ERASERS and next_name not in ERASERS:
+            raise ValueError(f"augment={name} works on the finished image, so it comes last, not before {next_name}")
     for name in names:
         if name in ERASERS:
             continue
-        named = _create_named_steps(name, size, channels)
+        new_steps = _create_named_steps(name, size, channels)
         if (
             is_small(size)
-            and isinstance(named[0], BatchStep)
+            and isinstance(new_steps[0], BatchStep)
             and not isinstance(_get_last(steps), BatchStep | CenterCrop)
         ):
             steps.append(CenterCrop(size))
-        steps += named
+        steps += new_steps
     return steps
 
 

@@ -1,7 +1,7 @@
-"""The transforms of images with masks: a sample's target is its mask.
+"""The transforms of images with masks. The target of a sample is its mask.
 
-What moves pixels moves those of image and mask alike; colors change in the image only. The mask takes the nearest
-label, so that no label arises between two others.
+Geometric steps change image and mask; color steps change the image only. Masks are resized to the nearest label, so
+that no new labels arise.
 """
 
 import copy
@@ -30,14 +30,14 @@ from .base import (
     say_unknown,
 )
 
-LARGEST = 512  # pixels; training crops are no larger unless the recipe says so
-MULTIPLE = 32  # what the deepest maps of the usual networks divide the sides of a crop by
+LARGEST = 512  # pixels; default maximum of the sides of training crops
+MULTIPLE = 32  # the usual networks divide the sides of a crop by this
 
 Size = tuple[int, int]  # height, width
 
 
 class MaskTransform(Transform):
-    """What the transforms of images with masks have in common: float32 in [0, 1], then (x - mean) / std per channel."""
+    """The common part of transforms of images with masks: float32 in [0, 1], then (x - mean) / std per channel."""
 
     fixed_size, keeps_target = False, False
 
@@ -55,7 +55,7 @@ class MaskTransform(Transform):
 
 
 class TrainMaskTransform(MaskTransform):
-    """The steps in order, and then the normalization; crops of the settings' image size.
+    """Applies the steps in order and then the normalization. Gives crops of the settings' image size.
 
     Draws from the global generators. Raises `ValueError` for a mask of another size than its image.
     """
@@ -80,7 +80,7 @@ class TrainMaskTransform(MaskTransform):
 
 
 class EvalMaskTransform(MaskTransform):
-    """The whole image, its short side resized where the settings say so, normalized; the mask as it is stored."""
+    """The whole image, normalized, with its short side resized if the settings say so; the mask as stored."""
 
     draws_per_image = False
 
@@ -94,10 +94,10 @@ class EvalMaskTransform(MaskTransform):
 
 
 class Pair(NamedTuple):
-    """An image and its mask, and the size to which they are to be resized.
+    """An image, its mask, and the size to which both will be resized.
 
-    A step that resizes changes `size` alone. Only `crop` makes pixels, so that of an image that is enlarged and then
-    cropped no more than the crop is ever made.
+    A step that resizes changes only `size`. Only `crop` computes pixels, so an image that is enlarged and then cropped
+    is computed only within the crop.
     """
 
     image: Image.Image
@@ -105,9 +105,9 @@ class Pair(NamedTuple):
     size: Size
 
     def crop(self, top: int, left: int, size: Size) -> "Pair":
-        """The window of this size at (top, left), bilinear with antialias; of the mask the nearest labels.
+        """The window of this size at (top, left): the image bilinear with antialias, the mask nearest.
 
-        The image's filter reaches beyond the window: up to rounding, the result is a window of the whole image resized.
+        The filter of the image reaches beyond the window. Up to rounding, the result is a window of the resized image.
         """
         (rows, columns), (height, width) = self.mask.shape, size
         y, x = rows / self.size[0], columns / self.size[1]
@@ -117,12 +117,12 @@ class Pair(NamedTuple):
         return Pair(image, mask, size)
 
     def resize(self) -> "Pair":
-        """All of it, with pixels of `size`."""
+        """The whole pair, resized to `size`."""
         return self if tuple(self.mask.shape) == self.size else self.crop(0, 0, self.size)
 
 
 def _find_nearest(start: int, count: int, scale: float) -> Int64[Tensor, " count"]:
-    """The stored pixels that hold the middles of `count` pixels from `start`, each `scale` stored ones wide."""
+    """The stored pixels at the centers of `count` pixels from `start`, each `scale` stored pixels wide."""
     return ((torch.arange(start, start + count, dtype=torch.float64) + 0.5) * scale).long()
 
 
@@ -134,7 +134,7 @@ def check_sizes(image: Image.Image, mask: Int64[Tensor, "h w"]) -> None:
 
 
 def scale_short_side(size: Size, side: int | None) -> Size:
-    """The size, aspect kept, with this short side; None leaves it as it is.
+    """The size with this short side and the same aspect ratio; None keeps the size.
 
     >>> scale_short_side((360, 480), 180)
     (180, 240)
@@ -143,13 +143,13 @@ def scale_short_side(size: Size, side: int | None) -> Size:
 
 
 def resize_for_evaluation(image: Image.Image, short_side: int | None) -> Image.Image:
-    """The image at the size at which evaluation shows it."""
+    """Resizes an image for evaluation."""
     height, width = scale_short_side((image.height, image.width), short_side)
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 class MaskStep(ABC):
-    """One augmentation of image and mask, for crops of `size`; `fill` is the color beyond an image's border."""
+    """One augmentation of image and mask, for crops of `size`; `fill` is the padding color."""
 
     def __init__(self, size: Size, fill: tuple[int, ...]) -> None:
         self.size, self.fill = size, fill
@@ -159,7 +159,7 @@ class MaskStep(ABC):
 
 
 class RandomScale(MaskStep):
-    """Both sides times one factor, uniform in 0.5..2."""
+    """Scales both sides by one factor, uniform in 0.5..2."""
 
     def __call__(self, pair: Pair) -> Pair:
         factor = _draw_uniform(0.5, 2.0)
@@ -167,7 +167,7 @@ class RandomScale(MaskStep):
 
 
 class RandomShortSide(MaskStep):
-    """The short side becomes a whole number, uniform from half to twice that of the crop, both included.
+    """Resizes the short side to an integer, uniform from half to twice that of the crop, both included.
 
     Source: the published code of Ji et al., 2021, https://arxiv.org/abs/2103.08273: 256 to 1024 for crops of 512.
     """
@@ -178,7 +178,7 @@ class RandomShortSide(MaskStep):
 
 
 class CropOrPad(MaskStep):
-    """The center of what is larger than `size`; what is smaller is padded at the right and at the bottom.
+    """Crops larger pairs to their center, and pads smaller ones at the right and the bottom.
 
     The image is padded with its mean color, to the nearest of 256 shades, and the mask with IGNORE_INDEX.
     """
@@ -193,7 +193,7 @@ class CropOrPad(MaskStep):
         return crop if crop.size == self.size else self._pad(crop)
 
     def choose_start(self, margin: int) -> int:
-        """Where between 0 and `margin` a side of the window begins."""
+        """The start of the window along a side, between 0 and `margin`."""
         return margin // 2
 
     def _pad(self, pair: Pair) -> Pair:
@@ -205,14 +205,14 @@ class CropOrPad(MaskStep):
 
 
 class RandomCrop(CropOrPad):
-    """As `CropOrPad`, but anywhere in what is larger."""
+    """As `CropOrPad`, but crops at a random position."""
 
     def choose_start(self, margin: int) -> int:
         return int(torch.randint(margin + 1, ()))
 
 
 class RandomFlip(MaskStep):
-    """Half of the pairs are mirrored left to right."""
+    """Mirrors half of the pairs left to right."""
 
     def __init__(self, size: Size, fill: tuple[int, ...]) -> None:
         from torchvision.transforms import v2
@@ -226,9 +226,9 @@ class RandomFlip(MaskStep):
 
 
 class ColorJitter(MaskStep):
-    """Brightness, contrast and saturation times factors uniform in 0.5..1.5, hue turned by up to 1/20 of its circle.
+    """Multiplies brightness, contrast and saturation by 0.5..1.5, and turns the hue by up to 1/20 of its circle.
 
-    In random order, of the image only.
+    The order is random. The mask does not change.
     """
 
     def __init__(self, size: Size, fill: tuple[int, ...]) -> None:
@@ -244,7 +244,7 @@ class ColorJitter(MaskStep):
 
 
 class RandomBlur(MaskStep):
-    """Half of the images, not their masks, are blurred by a Gaussian of a deviation uniform in 0..1 pixels.
+    """Blurs half of the images by a Gaussian with a deviation uniform in 0..1 pixels. Masks do not change.
 
     Source: the published code of Ji et al., 2021, https://arxiv.org/abs/2103.08273
     """
@@ -257,9 +257,9 @@ class RandomBlur(MaskStep):
 
 
 class UserPairTransform(UserTransform):
-    """A user's function of an image and its mask, with its result checked.
+    """A user's function of an image and its mask, with a check of its result.
 
-    It is given copies, and a mask that transforms of torchvision (v2) know for one.
+    It gets copies. The mask is a `tv_tensors.Mask`, so that transforms of torchvision (v2) treat it as one.
     """
 
     def __call__(self, pair: Pair) -> Pair:
@@ -287,7 +287,7 @@ def _mark_as_mask(mask: Int64[Tensor, "h w"]) -> Tensor:
 
 
 def _describe(value: object) -> str:
-    """The type of a value, of tensors with dtype and shape."""
+    """The type of a value; for tensors dtype and shape."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} of {tuple(value.shape)}"
     return f"a {type(value).__name__}"
@@ -312,7 +312,7 @@ def choose_augmentation_names(augment: str | list[str], size: Size, mirrorable: 
 
 
 def create_steps(names: Sequence[str], size: Size, mean: Sequence[float]) -> list[MaskStep | UserPairTransform]:
-    """The steps in the order of their names; at the end what is not yet of `size` is cut or padded to it."""
+    """Creates the steps in the order of their names; the last step crops or pads to `size`."""
     if ("scale", "short_side") in pairwise(names):
         raise ValueError("augment=scale has no effect before short_side, which sets the size anew; put it behind")
     fill = tuple(round(255 * value) for value in mean)
@@ -328,9 +328,9 @@ def _create_step(name: str, size: Size, fill: tuple[int, ...]) -> MaskStep | Use
 
 
 def choose_default_size(sizes: set[Size], short_side: int | None) -> Size:
-    """Of training crops: the images' own size where all agree and no side exceeds 512; else 512 on either side.
+    """The size of training crops: that of the images if all have one and no side exceeds 512, else 512x512.
 
-    Where images differ and are all smaller than that, the longest side rounded up to a multiple of 32.
+    If sizes differ and all are smaller, it is the longest side rounded up to a multiple of 32.
     """
     resized = {scale_short_side(size, short_side) for size in sizes}
     longest = max(map(max, resized))

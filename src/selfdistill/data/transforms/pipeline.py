@@ -1,4 +1,4 @@
-"""The transform of images with a label each, and the sizes at which images are looked at."""
+"""The transform of images with one label each, and its steps of resizing."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -17,17 +17,17 @@ from ..random.keys import branch
 from .base import Normalization, Transform, UserTransform, as_pixels, as_tensor, image_shape
 from .batch import BatchStep
 
-SMALL = 64  # pixels; images up to this side are shown whole, larger ones cut out of a resized one
-MARGIN = 256 / 224  # larger images: how much the resized short side exceeds the cut
+SMALL = 64  # pixels; larger images are cropped from a resized image
+MARGIN = 256 / 224  # larger images: ratio of the resized short side to the crop
 
 Step = Callable[..., Any]
 
 
 class ImageTransform(Transform):
-    """The steps in order, then float32 in [0, 1], then (x - mean) / std per channel, and then the erasers.
+    """Applies the steps in order, float32 in [0, 1], (x - mean) / std per channel, and then the erasers.
 
-    The first steps, as long as they only resize, are the part that may be kept. The last steps, as long as they are
-    `BatchStep`s, are done with whole batches. What lies between is done image by image.
+    The leading steps that only resize form `cached`. The trailing `BatchStep`s form `batch`. The steps between run per
+    image.
     """
 
     keeps_target = True
@@ -35,7 +35,7 @@ class ImageTransform(Transform):
     def __init__(self, settings: DataPart, steps: Sequence[Step], erasers: Sequence[BatchStep] = ()) -> None:
         self.shape = image_shape(settings)
         self.channels, self.normalize = self.shape[0], Normalization(settings)
-        numbered = list(enumerate(steps))  # a step's key is that of the image and of the step's number
+        numbered = list(enumerate(steps))  # a step draws from the branch of the image's key with the step's number
         start = next((n for n, step in numbered if not isinstance(step, Resizing)), len(numbered))
         end = 1 + next((n for n, step in reversed(numbered) if not isinstance(step, BatchStep)), -1)
         self.cached_steps: list[Resizing] = [step for _, step in numbered[:start]]
@@ -54,25 +54,25 @@ class ImageTransform(Transform):
         return Sample(self.cached_image(sample.image), sample.target)
 
     def cached_image(self, image: Image.Image) -> Image.Image:
-        """What `cached` makes of an image."""
+        """The image after `cached`."""
         image = convert_channels(image, self.channels)
         for step in self.cached_steps:
             image = step(image)
         return image
 
     def cached_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) of the image that `cached` gives for one of this size."""
+        """The (height, width) after `cached` of an image of this size."""
         for step in self.cached_steps:
             size = step.result_size(size)
         return size
 
     @property
     def cached_identity(self) -> tuple[int, list[tuple[str, tuple[int, int]]]]:
-        """Equal for transforms whose `cached` does the same."""
+        """Equal for transforms with the same `cached`."""
         return self.channels, [(type(step).__name__, step.size) for step in self.cached_steps]
 
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
-        """Pixels at their final size: uint8, or float32 in [0, 1] behind a user's function."""
+        """Pixels at the final size: uint8, or float32 in [0, 1] after a user's function."""
         image, is_users = sample.image, False
         for number, step in self.image_steps:
             is_users |= isinstance(step, UserImageTransform)
@@ -97,7 +97,7 @@ class ImageTransform(Transform):
 
 
 def _apply_to_one(step: BatchStep, image: Any, keys: Int64[Tensor, " 1"]) -> Any:
-    """A step of batches for a single image, PIL or tensor; the image stays what it is."""
+    """Applies a step for batches to a single PIL image or tensor, and returns the same type."""
     if isinstance(image, Tensor):
         return step(image[None], keys)[0]
     pixels = step(as_pixels(image, len(image.getbands()))[None], keys)[0].permute(1, 2, 0).contiguous().numpy()
@@ -115,11 +115,11 @@ class Resizing(ABC):
 
     @abstractmethod
     def result_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) that it gives an image of this one."""
+        """The (height, width) after this step of an image of this size."""
 
 
 class CenterCrop(Resizing):
-    """What evaluation shows of an image: all of a small one, the center of a larger one."""
+    """The view of evaluation: the whole image if small, the center of a larger one."""
 
     def __call__(self, image: Any) -> Any:
         from torchvision.transforms.v2 import functional
@@ -144,7 +144,7 @@ class ResizeToCover(Resizing):
 
 
 class UserImageTransform(UserTransform):
-    """A user's function of an image, with its result checked. It may draw into the image: that is a copy."""
+    """A user's function of an image, with a check of its result. It gets a copy that it may change."""
 
     def __call__(self, image: Any) -> Any:
         result = self.call(image.clone() if isinstance(image, Tensor) else image.copy())
@@ -166,7 +166,7 @@ def resize(image: Any, size: tuple[int, int]) -> Any:
 
 
 def compute_covering_size(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
-    """The smallest (height, width) of the aspect of `size` that covers 256/224 of the wanted one."""
+    """The smallest (height, width) with the aspect ratio of `size` that covers 256/224 times `wanted`."""
     scale = MARGIN * max(wanted[0] / size[0], wanted[1] / size[1])
     return (max(round(size[0] * scale), wanted[0]), max(round(size[1] * scale), wanted[1]))
 
