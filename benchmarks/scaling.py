@@ -158,10 +158,10 @@ def launch(world: int, options: argparse.Namespace, setting: Setting) -> dict[st
     """Runs this file in `world` processes, and returns what the first one wrote."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "points.json"
-        options = {name: getattr(setting, name) for name in ("size", "batch", "classes", "device", "precision")}
-        options |= {"task": setting.kind, "student": options.student, "methods": ",".join(options.methods)}
-        options |= {"turns": options.turns, "threads": max(1, setting.threads // world), "as-process": out}
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        values = {name: getattr(setting, name) for name in ("size", "batch", "classes", "device", "precision")}
+        values |= {"task": setting.kind, "student": options.student, "methods": ",".join(options.methods)}
+        values |= {"turns": options.turns, "threads": max(1, setting.threads // world), "as-process": out}
+        words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
         words.append("--channels-last" if setting.channels_last else "--no-channels-last")
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
         subprocess.run([*torchrun, __file__, *words], check=True, stdout=subprocess.DEVNULL)

@@ -28,7 +28,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as
 
 
 def main() -> None:
-    """Runs the command line; what a user can mend is told in one sentence."""
+    """Runs the command line; an error that the user can mend is printed as one sentence."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one error tells what went wrong, not a line for every retry
     try:
         app()

@@ -25,7 +25,7 @@ def mixup(
     One weight ~ Beta(alpha, alpha) per batch. `soft_target` are class probabilities of images that are mixed already.
     Source: Zhang et al., 2018, eq. 1, https://arxiv.org/abs/1710.09412
     """
-    weight = _beta(alpha)
+    weight = _draw_beta(alpha)
     order = torch.randperm(len(images), device=images.device)
     mixed = weight * images + (1 - weight) * images[order]
     return mixed, _mix_labels(target, order, weight, num_classes, soft_target)
@@ -44,7 +44,7 @@ def cutmix(
     clipping; `images` is left as it was, and `soft_target` is as in `mixup`.
     Source: Yun et al., 2019, eq. 1 and 2, https://arxiv.org/abs/1905.04899
     """
-    box = _box(images, alpha)
+    box = _draw_box(images, alpha)
     order = torch.randperm(len(images), device=images.device)
     weight = 1 - images[0, 0][box[1:]].numel() / images[0, 0].numel()
     return _paste(images, order, box), _mix_labels(target, order, weight, num_classes, soft_target)
@@ -58,7 +58,7 @@ def cutmix_masks(
     There is one box per batch, drawn as in `cutmix`. `images` and `target` are left as they were.
     Source: French et al., 2020, https://arxiv.org/abs/1906.01916, who mix images and the masks predicted for them.
     """
-    box = _box(images, alpha)
+    box = _draw_box(images, alpha)
     order = torch.randperm(len(images), device=images.device)
     return _paste(images, order, box), _paste(target, order, box)
 
@@ -68,14 +68,14 @@ def mixing_weight(alpha: float, device: torch.device) -> Float[Tensor, ""]:
     return torch.distributions.Beta(*torch.full((2,), alpha, device=device), validate_args=False).sample()
 
 
-def _beta(alpha: float) -> float:
+def _draw_beta(alpha: float) -> float:
     return torch.distributions.Beta(alpha, alpha).sample().item()
 
 
-def _box(images: Float[Tensor, "b c h w"], alpha: float) -> tuple[EllipsisType, slice, slice]:
+def _draw_box(images: Float[Tensor, "b c h w"], alpha: float) -> tuple[EllipsisType, slice, slice]:
     """A random box in the image's proportions, as an index of its rows and columns in any tensor (..., h, w)."""
-    side = (1 - _beta(alpha)) ** 0.5
-    return (..., slice(*_cut(images.shape[2], side)), slice(*_cut(images.shape[3], side)))
+    side = (1 - _draw_beta(alpha)) ** 0.5
+    return (..., slice(*_draw_interval(images.shape[2], side)), slice(*_draw_interval(images.shape[3], side)))
 
 
 def _paste(
@@ -87,7 +87,7 @@ def _paste(
     return mixed
 
 
-def _cut(length: int, side: float) -> tuple[int, int]:
+def _draw_interval(length: int, side: float) -> tuple[int, int]:
     """A random interval of `side * length` pixels around a uniform center, clipped to the image."""
     center, half = int(torch.randint(length, ())), int(length * side) // 2
     return max(center - half, 0), min(center + half, length)

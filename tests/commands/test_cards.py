@@ -74,7 +74,7 @@ def settings(card):
 @every_method
 def test_a_card_names_the_paper_the_teaching_the_cost_and_every_setting(name):
     kind, card = find_method(name), cards.card(name)
-    paper = cards.paper_of(kind)
+    paper = cards.find_paper(kind)
     assert card.startswith(f"## {name}\n\n**{paper.title}.**") and paper.link in card
     assert (kind.__doc__ or "").split("\n\n")[0].split()[-1] in card
     assert f"- Cost beside plain training: {kind.cost}" in card
@@ -84,7 +84,7 @@ def test_a_card_names_the_paper_the_teaching_the_cost_and_every_setting(name):
 
 @every_method
 def test_a_paper_has_a_venue_and_a_link_or_is_none(name):
-    paper = cards.paper_of(find_method(name))
+    paper = cards.find_paper(find_method(name))
     assert paper.title and (paper.reference == "") == (name == "baseline")
     if paper.reference:
         assert re.search(r"(19|20)\d\d", paper.venue) and paper.link.startswith("https://")
@@ -98,7 +98,7 @@ def test_a_card_asks_for_square_images_where_others_are_refused(name):
         square = False
     except ValueError as error:
         square = "square" in str(error)
-    assert ("square images" in cards.needs(kind)) == square
+    assert ("square images" in cards.list_needs(kind)) == square
 
 
 def test_a_card_of_ones_own_method(own):
@@ -108,7 +108,7 @@ def test_a_card_of_ones_own_method(own):
     assert "- Tasks: classification, segmentation" in card and "Recipes" not in card
     needs = "2 more augmented views of each image; 1 other image of each image's class; hard labels (`mix: none`)"
     assert f"- Needs: {needs}" in card
-    paper = cards.paper_of(find_method(own))
+    paper = cards.find_paper(find_method(own))
     assert (paper.venue, paper.link) == ("Some Conference 2030", "https://example.org/paper_of_ours")
 
 
@@ -146,29 +146,31 @@ def test_allowed_values_are_told_in_words(hint, words):
 
 
 def test_needs_tell_whose_run_the_teacher_must_be():
-    assert cards.needs(find_method("kd")) == ["a teacher (`method.teacher`, a run folder) that is a trained network"]
+    assert cards.list_needs(find_method("kd")) == [
+        "a teacher (`method.teacher`, a run folder) that is a trained network"
+    ]
     assert "that `hsakd_teacher` trained" in cards.card("hsakd")
-    assert cards.needs(find_method("baseline")) == []
+    assert cards.list_needs(find_method("baseline")) == []
 
 
 def test_recipes_are_listed_by_name_and_left_out_where_there_are_none(monkeypatch):
-    assert {"cifar100/resnet18_label_smoothing"} <= set(cards.recipes_of("label_smoothing"))
-    assert {"quick/digits_frskd_sla", "cifar100/resnet18_frskd_sla"} <= set(cards.recipes_of("frskd_sla"))
+    assert {"cifar100/resnet18_label_smoothing"} <= set(cards.find_recipes_of("label_smoothing"))
+    assert {"quick/digits_frskd_sla", "cifar100/resnet18_frskd_sla"} <= set(cards.find_recipes_of("frskd_sla"))
     assert "`quick/digits_at`" in cards.card("at")
     monkeypatch.setattr(names, "FOLDERS", ())
-    assert cards.recipes_of("frskd") == [] and "Recipes" not in cards.card("frskd")
+    assert cards.find_recipes_of("frskd") == [] and "Recipes" not in cards.card("frskd")
 
 
 def test_step_times_are_told_where_they_were_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(cards, "ROOT", tmp_path)
-    assert cards.step_time("frskd") == "not measured"
+    assert cards.describe_step_time("frskd") == "not measured"
     (tmp_path / "docs").mkdir()
     ratios = {"cifar:resnet18": {"ratios": {"frskd": 1.456}}, "cifar:resnet8": {"ratios": {"frskd": 2, "kd": 1.2}}}
     measured = {"machine": "a fast one", "batch": 128, "students": ratios}
     (tmp_path / "docs/step-times.json").write_text(json.dumps(measured))
     told = "1.46x plain training's for `cifar:resnet18`, 2.00x plain training's for `cifar:resnet8`"
-    assert cards.step_time("frskd") == f"{told} (a fast one, batches of 128)"
-    assert cards.step_time("sad") == "not measured"
+    assert cards.describe_step_time("frskd") == f"{told} (a fast one, batches of 128)"
+    assert cards.describe_step_time("sad") == "not measured"
 
 
 def test_the_page_of_all_methods_is_up_to_date():

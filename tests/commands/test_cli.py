@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from selfdistill.commands.predict import predictions
+from selfdistill.commands.predict import predict_images
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import TrainRecord
 from selfdistill.runs.student import load_student
@@ -269,7 +269,7 @@ def test_predict_writes_no_file_twice_and_none_over_an_image(run, segmenter, tmp
 
 
 def test_between_two_predictions_gradients_are_as_the_caller_has_them(segmenter, street, tmp_path):
-    for _ in predictions(segmenter, [street / "images"], out=tmp_path):
+    for _ in predict_images(segmenter, [street / "images"], out=tmp_path):
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
 

@@ -4,13 +4,13 @@ import pytest
 import yaml
 
 from helpers.recipes import ALL, FILES, name_of
-from selfdistill.commands.recipes import read_recipe, recipes_table, write_whole
+from selfdistill.commands.recipes import build_recipes_table, read_recipe, write_whole
 from selfdistill.config.header import read_header, read_own_header
 from selfdistill.config.read import read
 
 
 def test_the_table_has_a_row_for_every_recipe_with_what_it_trains():
-    table = recipes_table()
+    table = build_recipes_table()
     columns = {column.header: list(column.cells) for column in table.columns}
     assert columns["recipe"] == [name_of(path) for path in ALL]
     assert all(columns["what it trains"]) and set(columns["data"]) >= {"digits", "scenes", "torchvision:CIFAR100"}
@@ -21,7 +21,7 @@ def test_a_filter_keeps_what_has_it_in_name_data_student_or_method(run):
     assert code == 0, err
     assert out.count("mit67/resnet18") == 3 and "cub-200" not in out
     for words in ("data/voc", "efficientdet:", "frskd_sla"):
-        assert 0 < recipes_table(words).row_count < len(ALL)
+        assert 0 < build_recipes_table(words).row_count < len(ALL)
 
 
 def test_a_filter_that_keeps_nothing_is_refused_with_the_nearest(run):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from selfdistill import Task, evaluate
 from selfdistill.build import build
-from selfdistill.commands.predict import predictions
+from selfdistill.commands.predict import predict_images
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import DataPart, Recipe
 from selfdistill.data import get_scoring_window
@@ -90,7 +90,7 @@ def test_an_image_file_is_predicted_and_what_is_written_exists(trained, tmp_path
     card = read_card(run.path)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[card.data.channels]
     Image.new(mode, card.student.image_shape[:0:-1]).save(tmp_path / "a.png")
-    (prediction,) = predictions(run.path, [tmp_path / "a.png"], top=2)
+    (prediction,) = predict_images(run.path, [tmp_path / "a.png"], top=2)
     assert len(prediction.classes) == 2 and all(0 <= share <= 1 for _, share in prediction.classes)
     assert {name for name, _ in prediction.classes} <= set(card.classes)
     assert all(file.is_file() and run.path in file.parents for file in prediction.files.values())

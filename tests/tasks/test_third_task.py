@@ -8,7 +8,7 @@ from helpers.multilabel import CORNERS, MultiLabelScores, binary_cross_entropy, 
 from selfdistill import Batch, Task, create_method, evaluate
 from selfdistill.build import build
 from selfdistill.commands.evaluate import evaluate_run
-from selfdistill.commands.predict import predictions
+from selfdistill.commands.predict import predict_images
 from selfdistill.config.read import parse
 from selfdistill.export import export
 from selfdistill.models import build_student
@@ -65,7 +65,7 @@ def test_the_students_predictions_are_the_tasks(trained, tmp_path):
     run, _ = trained["baseline"]
     image, labels = draw_squares(40, seed=1).images[0], draw_squares(40, seed=1).labels[0]
     image.save(tmp_path / "a.png")
-    (prediction,) = predictions(run.path, [tmp_path / "a.png"], top=3)
+    (prediction,) = predict_images(run.path, [tmp_path / "a.png"], top=3)
     shown = {name for name, probability in prediction.classes if probability > 0.5}
     assert shown == {name for name, label in zip(CORNERS, labels, strict=True) if label} and prediction.files == {}
 

@@ -114,7 +114,7 @@ def test_where_the_second_graph_cannot_be_compiled_a_run_goes_on_as_well():
     ("feature", "precision"), [("amx_bf16", "bf16"), ("avx512_bf16", "bf16"), ("avx512_f", "fp32")]
 )
 def test_precision_is_bfloat16_where_the_processor_has_it(monkeypatch, feature, precision):
-    monkeypatch.setattr("selfdistill.runs.environment._cpu_features", lambda: {feature})
+    monkeypatch.setattr("selfdistill.runs.environment._list_cpu_features", lambda: {feature})
     job = build(parse({**QUICK, "precision": "auto", "machine": "cpu"}))
     assert job.recipe.precision == precision
     assert any(note.startswith(f"precision={precision}, as this machine has ") for note in job.notes)
@@ -125,7 +125,9 @@ def test_processors_are_read_from_linux_where_torch_does_not_tell(monkeypatch):
     from selfdistill.runs import environment as environment
 
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    monkeypatch.setattr(environment, "_cpu_line", lambda name: "fpu avx512_bf16 amx_bf16" if name == "flags" else None)
+    monkeypatch.setattr(
+        environment, "_read_cpu_line", lambda name: "fpu avx512_bf16 amx_bf16" if name == "flags" else None
+    )
     assert environment.computes_bfloat16("cpu") and not environment.computes_bfloat16("mps")
-    monkeypatch.setattr(environment, "_cpu_line", lambda name: None)
+    monkeypatch.setattr(environment, "_read_cpu_line", lambda name: None)
     assert not environment.computes_bfloat16("cpu")

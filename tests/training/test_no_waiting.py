@@ -10,7 +10,7 @@ import torch
 
 from helpers.batches import small_batch, small_task
 from helpers.meta_device import NoWaiting, on_device, on_the_host, one_run, train_on_meta
-from selfdistill.build import make_mixer
+from selfdistill.build import create_mixer
 from selfdistill.config.recipe import MixPart
 from selfdistill.methods import find_method
 from selfdistill.methods.baseline import Baseline
@@ -33,7 +33,7 @@ def test_mixing_a_batch_waits_for_nothing(name, kind):
     task = small_task(kind)
     batch = on_device(small_batch(Baseline, task))
     with NoWaiting(), mock.patch("torch.tensor", on_the_host):
-        mixed = make_mixer(MixPart(name=name, probability=0.9), task, find_task(task.kind))(batch)
+        mixed = create_mixer(MixPart(name=name, probability=0.9), task, find_task(task.kind))(batch)
     assert mixed.images.is_meta and mixed.target.is_meta
     assert kind == "segmentation" or mixed.soft_target.is_meta
 

@@ -1,4 +1,4 @@
-"""A recipe made into objects: the only place that knows every name."""
+"""Builds objects from a recipe: the only file that knows every name."""
 
 import functools
 import re
@@ -108,7 +108,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
         train_set=train_set,
         held_out=None if prepared.held_out is None else create_eval_loader(prepared.held_out, resolved, task_kind),
         split=prepared.held_out_split,
-        mix=make_mixer(recipe.mix, task, task_kind),
+        mix=create_mixer(recipe.mix, task, task_kind),
         card=describe_student(resolved, task, images),
         fingerprint={
             name: dataset.fingerprint()
@@ -120,7 +120,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
 
 
 def create_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Module:
-    """The student with fresh weights, pretrained ones or those of another run with the same classes."""
+    """The student with fresh weights, pretrained weights, or the weights of another run with the same classes."""
     check_student_options(part.options)
     student = build_student(
         part.name,
@@ -149,18 +149,18 @@ def choose_hyperparameters(
     return {**chosen, **given}, notes
 
 
-def make_mixer(settings: MixPart, task: Task, task_kind: TaskKind) -> Callable[[Batch], Batch] | None:
+def create_mixer(settings: MixPart, task: Task, task_kind: TaskKind) -> Callable[[Batch], Batch] | None:
     """A function that mixes the images and labels of a batch, with torch's global generator; None for mix=none."""
     if settings.name == "none":
         return None
     mix = task_kind.mixers[settings.name].mix
 
-    def mix_some(batch: Batch) -> Batch:
+    def mix_sometimes(batch: Batch) -> Batch:
         if settings.probability < 1 and torch.rand(()).item() >= settings.probability:
             return batch
         return mix(batch, task.num_classes, settings.alpha)
 
-    return mix_some
+    return mix_sometimes
 
 
 def create_eval_loader(dataset: CachedDataset, recipe: Recipe, task: TaskKind) -> HeldOut:
@@ -174,7 +174,7 @@ def create_eval_loader(dataset: CachedDataset, recipe: Recipe, task: TaskKind) -
 
 
 def describe_student(recipe: Recipe, task: Task, images: LabeledDataset) -> StudentCard:
-    """What student.json says of the network, its classes and its images."""
+    """The content of student.json: the network, its classes and its images."""
     network = NetworkCard(
         name=recipe.student.name,
         options=recipe.student.options,
@@ -192,7 +192,7 @@ def describe_student(recipe: Recipe, task: Task, images: LabeledDataset) -> Stud
 
 
 def note_precision(recipe: Recipe, precision: str) -> list[str]:
-    """A sentence on the precision where the recipe leaves it open."""
+    """A sentence about the precision, if the recipe leaves it open."""
     if recipe.precision != "auto":
         return []
     has = "has" if precision == "bf16" else "has no"
@@ -200,7 +200,7 @@ def note_precision(recipe: Recipe, precision: str) -> list[str]:
 
 
 def note_dropped_images(plan: BatchSampler) -> list[str]:
-    """A sentence on the images that each epoch leaves out."""
+    """A sentence about the images that each epoch leaves out."""
     if not plan.num_dropped:
         return []
     are = "is" if plan.num_dropped == 1 else "are"
@@ -211,7 +211,7 @@ def note_dropped_images(plan: BatchSampler) -> list[str]:
 
 
 def note_idle_workers(recipe: Recipe, train_set: TrainSet) -> list[str]:
-    """A sentence on loader processes that have no image to load."""
+    """A sentence about loader processes that have no images to load."""
     if not recipe.machine.workers or not train_set.samples.may_lie_on_device:
         return []
     return [f"machine.workers={recipe.machine.workers} has no effect on images that are kept on the device"]

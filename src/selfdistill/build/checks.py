@@ -1,7 +1,7 @@
-"""Everything that is refused because parts of a recipe, or the objects made of it, do not go together.
+"""Checks that the parts of a recipe, and the objects built from it, go together.
 
-What settings alone contradict is in `config/checks.py`; here the method, the data, the networks and the machine are
-known. Every function raises `ValueError` in one sentence.
+`config/checks.py` finds settings that contradict each other. Here the method, the data, the networks and the machine
+are known too. Every function raises `ValueError` in one sentence.
 """
 
 from collections.abc import Sequence

@@ -34,15 +34,15 @@ def load_teacher(folder: str, method_class: type[Method]) -> nn.Module:
 
 
 def normalize_as_teacher(recipe: Recipe) -> DataPart:
-    """The recipe's data settings with the mean and std of the teacher's images, where there is a teacher.
+    """The recipe's data settings with the mean and std of the teacher's images, if there is a teacher.
 
     Raises `ValueError` where the recipe says otherwise.
     """
     data, folder = recipe.data, recipe.method.teacher
     if folder is None:
         return data
-    taught = read_card(folder).data
-    normalization = {"mean": taught.mean, "std": taught.std}
+    teacher_data = read_card(folder).data
+    normalization = {"mean": teacher_data.mean, "std": teacher_data.std}
     for name, value in normalization.items():
         if getattr(data, name) not in (None, value):
             raise ValueError(f"the teacher {folder} saw images with data.{name}={value}, not {getattr(data, name)}")

@@ -7,7 +7,7 @@ from ..config.names import hides_shipped
 
 
 def tell(sentence: str) -> None:
-    """Says something to the user, beside what the command prints."""
+    """Prints a sentence to standard error; results go to standard output."""
     print(sentence, file=sys.stderr, flush=True)
 
 

@@ -54,7 +54,7 @@ def page() -> str:
     """A table of all methods, then the card of each."""
     names = list_methods()
     titles = ["method", "paper", "venue", "who teaches", "cost beside plain training", "teacher"]
-    table = markdown_table(titles, [_row(name, find_method(name)) for name in names], numbers=False)
+    table = markdown_table(titles, [_format_row(name, find_method(name)) for name in names], numbers=False)
     return PAGE + "\n\n".join([table, *map(card, names)]) + "\n"
 
 
@@ -64,31 +64,31 @@ def card(name: str) -> str:
     `name` is a file of `methods/` or "package.module:Class". Raises `ValueError` for any other name, with the nearest.
     """
     method = find_method(name)
-    paper = paper_of(method)
+    paper = find_paper(method)
     facts = {
         "Tasks": ", ".join(list_tasks(method.outputs)),
-        "Needs": "; ".join(needs(method)) or "nothing beside images and labels",
+        "Needs": "; ".join(list_needs(method)) or "nothing beside images and labels",
         "Cost beside plain training": method.cost or "not stated",
-        "Step time": step_time(name),
-        "Recipes": ", ".join(f"`{recipe}`" for recipe in recipes_of(name)),
+        "Step time": describe_step_time(name),
+        "Recipes": ", ".join(f"`{recipe}`" for recipe in find_recipes_of(name)),
     }
     items = "\n".join(f"- {fact}: {text}" for fact, text in facts.items() if text)
     title, reference = _escape(paper.title), _escape(paper.reference)
-    paragraphs = [f"## {name}", f"**{title}.**", reference, *_docstring(method), items]
-    if rows := hyperparameter_rows(method):
+    paragraphs = [f"## {name}", f"**{title}.**", reference, *_read_docstring(method), items]
+    if rows := list_hyperparameters(method):
         titles = ["hyper-parameter", "default", "allowed", "meaning"]
         paragraphs.append(markdown_table(titles, rows, numbers=False))
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
 
 
-def paper_of(method: type[Method]) -> Paper:
+def find_paper(method: type[Method]) -> Paper:
     """The paper that the file of a method names."""
     docstring = inspect.cleandoc(sys.modules[method.__module__].__doc__ or method.__name__)
     title, _, rest = docstring.partition("\n\n")
     return Paper(" ".join(title.split()).removesuffix("."), " ".join(rest.partition("\n\n")[0].split()))
 
 
-def needs(method: type[Method]) -> list[str]:
+def list_needs(method: type[Method]) -> list[str]:
     """What a method needs beside images and labels."""
     teacher = f"that `{method.teacher_method}` trained" if method.teacher_method else "that is a trained network"
     views = f"{method.views} more augmented view{'s' * (method.views > 1)} of each image"
@@ -103,14 +103,14 @@ def needs(method: type[Method]) -> list[str]:
     return [need for need, holds in conditions.items() if holds]
 
 
-def hyperparameter_rows(method: type[Method]) -> list[list[str]]:
+def list_hyperparameters(method: type[Method]) -> list[list[str]]:
     """Name, default, allowed values and description of each hyper-parameter of a method, in order."""
     hints, per_pixel = get_type_hints(method, include_extras=True), method.defaults("pixel")
     rows = []
     for name, declared in method.hyperparameters().items():
-        default = f"`{_plain(declared.default)}`"
+        default = f"`{_format_value(declared.default)}`"
         if per_pixel[name] != declared.default:
-            default += f"; per pixel: `{_plain(per_pixel[name])}`"
+            default += f"; per pixel: `{_format_value(per_pixel[name])}`"
         rows.append([f"`{name}`", default, describe_values(hints[name]), declared.description])
     return rows
 
@@ -125,7 +125,7 @@ def describe_values(hint: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(map(describe_values, arguments))
     if hint is bool or origin is Literal:
-        return " or ".join(f"`{_plain(value)}`" for value in (arguments or (True, False)))
+        return " or ".join(f"`{_format_value(value)}`" for value in (arguments or (True, False)))
     if hint is NoneType:
         return "`null`"
     type_, *constraints = arguments if origin is Annotated else [hint]
@@ -140,17 +140,17 @@ def _describe_limits(constraints: list[Any]) -> str:
     return (" " if phrases and phrases[0].startswith("from") else " and ").join(phrases)
 
 
-def recipes_of(method: str) -> list[str]:
+def find_recipes_of(method: str) -> list[str]:
     """The names of the package's recipes that use a method."""
-    return [name for name, path in list_recipes().items() if _method_of(path) == method]
+    return [name for name, path in list_recipes().items() if _read_method(path) == method]
 
 
 @functools.cache
-def _method_of(recipe: Path) -> str:
+def _read_method(recipe: Path) -> str:
     return read(recipe).method.name
 
 
-def step_time(name: str) -> str:
+def describe_step_time(name: str) -> str:
     """The step time of a method over that of plain training, for each student in docs/step-times.json."""
     if name == "baseline":
         return "what the others' are measured against"
@@ -169,15 +169,15 @@ def _describe_ratios(name: str, result: dict[str, Any]) -> str:
     return f"{result['ratios'][name]:.2f}x plain training's" + (f", {memory:.2f}x its memory" if memory else "")
 
 
-def _row(name: str, method: type[Method]) -> list[str]:
-    paper, teacher = paper_of(method), f"`{method.teacher_method}`" if method.teacher_method else "a trained network"
+def _format_row(name: str, method: type[Method]) -> list[str]:
+    paper, teacher = find_paper(method), f"`{method.teacher_method}`" if method.teacher_method else "a trained network"
     title = f"[{_escape(paper.title)}]({paper.link})" if paper.link else _escape(paper.title)
-    who_teaches = next(iter(_docstring(method)), "")
+    who_teaches = next(iter(_read_docstring(method)), "")
     teacher = teacher if method.needs_teacher else "none"
     return [f"[{name}](#{name})", title, paper.venue, who_teaches, method.cost, teacher]
 
 
-def _docstring(method: type[Method]) -> list[str]:
+def _read_docstring(method: type[Method]) -> list[str]:
     """The paragraphs of the docstring of a method's class."""
     label = "Departs from the paper:"
     paragraphs = inspect.cleandoc(method.__doc__ or "").split("\n\n")
@@ -190,10 +190,10 @@ def _escape(text: str) -> str:
     return text.replace("*", "\\*")
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A value as recipes write it.
 
-    >>> _plain(None), _plain(True), _plain(0.05), _plain("all")
+    >>> _format_value(None), _format_value(True), _format_value(0.05), _format_value("all")
     ('null', 'true', '0.05', 'all')
     """
     return yaml.safe_dump(value, width=1000).removesuffix("\n").removesuffix("\n...")

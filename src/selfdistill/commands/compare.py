@@ -28,7 +28,7 @@ def compare_methods(words: Sequence[str]) -> None:
     """
     arms, seeds, base = parse_words([*words])
     folder = Path(base.out or f"runs/compare-{Path(base.data.source).stem}-{base.student.name.partition(':')[2]}")
-    recipes = {arm: arm_recipe(base, arm) for arm in arms}
+    recipes = {arm: build_arm_recipe(base, arm) for arm in arms}
     opened = OpenedData()
     experiments = {arm: build_arm(recipes[arm], folder, arm, seeds[0], opened) for arm in arms}
     resolved = {arm: experiment.recipe for arm, experiment in experiments.items()}
@@ -38,7 +38,7 @@ def compare_methods(words: Sequence[str]) -> None:
     paths: dict[str, list[Path]] = {arm: [] for arm in arms}
     for seed in seeds:
         for arm in arms:
-            path = run_path(folder, arm, seed)
+            path = choose_run_path(folder, arm, seed)
             paths[arm].append(path)
             experiment = experiments.pop(arm, None)
             if not is_done(path, resolved[arm].model_copy(update={"seed": seed, "out": str(path)})):
@@ -65,18 +65,18 @@ def parse_words(words: list[str]) -> tuple[list[str], list[int], Recipe]:
     return arms, seeds, base
 
 
-def arm_recipe(base: Recipe, arm: str) -> Recipe:
+def build_arm_recipe(base: Recipe, arm: str) -> Recipe:
     """The recipe of one arm, "METHOD+NAME=VALUE+...", without the base's settings that its method does not have.
 
-    Settings behind the + are the method's hyper-parameters, its teacher, or full names such as mix=cutmix. Of another
-    method's hyper-parameters it takes those of a method that it builds on, or that builds on it.
+    Settings behind the + are the method's hyper-parameters, its teacher, or full names such as mix=cutmix. It takes
+    the base's hyper-parameters if one of the two methods builds on the other.
     """
     name, *words = arm.split("+")
-    kind, other = find_method(name), find_method(base.method.name)
-    known = kind.hyperparameters()
-    related = issubclass(kind, other) or issubclass(other, kind)
+    method_class, base_class = find_method(name), find_method(base.method.name)
+    known = method_class.hyperparameters()
+    related = issubclass(method_class, base_class) or issubclass(base_class, method_class)
     shared = {key: value for key, value in base.method.hyperparameters.items() if related and key in known}
-    teacher = base.method.teacher if kind.needs_teacher else None
+    teacher = base.method.teacher if method_class.needs_teacher else None
     method = {"name": name, "taps": base.method.taps, "teacher": teacher, **shared}
     known = {**known, "teacher": None}
     for word in words:
@@ -87,13 +87,13 @@ def arm_recipe(base: Recipe, arm: str) -> Recipe:
     return change(base.model_copy(update={"method": MethodPart(**method)}), words)
 
 
-def run_path(folder: Path, arm: str, seed: int) -> Path:
+def choose_run_path(folder: Path, arm: str, seed: int) -> Path:
     return folder / f"{arm}-s{seed}".replace("/", "_")
 
 
 def build_arm(recipe: Recipe, folder: Path, arm: str, seed: int, opened: OpenedData) -> Experiment:
     """The checked experiment of one arm with one seed."""
-    experiment = build(recipe.model_copy(update={"seed": seed, "out": str(run_path(folder, arm, seed))}), opened)
+    experiment = build(recipe.model_copy(update={"seed": seed, "out": str(choose_run_path(folder, arm, seed))}), opened)
     check_trainable(experiment)
     return experiment
 
@@ -103,12 +103,12 @@ def is_done(path: Path, recipe: Recipe) -> bool:
     if not (path / "recipe.yaml").exists():
         return False
     run = Run.open(path)
-    there, here = run.recipe().flatten(), recipe.flatten()
-    for name in here.keys() | there.keys():
-        if here.get(name) != there.get(name) and not name.startswith(("machine.", "out")):
+    stored, wanted = run.recipe().flatten(), recipe.flatten()
+    for name in wanted.keys() | stored.keys():
+        if wanted.get(name) != stored.get(name) and not name.startswith(("machine.", "out")):
             raise ValueError(
-                f"{path} holds a run of another recipe, whose {name} is {there.get(name)} and not {here.get(name)}; "
-                f"set {name}={there.get(name)} or choose another out="
+                f"{path} holds a run of another recipe, whose {name} is {stored.get(name)} and not {wanted.get(name)}; "
+                f"set {name}={stored.get(name)} or choose another out="
             )
     return tell_if_finished(run)
 

@@ -18,12 +18,12 @@ class Evaluation(NamedTuple):
     """The scores of a run's student."""
 
     scores: Scores
-    values: dict[str, Any]  # the scores by name, those of classes by class too; None for what is not defined
+    values: dict[str, Any]  # the scores by name, scores of classes by name and class; None if not defined
     images: str  # what was scored, in words
 
 
 def print_scores(path: Path, source: str | None, *, as_json: bool) -> None:
-    """Prints the scores of a run's student, and those of single classes."""
+    """Prints the scores of a run's student, and the scores of single classes."""
     scores, values, images = evaluate_run(path, source)
     if as_json:
         print(json.dumps({"data": images, **values}))
@@ -53,7 +53,7 @@ def evaluate_run(path: Path, source: str | None) -> Evaluation:
 
 
 def name_classes(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
-    """Scores as plain values by name, and those of single classes by the classes' names."""
+    """Scores as plain values by name, and the scores of single classes by the classes' names."""
     values = {
         name: dict(zip(classes, value, strict=True)) if isinstance(value, tuple) else value
         for name, value in scores._asdict().items()
@@ -78,5 +78,5 @@ def open_held_out(settings: DataPart, task: TaskKind) -> LabeledDataset:
 
 
 def forget_columns(settings: DataPart) -> DataPart:
-    """The settings without their table columns, which need not be those of another source."""
+    """The settings without their table columns, as another source may name its columns otherwise."""
     return settings.model_copy(update={"image_column": None, "label_column": None})

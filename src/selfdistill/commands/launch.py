@@ -1,4 +1,4 @@
-"""Several processes on a CPU are started by torchrun."""
+"""Refuses a launch of several CPU processes by anything but torchrun."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What a run's student says of image files."""
+"""predict: names the classes of image files by a run's student."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ def print_predictions(
     run: Path, images: Sequence[Path], *, top: int = 1, out: Path | None = None, as_json: bool
 ) -> None:
     """Prints the classes of each image on a line, and names the files that were written."""
-    for prediction in predictions(run, images, top=top, out=out):
+    for prediction in predict_images(run, images, top=top, out=out):
         if as_json:
             files = {name: str(path) for name, path in prediction.files.items()}
             print(json.dumps({"image": str(prediction.image), "classes": dict(prediction.classes), **files}))
@@ -25,7 +25,7 @@ def print_predictions(
             print(f"{prediction.image}\t" + "\t".join(f"{name} {share:.1%}" for name, share in prediction.classes))
 
 
-def predictions(run: Path, images: Sequence[Path], *, top: int = 1, out: Path | None = None) -> Iterator[Prediction]:
+def predict_images(run: Path, images: Sequence[Path], *, top: int = 1, out: Path | None = None) -> Iterator[Prediction]:
     """The `top` classes of each image file, and of those in folders.
 
     Files such as a segmenter's masks are written below `out`, RUN/predictions unless given; an image from within a
@@ -39,7 +39,7 @@ def predictions(run: Path, images: Sequence[Path], *, top: int = 1, out: Path | 
     for file in files:
         with torch.inference_mode():
             prediction = predictor.predict(file, top)
-        yield prediction  # outside: what the caller does with it is none of this mode's business
+        yield prediction  # outside the block, so that the caller does not run in inference mode
 
 
 def list_images(paths: Sequence[Path]) -> Iterator[ImageFile]:

@@ -10,7 +10,7 @@ from ..training.state import TrainState
 
 
 def console() -> Any:
-    """A rich console: as wide as the terminal, or 160 columns where there is none."""
+    """A rich console: as wide as the terminal, or 160 columns without a terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160)
@@ -64,7 +64,7 @@ class RichProgress(Callback):
         self.display = Live(get_renderable=self.view, refresh_per_second=4)
 
     def view(self) -> Any:
-        """The bar, and the lines that there are."""
+        """The bar, and below it the lines that are not empty."""
         from rich.console import Group
         from rich.text import Text
 

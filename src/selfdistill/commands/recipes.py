@@ -49,13 +49,13 @@ def print_recipes(name: str | None) -> None:
     if name is not None and (path := find_shipped(name)):
         print(write_whole(path), end="")
         return
-    console().print(recipes_table(name))
+    console().print(build_recipes_table(name))
 
 
-def recipes_table(words: str | None = None) -> Any:
+def build_recipes_table(words: str | None = None) -> Any:
     """Return a table of the recipes whose name, data, student or method contains `words`; of all without.
 
-    Raises `ValueError`, with the nearest, where there is none.
+    Raises `ValueError`, with the nearest word, if there is none.
     """
     from rich.table import Column, Table
 

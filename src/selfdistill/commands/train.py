@@ -56,7 +56,7 @@ def resume_run(path: Path, words: Sequence[str] = ()) -> Result | None:
 
 
 def tell_if_finished(run: Run) -> bool:
-    """Whether the run has ended; then its scores are told."""
+    """Whether the run has ended; if so, prints its scores."""
     records = run.records()
     if not records or not isinstance(records[-1], EndRecord):
         return False
@@ -76,14 +76,15 @@ def check_scorable(experiment: Experiment) -> None:
     student, name = experiment.method.student, experiment.recipe.student.name
     if experiment.held_out is None or not experiment.method.task.positions:
         return  # every image is shown at the student's own size
-    batch, shown = next(iter(experiment.held_out(workers=0))), get_scoring_window(experiment.recipe.data)
+    batch = next(iter(experiment.held_out(workers=0)))
+    window_size = get_scoring_window(experiment.recipe.data)
     height, width = batch.images.shape[2:]
-    score = find_task(experiment.recipe.task.kind).scorer(shown)
+    score = find_task(experiment.recipe.task.kind).scorer(window_size)
     try:
         with set_mode(student, training=False), torch.no_grad():
             score(student, batch.images, batch.target)
-    except Exception as error:  # of anyone's network
-        advice = "" if shown else "; set data.window=true, which shows it windows of data.image_size"
+    except Exception as error:  # other people's code
+        advice = "" if window_size else "; set data.window=true, which shows it windows of data.image_size"
         raise ValueError(f"{name} cannot score images of {height}x{width} ({one_line(error)}){advice}") from error
 
 

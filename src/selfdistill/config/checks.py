@@ -1,6 +1,6 @@
 """Settings of a recipe that do not go together.
 
-What depends on the data, the network or the method is checked where these are known.
+`build/checks.py` checks what depends on the data, the network or the method.
 """
 
 from collections.abc import Iterator

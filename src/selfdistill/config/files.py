@@ -84,16 +84,16 @@ def dump_values(values: dict[str, Any]) -> str:
 
 def dump_commented(recipe: Recipe) -> str:
     """Return the recipe as YAML, each setting with what it means."""
-    return "\n".join(_commented_lines(recipe)) + "\n"
+    return "\n".join(_format_commented(recipe)) + "\n"
 
 
-def _commented_lines(part: Part, indent: str = "") -> Iterator[str]:
+def _format_commented(part: Part, indent: str = "") -> Iterator[str]:
     values = part.model_dump(mode="json")
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         if isinstance(value, Part):
             yield f"{indent}{name}:  # {(value.__doc__ or '').splitlines()[0]}"
-            yield from _commented_lines(value, indent + "  ")
+            yield from _format_commented(value, indent + "  ")
             continue
         yield f"{indent}{name}: {_one_line(values[name])}" + (f"  # {field.description}" if field.description else "")
     for name, value in (part.model_extra or {}).items():

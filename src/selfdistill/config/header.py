@@ -16,8 +16,10 @@ def read_header(path: Path) -> dict[str, str]:
     """
     header: dict[str, str] = {}
     for file in load_with_bases(path):
-        own = read_own_header(file.path)
-        header = own | {label: text for label, text in header.items() if label in FROM_BASE and label not in own}
+        own_header = read_own_header(file.path)
+        header = own_header | {
+            label: text for label, text in header.items() if label in FROM_BASE and label not in own_header
+        }
     return {label: text.replace("/NAME", f"/{path.stem}") for label, text in header.items()}
 
 

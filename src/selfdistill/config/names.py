@@ -22,7 +22,7 @@ def list_recipes(*, bases: bool = False) -> dict[str, Path]:
 def find_recipe(name: str | Path, folder: Path = Path()) -> Path:
     """Return the file that a name means: a file, as seen from `folder`, else a recipe that comes with the package.
 
-    Raises `ValueError`, with the nearest name, where there is neither.
+    Raises `ValueError`, with the nearest name, if there is neither.
     """
     path = folder / name
     if path.exists() and not path.is_dir():

@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from .part import Part, field_types, part_class
+from .part import Part, find_field_types, find_part_class
 
 
 def merge(values: dict[str, Any], changes: dict[str, Any], part: type[Part] | None) -> dict[str, Any]:
@@ -18,10 +18,10 @@ def merge(values: dict[str, Any], changes: dict[str, Any], part: type[Part] | No
         values = values if old == changes[part.main] else {}
     merged = dict(values)
     for name, value in changes.items():
-        inner = part_class(part, name)
+        inner = find_part_class(part, name)
         value, old = expand(value, inner), expand(values.get(name), inner)
-        both = isinstance(value, dict) and isinstance(old, dict) and value
-        merged[name] = merge(old, value, inner) if both else value
+        merges = isinstance(value, dict) and isinstance(old, dict) and value
+        merged[name] = merge(old, value, inner) if merges else value
     return merged
 
 
@@ -36,19 +36,19 @@ def apply_word(values: dict[str, Any], word: str, root: type[Part]) -> None:
     if not equals:
         raise ValueError(f"{word!r} is neither a recipe nor name=value")
     *parents, last = name.split(".")
-    here, part = values, root
+    target, part = values, root
     for parent in parents:
-        part = part_class(part, parent)
-        old = expand(here.get(parent), part)
-        here[parent] = old if isinstance(old, dict) else {}
-        here = here[parent]
-    value = read_text(text, set() if part is None else field_types(part, last))
+        part = find_part_class(part, parent)
+        old = expand(target.get(parent), part)
+        target[parent] = old if isinstance(old, dict) else {}
+        target = target[parent]
+    value = read_text(text, set() if part is None else find_field_types(part, last))
     if isinstance(value, dict) and any(":" in str(key) and item is None for key, item in value.items()):
         raise ValueError(f"{word!r} needs a space behind each colon, and quotes around all: '{name}={{depth: 3}}'")
-    if part_class(part, last) is not None and not isinstance(value, dict):
-        here[last] = merge(here, {last: value}, part)[last]
+    if find_part_class(part, last) is not None and not isinstance(value, dict):
+        target[last] = merge(target, {last: value}, part)[last]
     else:
-        here[last] = value
+        target[last] = value
 
 
 def read_text(text: str, types: set[type]) -> Any:

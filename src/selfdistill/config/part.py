@@ -27,7 +27,7 @@ class Part(BaseModel):
 
     @classmethod
     def _as_list(cls, name: str, value: Any) -> Any:
-        types = field_types(cls, name)
+        types = find_field_types(cls, name)
         single = value is not None and not isinstance(value, list | tuple | dict)
         return [value] if single and list in types and str not in types else value
 
@@ -36,27 +36,27 @@ class Part(BaseModel):
         return flatten(self.model_dump(mode="json", exclude=exclude))
 
 
-def part_class(part: type[Part] | None, name: str) -> type[Part] | None:
+def find_part_class(part: type[Part] | None, name: str) -> type[Part] | None:
     """Return the class of the part called `name` inside `part`, None for a plain field."""
-    types = field_types(part, name) if part is not None else set()
+    types = find_field_types(part, name) if part is not None else set()
     return next((cls for cls in types if issubclass(cls, Part)), None)
 
 
-def field_types(part: type[Part], name: str) -> set[type]:
+def find_field_types(part: type[Part], name: str) -> set[type]:
     """Return the types that the field `name` takes; none for a name that is no field."""
     field = part.model_fields.get(name)
-    return set() if field is None else _plain_types(field.annotation)
+    return set() if field is None else _list_plain_types(field.annotation)
 
 
-def _plain_types(annotation: Any) -> set[type]:
+def _list_plain_types(annotation: Any) -> set[type]:
     """Return the plain types in an annotation: of `list[str] | None` list and NoneType."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _plain_types(arguments[0])
+        return _list_plain_types(arguments[0])
     if origin is Literal:
         return {type(value) for value in arguments}
     if origin in (Union, UnionType):
-        return set().union(*map(_plain_types, arguments))
+        return set().union(*map(_list_plain_types, arguments))
     return {origin or annotation}
 
 
@@ -65,7 +65,7 @@ def list_settings(part: type[Part], prefix: str = "") -> list[str]:
     names = []
     for name in part.model_fields:
         names.append(prefix + name)
-        inner = part_class(part, name)
+        inner = find_part_class(part, name)
         if inner is not None:
             names += list_settings(inner, f"{prefix}{name}.")
     return names

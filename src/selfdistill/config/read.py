@@ -17,7 +17,7 @@ from .checks import find_conflicts
 from .files import RecipeFile, load_with_bases
 from .names import find_recipe
 from .overrides import apply_word, expand, merge
-from .part import flatten, list_settings, part_class
+from .part import find_part_class, flatten, list_settings
 from .recipe import Recipe
 
 
@@ -72,8 +72,8 @@ def _parse(values: dict[str, Any], words: Iterable[str] = (), files: Sequence[Re
     except ValidationError as error:
         problems = _describe(error.errors())
     if problems:
-        told = [(_find_file(name, files, from_words), sentence) for name, sentence in problems.items()]
-        raise ValueError("; ".join(f"{file}: {sentence}" if file else sentence for file, sentence in told))
+        located = [(_find_file(name, files, from_words), sentence) for name, sentence in problems.items()]
+        raise ValueError("; ".join(f"{file}: {sentence}" if file else sentence for file, sentence in located))
     return recipe
 
 
@@ -87,18 +87,18 @@ def _describe(errors: list[Any]) -> dict[str, str]:
             ends = (".".join(path[:end]) for end in range(len(path), 0, -1))
             name = next((end for end in ends if end in known), name)
         by_name.setdefault(name, []).append(error)
-    return {name: _sentence(name, errors, known) for name, errors in by_name.items()}
+    return {name: _describe_setting(name, errors, known) for name, errors in by_name.items()}
 
 
-def _sentence(name: str, errors: list[Any], known: list[str]) -> str:
+def _describe_setting(name: str, errors: list[Any], known: list[str]) -> str:
     if errors[0]["type"] == "extra_forbidden":
-        return unknown_setting(name, known)
+        return describe_unknown_setting(name, known)
     messages = [error["msg"].removeprefix("Input ").removeprefix("Value error, ") for error in errors]
     message = " or ".join(dict.fromkeys(messages))
     return f"{name}={errors[0]['input']!r} {message}" if name else message
 
 
-def unknown_setting(name: str, known: Iterable[str]) -> str:
+def describe_unknown_setting(name: str, known: Iterable[str]) -> str:
     """Return the sentence that says so, with the nearest legal name."""
     known = list(known)
     part, _, field = name.rpartition(".")
@@ -106,9 +106,11 @@ def unknown_setting(name: str, known: Iterable[str]) -> str:
         return f"{name!r} is no name in a file; write {part}: {{{field}: ...}}"
     if name == "base":
         return "'base' stands in recipe files only; put the recipe's name before the settings"
-    same = [other for other in known if other.rpartition(".")[2] == name]
+    namesakes = [other for other in known if other.rpartition(".")[2] == name]
     siblings = [other for other in known if other.rpartition(".")[0] == part]
-    hint = f"; did you mean {same[0]!r}?" if same else did_you_mean(name, known) or did_you_mean(name, siblings)
+    hint = (
+        f"; did you mean {namesakes[0]!r}?" if namesakes else did_you_mean(name, known) or did_you_mean(name, siblings)
+    )
     return f"no setting is called {name!r}{hint}"
 
 
@@ -120,5 +122,7 @@ def _find_file(name: str, files: Sequence[RecipeFile], from_words: Mapping[str, 
 
 def _gives(values: Mapping[str, Any], name: str) -> bool:
     """Whether nested values give a setting, a part of it, or all of the part that it stands in."""
-    expanded = {key: expand(value, part_class(Recipe, key)) for key, value in values.items()}
-    return any(f"{name}.".startswith(f"{given}.") or given.startswith(f"{name}.") for given in flatten(expanded))
+    expanded = {key: expand(value, find_part_class(Recipe, key)) for key, value in values.items()}
+    return any(
+        f"{name}.".startswith(f"{set_name}.") or set_name.startswith(f"{name}.") for set_name in flatten(expanded)
+    )

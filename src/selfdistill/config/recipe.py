@@ -39,7 +39,7 @@ class DataPart(Part):
         description="pixels, or [height, width]; default: the images' own if all agree and are small, else 224;"
         " segmentation: of the training crops, the images' own up to 512",
     )
-    channels: Literal[1, 3, 4] | None = Field(None, description="1 if all images are grey, else 3; 4 keeps alpha")
+    channels: Literal[1, 3, 4] | None = Field(None, description="1 if all images are gray, else 3; 4 keeps alpha")
     augment: str | list[str] = Field(
         "auto",
         description="auto | none | crop, flip, resized_crop, rotation, randaugment, trivialaugment, cutout, erasing,"

@@ -17,7 +17,7 @@ from .stages import FeatureMap
 
 
 def stage_ends(student: nn.Module) -> list[str] | None:
-    """The submodules whose outputs go from stage to stage, where these are not the taps; None where none are named.
+    """The submodules whose outputs go from stage to stage, if the network names them apart from its taps; else None.
 
     A network names them by a key "stage_end" in its `feature_info`. A pre-activation network is tapped inside the next
     stage, after the activation, but what goes from stage to stage is the sum before it.
@@ -74,14 +74,14 @@ class Taps:
     ) -> None:
         self.student, self.image_shape = student, image_shape
         self._recorder = Recorder()
-        self._indices: list[int] | None = None  # of forward_intermediates, where that is what runs
+        self._indices: list[int] | None = None  # of forward_intermediates, if the maps come from there
         self._layouts: list[Layout] = []
         dry = DryRun(student, image_shape)
         self.num_classes, *positions = dry.logits.shape[1:]
         self.positions = tuple(positions)  # what follows (b, k) in the shape of the scores
         names = getattr(student, "tap_names", None) if names is None else names
         wanted = parse_indices(names or ())
-        if (names is None or wanted) and (intermediates := dry.intermediates(wanted)):
+        if (names is None or wanted) and (intermediates := dry.find_intermediates(wanted)):
             self.source = "forward_intermediates"
             self._indices = list(intermediates)
             self._taps = [Tap(name, m.shape[1], (m.shape[2], m.shape[3])) for name, m in intermediates.values()]

@@ -1,4 +1,4 @@
-"""How the output of a submodule lies in memory, told from its shape: (b, c, h, w), (b, h, w, c) or tokens (b, n, c)."""
+"""The order of the axes of an output, inferred from its shape: (b, c, h, w), (b, h, w, c) or tokens (b, n, c)."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ class Layout(NamedTuple):
     grid: Size = (0, 0)
 
     def to_map(self, output: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "b c h w"]:
-        """`output` as (b, c, h, w), without its prefix tokens; a view where that is possible."""
+        """`output` as (b, c, h, w), without its prefix tokens; a view if possible."""
         if self.axes == "bchw":
             return output
         if self.axes == "bnc":

@@ -13,7 +13,7 @@ from ..errors import did_you_mean, one_line
 from .hooks import Hooks
 from .layouts import find_layouts
 from .modes import set_mode
-from .stages import FeatureMap, Output, choose_levels, count_nesting, find_stages, relu_behind
+from .stages import FeatureMap, Output, choose_levels, count_nesting, find_relu_behind, find_stages
 
 IMAGES = 2  # the fewest that batch norm takes in training mode
 
@@ -27,7 +27,7 @@ def forward_intermediates(student: nn.Module, images: Tensor, indices: list[int]
 
 
 def parse_indices(names: Sequence[str]) -> list[int]:
-    """The indices in names of maps that no submodule returns, see `DryRun.intermediates`; none if a name is another.
+    """The indices in names that `DryRun.find_intermediates` gives; none if a name is of another kind.
 
     >>> parse_indices(["forward_intermediates[2]", "forward_intermediates[5]"]), parse_indices(["layer1"])
     ([2, 5], [])
@@ -44,12 +44,12 @@ class DryRun:
     """
 
     def __init__(self, student: nn.Module, image_shape: tuple[int, int, int]) -> None:
-        _refuse_what_cannot_run(student)
+        _refuse_compiled_or_empty(student)
         self.student = student
         self.network = type(student).__name__
         self.shape = "x".join(map(str, image_shape))
         self.size = (image_shape[1], image_shape[2])
-        self.images = _random_images(student, image_shape)
+        self.images = _draw_images(student, image_shape)
         self.encoded: list[Tensor] = []  # what a submodule `encoder` returns in eval mode
         self.outputs, self.logits = self._run(training=False)
         self.training_outputs, self.training_logits = self._run(training=True)
@@ -85,7 +85,7 @@ class DryRun:
                 raise ValueError(f"{self._explain(name)}; {self._hint()}")
         return [m for m in self.maps if m.name in names]
 
-    def intermediates(self, wanted: list[int]) -> dict[int, tuple[str, Tensor]]:
+    def find_intermediates(self, wanted: list[int]) -> dict[int, tuple[str, Tensor]]:
         """Names and maps of `forward_intermediates`, by index: the indices `wanted`, or else those of the stages.
 
         Empty where the student has no such method, where it gives other scores than `forward`, in eval or in training
@@ -94,22 +94,22 @@ class DryRun:
         if not hasattr(self.student, "forward_intermediates") or self.logits.ndim > 2:
             return {}
         try:
-            with _unchanged(self.student, training=False):
+            with _preserve_state(self.student, training=False):
                 final, maps = forward_intermediates(self.student, self.images, None)
                 indices = wanted or choose_levels(range(len(maps)), [(m.shape[2], m.shape[3]) for m in maps])
                 consistent = self._is_consistent(final, {i: maps[i] for i in indices})
-            with _unchanged(self.student, training=True):
+            with _preserve_state(self.student, training=True):
                 final, trained = forward_intermediates(self.student, self.images, indices)
                 consistent = consistent and agree(self.student.forward_head(final), self.training_logits)
-        except Exception:  # other people's code: whatever it cannot do, the hooks can
+        except Exception:  # other people's code; if it fails, hooks do the work
             return {}
         if not consistent or [maps[i].shape for i in indices] != [m.shape for m in trained]:
             return {}
-        return self._with_names({i: maps[i] for i in indices})
+        return self._name_maps({i: maps[i] for i in indices})
 
     def from_feature_info(self) -> list[FeatureMap]:
         """Maps of the modules that the student's `feature_info` names; none where its entries are wrong."""
-        channels = _feature_info(self.student)
+        channels = _read_feature_info(self.student)
         maps = [m for m in self.maps if m.name in channels]
         correct = len(maps) == len(channels) and all(channels[m.name] == m.channels for m in maps)
         return choose_levels(maps, [m.size for m in maps]) if correct and maps else []
@@ -122,7 +122,7 @@ class DryRun:
         if self.logits.ndim == 2:
             return []
         features = [f for f in self.encoded if f.ndim == 4 and f.shape[1] > 1]
-        emitters = {self._emitter(feature) for feature in features}
+        emitters = {self._find_emitter(feature) for feature in features}
         maps = [m for m in self.maps if m.name in emitters]
         return choose_levels(maps, [m.size for m in maps]) if maps else []
 
@@ -139,15 +139,15 @@ class DryRun:
 
     def is_rectified(self, name: str) -> bool:
         """Whether the submodule `name` returns what an `nn.ReLU` gave, in eval and in training mode."""
-        relus = [relu_behind(name, outputs) for outputs in (self.outputs, self.training_outputs)]
+        relus = [find_relu_behind(name, outputs) for outputs in (self.outputs, self.training_outputs)]
         return all(relu is not None and relu.intact for relu in relus)
 
     def _run(self, training: bool) -> tuple[dict[str, Output], Tensor]:
         """Every submodule's output, by name in the order in which they return, and the class scores."""
         outputs: dict[str, Output] = {}
 
-        def note(name: str, module: nn.Module, inputs: tuple[Any, ...], value: Any) -> None:
-            outputs.pop(name, None)  # of several calls the last one counts
+        def record_output(name: str, module: nn.Module, inputs: tuple[Any, ...], value: Any) -> None:
+            outputs.pop(name, None)  # only the last of several calls counts
             if isinstance(value, Tensor):
                 input_shape = inputs[0].shape if inputs and isinstance(inputs[0], Tensor) else ()
                 outputs[name] = Output(module, input_shape, value, value._version)
@@ -156,10 +156,10 @@ class DryRun:
 
         mode = " in training mode" if training else ""
         try:
-            with Hooks() as hooks, _unchanged(self.student, training):
+            with Hooks() as hooks, _preserve_state(self.student, training):
                 for name, module in self.student.named_modules(remove_duplicate=False):
                     if name:
-                        hooks.on_output(module, note, name)
+                        hooks.on_output(module, record_output, name)
                 logits = self.student(self.images)
         except Exception as error:
             raise ValueError(
@@ -167,9 +167,9 @@ class DryRun:
                 f"size, or build it for this one"
             ) from error
         if not isinstance(logits, Tensor) or logits.ndim not in (2, 4) or len(logits) != IMAGES:
-            given = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            returned = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise ValueError(
-                f"{self.network} returns {given} for {IMAGES} images{mode}, but a student returns class scores, one "
+                f"{self.network} returns {returned} for {IMAGES} images{mode}, but a student returns class scores, one "
                 f"(b, k) or (b, k, h, w) tensor; build it without auxiliary outputs, or wrap it"
             )
         return outputs, logits
@@ -180,25 +180,30 @@ class DryRun:
         consistent = agree(final, self.student.forward_features(self.images))  # type: ignore[operator]
         consistent = consistent and agree(self.student.forward_head(final), self.logits)  # type: ignore[operator]
         for i, value in maps.items():
-            # Stopped there, nothing has run that could overwrite the map.
-            (alone,) = self.student.forward_intermediates(  # type: ignore[operator]
+            # When the network stops at this map, no later layer can overwrite it.
+            (stopped_early,) = self.student.forward_intermediates(  # type: ignore[operator]
                 self.images, indices=[i], norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
             )
-            consistent = consistent and value.ndim == 4 and len(value) == IMAGES and agree(value, alone)
+            consistent = consistent and value.ndim == 4 and len(value) == IMAGES and agree(value, stopped_early)
         return consistent
 
-    def _with_names(self, maps: Mapping[int, Tensor]) -> dict[int, tuple[str, Tensor]]:
+    def _name_maps(self, maps: Mapping[int, Tensor]) -> dict[int, tuple[str, Tensor]]:
         """Each map with the submodule that returns it; where one map has none, all are named by their index."""
-        names = {i: self._emitter(value) for i, value in maps.items()}
+        names = {i: self._find_emitter(value) for i, value in maps.items()}
         if None in names.values():
             names = {i: f"forward_intermediates[{i}]" for i in maps}
         return {i: (names[i], maps[i]) for i in maps}
 
-    def _emitter(self, value: Tensor) -> str | None:
-        """The submodule that returns this map: one in `feature_info` before the least nested, and of these the last."""
-        same = [m for m in self.maps if (m.channels, *m.size) == value.shape[1:] and torch.equal(m.value(), value)]
-        same.sort(key=lambda m: (m.name in _feature_info(self.student), m.output.has_weights(), -m.depth))
-        return same[-1].name if same else None
+    def _find_emitter(self, value: Tensor) -> str | None:
+        """The submodule that returns this map.
+
+        Of several it is one in `feature_info`, else one with weights, the least nested of these, the last to run.
+        """
+        equal_maps = [
+            m for m in self.maps if (m.channels, *m.size) == value.shape[1:] and torch.equal(m.value(), value)
+        ]
+        equal_maps.sort(key=lambda m: (m.name in _read_feature_info(self.student), m.output.has_weights(), -m.depth))
+        return equal_maps[-1].name if equal_maps else None
 
     def _explain(self, name: str) -> str:
         """Why the submodule `name` cannot be tapped."""
@@ -209,8 +214,8 @@ class DryRun:
             return f"{name!r} returns a tensor {tuple(output.value.shape)}, no map of {self.shape} images"
         if output.intact:
             return f"the map of {name!r} is overwritten in place, or has another size, in training mode"
-        heirs = [m.name for m in self.maps if m.output.shares_memory(output.value)]
-        return f"the map of {name!r} is overwritten in place by {heirs[0] if heirs else 'a later layer'}"
+        overwriters = [m.name for m in self.maps if m.output.shares_memory(output.value)]
+        return f"the map of {name!r} is overwritten in place by {overwriters[0] if overwriters else 'a later layer'}"
 
     def _hint(self) -> str:
         stages = find_stages(self.maps, self.outputs, self.logits, self.size)
@@ -218,10 +223,10 @@ class DryRun:
 
 
 @contextlib.contextmanager
-def _unchanged(student: nn.Module, training: bool) -> Iterator[None]:
+def _preserve_state(student: nn.Module, training: bool) -> Iterator[None]:
     """One mode, no gradients. Modes, buffers and random state are restored, so that equal calls give equal results."""
     buffers = [(m, name, b, b.clone()) for m in student.modules() for name, b in m._buffers.items() if b is not None]
-    device = _device_and_dtype(student)[0]
+    device = _find_device_and_dtype(student)[0]
     gpus = [device] if device.type == "cuda" else []
     with (
         torch.inference_mode(False),
@@ -247,7 +252,7 @@ def _flatten(value: Any) -> Iterator[Tensor]:
             yield from _flatten(member)
 
 
-def _refuse_what_cannot_run(student: nn.Module) -> None:
+def _refuse_compiled_or_empty(student: nn.Module) -> None:
     network = type(student).__name__
     if network == "OptimizedModule" or isinstance(student, torch.jit.ScriptModule):
         raise ValueError(
@@ -257,18 +262,18 @@ def _refuse_what_cannot_run(student: nn.Module) -> None:
         raise ValueError(f"{network} has parameters without values (lazy, or on the meta device); give it values first")
 
 
-def _device_and_dtype(student: nn.Module) -> tuple[torch.device, torch.dtype]:
+def _find_device_and_dtype(student: nn.Module) -> tuple[torch.device, torch.dtype]:
     tensors = [t for t in (*student.parameters(), *student.buffers()) if t.is_floating_point()]
     return (tensors[0].device, tensors[0].dtype) if tensors else (torch.device("cpu"), torch.float32)
 
 
-def _random_images(student: nn.Module, image_shape: tuple[int, int, int]) -> Tensor:
-    device, dtype = _device_and_dtype(student)
+def _draw_images(student: nn.Module, image_shape: tuple[int, int, int]) -> Tensor:
+    device, dtype = _find_device_and_dtype(student)
     return torch.rand(IMAGES, *image_shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
 
 
-def _feature_info(student: nn.Module) -> dict[str, int]:
-    """Channels by module name, as the student's `feature_info` has them; empty where it is in another form."""
+def _read_feature_info(student: nn.Module) -> dict[str, int]:
+    """Channels by module name, from the student's `feature_info`; empty if it has another form."""
     info = getattr(student, "feature_info", None)
     if not isinstance(info, Sequence) or not all(isinstance(entry, Mapping) and "module" in entry for entry in info):
         return {}

@@ -28,14 +28,14 @@ class Output(NamedTuple):
 
     def shares_memory(self, other: Tensor) -> bool:
         """Whether the value lies in the memory of another tensor."""
-        return address(self.value) == address(other)
+        return find_address(self.value) == find_address(other)
 
     def has_weights(self) -> bool:
         """Whether the module or one of its submodules has parameters."""
         return any(True for _ in self.module.parameters())
 
 
-def address(value: Tensor) -> int:
+def find_address(value: Tensor) -> int:
     """Where the memory of a tensor begins; views of one tensor share it."""
     return value.untyped_storage().data_ptr()
 
@@ -89,8 +89,8 @@ def find_stages(
     return levels[-MAX_LEVELS:]
 
 
-def relu_behind(name: str, outputs: Mapping[str, Output]) -> Output | None:
-    """The output of the `nn.ReLU` whose result the submodule `name` returns; None where there is no such layer."""
+def find_relu_behind(name: str, outputs: Mapping[str, Output]) -> Output | None:
+    """The output of the `nn.ReLU` whose result the submodule `name` returns; None if there is none."""
     if name not in outputs:
         return None
     value = outputs[name].value
@@ -179,10 +179,10 @@ def _drop_repeats(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
     addresses: set[tuple[int, int]] = set()
     distinct = []
     for m in maps:
-        place_and_length = address(m.output.value), m.output.value.numel()
-        if place_and_length not in addresses or m.output.has_weights():
+        address_and_length = find_address(m.output.value), m.output.value.numel()
+        if address_and_length not in addresses or m.output.has_weights():
             distinct.append(m)
-        addresses.add(place_and_length)
+        addresses.add(address_and_length)
     return distinct
 
 

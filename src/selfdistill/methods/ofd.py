@@ -13,7 +13,7 @@ from .. import losses
 from ..features.extractor import Tap, Taps
 from ..features.hooks import Recorder
 from ..features.probe import DryRun
-from ..features.stages import Output, relu_behind
+from ..features.stages import Output, find_relu_behind
 from ..hyperparameters import Positive, hparam
 from ..method import Method
 from ..modules.blocks import enlarge
@@ -86,7 +86,7 @@ class BeforeReLU(Recorder):
     def __init__(self, taps: Taps, outputs: Mapping[str, Output]) -> None:
         super().__init__()
         self.taps = taps
-        relus = [relu_behind(tap.name, outputs) for tap in taps]
+        relus = [find_relu_behind(tap.name, outputs) for tap in taps]
         self._rectified = [relu is not None for relu in relus]
         for i, relu in enumerate(relus):
             if relu is not None:

@@ -112,7 +112,8 @@ class EfficientDet(nn.Module):
 class Backbone(nn.Module):
     """timm's EfficientNet up to its last block: images -> maps at 1/4, 1/8, 1/16 and 1/32 of their size.
 
-    The first three are those of the first block at each size, as the authors have it, the fourth is the last block's.
+    The first three are the outputs of the first block at each size, as in the authors' code; the fourth is that of the
+    last block.
     """
 
     def __init__(self, network: str, **options: Any) -> None:

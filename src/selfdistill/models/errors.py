@@ -70,8 +70,8 @@ def build_error(
         return option_error(student, blamed, legal())
     if pretrained:
         return fetch_error(student, error)
-    given = f" with {dict(options)}" if options else ""
-    return ValueError(f"{student} cannot be built{purpose}{given} ({one_line(error)})")
+    with_options = f" with {dict(options)}" if options else ""
+    return ValueError(f"{student} cannot be built{purpose}{with_options} ({one_line(error)})")
 
 
 def fetch_error(student: str, error: Exception) -> ValueError:

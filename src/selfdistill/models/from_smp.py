@@ -20,7 +20,7 @@ UNSUPPORTED = {  # prefix of an encoder's name -> architectures that smp does no
 }
 USUAL_VITS = ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224")  # for DPT
 ENLARGING = {"PSPNet": 0, "FPN": 3}  # depth of the encoder at which the head would have nothing to enlarge
-FIXED = {  # options of the constructors that would have no effect, or break what the student must be
+FIXED = {  # options of the constructors that would have no effect, or give something that is not a student
     "encoder_name": "is not an option, it is part of the student's name",
     "encoder_weights": "is not an option; set pretrained=true",
     "in_channels": "follows from the data's channels",
@@ -140,7 +140,7 @@ def build(
     student = f"smp:{network}"
     architecture, encoder = _split(network)
     _check_options(student, options, architecture, encoder)
-    given = {
+    arguments = {
         "encoder_name": encoder,
         "encoder_weights": _choose_weights(student, encoder) if pretrained else None,
         "classes": num_classes,
@@ -148,11 +148,11 @@ def build(
         **_choose_upsampling(architecture, options),
         **_choose_size(encoder, image_shape),
     }
-    return _create(student, architecture, given, options)
+    return _create(student, architecture, arguments, options)
 
 
 def _split(network: str) -> tuple[str, str]:
-    """Architecture and encoder as smp calls them; `ValueError` where there is none of this name."""
+    """Architecture and encoder as smp calls them; `ValueError` if there is none of this name."""
     name, _, encoder = network.partition("/")
     architecture = next((known for known in ARCHITECTURES if known.lower() == name.lower()), None)
     if architecture is None:
@@ -192,7 +192,7 @@ def _list_options(architecture: str) -> list[str]:
 
 
 def _choose_weights(student: str, encoder: str) -> str | bool:
-    """What smp is told to fetch; `ValueError` where there are no ImageNet weights."""
+    """The weights for smp to fetch; `ValueError` if there are no ImageNet weights."""
     is_timms = encoder.startswith("tu-")
     if is_timms:
         exist = is_model_pretrained(encoder.removeprefix("tu-"))
@@ -219,13 +219,13 @@ def _choose_size(encoder: str, image_shape: tuple[int, int, int]) -> dict[str, A
     return {"img_size": tuple(-(-side // 32) * 32 for side in image_shape[1:])}
 
 
-def _create(student: str, architecture: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+def _create(student: str, architecture: str, arguments: dict[str, Any], options: dict[str, Any]) -> nn.Module:
     """The network; a transformer is built for any image size if it can be."""
-    for extra in ANY_SIZE_OPTIONS if "img_size" in given else ({},):
+    for extra in ANY_SIZE_OPTIONS if "img_size" in arguments else ({},):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return ARCHITECTURES[architecture](**extra | given | options)
+                return ARCHITECTURES[architecture](**extra | arguments | options)
         except Exception as error:
             if find_blamed_option(error, extra):
                 continue
@@ -234,6 +234,6 @@ def _create(student: str, architecture: str, given: dict[str, Any], options: dic
                 error,
                 options,
                 legal=lambda: _list_options(architecture),
-                pretrained=bool(given["encoder_weights"]),
+                pretrained=bool(arguments["encoder_weights"]),
             ) from error
     raise AssertionError("the last try adds no option that could be blamed")

@@ -45,28 +45,28 @@ def build(
     if pretrained and not has_own_weights and not is_model_pretrained(network):
         hint = did_you_mean(network, timm.list_models(pretrained=True, include_tags=False), "timm:")
         raise ValueError(f"timm has no weights for {student}, so pretrained must be false{hint}")
-    given = {"pretrained": pretrained, "num_classes": num_classes, "in_chans": image_shape[0], **options}
+    arguments = {"pretrained": pretrained, "num_classes": num_classes, "in_chans": image_shape[0], **options}
     cfg = get_pretrained_cfg(network)
     if cfg is None or not cfg.fixed_input_size or cfg.input_size[1:] == image_shape[1:]:
-        return _create(network, given, options)
-    resized = _create(network, given | {"img_size": image_shape[1:]}, options)
+        return _create(network, arguments, options)
+    resized = _create(network, arguments | {"img_size": image_shape[1:]}, options)
     if not find_misfit(resized, num_classes=num_classes, image_shape=image_shape):
         return resized
-    plain = _create(network, given, options)  # a few, such as crossvit, resize the images themselves
+    plain = _create(network, arguments, options)  # a few, such as crossvit, resize the images themselves
     return resized if find_misfit(plain, num_classes=num_classes, image_shape=image_shape) else plain
 
 
-def _create(network: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+def _create(network: str, arguments: dict[str, Any], options: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(network, **given)
+        return timm.create_model(network, **arguments)
     except Exception as error:
         raise build_error(
             f"timm:{network}",
             error,
             options,
             legal=lambda: _list_options(network),
-            pretrained=given["pretrained"],
-            purpose=f" for images of {given['img_size']}" if "img_size" in given else "",
+            pretrained=arguments["pretrained"],
+            purpose=f" for images of {arguments['img_size']}" if "img_size" in arguments else "",
         ) from error
 
 

@@ -80,7 +80,7 @@ def build(
     refuse_fixed(student, options, FIXED)
     if options and output(network) == "pixel":  # their builders drop what they are given
         raise option_error(student, next(iter(options)), [])
-    net = _create(network, {"num_classes": num_classes, **_fixed_options(network, image_shape)}, options)
+    net = _create(network, {"num_classes": num_classes, **_choose_fixed_options(network, image_shape)}, options)
     if output(network) == "pixel":
         net = SCORES_ONLY[type(net)](net)
     if image_shape[0] != 3:
@@ -103,8 +103,8 @@ def _check_name(network: str) -> None:
     raise ValueError(f"no network is called 'torchvision:{network}'{hint}")
 
 
-def _fixed_options(network: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """The arguments that a few builders need: no auxiliary heads, and the image size where it is fixed at building."""
+def _choose_fixed_options(network: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """The arguments that a few builders need: no auxiliary heads, and a fixed image size."""
     height, width = image_shape[1:]
     if output(network) == "pixel":
         return {"aux_loss": False, "weights_backbone": None}
@@ -117,9 +117,9 @@ def _fixed_options(network: str, image_shape: tuple[int, int, int]) -> dict[str,
     return {"input_size": (height, width)} if network.startswith("maxvit_") else {}
 
 
-def _create(network: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+def _create(network: str, arguments: dict[str, Any], options: dict[str, Any]) -> nn.Module:
     try:
-        return models.get_model(network, **given | options)
+        return models.get_model(network, **arguments | options)
     except Exception as error:
         raise build_error(f"torchvision:{network}", error, options, legal=lambda: _list_options(network)) from error
 
@@ -147,7 +147,7 @@ def _replace_first_convolution(net: nn.Module, channels: int) -> None:
 def _load_pretrained(net: nn.Module, network: str, image_shape: tuple[int, int, int]) -> None:
     """Copies torchvision's default weights into `net`, all but a classifier for other classes."""
     student = f"torchvision:{network}"
-    state = _pretrained_state(network, net, image_shape[0])
+    state = _fetch_pretrained_state(network, net, image_shape[0])
     current = net.state_dict()
     fitting = {key for key, value in current.items() if key in state and state[key].shape == value.shape}
     layers = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
@@ -160,7 +160,7 @@ def _load_pretrained(net: nn.Module, network: str, image_shape: tuple[int, int, 
     net.load_state_dict(current)
 
 
-def _pretrained_state(network: str, net: nn.Module, channels: int) -> dict[str, Tensor]:
+def _fetch_pretrained_state(network: str, net: nn.Module, channels: int) -> dict[str, Tensor]:
     """torchvision's default weights, adapted to the image size and channels of `net` but not to its classes."""
     weights = models.get_model_weights(network).DEFAULT
     try:

@@ -71,7 +71,7 @@ def build_student(
         raise ValueError(_say_unknown(name))
     if prefix in SOURCES and output is not None:
         _refuse_other_output(prefix, network, output)
-    source = _source(prefix) if prefix in SOURCES else from_function
+    source = _import_source(prefix) if prefix in SOURCES else from_function
     student = source.build(
         network if prefix in SOURCES else name,
         num_classes=num_classes,
@@ -93,7 +93,7 @@ def list_students(pattern: str = "*") -> list[str]:
     >>> list_students("resnet32x4")
     ['cifar:resnet32x4']
     """
-    networks = [(prefix, network) for prefix in SOURCES for network in _source(prefix).list_names()]
+    networks = [(prefix, network) for prefix in SOURCES for network in _import_source(prefix).list_names()]
     return [
         name
         for name, network in ((f"{prefix}:{network}", network) for prefix, network in networks)
@@ -101,25 +101,25 @@ def list_students(pattern: str = "*") -> list[str]:
     ]
 
 
-def _source(prefix: str) -> ModuleType:
+def _import_source(prefix: str) -> ModuleType:
     return importlib.import_module(f".{SOURCES[prefix]}", __package__)
 
 
 def _refuse_other_output(prefix: str, network: str, output: str) -> None:
     """Raises `ValueError` for a network with the other output; `build` refuses one that does not exist."""
-    source = _source(prefix)
+    source = _import_source(prefix)
     if source.knows(network) and source.output(network) != output:
         alternative = ALTERNATIVES[prefix, output].format(network)
-        given, needed = ("whole images", "pixels") if output == "pixel" else ("pixels", "whole images")
+        scored, needed = ("whole images", "pixels") if output == "pixel" else ("pixels", "whole images")
         raise ValueError(
-            f"{prefix}:{network} scores {given}, and the task needs scores of {needed}; set another task, or take"
+            f"{prefix}:{network} scores {scored}, and the task needs scores of {needed}; set another task, or take"
             f" {alternative}"
         )
 
 
 def _say_unknown(name: str) -> str:
     """The sentence about a name without a prefix."""
-    names = [f"{prefix}:{name}" for prefix in SOURCES if _source(prefix).knows(name)]
+    names = [f"{prefix}:{name}" for prefix in SOURCES if _import_source(prefix).knows(name)]
     if names:
         return f"{name!r} does not say whose network it is; write {' or '.join(map(repr, names))}"
     hint = did_you_mean(name, list_students())

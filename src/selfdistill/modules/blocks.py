@@ -41,7 +41,7 @@ class ConvBNReLU(nn.Sequential):
         if weight is None:
             return super().forward(feature)
         conv, norm, relu = self
-        repeats = 1 if like is None else repetitions(feature, like)
+        repeats = 1 if like is None else count_repetitions(feature, like)
         if not repeats:
             return relu(weighted_batch_norm(norm, conv(enlarge(feature, like)), weight))
         fused = relu(weighted_batch_norm(norm, conv(feature), weight, repeats))
@@ -95,8 +95,8 @@ def weighted_batch_norm(norm: nn.BatchNorm2d, x: Map, weight: Tensor, repeats: i
     return out
 
 
-def repetitions(feature: Map, like: Map) -> int:
-    """How often each position is repeated when the map is enlarged to the size of `like`; 0 where that differs."""
+def count_repetitions(feature: Map, like: Map) -> int:
+    """How often each position is repeated when the map is enlarged to the size of `like`; 0 if that varies."""
     (height, width), (new_height, new_width) = feature.shape[2:], like.shape[2:]
     if new_height % height or new_width % width:
         return 0

@@ -17,7 +17,7 @@ from ..features.hooks import Recorder, copy_without_hooks
 from ..features.layouts import Layout
 from ..features.probe import DryRun, agree
 from ..features.stages import Output
-from .strides import has_submodule, without_strides
+from .strides import copy_without_strides, has_submodule
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -68,8 +68,8 @@ def remaining_stages(taps: Taps, level: int, num_outputs: int) -> RemainingStage
     deepest, layouts = list(taps)[-1], (dry.layouts[start], dry.layouts[names[-1]])
     entry: nn.Module = nn.Identity()
     if repeats_last_stage:
-        stage = outputs_between(dry, start, deepest.name)
-        entry, rest = without_strides(rest, stage, deepest, taps.channels[level - 1], layouts[0])
+        stage = select_outputs(dry, start, deepest.name)
+        entry, rest = copy_without_strides(rest, stage, deepest, taps.channels[level - 1], layouts[0])
     replace_classifier(rest, dry, num_outputs)
     return RemainingStages(entry, reinitialize(rest), deepest.name, layouts)
 
@@ -81,7 +81,7 @@ def copy_behind(dry: DryRun, start: str) -> nn.Module:
     """
     rest = copy_without_hooks(dry.student).requires_grad_(True)  # branches of a frozen student learn all the same
     if start in dry.outputs:
-        for name in outermost_finished(list(dry.outputs), start):
+        for name in list_outermost_finished(list(dry.outputs), start):
             rest.set_submodule(name, FirstArgument())
     if start not in dry.outputs or not gives_same_scores(rest, dry.outputs[start].value, dry.logits):
         raise ValueError(
@@ -130,14 +130,14 @@ def reinitialize(module: nn.Module) -> nn.Module:
     return module
 
 
-def outputs_between(dry: DryRun, start: str, end: str) -> dict[str, Output]:
+def select_outputs(dry: DryRun, start: str, end: str) -> dict[str, Output]:
     """The outputs of the submodules that return after `start` and not after `end`, in that order."""
     order = list(dry.outputs)
     return {name: dry.outputs[name] for name in order[order.index(start) + 1 : order.index(end) + 1]}
 
 
-def outermost_finished(order: list[str], start: str) -> Iterator[str]:
-    """Of the submodules that have returned once `start` has, those that lie in no other of them."""
+def list_outermost_finished(order: list[str], start: str) -> Iterator[str]:
+    """The submodules that have returned when `start` returns, without those inside another of them."""
     finished = set(order[: order.index(start) + 1])
     for name in finished:
         path = name.split(".")

@@ -13,7 +13,7 @@ class ImageClassifier(nn.Linear):
     """Scores of the image: the mean over the positions of a map, then a linear layer."""
 
     def forward(self, feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        # unlike that of `mean`, its gradient has the memory format of the map, which all ReLUs and norms before it want
+        # Unlike that of `mean`, its gradient has the memory format of the map, as the layers before it expect.
         return super().forward(F.avg_pool2d(feature, feature.shape[2:]).flatten(1))
 
 
@@ -25,7 +25,7 @@ class PixelClassifier(nn.Conv2d):
 
 
 class PyramidImageClassifier(ImageClassifier):
-    """Scores of the image from several maps, shallow to deep, of which the deepest alone is read."""
+    """Scores of the image from the deepest of several maps, shallow to deep."""
 
     def __init__(self, channels: Sequence[int], num_classes: int) -> None:
         super().__init__(channels[-1], num_classes)

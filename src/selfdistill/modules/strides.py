@@ -15,7 +15,7 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 PROJECTIONS = ("shortcut", "downsample")  # what residual networks call a shortcut that changes the shape
 
 
-def without_strides(
+def copy_without_strides(
     rest: nn.Module, stage: dict[str, Output], tap: Tap, channels: int, layout: Layout
 ) -> tuple[nn.Module, nn.Module]:
     """An entry, and a copy of `rest` whose `stage` (outputs of submodules) keeps the size of its new input, `tap`.
@@ -59,12 +59,12 @@ def remove_strides(network: nn.Module, stage: dict[str, Output], stage_input: Te
     expansions = find_expansions(layers) if widens else []
     adapted: list[nn.Module] = []
     while misfit := first_misfit(network, layers, stage_input):
-        layer, given = misfit
+        layer, input_shape = misfit
         if layer in adapted:
             raise ValueError(f"a {type(layer).__name__} is given inputs of several widths")
-        adapt_to_input(layer, given, widens=layer in expansions)
+        adapt_to_input(layer, input_shape, widens=layer in expansions)
         adapted.append(layer)
-    return without_idle_projections(network, stage, stage_input).train()
+    return drop_idle_projections(network, stage, stage_input).train()
 
 
 def first_misfit(
@@ -81,9 +81,9 @@ def first_misfit(
                 hooks.on_input(layer, note_input, calls)
             network.eval()(stage_input)
     except Exception:  # other people's code
-        if all(fits_input(layer, given) for layer, given in calls):
+        if all(fits_input(layer, input_shape) for layer, input_shape in calls):
             raise
-    return next(((layer, given) for layer, given in calls if not fits_input(layer, given)), None)
+    return next(((layer, input_shape) for layer, input_shape in calls if not fits_input(layer, input_shape)), None)
 
 
 def note_input(calls: list[tuple[nn.Module, torch.Size]], module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -91,9 +91,9 @@ def note_input(calls: list[tuple[nn.Module, torch.Size]], module: nn.Module, inp
     calls.append((module, inputs[0].shape))
 
 
-def fits_input(layer: nn.Module, given: torch.Size) -> bool:
+def fits_input(layer: nn.Module, input_shape: torch.Size) -> bool:
     """Whether a layer has the weights for an input of this shape."""
-    channels, last = given[1], given[-1]
+    channels, last = input_shape[1], input_shape[-1]
     if isinstance(layer, nn.Conv2d):
         return layer.in_channels == channels
     if isinstance(layer, nn.Linear):
@@ -103,9 +103,9 @@ def fits_input(layer: nn.Module, given: torch.Size) -> bool:
     return not isinstance(layer, nn.LayerNorm) or layer.normalized_shape[0] in (channels, last)
 
 
-def adapt_to_input(layer: nn.Module, given: torch.Size, *, widens: bool) -> None:
+def adapt_to_input(layer: nn.Module, input_shape: torch.Size, *, widens: bool) -> None:
     """Gives a layer weights for an input of this shape; with `widens` a convolution has more outputs too."""
-    channels, last = given[1], given[-1]
+    channels, last = input_shape[1], input_shape[-1]
     if isinstance(layer, nn.Conv2d):
         if widens:
             layer.out_channels = layer.out_channels * channels // layer.in_channels
@@ -153,7 +153,7 @@ def find_expansions(layers: list[nn.Module]) -> list[nn.Conv2d]:
     return [a for a, b in zip(convs, convs[1:], strict=False) if b.groups == b.in_channels == a.out_channels > a.groups]
 
 
-def without_idle_projections(network: nn.Module, stage: dict[str, Output], stage_input: Tensor) -> nn.Module:
+def drop_idle_projections(network: nn.Module, stage: dict[str, Output], stage_input: Tensor) -> nn.Module:
     """The network without each projection of a shortcut that it can run without."""
     for name in reversed(stage):
         if name.rpartition(".")[2] in PROJECTIONS and has_submodule(network, name):

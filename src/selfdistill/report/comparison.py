@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 class Comparison(NamedTuple):
-    """Rows under one recipe: shares in [0, 1], nats, seconds, MiB; None where there is nothing to say."""
+    """Rows under one recipe: shares in [0, 1], nats, seconds, MiB; None for what is unknown."""
 
     rows: list[Row]
     split: str | None  # what the scores were taken on; None where no run has any
@@ -49,8 +49,8 @@ class Comparison(NamedTuple):
 
     def columns(self) -> dict[str, Callable[[Row], str]]:
         """What each column shows of a row, under its title."""
-        main = {column.title: _format_spread(column) for column in main_columns(self.tasks)}
-        others = {column.title: _format_score(column) for column in other_columns(self.tasks)}
+        main = {column.title: _format_spread(column) for column in list_main_columns(self.tasks)}
+        others = {column.title: _format_score(column) for column in list_other_columns(self.tasks)}
         return {**FIRST_COLUMNS, **main, **POINTS, **others, **LAST_COLUMNS}
 
     def cells(self) -> list[list[str]]:
@@ -98,12 +98,12 @@ def compare_runs(
     )
 
 
-def main_columns(tasks: Iterable[TaskKind]) -> list[Column]:
+def list_main_columns(tasks: Iterable[TaskKind]) -> list[Column]:
     """The main score of each task."""
     return list(dict.fromkeys(task.columns[0] for task in tasks))
 
 
-def other_columns(tasks: Iterable[TaskKind]) -> list[Column]:
+def list_other_columns(tasks: Iterable[TaskKind]) -> list[Column]:
     """The further scores that any of the tasks shows."""
     return list(dict.fromkeys(column for task in tasks for column in task.columns[1:]))
 
@@ -116,8 +116,8 @@ def average(name: str, runs: Sequence[FinishedRun], tasks: Sequence[TaskKind]) -
         "seeds": len({run.seed for run in runs}),
         "runs": [str(run.run.path) for run in runs],
         **average_scores(ends, tasks),
-        "seconds_per_step": _apply(statistics.median, [end.seconds_per_step for end in ends]),
-        "peak_memory_mib": _apply(max, [end.peak_memory_mib for end in ends]),
+        "seconds_per_step": _summarize_known(statistics.median, [end.seconds_per_step for end in ends]),
+        "peak_memory_mib": _summarize_known(max, [end.peak_memory_mib for end in ends]),
         "student_parameters": ends[0].parameters.student,
         "training_only_parameters": ends[0].parameters.training_only,
     }
@@ -126,9 +126,9 @@ def average(name: str, runs: Sequence[FinishedRun], tasks: Sequence[TaskKind]) -
 def average_scores(ends: Sequence[EndRecord], tasks: Sequence[TaskKind]) -> Row:
     """The mean of each score over the seeds, and the spread of the main ones."""
     scores = [{} if end.scores is None else end.scores._asdict() for end in ends]
-    main = main_columns(tasks)
+    main = list_main_columns(tasks)
     means: Row = {}
-    for column in (*main, *other_columns(tasks)):
+    for column in (*main, *list_other_columns(tasks)):
         values = [by_name[column.score] for by_name in scores if column.score in by_name]
         means[column.score] = statistics.fmean(values) if values else None
         if column in main:
@@ -136,7 +136,7 @@ def average_scores(ends: Sequence[EndRecord], tasks: Sequence[TaskKind]) -> Row:
     return means
 
 
-def _apply(statistic: Callable[[list[float]], float], values: Iterable[float | None]) -> float | None:
+def _summarize_known(statistic: Callable[[list[float]], float], values: Iterable[float | None]) -> float | None:
     """A statistic of the values that are known."""
     known = [float(value) for value in values if value is not None and not math.isnan(value)]
     return statistic(known) if known else None
@@ -153,7 +153,7 @@ def find_baseline(rows: Sequence[Row], name: str | None, names: Iterable[str]) -
 def compare_with(baseline: Row | None, row: Row, tasks: Sequence[TaskKind]) -> Row:
     """The difference of the main score in percentage points, and how many times the baseline's time a step takes."""
     other: Row = baseline or {}
-    names = [column.score for column in main_columns(tasks)]
+    names = [column.score for column in list_main_columns(tasks)]
     shared = [name for name in names if row.get(name) is not None and other.get(name) is not None]
     is_timed = row["seconds_per_step"] is not None and bool(other.get("seconds_per_step"))
     return {

@@ -27,7 +27,7 @@ class FinishedRun(NamedTuple):
 
 
 def read_finished(run: Run) -> FinishedRun | None:
-    """None where the run has not ended, or went on after its end and has not ended again."""
+    """The run, if it is finished; None if it has not ended, or was continued and has not ended again."""
     records = run.records()
     last_step = max((record.step for record in records), default=0)
     ends = [record for record in records if isinstance(record, EndRecord) and record.step == last_step]

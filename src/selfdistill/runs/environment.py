@@ -1,4 +1,4 @@
-"""environment.json: what a number may depend on beside the recipe: versions, hardware, code, command."""
+"""environment.json: what results may depend on beside the recipe: versions, hardware, code, command."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ class Commit(BaseModel):
 
 
 class Environment(BaseModel):
-    """environment.json: what a number may depend on beside the recipe. None where it is not known."""
+    """environment.json: what results may depend on beside the recipe; None for what is not known."""
 
     started: str | None = None  # UTC, ISO 8601
     command: str | None = None
@@ -53,14 +53,14 @@ def describe_environment(
         started=now(),
         command=shlex.join(sys.argv),
         folder=str(Path.cwd()),
-        git=_git(),
+        git=_read_commit(),
         python=platform.python_version(),
-        versions={package: _version(package) for package in PACKAGES},
+        versions={package: _find_version(package) for package in PACKAGES},
         platform=platform.platform(),
-        cpu=_cpu(),
+        cpu=_read_cpu(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         threads=torch.get_num_threads(),
-        memory_mib=_memory_mib(),
+        memory_mib=_read_memory_mib(),
         gpus=gpus,
         cuda=torch.version.cuda if gpus else None,
         data=data,
@@ -76,18 +76,18 @@ def computes_bfloat16(kind: str) -> bool:
     """
     if kind == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return kind == "cpu" and not _cpu_features().isdisjoint({"amx_bf16", "avx512_bf16"})
+    return kind == "cpu" and not _list_cpu_features().isdisjoint({"amx_bf16", "avx512_bf16"})
 
 
-def _cpu_features() -> set[str]:
+def _list_cpu_features() -> set[str]:
     """Instruction sets of the CPU, from torch where it has the function, else from Linux; else none."""
     get_capabilities = getattr(torch.cpu, "get_capabilities", None)
     if get_capabilities is not None:
         return {name for name, value in get_capabilities().items() if value is True}
-    return set((_cpu_line("flags") or "").split())
+    return set((_read_cpu_line("flags") or "").split())
 
 
-def _git() -> Commit | None:
+def _read_commit() -> Commit | None:
     """None outside a repository."""
     try:
         commit, changes = (
@@ -101,11 +101,11 @@ def _git() -> Commit | None:
     return Commit(commit=commit, dirty=bool(changes))
 
 
-def _cpu() -> str:
-    return _cpu_line("model name") or platform.processor() or platform.machine()
+def _read_cpu() -> str:
+    return _read_cpu_line("model name") or platform.processor() or platform.machine()
 
 
-def _cpu_line(name: str) -> str | None:
+def _read_cpu_line(name: str) -> str | None:
     """The value of this name for the first core in Linux's /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
@@ -114,14 +114,14 @@ def _cpu_line(name: str) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
 
 
-def _memory_mib() -> int | None:
+def _read_memory_mib() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     except (AttributeError, OSError, ValueError):
         return None
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

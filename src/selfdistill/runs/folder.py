@@ -57,7 +57,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """The run in a folder; raises `ValueError` where there is none."""
+        """The run in a folder; raises `ValueError` if there is none."""
         run = cls(path)
         if (run.path / "recipe.yaml").is_file():
             return run
@@ -114,8 +114,8 @@ class Run:
     def rewind(self, step: int, *, size: int | None = None) -> None:
         """Drops the records that a run resumed after `step` writes again, and that of the run's end.
 
-        `size` is what `log_bytes` gave at the checkpoint; older checkpoints do not tell it, and what is dropped are the
-        records of later steps.
+        `size` is what `log_bytes` gave at the checkpoint. Older checkpoints do not hold it; then the records of later
+        steps are dropped.
         """
         path = self.path / "metrics.jsonl"
         if size is not None and size <= self.log_bytes():

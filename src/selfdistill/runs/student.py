@@ -52,7 +52,7 @@ class StudentCard(BaseModel):
 
 
 def read_card(run: str | Path) -> StudentCard:
-    """student.json of a run folder; raises `ValueError` in one sentence where it is missing or damaged."""
+    """student.json of a run folder; raises `ValueError` in one sentence if it is missing or damaged."""
     path = Run.open(run).path / "student.json"
     if not path.is_file():
         raise ValueError(f"{run} holds no student yet; continue the run with `--resume {run}`")
@@ -120,12 +120,14 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); train or export it anew") from None
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in weights.items()}
-    wrong = [key for key in expected | given if expected.get(key) != given.get(key)]
-    if wrong:
-        has, needs = given.get(wrong[0], "nothing"), expected.get(wrong[0], "nothing")
-        more = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
-        raise ValueError(f"{path} does not fit {name}: for {wrong[0]} it holds {has} instead of {needs}{more}")
+    stored = {key: tuple(value.shape) for key, value in weights.items()}
+    differing = [key for key in expected | stored if expected.get(key) != stored.get(key)]
+    if differing:
+        stored_shape, expected_shape = stored.get(differing[0], "nothing"), expected.get(differing[0], "nothing")
+        more = f", and {len(differing) - 1} more differ" if len(differing) > 1 else ""
+        raise ValueError(
+            f"{path} does not fit {name}: for {differing[0]} it holds {stored_shape} instead of {expected_shape}{more}"
+        )
     network.load_state_dict(weights, strict=True)
 
 
@@ -140,4 +142,5 @@ def save_weights(path: Path, state_dict: Mapping[str, Any], metadata: Mapping[st
     copies = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state_dict.items()
     }
-    path.write_bytes(save(copies, metadata={"format": "pt", **(metadata or {})}))  # save_file shuts other users out
+    # save_file would let only this user read the file.
+    path.write_bytes(save(copies, metadata={"format": "pt", **(metadata or {})}))

@@ -25,15 +25,15 @@ class BatchNormSizes(TorchFunctionMode):
         self.values: dict[str, int] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
+        keywords = kwargs or {}
         if func is F.batch_norm:
-            call = ARGUMENTS.bind(*args, **given).arguments
-            part = self.parts.get(id(call["running_mean"]))
-            if call.get("training") and part is not None:
+            call = ARGUMENTS.bind(*args, **keywords).arguments
+            child = self.parts.get(id(call["running_mean"]))
+            if call.get("training") and child is not None:
                 images = call["input"]
                 count = images.numel() // images.shape[1]
-                self.values[part] = min(count, self.values.get(part, count))
-        return func(*args, **given)
+                self.values[child] = min(count, self.values.get(child, count))
+        return func(*args, **keywords)
 
 
 def describe_few_values(values: dict[str, int], size: int, smallest: int) -> str | None:
@@ -42,8 +42,8 @@ def describe_few_values(values: dict[str, int], size: int, smallest: int) -> str
     `values` are the counts per channel in a batch of this `size`, and `smallest` is the size of the smallest batch of
     an epoch.
     """
-    least = {part: count * smallest // size for part, count in values.items()}
-    few = {part: count for part, count in least.items() if count <= FEW}
+    smallest_counts = {part: count * smallest // size for part, count in values.items()}
+    few = {part: count for part, count in smallest_counts.items() if count <= FEW}
     if not few:
         return None
     parts = " and ".join(few)

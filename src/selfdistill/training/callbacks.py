@@ -1,4 +1,4 @@
-"""Callbacks: they are told what happens while a network trains. The logs are written by callbacks too."""
+"""Callbacks: `fit` calls them while a network trains. The logs are written by callbacks too."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ class Callback:
     """What `fit` calls while it trains; override the methods that you need.
 
     `state` is to be read: `state.step`, `state.method`, `state.scores` and so on. Callbacks are called in order, first
-    those that write the run folder, and in every process, so that those that write do so in one process only.
+    those that write the run folder. Every process calls them, so a callback that writes must do so in one process only.
 
     An exception ends the training at once. The run folder stays whole and can be resumed, as after a kill.
     """
@@ -33,7 +33,7 @@ class Callback:
         """When a signal stops the run; `Interrupted` is raised next."""
 
     def on_end(self, state: TrainState) -> None:
-        """At last, however the run ended: for closing files and displays."""
+        """When `fit` ends, even by an error; close files and displays here."""
 
 
 class MetricsWriter(Callback):

@@ -1,8 +1,8 @@
-"""torch.compile around a method's steps: where it pays, one graph for all of a run, and what making it costs.
+"""torch.compile around a method's steps: when to compile, and one graph for the whole run.
 
 A graph fits batches of one size. Where `data.drop_last` keeps the last, smaller batch of an epoch, it runs uncompiled,
-and so does the one after it, since a method may remember the last batch; all others share the graph. Which steps those
-are follows from the batch sizes of the epochs alone, so a resumed run compiles the same ones.
+and so does the one after it, since a method may remember the last batch. All others share the graph. The batch sizes of
+the epochs alone decide which steps are compiled, so a resumed run compiles the same ones.
 """
 
 import importlib.util

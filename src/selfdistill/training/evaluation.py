@@ -12,7 +12,7 @@ from .state import TrainState
 def score_student(
     experiment: Experiment, state: TrainState, rank: int, world: int, *, precision: torch.dtype | None
 ) -> Scores | None:
-    """Scores of the student that would ship now on the held-out images; None where there are none."""
+    """Scores of the student that would ship now on the held-out images; None if there are none."""
     if experiment.held_out is None:
         return None
     task = state.method.task

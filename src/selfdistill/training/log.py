@@ -51,7 +51,7 @@ class RunLog:
 
 
 def create_writers(experiment: Experiment, run: Run | None, accelerator: Any) -> Iterator[Callback]:
-    """The callbacks that write the run folder, where there is one, and the trackers."""
+    """The callbacks that write the run folder, if there is one, and the trackers."""
     machine = experiment.recipe.machine
     if run is not None:
         assert experiment.card is not None

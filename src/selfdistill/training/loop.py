@@ -237,7 +237,7 @@ class Trainer:
         self.log.notify("on_epoch_end")
 
     def score_student(self) -> None:
-        """Scores the student that ships; raises `ValueError` where it is broken."""
+        """Scores the student that ships; raises `ValueError` if it is broken."""
         precision = AUTOCAST[self.accelerator.mixed_precision]
         self.state.scores = score_student(self.experiment, self.state, self.rank, self.world, precision=precision)
         refuse_broken_student(self.state, self.recipe.optim.lr)

@@ -25,5 +25,5 @@ def return_freed_memory() -> None:
 
 
 def load_glibc() -> ctypes.CDLL | None:
-    """The C library, where it is glibc."""
+    """The C library, if it is glibc; else None."""
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -97,7 +97,7 @@ class StepTimer:
         self.is_first_step = False
 
     def flush(self) -> float:
-        """The mean since the last line, of slow steps where there are no others; then starts over."""
+        """The mean since the last line, of slow steps if there are no others; then starts over."""
         counted = len(self.steps) - len(self.slow_steps)
         seconds = sum(self.steps) - sum(self.slow_steps) if counted else sum(self.steps)
         self.lines.append(seconds / (counted or len(self.steps)))
@@ -113,7 +113,7 @@ class StepTimer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from a `state_dict`; those of older checkpoints have no slow steps."""
+        """Continues from a `state_dict`; older checkpoints hold no slow steps."""
         self.steps, self.lines = list(state["window"]), list(state["paces"])
         self.slow_steps, self.compiling_steps = list(state.get("slow", [])), list(state.get("compiling", []))
 

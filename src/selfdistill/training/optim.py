@@ -47,7 +47,7 @@ def create_schedule(optimizer: torch.optim.Optimizer, optim: OptimPart, steps: i
         power = 1.0 if optim.schedule == "linear" else 0.9
         return PolyLRScheduler(optimizer, t_initial=steps_after_warmup, power=power, lr_min=optim.min_lr, **common)
     shares = optim.milestones if optim.schedule == "step" else []
-    drops = [round(share * steps) + 1 for share in shares]  # timm drops one step before the one it is told
+    drops = [round(share * steps) + 1 for share in shares]  # timm drops the rate one step before the given one
     return MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=optim.gamma, **common)
 
 
@@ -73,7 +73,7 @@ def clip_gradients(accelerator: Any, module: nn.Module, optim: OptimPart) -> Non
 
 
 def count_steps(recipe: Recipe, steps_per_epoch: int) -> tuple[int, int]:
-    """Optimizer steps that the schedule spans, and those after which training stops."""
+    """How many optimizer steps the schedule spans, and after how many training stops."""
     if recipe.epochs is None:
         assert recipe.max_steps is not None
         return recipe.max_steps, recipe.max_steps

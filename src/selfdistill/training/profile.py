@@ -31,7 +31,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def read_peak_memory(device: torch.device) -> float | None:
-    """MiB since the last reset: allocated on the GPU, or resident in this process; None where that is not known."""
+    """MiB since the last reset: allocated on the GPU, or resident in this process; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")

@@ -14,15 +14,15 @@ class Interrupted(Exception):
 def catch_stop_signals() -> Iterator[list[str]]:
     """A list to which the name of SIGINT or SIGTERM is added when one arrives; a second signal acts as usual."""
     arrived: list[str] = []
-    handlers: dict[int, Any] = {}  # those from before
+    handlers: dict[int, Any] = {}  # the ones before this block
 
-    def note(number: int, frame: Any) -> None:
+    def record_signal(number: int, frame: Any) -> None:
         arrived.append(signal.Signals(number).name)
         signal.signal(number, handlers[number])
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            handlers[number] = signal.signal(number, note)
+            handlers[number] = signal.signal(number, record_signal)
     except ValueError:  # Python allows this in the main thread only; in another one, signals act as usual
         pass
     try:

@@ -63,7 +63,7 @@ class BasicBlock(nn.Module):
         self.act1 = nn.ReLU()
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.shortcut = projection(in_channels, width, stride)
+        self.shortcut = build_shortcut(in_channels, width, stride)
         self.act2 = nn.ReLU()
 
     @property
@@ -91,7 +91,7 @@ class Bottleneck(nn.Module):
         self.act2 = nn.ReLU()
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
-        self.shortcut = projection(in_channels, out_channels, stride)
+        self.shortcut = build_shortcut(in_channels, out_channels, stride)
         self.act3 = nn.ReLU()
 
     @property
@@ -103,7 +103,7 @@ class Bottleneck(nn.Module):
         return self.act3(self.shortcut(x) + self.bn3(self.conv3(narrow)))
 
 
-def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+def build_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """A shortcut: the input itself, or a 1x1 convolution with batch norm where the shape changes."""
     if in_channels == out_channels and stride == 1:
         return nn.Identity()
