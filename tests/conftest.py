@@ -10,15 +10,6 @@ import torch
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def pytest_collection_modifyitems(items):
-    """Tests that share a fixture of their module run in one process, so that it is made once."""
-    for item in items:
-        definitions = item._fixtureinfo.name2fixturedefs.values()
-        shared = sorted(fixtures[-1].argname for fixtures in definitions if fixtures and fixtures[-1].scope == "module")
-        if shared:
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{shared[0]}"))
-
-
 @pytest.fixture(autouse=True)
 def own_seed():
     """Every test starts from the same random state, whatever ran before it."""
