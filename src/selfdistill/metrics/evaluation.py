@@ -6,12 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from ..distributed import is_distributed
 from ..features.modes import set_mode
-from .classification import ClassificationScores
-from .segmentation import SegmentationScores
 from .sliding_window import score_map
 
 Scorer = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (student, images, target) -> logits as the metric wants them
@@ -66,6 +63,9 @@ class OtherScores:
 
 def restore_scores(values: Mapping[str, Any]) -> Any:
     """Scores from the names and values that `_asdict` gave, as a run's records hold them."""
+    from .classification import ClassificationScores  # these load torchmetrics, which loads torchvision
+    from .segmentation import SegmentationScores
+
     for scores in (ClassificationScores, SegmentationScores):
         if values.keys() == set(scores._fields):
             return scores(**values)
@@ -92,7 +92,7 @@ def score_pixels(
 def measure(
     student: nn.Module,
     batches: Iterable[Any],
-    metric: Metric,
+    metric: nn.Module,
     *,
     score: Scorer = score_images,
     device: str | torch.device = "cpu",

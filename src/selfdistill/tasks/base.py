@@ -9,7 +9,6 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from ..config.recipe import DataPart
 from ..data.task_data import TaskData
@@ -125,7 +124,7 @@ class TaskKind(TaskData):
         )
 
     @abstractmethod
-    def metric(self, num_classes: int, ignore_index: int) -> Metric:
+    def metric(self, num_classes: int, ignore_index: int) -> nn.Module:
         """The metric that computes the scores of a student from logits and labels."""
 
     def scorer(self, window: tuple[int, int] | None = None) -> Scorer:
