@@ -1,5 +1,7 @@
 """The training loop, on the built-in digits with a tiny network."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -176,6 +178,23 @@ def test_a_student_that_broke_in_the_last_step_does_not_ship(tmp_path):
     with pytest.raises(ValueError, match="NaN or infinite before step 1;"):
         train(recipe(tmp_path / "run", method=method, max_steps=1))
     assert not (tmp_path / "run" / "student.safetensors").exists()
+
+
+class Drawing(Probe):
+    """Notes a random number of each step."""
+
+    draws: ClassVar[list[float]] = []
+
+    def forward(self, batch: Batch, progress=0.0) -> Step:
+        self.draws.append(torch.rand(()).item())
+        return super().forward(batch, progress)
+
+
+def test_each_step_draws_its_own_numbers_and_a_run_of_another_seed_others(tmp_path):
+    for seed in (0, 0, 1):
+        train(recipe(tmp_path / str(len(Drawing.draws)), method=f"{__name__}:Drawing", seed=seed, max_steps=4))
+    first, again, other = (Drawing.draws[start : start + 4] for start in (0, 4, 8))
+    assert first == again and len({*first, *other}) == 8
 
 
 class Linear(nn.Module):

@@ -1,11 +1,12 @@
 """Optimizers and schedules of timm, as a recipe asks for them."""
 
 import pytest
+import torch
 from torch import nn
 
 from helpers.runs import recipe
 from selfdistill.config.recipe import OptimPart
-from selfdistill.training.optim import count_steps, create_optimizer, create_schedule
+from selfdistill.training.optim import count_steps, create_ema, create_optimizer, create_schedule
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,21 @@ def test_decay_spares_vectors_where_it_is_for_weights():
 def test_an_unknown_optimizer_is_refused_with_the_nearest():
     with pytest.raises(ValueError, match="not an optimizer of timm; did you mean 'sgd'"):
         create_optimizer(nn.Linear(1, 1), OptimPart(name="sgdd"))
+
+
+def test_a_moving_average_keeps_its_decay_once_it_is_warm():
+    student = nn.Linear(2, 2)
+    average = create_ema(student, OptimPart(ema=0.9))
+    before = student.weight.detach().clone()
+    with torch.no_grad():
+        student.weight += 1
+    average.update(student, step=10**6)
+    torch.testing.assert_close(average.module.weight, before + 0.1)
+    assert create_ema(student, OptimPart()) is None
+
+
+def test_frozen_parameters_are_not_given_to_the_optimizer():
+    net = nn.Linear(2, 2)
+    net.bias.requires_grad_(False)
+    (group,) = create_optimizer(net, OptimPart(decay="all")).param_groups
+    assert group["params"] == [net.weight]
