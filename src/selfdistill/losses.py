@@ -90,7 +90,7 @@ def kd(
     logits: Float[Tensor, "b k *pos"],
     teacher_logits: Float[Tensor, "b k *pos"],
     temperature: float = 4.0,
-    mask: Bool[Tensor, "b *pos"] | None = None,
+    mask: Bool[Tensor, " b *pos"] | None = None,
 ) -> Float[Tensor, ""]:
     """Temperature-scaled KL divergence from teacher to student, in nats.
 
@@ -115,7 +115,7 @@ def kl(
     logits: Float[Tensor, "b k *pos"],
     teacher_probabilities: Float[Tensor, "b k *pos"],
     temperature: float = 1.0,
-    mask: Bool[Tensor, "b *pos"] | None = None,
+    mask: Bool[Tensor, " b *pos"] | None = None,
 ) -> Float[Tensor, ""]:
     """`kd` for a teacher that is given as probabilities.
 
@@ -131,7 +131,7 @@ def kl(
     return temperature**2 * mean(kl, mask)
 
 
-def mean(values: Float[Tensor, "b *pos"], mask: Bool[Tensor, "b *pos"] | None = None) -> Float[Tensor, ""]:
+def mean(values: Float[Tensor, " b *pos"], mask: Bool[Tensor, " b *pos"] | None = None) -> Float[Tensor, ""]:
     """The mean where `mask` is true, or over all; 0 if it is true nowhere.
 
     >>> mean(torch.tensor([[1.0, 5.0]]), torch.tensor([[True, False]])).item()

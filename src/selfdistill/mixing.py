@@ -108,7 +108,7 @@ def rotations(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "4*b c h w"]:
     return torch.stack(rotated, dim=1).flatten(0, 1)
 
 
-def joint_labels(target: Int64[Tensor, " b"]) -> Int64[Tensor, "4*b"]:
+def joint_labels(target: Int64[Tensor, " b"]) -> Int64[Tensor, " 4*b"]:
     """The label of row `4 * b + k` of `rotations` in the joint space of class and rotation: 4 * y + k.
 
     Source: Lee, Hwang, Shin, 2020, section 2.2, https://arxiv.org/abs/1910.05872

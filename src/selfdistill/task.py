@@ -40,7 +40,7 @@ class Step(NamedTuple):
 Criterion = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]  # (logits, target, soft_target, ignore_index)
 
 
-def predict_class(logits: Float[Tensor, "b k *pos"]) -> Int64[Tensor, "b *pos"]:
+def predict_class(logits: Float[Tensor, "b k *pos"]) -> Int64[Tensor, " b *pos"]:
     """The class with the highest score."""
     return logits.argmax(dim=1)
 
@@ -87,7 +87,7 @@ class Task:
         """The supervised loss: by default `losses.cross_entropy`, 0 where nothing is labeled."""
         return self.criterion(logits, target, soft_target, self.ignore_index)
 
-    def labeled_mask(self, target: Int64[Tensor, "b *pos"]) -> Bool[Tensor, "b h w"] | None:
+    def labeled_mask(self, target: Int64[Tensor, " b *pos"]) -> Bool[Tensor, "b h w"] | None:
         """Which positions have a label and count in losses; None: all, since a label belongs to a whole image."""
         return None if self.output == "image" else target != self.ignore_index
 

@@ -55,7 +55,7 @@ def to_integers(numbers: Float[Tensor, "*n"], bounds: int | Int64[Tensor, "*n"])
     return (numbers * bounds).long()
 
 
-def normal(keys: Int64[Tensor, " n"], shape: tuple[int, ...]) -> Float[Tensor, "n *shape"]:
+def normal(keys: Int64[Tensor, " n"], shape: tuple[int, ...]) -> Float[Tensor, " n *shape"]:
     """Draws standard normal numbers of this shape for each key."""
     numbers = torch.arange(torch.Size(shape).numel(), device=keys.device)
     middles = (_shift_right(branch(keys[:, None], numbers), 41).float() + 0.5) * 2.0**-23  # never 0 nor 1, exactly

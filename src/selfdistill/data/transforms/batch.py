@@ -154,7 +154,7 @@ def _space_centers(start: Int64[Tensor, " n"], length: Int64[Tensor, " n"], coun
     return start[:, None] + offsets.clamp(min=0).minimum(length[:, None] - 1)
 
 
-def sample_bilinear(images: Images, y: Float[Tensor, "n #h #w"], x: Float[Tensor, "n #h #w"]) -> Images:
+def sample_bilinear(images: Images, y: Float[Tensor, " n #h #w"], x: Float[Tensor, " n #h #w"]) -> Images:
     """Samples the images at positions in pixels, bilinear, with zeros beyond the border."""
     height, width = images.shape[2:]
     grid = torch.stack(torch.broadcast_tensors((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
