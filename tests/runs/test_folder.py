@@ -13,6 +13,7 @@ from torch import nn
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import Recipe
 from selfdistill.runs.environment import Environment
+from selfdistill.runs.files import remove_leftovers
 from selfdistill.runs.folder import Run
 
 
@@ -55,10 +56,11 @@ def test_a_half_made_folder_is_no_run_and_can_be_taken(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", killed)
         Run.create(tmp_path / "run", Recipe())
-    (tmp_path / "run" / ".recipe.tmp.yaml").write_text("epo")  # what a harder kill leaves
+    (tmp_path / "run" / ".recipe.0123456789abcdef.tmp.yaml").write_text("epo")  # what a harder kill leaves
     with pytest.raises(ValueError, match="is not a run folder: it holds no recipe.yaml"):
         Run.open(tmp_path / "run")
     Run.create(tmp_path / "run", Recipe())
+    remove_leftovers(tmp_path / "run")
     assert sorted(entry.name for entry in Run.open(tmp_path / "run").path.iterdir()) == ["recipe.yaml"]
 
 

@@ -12,6 +12,7 @@ from ..distributed import is_first_process
 from ..errors import did_you_mean
 from ..methods import find_method
 from ..report.comparison import compare_runs
+from ..runs.files import write_text
 from ..runs.folder import Run
 from ..training.experiment import Experiment
 from .arguments import parse_seeds, take_setting, tell
@@ -126,6 +127,6 @@ def write_table(paths: dict[str, list[Path]], folder: Path) -> None:
     """Prints the table of the runs, the first arm being the baseline, and writes it beside them."""
     table = compare_runs(paths, baseline=next(iter(paths)))
     console().print(table.rich())
-    (folder / "compare.md").write_text(table.markdown(), encoding="utf-8")
-    (folder / "compare.json").write_text(table.json(), encoding="utf-8")
+    write_text(folder / "compare.md", table.markdown())
+    write_text(folder / "compare.json", table.json())
     tell(f"written: {folder / 'compare.md'}, {folder / 'compare.json'}")

@@ -14,6 +14,7 @@ from ..distributed import is_first_process, world_size
 from ..errors import one_line
 from ..features.modes import set_mode
 from ..runs.environment import describe_environment
+from ..runs.files import remove_leftovers
 from ..runs.folder import Run
 from ..runs.records import EndRecord
 from ..tasks import find_task
@@ -105,6 +106,7 @@ def train_on(experiment: Experiment, run: Run, *, title: str | None = None) -> R
     """Goes on with a run from its last checkpoint, or from its beginning where it has none."""
     has_checkpoint = (run.path / "last.pt").exists()
     if is_first_process():
+        remove_leftovers(run.path)
         write_environment(experiment, run)
         if not has_checkpoint:
             run.rewind(0)

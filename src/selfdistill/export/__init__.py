@@ -15,7 +15,7 @@ from torch.fx.experimental import _config as tracing
 
 from .. import __version__
 from ..errors import did_you_mean, one_line
-from ..runs.files import replace_file
+from ..runs.files import make_folders, replace_file
 from ..runs.student import StudentCard, build_network, load_student, load_weights, read_card, save_weights
 from ..tasks import find_task
 from ..tasks.base import FIXED_SIZE, FreeAxes, ImageShape
@@ -50,7 +50,10 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed
     channels, *size = card.student.image_shape
     advice = f"; --fixed-size exports it for images of {size[0]}x{size[1]} alone" if free is not FIXED_SIZE else ""
     description = f"{format} for images of any size" if advice else format
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if out is None:
+        make_folders(Path(run), path.parent.name)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as temporary:
         try:
             exported = write(network, card, temporary, axes=free.names)

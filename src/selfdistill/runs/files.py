@@ -1,31 +1,79 @@
-"""Files that are replaced whole or not at all, and JSON."""
+"""Files that are replaced whole or not at all, logs that only grow, and JSON.
+
+A run folder may come from somebody else, so nothing here writes through a link that lies in it.
+"""
 
 import json
 import os
+import secrets
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows does not have it
+
 
 @contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
+def replace_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A path to write to; that file replaces `path` at the end.
 
-    A kill or a power cut leaves either the old file or the new one. After an error the old file stays.
+    A kill or, if `durable`, a power cut leaves either the old file or the new one. After an error the old file stays.
+    The file to write to is new and has a random name, and a link at `path` is replaced, not followed.
     """
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o666))
     try:
         yield temporary
-        sync(temporary, os.O_RDWR)
+        if durable:
+            sync(temporary, os.O_RDWR)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
+    if durable and os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
         sync(path.parent, os.O_RDONLY)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what `replace_file` left in a folder when its process was killed; no other process may be writing."""
+    for file in folder.glob(".*.tmp*"):
+        with suppress(OSError):
+            file.unlink()
+
+
+@contextmanager
+def append_to(path: Path) -> Iterator[BinaryIO]:
+    """A file that grows at its end and can be read, made if it is missing.
+
+    Raises `ValueError` for a link and for a file that has another name too: writing would change a file elsewhere.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINKS | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait
+    reason = f"{path} is a link or no plain file, and is not written to; put a plain copy in its place"
+    if path.is_symlink():
+        raise ValueError(reason)
+    descriptor = os.open(path, flags, 0o666)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise ValueError(reason)
+    with open(descriptor, "a+b") as file:
+        yield file
+
+
+def make_folders(root: Path, relative: str | Path) -> Path:
+    """The folder `relative` to `root`, made if missing; raises `ValueError` for a link on the way below `root`."""
+    root.mkdir(parents=True, exist_ok=True)
+    folder = root
+    for name in Path(relative).parts:
+        folder = folder / name
+        if folder.is_symlink():
+            raise ValueError(f"{folder} is a link, and nothing is written through it; name another folder with --out")
+        folder.mkdir(exist_ok=True)
+    return folder
 
 
 def sync(path: Path, flags: int) -> None:

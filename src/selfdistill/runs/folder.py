@@ -19,7 +19,7 @@ from ..config.read import read
 from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from .environment import Environment, now
-from .files import cut_torn_line, describe_problem, read_json, replace_file, sync, write_json, write_text
+from .files import append_to, cut_torn_line, describe_problem, read_json, replace_file, sync, write_json, write_text
 from .records import AnyRecord, EndRecord, Record, from_line, to_line
 
 CheckpointName = Literal["last", "best"]
@@ -91,12 +91,12 @@ class Run:
 
     def log(self, line: str) -> None:
         """Appends a line to train.log, with its time in UTC."""
-        with open(self.path / "train.log", "a", encoding="utf-8") as file:
-            file.write(f"{now()} {line}\n")
+        with append_to(self.path / "train.log") as file:
+            file.write(f"{now()} {line}\n".encode())
 
     def append(self, record: Record) -> None:
         """Appends a record to metrics.jsonl."""
-        with open(self.path / "metrics.jsonl", "a+b") as file:
+        with append_to(self.path / "metrics.jsonl") as file:
             cut_torn_line(file)
             file.write(to_line(record))
 

@@ -28,6 +28,7 @@ from ..data.transforms.image_mask import EvalMaskTransform, TrainMaskTransform
 from ..metrics.segmentation import SegmentationMetric
 from ..metrics.sliding_window import score_map
 from ..mixing import cutmix_masks
+from ..runs.files import make_folders, replace_file
 from ..runs.student import StudentCard
 from ..task import Batch
 from .base import (
@@ -153,6 +154,7 @@ class Segmentation(TaskKind):
             window=get_scoring_window(card.data),
             values=card.masks.values,
             colors=card.masks.colours,
+            root=out or run,
             out=out or run / "predictions",
         )
 
@@ -182,10 +184,12 @@ class Segmenter(Predictor):
         window: tuple[int, int] | None,
         values: Sequence[int],
         colors: Sequence[Color],
+        root: Path,
         out: Path,
     ) -> None:
         self.student, self.classes, self.transform = student, classes, transform
-        self.window, self.values, self.colors, self.out = window, values, colors, out
+        self.window, self.values, self.colors = window, values, colors
+        self.root, self.out = root, out  # no link below `root` is followed
 
     def list_output_files(self, image: ImageFile) -> dict[str, Path]:
         path = self.out / image.stem
@@ -214,8 +218,10 @@ class Segmenter(Predictor):
 
     def write(self, image: ImageFile, picture: Image.Image, numbers: Int64[Tensor, "h w"]) -> dict[str, Path]:
         files = self.list_output_files(image)
-        files["mask"].parent.mkdir(parents=True, exist_ok=True)
+        make_folders(self.root, files["mask"].parent.relative_to(self.root))
         palette = dict(zip(self.values, self.colors, strict=True))
-        write_mask(files["mask"], torch.tensor(self.values)[numbers], palette)
-        draw_overlay(picture, numbers, self.colors).save(files["overlay"])
+        with replace_file(files["mask"], durable=False) as temporary:
+            write_mask(temporary, torch.tensor(self.values)[numbers], palette)
+        with replace_file(files["overlay"], durable=False) as temporary:
+            draw_overlay(picture, numbers, self.colors).save(temporary)
         return files

@@ -7,6 +7,8 @@ from ..runs.folder import Run
 from ..runs.records import Record
 from .state import TrainState
 
+TRACKED = "selfdistill"  # the project's name in trackers; those that write files do so in a folder of this name
+
 
 class Callback:
     """What `fit` calls while it trains; override the methods that you need.
@@ -67,7 +69,7 @@ class Trackers(Callback):
         self.accelerator = accelerator
 
     def on_start(self, state: TrainState) -> None:
-        self.accelerator.init_trackers("selfdistill")
+        self.accelerator.init_trackers(TRACKED)
 
     def on_log(self, state: TrainState, record: Record) -> None:
         values = flatten(record.model_dump())

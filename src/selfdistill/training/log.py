@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..runs.files import make_folders
 from ..runs.folder import Run
 from ..runs.records import Record, TrainRecord, WarningRecord
-from .callbacks import Callback, MetricsWriter, Trackers, TrainLogWriter
+from .callbacks import TRACKED, Callback, MetricsWriter, Trackers, TrainLogWriter
 from .checkpoint import Checkpointer
 from .experiment import Experiment
 from .meters import check_losses
@@ -59,4 +60,6 @@ def create_writers(experiment: Experiment, run: Run | None, accelerator: Any) ->
         yield TrainLogWriter(run, experiment.card.classes)
         yield Checkpointer(run, experiment.card, minutes=machine.checkpoint_minutes)
     if machine.track:
+        if run is not None:
+            make_folders(run.path, TRACKED)
         yield Trackers(accelerator)
