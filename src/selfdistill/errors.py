@@ -1,4 +1,4 @@
-"""Errors in one sentence: the nearest legal name, and another library's error on one line."""
+"""Sentences: the nearest legal name, a count with its noun, and another library's error on one line."""
 
 import difflib
 import os
@@ -34,6 +34,16 @@ def did_you_mean(
 def _similarity(name: str, other: str) -> tuple[float, int]:
     """For ordering: resnet21 shares as many letters with resnet32 as with resnet20, but begins like the latter."""
     return difflib.SequenceMatcher(None, name, other).ratio(), len(os.path.commonprefix([name, other]))
+
+
+def count_of(count: int, noun: str) -> str:
+    """A count with its noun, in the plural unless the count is 1.
+
+    >>> count_of(1, "value"), count_of(1200, "step"), count_of(0, "class")
+    ('1 value', '1,200 steps', '0 classes')
+    """
+    plural = f"{noun}es" if noun.endswith(("s", "x", "ch")) else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def one_line(error: BaseException) -> str:

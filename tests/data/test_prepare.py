@@ -117,7 +117,7 @@ def test_what_is_decided_is_what_each_step_alone_decides(folder):
 def test_images_that_cannot_be_used_are_named_and_counted(folder, cache, split):
     damage(folder / split / "a" / "0.png", "truncated")
     damage(folder / split / "b" / "0.png", "truncated")
-    with pytest.raises(ValueError, match=rf"{split}/a/0.png cannot be read .* \(and 1 more such images\)$"):
+    with pytest.raises(ValueError, match=rf"{split}/a/0.png cannot be read .* \(and 1 more such image\)$"):
         prepare(folder, cache=cache)
     kept = [file for place in folder.parent.glob("cache") for file in place.iterdir() if file.suffix == ".part"]
     assert kept == []  # nothing half-written stays on the disk

@@ -9,7 +9,7 @@ from helpers.images import list_names, opened, write_classes
 from helpers.mask_files import masks_of, opened_masks
 from helpers.tasks import CLASSIFICATION
 from selfdistill.config.recipe import DataPart
-from selfdistill.data import open_one_split, open_splits
+from selfdistill.data import check, open_one_split, open_splits
 from selfdistill.data.datasets.base import Subset
 
 
@@ -39,7 +39,7 @@ def test_val_may_be_another_folder_that_lacks_a_class(tmp_path):
     write_classes(tmp_path / "other", {"emu": 1, "dog": 1})
     train, val, _, notes = opened(tmp_path / "mine", val=str(tmp_path / "other"))
     assert len(train) == 9 and val.classes == train.classes and val.labels.tolist() == [1, 2]
-    assert "'cat'" in notes[0]
+    assert "none of the 2 images from" in check(val)[0] and "'cat'" in check(val)[0]
 
 
 def test_limit_keeps_classes_in_balance(tmp_path):
@@ -67,7 +67,8 @@ def test_settings_without_effect_are_refused(tmp_path):
 
 def test_another_source_is_scored_by_the_classes_of_a_trained_network(tmp_path):
     write_classes(tmp_path / "test", {"dog": 1, "cat": 2})
-    rows = open_one_split(DataPart(), str(tmp_path), ["cat", "cow", "dog"], CLASSIFICATION)
+    rows, notes = open_one_split(DataPart(), str(tmp_path), ["cat", "cow", "dog"], CLASSIFICATION)
+    assert notes == ()
     assert rows.classes == ("cat", "cow", "dog") and rows.labels.tolist() == [0, 0, 2]
 
 
@@ -94,3 +95,10 @@ def test_holding_out_and_limiting_share_images_not_classes(mask_folder):
         > 1
     )
     assert train.name(0) == train.dataset.name(int(train.indices[0]))
+
+
+def test_numbers_that_stand_for_the_names_of_another_set_are_mentioned():
+    names = [f"animal {k}" for k in range(10)]
+    _, notes = open_one_split(DataPart(), "digits", names, CLASSIFICATION)
+    assert "digits has numbers for classes: 0 means 'animal 0', 1 means 'animal 1'" in notes[-1]
+    assert open_one_split(DataPart(), "digits", [str(k) for k in range(10)], CLASSIFICATION).notes == ()

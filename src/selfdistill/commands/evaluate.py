@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config.recipe import DataPart
-from ..data import EvalSet, LabeledDataset, eval_loader, get_scoring_window, open_one_split, open_splits
+from ..data import EvalSet, LabeledDataset, check, eval_loader, get_scoring_window, open_one_split, open_splits
 from ..distributed import default_device
 from ..runs.files import replace_nan
 from ..runs.student import load_student, read_card
 from ..tasks import Scores, evaluate, find_task
 from ..tasks.base import TaskKind
+from .arguments import tell
 
 
 class Evaluation(NamedTuple):
@@ -40,7 +41,9 @@ def evaluate_run(path: Path, source: str | None) -> Evaluation:
     if source is None:
         dataset, images = open_held_out(card.data, task), f"held-out images of {card.data.source}"
     else:
-        dataset, images = open_one_split(forget_columns(card.data), source, card.classes, task), source
+        (dataset, notes), images = open_one_split(forget_columns(card.data), source, card.classes, task), source
+        for note in (*notes, *check(dataset, card.data.channels)):
+            tell(f"note: {note}")
     scores = evaluate(
         load_student(path).to(default_device()),
         eval_loader(EvalSet(dataset, task.eval_transform(card.data)), batch_size=task.eval_batch_size(card.data)),

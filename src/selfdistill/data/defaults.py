@@ -1,6 +1,7 @@
 """Chooses the data settings that a recipe leaves open, from the training images."""
 
 from ..config.recipe import DataPart
+from ..errors import count_of
 from .datasets.base import Subset
 from .datasets.image_io import GRAY
 from .reading import read_images
@@ -75,6 +76,7 @@ def _check_statistics(settings: DataPart, channels: int) -> None:
         if values is None:
             continue
         if len(values) != channels:
-            raise ValueError(f"data.{name} has {len(values)} values, but the images have {channels} channels")
+            given = count_of(len(values), "value")
+            raise ValueError(f"data.{name} has {given}, but the images have {count_of(channels, 'channel')}")
         if not all(0 <= value <= 1 for value in values):
             raise ValueError(f"data.{name}={values} is not of values in [0, 1]; divide by 255")

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 
 from ..config.recipe import DataPart
-from .datasets.base import LabeledDataset, Subset
+from .datasets.base import LabeledDataset, Subset, quote_names
 from .datasets.image_io import ALPHA
-from .datasets.labels import align, shorten
-from .datasets.registry import open_source
+from .datasets.labels import align, are_numbers, find_similar
+from .datasets.registry import open_source, say_hidden
 from .datasets.splits import DatasetSplits, parse_split
 from .random.seeds import create_generator
 from .reading import check_images
@@ -48,25 +48,46 @@ def open_splits(settings: DataPart, task: TaskData) -> Splits:
         for split, dataset in opened.splits.items()
         if split not in ("train", *empty)
     }
-    train, val, notes = _split_validation(settings, task, train, others)
+    notes = [*opened.notes, *_describe_labels(opened, settings.source, train.classes)]
+    train, val, split_notes = _split_validation(settings, task, train, others)
+    notes += split_notes
     notes += [f"the {split} split of {settings.source} has no images and is left out" for split in empty]
     if settings.limit is not None:
         train = limit_images(train, settings.limit)
     test = others.get("test")
     test = None if test is val else test
-    return Splits(train, val, test, (*opened.notes, *notes, *_say_missing_classes(settings.source, val=val, test=test)))
+    return Splits(train, val, test, tuple(notes))
 
 
-def open_one_split(settings: DataPart, source: str, classes: Sequence[str], task: TaskData) -> LabeledDataset:
+class OneSplit(NamedTuple):
+    """Labeled images, and sentences to show to the user."""
+
+    images: LabeledDataset
+    notes: tuple[str, ...]
+
+
+def open_one_split(settings: DataPart, source: str, classes: Sequence[str], task: TaskData) -> OneSplit:
     """Opens one split of `source`, with labels as indices of `classes`: validation, else test, else train.
 
     It serves validation and evaluation on another source.
     """
-    splits = open_source(settings, source, task, classes).splits
-    dataset = next(splits[split] for split in ("val", "test", "train") if split in splits)
+    opened = open_source(settings, source, task, classes)
+    dataset = next(opened.splits[split] for split in ("val", "test", "train") if split in opened.splits)
     if not len(dataset):
         raise ValueError(f"{source} has no rows")
-    return align(dataset, tuple(classes))
+    return OneSplit(align(dataset, tuple(classes)), (*opened.notes, *_describe_labels(opened, source, classes)))
+
+
+def _describe_labels(opened: DatasetSplits, source: str, classes: Sequence[str]) -> Iterator[str]:
+    """Notes on how the labels of a source were read, and on what class names they stand for."""
+    yield from dict.fromkeys(note for dataset in opened.splits.values() for note in dataset.label_notes)
+    names = dict.fromkeys(name for dataset in opened.splits.values() for name in dataset.classes)
+    if similar := find_similar(list(names)):
+        different = "differ only in case or spacing and are taken as different classes"
+        yield f"{source}: the classes {quote_names(similar)} {different}"
+    if names and not are_numbers(classes) and any(are_numbers(dataset.classes) for dataset in opened.splits.values()):
+        numbered = ", ".join(f"{k} means {name!r}" for k, name in enumerate(classes[:2]))
+        yield f"{source} has numbers for classes: {numbered} and so on; scores mean nothing if it counts other classes"
 
 
 def _refuse_idle_download(settings: DataPart) -> None:
@@ -95,7 +116,7 @@ def _refuse_empty_classes(dataset: LabeledDataset, source: str) -> None:
     empty = [dataset.classes[k] for k in dataset.find_absent_classes()]
     if empty:
         hint = "; integer labels count from 0 without gaps" if all(name.isdecimal() for name in dataset.classes) else ""
-        raise ValueError(f"{source} has no training image of the class {shorten(empty)}{hint}")
+        raise ValueError(f"{source} has no training image of the class {quote_names(empty)}{hint}")
 
 
 def _split_validation(
@@ -106,7 +127,8 @@ def _split_validation(
         holder = f"val={settings.val}" if settings.val is not None else f"the validation split of {settings.source}"
         raise ValueError(f"data.val_fraction={settings.val_fraction} has no effect beside {holder}; drop one of them")
     if settings.val is not None:
-        return train, _open_named_validation(settings, task, train, others), []
+        val, notes = _open_named_validation(settings, task, train, others)
+        return train, val, [*notes]
     if "val" in others:
         return train, others["val"], []
     if settings.val_fraction is None and "test" in others:
@@ -121,11 +143,14 @@ def _split_validation(
 
 def _open_named_validation(
     settings: DataPart, task: TaskData, train: LabeledDataset, others: dict[str, LabeledDataset]
-) -> LabeledDataset:
+) -> OneSplit:
     assert settings.val is not None
     split = parse_split(settings.val)
     if split in others:
-        return others[split]
+        is_hidden = os.path.exists(settings.val)
+        return OneSplit(
+            others[split], (say_hidden(settings.val, f"the {split} split of {settings.source}"),) * is_hidden
+        )
     if split is not None and not os.path.exists(settings.val):
         available = f"it has {', '.join(others)} beside train" if others else "it has no split but train"
         raise ValueError(f"data.val={settings.val} is no validation split of {settings.source}; {available}")
@@ -160,12 +185,6 @@ def limit_images(dataset: LabeledDataset, limit: int) -> LabeledDataset:
         rank[members] = torch.arange(len(members))
     first = torch.argsort(rank, stable=True)[:limit].sort().values
     return dataset.subset(first)
-
-
-def _say_missing_classes(source: str, **splits: LabeledDataset | None) -> Iterator[str]:
-    for name, dataset in splits.items():
-        if dataset is not None and (missing := [dataset.classes[k] for k in dataset.find_absent_classes()]):
-            yield f"the {name} split of {source} has no image of the class {shorten(missing)}"
 
 
 def check(dataset: LabeledDataset, channels: int | None = None) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ def test_only_images_count_and_the_rest_is_mentioned(tmp_path):
     train, val, _, notes = opened(tmp_path)
     assert train.classes == ("cat", "dog") and len(train) + len(val) == 10
     assert {"cat/LOUD.JPG", "puppies/small.png"} <= {*list_names(train), *list_names(val)}
-    assert any("2 hidden and 1 other files" in note for note in notes)
-    assert any("1 image" in note and "below a class folder" in note for note in notes)
+    assert any("2 hidden files and 1 other file" in note for note in notes)
+    assert any("1 image in folders below a class folder" in note for note in notes)
 
 
 def test_links_are_followed_once(tmp_path):

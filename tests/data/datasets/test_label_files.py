@@ -44,7 +44,7 @@ def test_a_palette_beside_the_data_names_the_colours(tmp_path, file, text):
         ("class_dict.csv", "name,r,g,b\nx,1,2,3\ny,1,2,3\n", "line 3 of .* has the color .* of a line above"),
         ("label_colors.txt", "1 2 3 x\n1 2\n", "line 2 of .*label_colors.txt is no name"),
         ("classes.txt", "a\n\nb\n", "line 2 of .*classes.txt is empty; it must name the class of value 1"),
-        ("labels.txt", "\xff\xfe", "labels.txt cannot be read as text"),
+        ("labels.txt", "caf\xe9\n", "labels.txt cannot be read as text: it is not in UTF-8 .*; save it as UTF-8"),
     ],
 )
 def test_a_bad_file_of_names_is_refused_by_line(mask_folder, file, text, message):

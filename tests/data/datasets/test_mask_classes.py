@@ -113,11 +113,11 @@ def test_another_source_without_names_stores_what_the_first_one_does(mask_folder
     splits = opened_masks(mask_folder, val=str(tmp_path / "more"))
     assert the_mask(splits.val) == [[-100, 0, 1]] * 2
     part = DataPart(source=str(mask_folder), **splits.train.settings())
-    rows = open_one_split(part, str(tmp_path / "more"), splits.train.classes, SEGMENTATION)
+    rows = open_one_split(part, str(tmp_path / "more"), splits.train.classes, SEGMENTATION).images
     assert the_mask(rows) == [[-100, 0, 1]] * 2
-    rows = open_one_split(DataPart(), str(tmp_path / "more"), ("a", "b", "c"), SEGMENTATION)
+    rows = open_one_split(DataPart(), str(tmp_path / "more"), ("a", "b", "c"), SEGMENTATION).images
     assert rows.classes == ("a", "b", "c") and the_mask(rows) == [[0, 1, 2]] * 2
-    rows = open_one_split(DataPart(), str(tmp_path / "more"), ("2", "1", "0"), SEGMENTATION)
+    rows = open_one_split(DataPart(), str(tmp_path / "more"), ("2", "1", "0"), SEGMENTATION).images
     assert the_mask(rows) == [[2, 1, 0]] * 2
 
 

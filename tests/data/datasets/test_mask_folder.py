@@ -62,7 +62,7 @@ def test_a_split_without_masks_is_left_out(tmp_path):
     (tmp_path / "images" / "train" / "notes.txt").write_text("x")
     train, val, test, notes = opened_masks(tmp_path)
     assert test is None and len(train) + len(val) == 4
-    assert "the test split has no masks" in notes[0] + notes[1] and "1 other files" in notes[0] + notes[1]
+    assert "the test split has no masks" in notes[0] + notes[1] and "1 other file," in notes[0] + notes[1]
 
 
 def test_a_split_without_images_is_left_out(tmp_path):
@@ -98,3 +98,11 @@ def test_the_task_must_fit_the_folder(mask_folder, tmp_path):
         write_photo(tmp_path / "classes" / "images" / f"{number}.png")
         write_photo(tmp_path / "classes" / "labels" / f"{number}x.png")  # two classes with unhappy names
     assert open_splits(DataPart(source=str(tmp_path / "classes")), CLASSIFICATION).train.classes == ("images", "labels")
+
+
+def test_images_and_masks_match_however_their_accents_are_composed(tmp_path):
+    for number in range(3):
+        write_photo(tmp_path / "images" / f"b\u00e4r {number}.jpg", number)
+        write_mask(tmp_path / "masks" / f"ba\u0308r {number}.png")
+    train, val, _, _ = opened_masks(tmp_path)
+    assert len(train) + len(val) == 3

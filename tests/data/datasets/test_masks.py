@@ -20,7 +20,7 @@ def test_a_value_without_a_meaning_names_its_file_up_front_and_when_read(mask_fo
     write_mask(mask_folder / "masks" / "3.png", [[0, 9, 1], [0, 0, 0]])
     rows = opened_masks(mask_folder, classes=["a", "b", "c"]).train.dataset
     message = r"masks/1.png holds the value 7, .* \(values 0 to 2\) nor void \(255\)"
-    with pytest.raises(ValueError, match=message + r".* \(and 1 more such images\)"):
+    with pytest.raises(ValueError, match=message + r".* \(and 1 more such image\)"):
         check(rows)
     with pytest.raises(ValueError, match=message):
         rows.mask(1)

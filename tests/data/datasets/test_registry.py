@@ -2,7 +2,8 @@
 
 import pytest
 
-from helpers.images import opened
+from helpers.images import opened, write_classes
+from helpers.mask_files import opened_masks, write_pairs
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,20 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "images.zip").write_bytes(b"PK")
     with pytest.raises(ValueError, match="images.zip is a file of an unknown kind"):
         opened(tmp_path / "images.zip")
+
+
+def test_a_folder_called_like_a_built_in_set_or_a_split_is_mentioned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not any("built-in" in note for note in opened("digits").notes)
+    write_classes(tmp_path / "digits", {"a": 2, "b": 2})
+    (tmp_path / "scenes").mkdir()
+    assert "digits means the built-in data set; what lies here under that name is ./digits" in opened("digits").notes
+    assert opened("./digits").train.classes == ("a", "b")
+    assert any(note.startswith("scenes means the built-in data set") for note in opened_masks("scenes").notes)
+    (tmp_path / "val").mkdir()
+    write_pairs(tmp_path / "set" / "images" / "train", tmp_path / "set" / "masks" / "train")
+    write_pairs(tmp_path / "set" / "images" / "val", tmp_path / "set" / "masks" / "val")
+    assert (
+        "val means the val split of set; what lies here under that name is ./val"
+        in opened_masks("set", val="val").notes
+    )

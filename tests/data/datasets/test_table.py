@@ -1,6 +1,7 @@
 """CSV and JSON-lines tables of images with labels or masks."""
 
 import json
+import unicodedata
 
 import pytest
 
@@ -8,9 +9,11 @@ from helpers.images import (
     list_names,
     opened,
     write_classes,
+    write_image,
     write_table,
 )
-from helpers.mask_files import masks_of, opened_masks
+from helpers.mask_files import masks_of, opened_masks, write_mask, write_photo
+from selfdistill.data import check
 
 
 @pytest.mark.parametrize("header", ["path,label", "Filename,Class", "image,target", "file;label"])
@@ -116,3 +119,91 @@ def test_json_lines_name_the_mask_column(mask_folder):
     ]
     with pytest.raises(ValueError, match="line 1 of .*all.jsonl names .*/x, which does not exist"):
         opened_masks(mask_folder / "all.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (("0_0", "0_1", "1"), ("0_0", "0_1", "1")),
+        (("1_1", "1_2", "2_1"), ("1_1", "1_2", "2_1")),
+        (("1e0", "1", "0"), ("0", "1", "1e0")),
+        (("1e1", "2e1", "3e1"), ("1e1", "2e1", "3e1")),
+        (("0x1", "1", "\u0661"), ("0x1", "1", "\u0661")),  # the last one is a digit of another script
+        (("0.0", "1.0", "2."), ("0", "1", "2")),
+        (("00", "01", "02"), ("0", "1", "2")),
+        (("inf", "1", "0"), ("0", "1", "inf")),
+    ],
+)
+def test_a_label_is_a_number_only_if_it_is_written_in_digits(images, labels, classes):
+    lines = [f"images/{i}.png,{labels[i % 3]}" for i in range(6)]
+    assert opened(write_table(images / "t.csv", ["path,label", *lines])).train.classes == classes
+
+
+def note_of(images, *labels):
+    lines = [f"images/{i}.png,{labels[i % len(labels)]}" for i in range(8)]
+    return " ".join(opened(write_table(images / "t.csv", ["path,label", *lines])).notes)
+
+
+def test_labels_that_may_be_meant_as_one_or_as_none_are_mentioned(images):
+    for one, other in (("Cat", "cat"), ("hot dog", "hot_dog"), ("STRASSE", "straße")):
+        assert f"the classes {sorted([one, other])[0]!r}, {sorted([one, other])[1]!r} differ only in case" in note_of(
+            images, one, other
+        )
+    assert "differ" not in note_of(images, "cat", "dog")
+    assert "line 2 of" in (note := note_of(images, "None", "cat")) and "has label 'None', which is taken for" in note
+    assert "line 2 of" in (note := note_of(images, "01", "1", "0")) and "both are the class 1" in note
+    assert "both are" not in note_of(images, "0.0", "1", "0", "1.0")
+
+
+def test_two_columns_of_one_name_are_refused(images):
+    lines = [f"images/{i}.png,a,{'bc'[i % 2]}" for i in range(4)]
+    with pytest.raises(ValueError, match="t.csv has 2 columns called 'label'; rename or remove all but one"):
+        opened(write_table(images / "t.csv", ["path,label,label", *lines]))
+    with pytest.raises(ValueError, match="has the columns Label and label; choose one with data.label_column"):
+        opened(write_table(images / "t.csv", ["path,Label,label", *lines]))
+    assert opened(write_table(images / "t.csv", ["path,Label,label", *lines]), label_column="label").train.classes
+    assert opened(write_table(images / "t.csv", ["path,,label,", *(f"{line}," for line in lines)])).train.classes
+    with pytest.raises(ValueError, match="line 1 of .* has 2 columns called 'label'"):
+        opened(write_table(images / "t.jsonl", ['{"path": "images/0.png", "label": 1, "label": 0}']))
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_paths_of_other_systems_are_found(tmp_path, mask):
+    names = ["b\u00e4r 0", "b\u00e4r 1", "b\u00e4r 2", "b\u00e4r 3"]
+    for k, name in enumerate(names):
+        write_photo(tmp_path / "im" / f"{name}.png", k)
+        write_mask(tmp_path / "masks" / f"{name}.png")
+    for spell in (
+        lambda path: unicodedata.normalize("NFD", path),
+        lambda path: path.replace("/", "\\"),
+        lambda path: unicodedata.normalize("NFD", path).replace("/", "\\"),
+    ):
+        if mask:
+            lines = [f"{spell(f'im/{name}.png')},{spell(f'masks/{name}.png')}" for name in names]
+            rows = opened_masks(write_table(tmp_path / "t.csv", ["image,mask", *lines])).train
+        else:
+            lines = [f"{spell(f'im/{name}.png')},{k % 2}" for k, name in enumerate(names)]
+            rows = opened(write_table(tmp_path / "t.csv", ["path,label", *lines])).train
+        check(rows)
+
+
+def test_the_plain_spelling_of_a_path_comes_first(tmp_path):
+    write_image(tmp_path / "a\\b.png", 1), write_image(tmp_path / "a" / "b.png", 2)
+    lines = ["a\\b.png,0", "a/b.png,1"] * 2
+    rows = opened(write_table(tmp_path / "t.csv", ["path,label", *lines])).train
+    assert {rows.name(i).removeprefix(f"{tmp_path}/") for i in range(len(rows))} == {"a\\b.png", "a/b.png"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_byte_order_mark_says_the_encoding(images, encoding, suffix):
+    rows = [(f"images/{i}.png", "häuser" if i % 2 else "bäume") for i in range(6)]
+    if suffix == ".csv":
+        text = "\r\n".join(["path\tlabel", *("\t".join(row) for row in rows)])
+    else:
+        text = "\r\n".join(json.dumps({"path": path, "label": label}, ensure_ascii=False) for path, label in rows)
+    (images / f"t{suffix}").write_bytes(text.encode(encoding))
+    assert opened(images / f"t{suffix}").train.classes == ("bäume", "häuser")
+    (images / f"t{suffix}").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match="cannot be read as .*: it is not in UTF-8 .*; save it as UTF-8"):
+        opened(images / f"t{suffix}")

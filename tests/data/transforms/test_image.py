@@ -111,7 +111,7 @@ def test_a_constant_channel_is_only_centred(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mean": [0.5]}, "data.mean has 1 values, but the images have 3 channels"),
+        ({"mean": [0.5]}, "data.mean has 1 value, but the images have 3 channels"),
         ({"std": [0.5, 0.5]}, "data.std has 2 values"),
         ({"mean": [123.0, 117.0, 104.0]}, "not of values in .*divide by 255"),
         ({"augment": "crops"}, "no augmentation of labeled images is called 'crops'; did you mean 'crop'"),

@@ -322,7 +322,7 @@ def test_settings_of_masks_are_refused_without_masks(settings, message):
         ({"augment": ["crop", "auto"]}, "augment=auto stands alone, not in a list"),
         ({"augment": "no_such_module:f"}, "no module .no_such_module. is installed"),
         ({"augment": ["crop", "colour"], "channels": 4}, "colour works on 1 or 3 channels, not on 4"),
-        ({"mean": [0.5]}, "data.mean has 1 values, but the images have 3 channels"),
+        ({"mean": [0.5]}, "data.mean has 1 value, but the images have 3 channels"),
     ],
 )
 def test_settings_that_masks_cannot_have_are_refused_before_training(settings, message):

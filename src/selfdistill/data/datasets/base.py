@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...errors import count_of
 from .image_io import Format, Source, get_stored_mode, read_format, read_image, refuse_mode
 
 HEADERS = 50_000  # maximum number of images whose headers are read, at about 20 us each
@@ -42,6 +43,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
     labels: Int64[Tensor, " n"]
     mirrorable: bool = True
     is_checked: bool = False  # whether a check has read the images
+    label_notes: tuple[str, ...] = ()  # sentences for the user on how the labels were read
     shares: ClassVar[str] = "each class of"  # for messages: "20 % of each class of digits is held out"
 
     @abstractmethod
@@ -141,7 +143,12 @@ class LabeledDataset(ABC, Dataset[Sample]):
 
     def describe_labels(self) -> list[str]:
         """Sentences for the user about what reading the labels has shown."""
-        return []
+        absent = [self.classes[k] for k in self.find_absent_classes()]
+        return [f"none of {self.say_which()} has the class {quote_names(absent)}"] * bool(absent)
+
+    def say_which(self) -> str:
+        """The images in words, by their number and the first of them."""
+        return f"the {count_of(len(self), 'image')} from {self.name(0)} on"
 
     def describe_for_card(self) -> dict[str, Any]:
         """What student.json records about the labels besides the class names."""
@@ -244,13 +251,23 @@ class PairDataset(LabeledDataset):
         return f"row {i} of {self.title}"
 
 
+def quote_names(names: Sequence[str], max_names: int = 5) -> str:
+    """Lists the first names, for a sentence.
+
+    >>> quote_names(["a", "b", "c"], max_names=2)
+    "'a', 'b' and 1 more"
+    """
+    listed = ", ".join(repr(name) for name in names[:max_names])
+    return listed + (f" and {len(names) - max_names} more" if len(names) > max_names else "")
+
+
 def summarize_errors(errors: Sequence[str]) -> str:
     """The first error, and the number of others.
 
     >>> summarize_errors(["a.png is empty", "b.png is empty"])
-    'a.png is empty (and 1 more such images)'
+    'a.png is empty (and 1 more such image)'
     """
-    return errors[0] + (f" (and {len(errors) - 1} more such images)" if len(errors) > 1 else "")
+    return errors[0] + (f" (and {count_of(len(errors) - 1, 'more such image')})" if len(errors) > 1 else "")
 
 
 def select_evenly(count: int, most: int) -> list[int]:

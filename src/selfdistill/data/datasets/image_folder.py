@@ -5,8 +5,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
+from ...errors import count_of
 from .base import ImageFileDataset
-from .labels import shorten
 from .splits import DatasetSplits, parse_split
 
 EXTENSIONS = (
@@ -60,9 +60,7 @@ def open_class_folders(folder: str) -> tuple[ImageFileDataset, list[str]]:
     loose = sum(is_image(name) for name in os.listdir(folder))
     if not paths:
         raise ValueError(_say_no_classes(folder))
-    return ImageFileDataset(folder, paths, labels, classes=classes), list(
-        _describe(folder, classes, ignored, nested, loose)
-    )
+    return ImageFileDataset(folder, paths, labels, classes=classes), list(_describe(folder, ignored, nested, loose))
 
 
 def list_folders(folder: str) -> list[str]:
@@ -97,23 +95,19 @@ def is_image(name: str) -> bool:
     return not is_hidden(name) and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def _describe(folder: str, classes: list[str], ignored: Counter[str], nested: int, loose: int) -> Iterator[str]:
+def _describe(folder: str, ignored: Counter[str], nested: int, loose: int) -> Iterator[str]:
     yield from describe_left_out(folder, ignored)
     if nested:
-        yield f"{folder}: {nested} images lie in folders below a class folder and count to that class"
+        yield f"{folder}: {count_of(nested, 'image')} in folders below a class folder taken for that class"
     if loose:
-        yield f"{folder}: left out {loose} images that lie beside the class folders"
-    lower = Counter(name.casefold() for name in classes)
-    similar = [name for name in classes if lower[name.casefold()] > 1]
-    if similar:
-        yield f"{folder}: the class folders {shorten(similar)} differ only in case and are taken as different classes"
+        yield f"{folder}: left out {count_of(loose, 'image')} beside the class folders"
 
 
 def describe_left_out(folder: str, ignored: Counter[str]) -> Iterator[str]:
     """A note on the files that are not images, if any."""
     if ignored:
-        counts = [f"{ignored[reason]} {reason}" for reason in ("hidden", "other") if ignored[reason]]
-        yield f"{folder}: left out {' and '.join(counts)} files, which are not images"
+        counts = [count_of(ignored[reason], f"{reason} file") for reason in ("hidden", "other") if ignored[reason]]
+        yield f"{folder}: left out {' and '.join(counts)}, not images"
 
 
 def _say_no_classes(folder: str) -> str:
@@ -122,6 +116,7 @@ def _say_no_classes(folder: str) -> str:
         return f"{folder} is empty; it must hold one folder of images per class"
     images = sum(is_image(name) for name in names)
     if images:
-        return f"{folder} holds {images} images but no class folders; put those of each class into a folder of its own"
+        advice = "put those of each class into a folder of its own"
+        return f"{folder} holds {count_of(images, 'image')} but no class folders; {advice}"
     known = " ".join(EXTENSIONS)
     return f"{folder} holds no images; it must hold one folder of images per class (extensions: {known})"

@@ -2,12 +2,11 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from collections.abc import Callable
 
 from .label_map import BORDER, LabelMap
 from .mask_values import Color
+from .text_files import open_text, refuse_repeated
 
 
 def find_label_map(folder: str) -> LabelMap | None:
@@ -28,9 +27,10 @@ def open_palette(name: str) -> LabelMap:
 
 def read_palette(path: str) -> LabelMap:
     """Reads names and colors from a CSV with the header name,r,g,b in any case; row i (from 0) names value i."""
-    with _open_text(path) as file:
+    with open_text(path) as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         header = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
+        refuse_repeated([(name or "").strip().lower() for name in reader.fieldnames or []], path)
         if not header.keys() >= {"name", "r", "g", "b"}:
             raise ValueError(f"{path} has the columns {', '.join(header) or 'none'}; a palette has name, r, g, b")
         lines = [(reader.line_num, [(line[header[key]] or "").strip() for key in ("name", *"rgb")]) for line in reader]
@@ -39,7 +39,7 @@ def read_palette(path: str) -> LabelMap:
 
 def read_colors(path: str) -> LabelMap:
     """Reads names and colors from lines `r g b name`."""
-    with _open_text(path) as file:
+    with open_text(path) as file:
         lines = [(number, line.split(maxsplit=3)) for number, line in enumerate(file, 1) if line.strip()]
     return _parse_palette(
         path, [(number, line[3].strip() if len(line) > 3 else "", line[:3]) for number, line in lines]
@@ -61,7 +61,7 @@ def _parse_palette(path: str, lines: list[tuple[int, str, list[str]]]) -> LabelM
 
 def read_names(path: str) -> LabelMap:
     """Reads one name per line; the first line names value 0."""
-    with _open_text(path) as file:
+    with open_text(path) as file:
         lines = file.read().rstrip().splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -71,20 +71,10 @@ def read_names(path: str) -> LabelMap:
 
 def read_ade20k_objects(path: str) -> LabelMap:
     """Reads ADE20K's table of 150 classes: value first, names last. Value 0 is no class and is ignored."""
-    with _open_text(path) as file:
+    with open_text(path) as file:
         lines = [line.rstrip("\n").split("\t") for line in file if line[:1].isdecimal()]
     names = {int(line[0]): line[-1].split(",")[0].strip() for line in lines}
     return LabelMap(names, ignored=frozenset({0, BORDER}))
-
-
-@contextmanager
-def _open_text(path: str) -> Iterator[TextIO]:
-    """Opens a text file; raises `ValueError` for wrong encoding or quoting."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            yield file
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as text: {error}") from None
 
 
 FILES: dict[str, Callable[[str], LabelMap]] = {

@@ -1,25 +1,38 @@
 """Class indices from the labels that tables store, and one class numbering for several splits."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from ...errors import did_you_mean
-from .base import LabeledDataset
+from .base import LabeledDataset, quote_names
 
 MAX_LABEL = 1_000_000  # a larger number is not a class
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")  # 1.0 too, as tables write whole numbers beside missing ones
+SAYS_NOTHING = ("none", "null", "na", "n/a", "<na>", "nil", "unknown", "?", "-")  # how programs write a missing value
 
 
-def number_labels(values: Sequence[Any], name: Callable[[int], str]) -> tuple[Int64[Tensor, " n"], tuple[str, ...]]:
-    """Class indices and class names of labels.
+class NumberedLabels(NamedTuple):
+    """Class indices, class names, and notes for the user on how the labels were read."""
 
-    The labels are all integers from 0 (their classes are called "0", "1", ...), or else all are names. `name(i)`
-    describes row `i` in errors. Raises `ValueError` for a label that is missing, NaN, negative, fractional or larger
-    than `MAX_LABEL`.
+    numbers: Int64[Tensor, " n"]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def number_labels(values: Sequence[Any], name: Callable[[int], str]) -> NumberedLabels:
+    """Numbers the labels that a table stores.
+
+    The labels are all integers from 0 (their classes are called "0", "1", ...), or else all are names. Text is a number
+    only if it is written in digits: 0_1 and 1e0 are names. `name(i)` describes row `i` in messages. Raises `ValueError`
+    for a label that is missing, NaN, negative, fractional or larger than `MAX_LABEL`.
     """
     for i, value in enumerate(values):
         if _is_missing(value):
@@ -28,14 +41,15 @@ def number_labels(values: Sequence[Any], name: Callable[[int], str]) -> tuple[In
             raise ValueError(f"{name(i)} has label {value!r}; labels are integers from 0, or class names")
     numbers = [_as_number(value) for value in values]
     if None in numbers:
-        return _from_names([str(value).strip() for value in values])
+        return _from_names([unicodedata.normalize("NFC", str(value).strip()) for value in values], name)
     for i, label in enumerate(numbers):
         if label < 0 or label != int(label):
             raise ValueError(f"{name(i)} has label {values[i]}; labels are integers from 0, or class names")
         if label > MAX_LABEL:
             raise ValueError(f"{name(i)} has label {values[i]}, which is out of range: at most {MAX_LABEL} is allowed")
     labels = torch.tensor([int(label) for label in numbers], dtype=torch.int64)
-    return labels, tuple(str(k) for k in range(int(labels.max()) + 1 if len(labels) else 0))
+    classes = tuple(str(k) for k in range(int(labels.max()) + 1 if len(labels) else 0))
+    return NumberedLabels(labels, classes, tuple(_say_merged(values, labels.tolist(), name)))
 
 
 def _is_missing(value: Any) -> bool:
@@ -47,17 +61,47 @@ def _is_missing(value: Any) -> bool:
 def _as_number(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
+    if isinstance(value, str):
+        text = value.strip()
+        return float(text) if NUMBER.fullmatch(text) else None
     try:
         number = float(value)
-    except ValueError:
+    except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
 
 
-def _from_names(names: list[str]) -> tuple[Int64[Tensor, " n"], tuple[str, ...]]:
+def _say_merged(values: Sequence[Any], labels: Sequence[int], name: Callable[[int], str]) -> Iterator[str]:
+    """A note if numbers that are written differently, such as 1 and 01, are one class."""
+    first: dict[int, int] = {}  # class -> row
+    for i, (value, label) in enumerate(zip(values, labels, strict=True)):
+        other = first.setdefault(label, i)
+        if str(value).strip().partition(".")[0] != str(values[other]).strip().partition(".")[0]:
+            yield f"{name(other)} has label {values[other]} and {name(i)} has {values[i]}; both are the class {label}"
+            return
+
+
+def _from_names(names: list[str], name: Callable[[int], str]) -> NumberedLabels:
     classes = tuple(sorted(set(names)))
-    index = {name: k for k, name in enumerate(classes)}
-    return torch.tensor([index[name] for name in names], dtype=torch.int64), classes
+    index = {classname: k for k, classname in enumerate(classes)}
+    notes = [
+        f"{name(names.index(classname))} has label {classname!r}, which is taken for the name of a class;"
+        " leave out the lines that have no label"
+        for classname in classes
+        if classname.lower() in SAYS_NOTHING
+    ]
+    return NumberedLabels(torch.tensor([index[name] for name in names], dtype=torch.int64), classes, tuple(notes))
+
+
+def find_similar(classes: Sequence[str]) -> list[str]:
+    """Lists the class names that differ from another one only in case, spaces, hyphens or underscores.
+
+    >>> find_similar(["cat", "Cat", "dog"])
+    ['cat', 'Cat']
+    """
+    keys = [re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip() for name in classes]
+    counts = Counter(keys)
+    return [name for name, key in zip(classes, keys, strict=True) if counts[key] > 1]
 
 
 def align(dataset: LabeledDataset, classes: tuple[str, ...]) -> LabeledDataset:
@@ -70,7 +114,7 @@ def align(dataset: LabeledDataset, classes: tuple[str, ...]) -> LabeledDataset:
         return dataset
     index = {name: k for k, name in enumerate(classes)}
     present_names = [dataset.classes[k] for k in dataset.find_present_classes()]
-    if _are_numbers(dataset.classes) and not _are_numbers(classes):
+    if are_numbers(dataset.classes) and not are_numbers(classes):
         index = {str(k): k for k in range(len(classes))}
     for name in present_names:
         if name not in index:
@@ -79,21 +123,11 @@ def align(dataset: LabeledDataset, classes: tuple[str, ...]) -> LabeledDataset:
     return dataset.renumber(classes, numbers)
 
 
-def _are_numbers(classes: Sequence[str]) -> bool:
+def are_numbers(classes: Sequence[str]) -> bool:
     return all(name.isdecimal() for name in classes)
 
 
 def _refuse_class(dataset: LabeledDataset, name: str, classes: tuple[str, ...]) -> None:
     first = int((dataset.labels == dataset.classes.index(name)).nonzero()[0])
-    hint = did_you_mean(name, classes, otherwise=f"the {len(classes)} classes are {shorten(classes)}")
+    hint = did_you_mean(name, classes, otherwise=f"the {len(classes)} classes are {quote_names(classes)}")
     raise ValueError(f"{dataset.name(first)} has class {name!r}, which no training image has{hint}")
-
-
-def shorten(names: Sequence[str], max_names: int = 5) -> str:
-    """Lists the first names, for a sentence.
-
-    >>> shorten(["a", "b", "c"], max_names=2)
-    "'a', 'b' and 1 more"
-    """
-    listed = ", ".join(repr(name) for name in names[:max_names])
-    return listed + (f" and {len(names) - max_names} more" if len(names) > max_names else "")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...config.recipe import DataPart
+from ...errors import count_of
 from .base import DECODED, map_blocks, select_evenly
 from .label_files import open_palette
 from .label_map import BORDER, LabelMap
@@ -60,7 +61,8 @@ def _rename_values(label_map: LabelMap | None, classes: Sequence[str]) -> LabelM
     if label_map is None:
         return LabelMap(dict(enumerate(classes)))
     if label_map.palette and len(label_map.palette) != len(classes):
-        raise ValueError(f"data.classes has {len(classes)} names, and the palette {len(label_map.palette)} colors")
+        names, colors = count_of(len(classes), "name"), count_of(len(label_map.palette), "color")
+        raise ValueError(f"data.classes has {names}, and the palette {colors}")
     return replace(label_map, names=dict(enumerate(classes)))
 
 

@@ -1,10 +1,12 @@
 """Folders of images and folders of masks, matched by file name."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
+from ...errors import count_of
 from .base import ImageFileDataset
 from .image_folder import describe_left_out, list_folders, walk
 from .label_files import find_label_map
@@ -153,7 +155,7 @@ def _match_files(folder: str, folders_of_split: SplitFolders) -> tuple[RawMaskDa
 
 def _refuse_unmatched(paths: Sequence[str], problem: str) -> None:
     if paths:
-        others = f" (and {len(paths) - 1} more such files)" if len(paths) > 1 else ""
+        others = f" (and {count_of(len(paths) - 1, 'more such file')})" if len(paths) > 1 else ""
         raise ValueError(f"{paths[0]} {problem}{others}")
 
 
@@ -161,7 +163,10 @@ def _list_stems(folder: str, ignored: Counter[str]) -> dict[str, list[str]]:
     """Lists the relative paths of the images below a folder, by path without suffix."""
     stems: dict[str, list[str]] = {}
     for path in sorted(walk(folder, "", frozenset(), ignored)):
-        stems.setdefault(os.path.splitext(path)[0], []).append(path)
+        stem = unicodedata.normalize(
+            "NFC", os.path.splitext(path)[0]
+        )  # file systems differ in how they compose accents
+        stems.setdefault(stem, []).append(path)
     return stems
 
 

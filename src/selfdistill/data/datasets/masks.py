@@ -10,10 +10,9 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from .base import LabeledDataset, Sample, Subset
+from .base import LabeledDataset, Sample, Subset, quote_names
 from .image_io import Format, Source, read_format, read_image
 from .label_map import IGNORE_INDEX, LabelMap
-from .labels import shorten
 from .mask_values import Color, choose_distinct_colors, find_distinct_values, read_mask_values
 
 UNKNOWN = -1  # marks values without a meaning in a table of class indices
@@ -198,7 +197,7 @@ class MaskDataset(RawMaskDataset):
         missing = [self.classes[k] for k in (self.counts() == 0).nonzero().flatten().tolist()]
         ignored = self.label_map.ignored or frozenset()
         empty = sum(self.read_values(i) <= ignored for i in range(len(self)))
-        return [f"none {where} has a pixel of the class {shorten(missing)}"] * bool(missing) + [
+        return [f"none {where} has a pixel of the class {quote_names(missing)}"] * bool(missing) + [
             f"{empty} {where} have no pixel of any class: all of them are void"
         ] * bool(empty)
 

@@ -14,12 +14,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from .base import LabeledDataset
+from .base import LabeledDataset, quote_names
 from .image_io import Source
-from .labels import number_labels, shorten
+from .labels import number_labels
 from .masks import RawMaskDataset
 from .splits import DatasetSplits, parse_split
 from .table import IMAGE_NAMES, LABEL_NAMES, MASK_NAMES, find_column
+from .text_files import find_spelling, refuse_repeated
 
 IN_MEMORY = 2 * 2**30  # bytes of Parquet files
 
@@ -66,7 +67,9 @@ class TableDataset(LabeledDataset):
         value = self.value(i)
         if value is None:
             raise ValueError(f"{self.name(i)} holds no image")
-        return os.path.join(self.origin.folder, value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        return os.path.join(self.origin.folder, find_spelling(self.origin.folder, value) or value)
 
     def name(self, i: int) -> str:
         number = bisect.bisect_right(self.ends, i)
@@ -211,7 +214,9 @@ def _read(datasets: Any, files: list[str], origin: Origin) -> LabeledDataset | N
 
     file = files[0]
     try:
-        features = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file))
+        schema = pyarrow.parquet.read_schema(file)
+        refuse_repeated(schema.names, file)
+        features = datasets.Features.from_arrow_schema(schema)
         find, read = READERS[origin.wanted.holds]
         columns = find(features, origin)
         if _is_large(files):
@@ -242,11 +247,11 @@ def _read_labeled(table: Any, features: Any, columns: tuple[str, str], origin: O
     if values and all(value in (None, -1) for value in values):
         return None
     dataset = _read_images(table, features, image, origin)
-    dataset.labels, dataset.classes = number_labels(values, dataset.name)
+    dataset.labels, dataset.classes, dataset.label_notes = number_labels(values, dataset.name)
     if label in _list_columns_of_type(features, "ClassLabel"):
         names = tuple(features[label].names)
         for i in (dataset.labels >= len(names)).nonzero().flatten().tolist()[:1]:
-            known = f"the {len(names)} classes {shorten(names)}"
+            known = f"the {len(names)} classes {quote_names(names)}"
             raise ValueError(f"{dataset.name(i)} has label {values[i]}, out of range for {known}")
         dataset.classes = names
     return dataset

@@ -31,7 +31,15 @@ def open_source(settings: DataPart, source: str, task: TaskData, classes: Sequen
             raise ValueError(f"data.{name}={value} has no effect on {source}, which is no table")
     if form not in task.sources:
         raise ValueError(f"{source} {task.other_labels}")
-    return task.read_labels(task.sources[form](settings, location), settings, source, classes)
+    opened = task.read_labels(task.sources[form](settings, location), settings, source, classes)
+    if form == location and os.path.exists(source):
+        opened = opened._replace(notes=(say_hidden(source, "the built-in data set"), *opened.notes))
+    return opened
+
+
+def say_hidden(name: str, meaning: str) -> str:
+    """The note that a name was not taken for the file or folder here that is called the same."""
+    return f"{name} means {meaning}; what lies here under that name is ./{name}"
 
 
 def _list_names(task: TaskData) -> list[str]:

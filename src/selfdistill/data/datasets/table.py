@@ -12,6 +12,7 @@ from .labels import number_labels
 from .mask_folder import create_mask_file_dataset
 from .masks import RawMaskDataset
 from .splits import SPLITS, DatasetSplits, parse_split
+from .text_files import find_spelling, open_text, refuse_repeated
 
 IMAGE_NAMES = ("path", "file", "filename", "image", "file_name", "file_path", "filepath", "image_path", "img")
 LABEL_NAMES = ("label", "class", "target", "labels", "category", "class_name")
@@ -77,43 +78,44 @@ def find_column(names: list[str], user_choice: str | None, usual: tuple[str, ...
             return user_choice
         hint = did_you_mean(user_choice, names, otherwise=f"it has: {', '.join(names)}")
         raise ValueError(f"{where} has no column {user_choice!r} ({setting}){hint}")
-    lower = {name.strip().lower(): name for name in reversed(names)}
-    for name in usual:
-        if name in lower:
-            return lower[name]
+    for usual_name in usual:
+        alike = [name for name in names if name.strip().lower() == usual_name]
+        if len(alike) > 1:
+            raise ValueError(f"{where} has the columns {' and '.join(alike)}; choose one with data.{setting}")
+        if alike:
+            return alike[0]
     wanted = f"none of them called {', '.join(usual[:4])}"
     raise ValueError(f"{where} has the columns {', '.join(names)}, {wanted}; name it with data.{setting}")
 
 
 def _read_csv(table: str) -> Iterator[Line]:
-    with open(table, encoding="utf-8-sig", newline="") as file:
-        try:
-            text = file.readline()
-            file.seek(0)
-            delimiter = max(",;\t", key=text.count)
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            for values in reader:
-                if None in values:
-                    where = f"line {reader.line_num} of {table}"
-                    raise ValueError(f"{where} has more fields than the header; quote what holds {delimiter!r}")
-                yield Line(reader.line_num, values)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{table} cannot be read as CSV: {error}") from None
+    with open_text(table, "CSV") as file:
+        text = file.readline()
+        file.seek(0)
+        delimiter = max(",;\t", key=text.count)
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        refuse_repeated(reader.fieldnames or [], table)
+        for values in reader:
+            if None in values:
+                where = f"line {reader.line_num} of {table}"
+                raise ValueError(f"{where} has more fields than the header; quote what holds {delimiter!r}")
+            yield Line(reader.line_num, values)
 
 
 def _read_json_lines(table: str) -> Iterator[Line]:
-    with open(table, encoding="utf-8-sig") as file:
-        try:
-            for number, text in enumerate(file, 1):
-                if text.strip():
-                    yield Line(number, _parse_json(text, f"line {number} of {table}"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{table} cannot be read as JSON lines: {error}") from None
+    with open_text(table, "JSON lines") as file:
+        for number, text in enumerate(file, 1):
+            if text.strip():
+                yield Line(number, _parse_json(text, f"line {number} of {table}"))
 
 
 def _parse_json(text: str, where: str) -> dict[str, Any]:
+    def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        refuse_repeated([name for name, _ in pairs], where)
+        return dict(pairs)
+
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=read_object)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is not JSON: {error}") from None
     if not isinstance(values, dict):
@@ -131,10 +133,10 @@ def _find_split(line: Line, column: str, table: str) -> str:
 def _create_dataset(table: str, lines: list[Line], image: str, label: str) -> ImageFileDataset:
     root = os.path.dirname(table)
     paths = [_find_path(line, image, table, root) for line in lines]
-    labels, classes = number_labels(
-        [line.values.get(label) for line in lines], lambda i: f"line {lines[i].number} of {table}"
-    )
-    return ImageFileDataset(root, paths, labels, classes=classes)
+    labels = number_labels([line.values.get(label) for line in lines], lambda i: f"line {lines[i].number} of {table}")
+    dataset = ImageFileDataset(root, paths, labels.numbers, classes=labels.classes)
+    dataset.label_notes = labels.notes
+    return dataset
 
 
 def _create_mask_dataset(table: str, lines: list[Line], image: str, mask: str) -> RawMaskDataset:
@@ -148,7 +150,8 @@ def _find_path(line: Line, column: str, table: str, root: str) -> str:
     path = line.values.get(column)
     if not isinstance(path, str) or not path.strip():
         raise ValueError(f"line {line.number} of {table} names no image in its column {column!r}")
-    path = path.strip()
-    if not os.path.isfile(os.path.join(root, path)):
-        raise ValueError(f"line {line.number} of {table} names {os.path.join(root, path)}, which does not exist")
-    return path
+    existing = find_spelling(root, path.strip())
+    if existing is None:
+        where = os.path.join(root, path.strip())
+        raise ValueError(f"line {line.number} of {table} names {where}, which does not exist")
+    return existing

@@ -1,0 +1,52 @@
+"""Text files that people write: tables, palettes and lists, in the encodings of common programs."""
+
+import codecs
+import csv
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+MARKS = {  # byte-order marks; the one of UTF-32 begins like the one of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+@contextmanager
+def open_text(path: str, kind: str = "text") -> Iterator[TextIO]:
+    """Opens a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark, as spreadsheets write it.
+
+    Raises `ValueError` for another encoding and for wrong quotes; `kind` says what the file should be.
+    """
+    with open(path, "rb") as file:
+        head = file.read(4)
+    encoding = next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8-sig")
+    try:
+        with open(path, encoding=encoding, newline="") as text:
+            yield text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} cannot be read as {kind}: it is not in UTF-8 ({error}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise ValueError(f"{path} cannot be read as {kind}: {error}") from None
+
+
+def refuse_repeated(names: Iterable[str], where: str) -> None:
+    """Raises `ValueError` for two columns of one name, of which readers would take either."""
+    for name, count in Counter(names).items():
+        if count > 1 and name.strip():
+            raise ValueError(f"{where} has {count} columns called {name!r}; rename or remove all but one")
+
+
+def find_spelling(folder: str, path: str) -> str | None:
+    """The spelling of a relative or absolute path under which a file exists; None if there is none.
+
+    Other systems separate folders by backslashes, or compose accents differently (macOS lists them decomposed).
+    """
+    slashed = path.replace("\\", "/")
+    spellings = [path, *(unicodedata.normalize(form, text) for text in (path, slashed) for form in ("NFC", "NFD"))]
+    return next((name for name in [*spellings, slashed] if os.path.isfile(os.path.join(folder, name))), None)
