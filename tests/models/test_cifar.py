@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from helpers.students import settled
+from selfdistill.features.extractor import Taps
 from selfdistill.models import build_student, list_students
 
 PARAMETERS = {  # at 100 classes; frskd-wrn-16-2 as its authors count it, an unused batch norm included
@@ -96,6 +97,15 @@ def test_feature_info_names_the_stage_maps(network):
         assert feature.max() > 0 and (feature.min() == 0 if network in RECTIFIED else feature.min() < 0)
         assert torch.equal(feature, at_the_time)
     assert net.num_features == net.fc.in_features
+
+
+def test_the_deepest_map_of_a_vgg_is_what_its_classifier_pools():
+    net = cifar("vgg8", image_shape=(3, 32, 32)).double().train()
+    taps = Taps(net, (3, 32, 32))
+    logits, features = taps(torch.randn(4, 3, 32, 32, dtype=torch.float64))
+    torch.testing.assert_close(features[-1].mean(dim=(2, 3)) @ net.fc.weight.T + net.fc.bias, logits)
+    features[-1].sum().backward()
+    assert all(p.grad is not None for p in net.block5.parameters())
 
 
 @pytest.mark.parametrize("network", KINDS)

@@ -160,3 +160,38 @@ def test_what_a_copy_never_runs_does_not_train():
     branch = remaining_stages(taps_of(student), 0, CLASSES)
     trained = {name for name, parameter in branch.named_parameters() if parameter.requires_grad}
     assert trained and not any("unused" in name for name in trained)
+
+
+def test_the_deepest_branch_of_a_wide_network_with_single_blocks_adds_the_raw_map():
+    student = build_student("cifar:wrn-10-2", num_classes=CLASSES, image_shape=SHAPE).double()
+    taps, made = branches(student)
+    branch = made[-1].double().train()
+    state = {name.partition(".")[2]: value for name, value in branch.rest.named_parameters() if "layer3" in name}
+
+    def normed(x, name):
+        mean, variance = x.mean(dim=(0, 2, 3), keepdim=True), x.var(dim=(0, 2, 3), unbiased=False, keepdim=True)
+        scale, shift = (branch.rest.get_parameter(f"{name}.{part}")[:, None, None] for part in ("weight", "bias"))
+        return (x - mean) / (variance + 1e-5).sqrt() * scale + shift
+
+    assert not any("shortcut" in name for name in state)  # as wide as its input, so there is nothing to project
+    feature = torch.randn(4, 128, 4, 4, dtype=torch.float64)
+    x = normed(feature, "layer3.0.bn1").relu()
+    x = torch.nn.functional.conv2d(x, state["0.conv1.weight"], padding=1)
+    x = torch.nn.functional.conv2d(normed(x, "layer3.0.bn2").relu(), state["0.conv2.weight"], padding=1) + feature
+    fc = branch.rest.fc
+    expected = normed(x, "bn").relu().mean(dim=(2, 3)) @ fc.weight.T + fc.bias
+    torch.testing.assert_close(branch(feature), expected, rtol=1e-9, atol=1e-9)
+    assert taps.channels[-1] == 128
+
+
+def test_the_deepest_branch_of_a_vgg_is_its_last_two_blocks_once_more():
+    student = build_student("cifar:vgg8", num_classes=CLASSES, image_shape=SHAPE).double()
+    taps, made = branches(student)
+    assert [tap.name for tap in taps] == ["block1", "block2", "block3", "block5"]
+    branch, x = made[-1].double().eval(), torch.randn(4, 512, 2, 2, dtype=torch.float64)
+    expected = x
+    for name in ("block4", "block5"):
+        conv, norm, relu = branch.rest.get_submodule(name)
+        expected = relu(norm(torch.nn.functional.conv2d(expected, conv.weight, conv.bias, padding=1)))
+    expected = branch.rest.fc(expected.mean(dim=(2, 3)))
+    torch.testing.assert_close(branch(x), expected, rtol=1e-9, atol=1e-9)

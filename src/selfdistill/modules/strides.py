@@ -121,6 +121,10 @@ def adapt_to_input(layer: nn.Module, input_shape: torch.Size, *, widens: bool) -
 
 def take_weights(layer: nn.Module, new: nn.Module, size: str) -> None:
     """Gives a layer, of whatever subclass, the weights and buffers of a `new` one, and its attribute `size`."""
+    for old in (*layer.parameters(), *layer.buffers()):
+        if old.is_floating_point():
+            new.to(old)
+            break
     layer._parameters.update(new._parameters)
     layer._buffers.update(new._buffers)
     setattr(layer, size, getattr(new, size))
@@ -154,12 +158,21 @@ def find_expansions(layers: list[nn.Module]) -> list[nn.Conv2d]:
 
 
 def drop_idle_projections(network: nn.Module, stage: dict[str, Output], stage_input: Tensor) -> nn.Module:
-    """The network without each projection of a shortcut that it can run without."""
+    """The network without each projection of a shortcut that it can run without.
+
+    Where the block tests for None it becomes None: such a block may give its projection another input than the sum, as
+    a pre-activation block does. Elsewhere it becomes an identity.
+    """
     for name in reversed(stage):
-        if name.rpartition(".")[2] in PROJECTIONS and has_submodule(network, name):
+        container, _, projection = name.rpartition(".")
+        if projection not in PROJECTIONS or not has_submodule(network, name):
+            continue
+        for nothing in (None, nn.Identity()):
             shorter = copy.deepcopy(network)
-            shorter.set_submodule(name, nn.Identity())
-            network = shorter if can_run(shorter, stage_input) else network
+            setattr(shorter.get_submodule(container), projection, nothing)
+            if can_run(shorter, stage_input):
+                network = shorter
+                break
     return network
 
 

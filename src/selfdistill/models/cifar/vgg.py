@@ -14,6 +14,7 @@ class VGG(SequentialClassifier):
     """Five blocks of 3x3 convolutions, `depths` in each, with batch norm and ReLU, and one linear layer.
 
     The image size is halved, rounded up, by a max-pool after each of the first three blocks, and not before the fifth.
+    The maps are those of blocks 1, 2, 3 and 5.
     Source: Simonyan, Zisserman, 2015, table 1, https://arxiv.org/abs/1409.1556, in the form for 32 x 32 pixels of
     Tian et al., 2020, https://arxiv.org/abs/1910.10699, which Yang et al., 2021, use as well.
     """
@@ -26,8 +27,9 @@ class VGG(SequentialClassifier):
             self.add_module(f"block{i + 1}", conv_block(channels, width, depth))
             if i < 3:
                 self.add_module(f"pool{i + 1}", nn.MaxPool2d(2, ceil_mode=True))
-            if i < 4:
-                self.feature_info.append({"module": f"block{i + 1}", "num_chs": width, "reduction": 2**i})
+            if i != 3:  # blocks 4 and 5 have one size, and the last of a size is the stage's map
+                reduction = 2 ** min(i, 3)
+                self.feature_info.append({"module": f"block{i + 1}", "num_chs": width, "reduction": reduction})
             channels = width
         self.add_head(channels, num_classes)
         initialize(self)
