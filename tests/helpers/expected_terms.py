@@ -240,8 +240,8 @@ def kd_terms(m: Any, o: Outputs) -> dict[str, float]:
 
 
 def kd_tf_fd_terms(m: Any, o: Outputs) -> dict[str, float]:
-    terms = tf_fd_terms(m, o)
-    return terms | {"task": m.alpha * terms["task"], "kd": kd_terms(m, o)["kd"]}
+    terms, grown = tf_fd_terms(m, o), min(1.0, o.progress / m.warmup) if m.warmup else 1.0
+    return terms | {"task": m.alpha * terms["task"], "kd": grown * kd_terms(m, o)["kd"]}
 
 
 def label_smoothing_terms(m: Any, o: Outputs) -> dict[str, float]:

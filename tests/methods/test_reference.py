@@ -92,6 +92,8 @@ CASES = [
     Case("kd", {"alpha": 1.0, "beta": 0.4, "temperature": 2.0}),
     Case("kd", {"alpha": 0.0}),
     Case("kd_tf_fd", {"alpha": 0.3, "beta": 0.6, "temperature": 3.0, "epsilon": 0.1}, 0.5),
+    *(Case("kd_tf_fd", {"warmup": 0.2}, progress) for progress in (0.0, 0.05, 0.2)),
+    Case("kd_tf_fd", {"warmup": 0.0}),
     Case("label_smoothing", {"epsilon": 0.3, "share": "others"}),
     Case("max_entropy", {"weight": 2.0}),
     *(Case("mean_teacher", settings, 0.27) for settings in ({}, {"weight": 100.0, "ramp": 0.5}, {"ramp": 0.0})),

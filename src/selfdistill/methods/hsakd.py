@@ -26,7 +26,7 @@ class HSAKD(Method):
     uses them.
 
     Departs from the paper: it has no pairs of different depth, so their mapping is ours. The authors report the epoch
-    with the highest test accuracy; here the last epoch counts.
+    with the highest test accuracy; here the last epoch counts. Branches start as those of `hsakd_teacher` do.
     """
 
     square_images = True

@@ -24,7 +24,9 @@ class HSAKDTeacher(Method):
     `student.start=RUN` in a recipe. Batch norms that train see all rotations, as in the authors' code.
 
     Departs from the paper: without `joint` the network's own cross-entropy is a constant and is not reported. The
-    authors keep the epoch with the highest test accuracy of the branches; here the last epoch counts.
+    authors keep the epoch with the highest test accuracy of the branches; here the last epoch counts. Branches start as
+    widely as the student's own layers do. The authors leave PyTorch's initialization in the branches of VGG-13, and in
+    single layers of others.
     """
 
     square_images = True

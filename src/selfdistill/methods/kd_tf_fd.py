@@ -7,7 +7,7 @@ Hinton, Vinyals, Dean. 2015. Distilling the Knowledge in a Neural Network. https
 from torch import Tensor
 
 from .. import losses
-from ..hyperparameters import Positive, Weight, hparam
+from ..hyperparameters import Positive, Share, Weight, hparam
 from ..task import Batch, Step
 from .tf_fd import TfFD
 
@@ -15,18 +15,20 @@ from .tf_fd import TfFD
 class KDTfFD(TfFD):
     """A frozen teacher's soft labels teach the student, whose deeper maps and salient channels teach it too.
 
-    The objective is that of KD, its weighted cross-entropy and soft-label loss, plus the two terms of Tf-FD.
+    The objective is that of KD, its weighted cross-entropy and soft-label loss, plus the two terms of Tf-FD. The
+    soft-label loss grows over `warmup` too.
 
-    Departs from the paper: it reports this combination without its weights, and the authors' code does not support it.
-    The weights here are those of `kd` and `tf_fd`. The departures of `tf_fd` apply here too.
+    Departs from the paper: it reports this combination without its formula. This is the one in the authors' code, whose
+    command line refuses it. The departures of `tf_fd` apply here too.
     """
 
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"
 
-    alpha: Weight = hparam(0.1, "weighs the cross-entropy")
-    beta: Positive = hparam(0.9, "weighs the soft-label loss")
+    alpha: Weight = hparam(1.0, "weighs the cross-entropy")
+    beta: Positive = hparam(1.0, "weighs the soft-label loss")
     temperature: Positive = hparam(4.0, "softens both distributions")
+    warmup: Share = hparam(20 / 240, "share of training over which all weights but alpha grow from 0; 0: constant")
 
     def setup(self) -> None:
         super().setup()
@@ -35,5 +37,5 @@ class KDTfFD(TfFD):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         terms, logits = super().forward(batch, progress)
         mask = self.task.labeled_mask(batch.target)
-        kd = losses.kd(logits, self.teacher(batch.images), self.temperature, mask)
+        kd = self.growth(progress) * losses.kd(logits, self.teacher(batch.images), self.temperature, mask)
         return Step(terms | {"task": self.alpha * terms["task"], "kd": self.beta * kd}, logits)

@@ -23,8 +23,8 @@ class SSKD(Method):
     the rows whose class, or source image, it does not rank first, a share with the best ranks is kept.
 
     Departs from the paper: the kept errors are counted over the batch of all processes, and of equal ranks the earlier
-    row is better, so that shapes do not depend on data. The two shares, the factor T^2 of the similarity term, the
-    width of the head and the choice of rotations among the paper's transformations are our reading.
+    row is better, so that shapes do not depend on data. The rotations turn one crop of an image; the authors crop each
+    by itself.
     """
 
     square_images = True

@@ -24,15 +24,15 @@ class SSKDTeacher(Method):
 
     Departs from the paper: there the network is trained first and then frozen for the head. That is `joint` false, on a
     trained network. By default both learn in one run, which needs no trained network; its batch norms then see all
-    rotations. The temperature, the width of the head (the channels of the map) and the choice of rotations among the
-    paper's transformations are our reading.
+    rotations. The rotations turn one crop of an image; the authors crop each by itself. Their code divides the
+    similarities by nothing, as the `temperature` of 1 does.
     """
 
     square_images = True
     cost = "4x the rows; a head of about 2 c^2 parameters behind a deepest map of c channels"
 
     joint: bool = hparam(True, "True: train network and head; False: the head alone, as in the paper")
-    temperature: Positive = hparam(0.5, "divides the cosine similarities")
+    temperature: Positive = hparam(1.0, "divides the cosine similarities")
 
     def setup(self) -> None:
         self.head = projection_head(self.taps.channels[-1])

@@ -8,9 +8,18 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from selfdistill.data.random.keys import branch, derive_keys, normal, to_integers, uniform
-from selfdistill.data.transforms.batch import Cutout, Erasing, Flip, PaddedCrop, ResizedCrop, Rotation, draw_rectangles
+from selfdistill.data.transforms.batch import (
+    Cutout,
+    Erasing,
+    Flip,
+    PaddedCrop,
+    ReflectedCrop,
+    ResizedCrop,
+    Rotation,
+    draw_rectangles,
+)
 
-EVERY = [PaddedCrop, ResizedCrop, Flip, Rotation, Cutout, Erasing]
+EVERY = [PaddedCrop, ReflectedCrop, ResizedCrop, Flip, Rotation, Cutout, Erasing]
 
 
 def keys(count: int, seed: int = 0) -> Tensor:
@@ -112,6 +121,15 @@ def test_crop_is_a_window_of_the_padded_image_anywhere_alike():
         places.append(3 * top + left)
     counts = torch.bincount(torch.tensor(places), minlength=15)
     assert counts.tolist() == pytest.approx([2000 / 15] * 15, abs=50)
+
+
+def test_reflect_crop_is_a_window_of_the_mirrored_image():
+    images, given = noise(50, 16, 8), keys(50)
+    shown = ReflectedCrop()(images, given)
+    for n, (top, left) in enumerate(uniform(given, 2).T.tolist()):
+        expected = functional.pad(images[n], [1, 2], padding_mode="reflect")  # 1 on either side, 2 above and below
+        top, left = int(top * 5), int(left * 3)
+        assert torch.equal(shown[n], expected[:, top : top + 16, left : left + 8])
 
 
 def test_flip_mirrors_half_of_the_images():

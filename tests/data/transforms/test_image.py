@@ -116,13 +116,17 @@ def test_a_constant_channel_is_only_centred(tmp_path):
         ({"mean": [123.0, 117.0, 104.0]}, "not of values in .*divide by 255"),
         ({"augment": "crops"}, "no augmentation of labeled images is called 'crops'; did you mean 'crop'"),
         ({"augment": ["crop", "none"]}, "augment=none stands alone"),
-        ({"augment": "wonder"}, "there are crop, resized_crop, flip"),
+        ({"augment": "wonder"}, "there are crop, reflect_crop, resized_crop, flip"),
         ({"augment": "no_such_module:f"}, "no module .no_such_module. is installed"),
         ({"augment": "json:dmups"}, "json has no function .dmups.; did you mean .json:dumps."),
         ({"augment": "sys:path"}, "sys has no function .path."),
         ({"augment": "cutouts"}, "no augmentation of labeled images is called 'cutouts'; did you mean 'cutout'"),
         ({"augment": ["erasing", "crop"]}, "augment=erasing works on the finished image.* not before crop"),
         ({"augment": ["crop", "cutout", "no:f"]}, "augment=cutout .* so it comes last, not before no:f"),
+        (
+            {"augment": "reflect_crop", "image_size": 70},
+            "pads images of up to 64 pixels, and these are 70x70; take crop",
+        ),
         ({"augment": "randaugment", "channels": 4}, "randaugment works on 1 or 3 channels, not on 4"),
     ],
 )

@@ -300,7 +300,10 @@ def test_mean_and_std_are_those_of_whole_images_as_evaluation_shows_them():
         ({"classes": ["a", "b"]}, r"data.classes=\['a', 'b'\] has no effect on task=classification"),
         ({"void": [3]}, r"data.void=\[3\] has no effect"),
         ({"palette": "p.csv"}, "data.palette=p.csv has no effect"),
-        ({"augment": "colour"}, "no augmentation of labeled images is called 'colour'; there are crop, resized_"),
+        (
+            {"augment": "colour"},
+            "no augmentation of labeled images is called 'colour'; there are crop, reflect_crop, resized_",
+        ),
         ({"augment": ["scale", "crop"]}, "no augmentation of labeled images is called 'scale'"),
     ],
 )

@@ -40,6 +40,28 @@ class PaddedCrop(BatchStep):
         return windows[image, :, to_integers(top, 2 * y + 1), to_integers(left, 2 * x + 1)]
 
 
+class ReflectedCrop(BatchStep):
+    """As `PaddedCrop`, but fills with the image's mirror image about its outermost pixels."""
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        height, width = images.shape[2:]
+        rows, columns = (_reflect(side, side // 8, images.device) for side in (height, width))
+        windows = images[:, :, rows][:, :, :, columns].unfold(2, height, 1).unfold(3, width, 1)
+        top, left = uniform(keys, 2)
+        image = torch.arange(len(images), device=images.device)
+        return windows[image, :, to_integers(top, len(rows) - height + 1), to_integers(left, len(columns) - width + 1)]
+
+
+def _reflect(length: int, padding: int, device: torch.device) -> Int64[Tensor, " padded"]:
+    """The positions of a padded axis, mirrored about the first and the last.
+
+    >>> _reflect(4, 2, torch.device("cpu")).tolist()
+    [2, 1, 0, 1, 2, 3, 2, 1]
+    """
+    positions = torch.arange(-padding, length + padding, device=device).abs()
+    return length - 1 - (length - 1 - positions).abs()
+
+
 class ResizedCrop(BatchStep):
     """Crops 8 to 100 % of the area, with aspect ratio 3:4 to 4:3, and resizes it to the image's size, bilinear.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from ...config.recipe import DataPart
 from .base import choose_names, image_shape, refuse_color_change, say_unknown
-from .batch import BatchStep, Cutout, Erasing, Flip, PaddedCrop, ResizedCrop, Rotation
+from .batch import BatchStep, Cutout, Erasing, Flip, PaddedCrop, ReflectedCrop, ResizedCrop, Rotation
 from .pipeline import CenterCrop, ImageTransform, ResizeToCover, Step, UserImageTransform, is_small
 
 DEFAULT_SIZE = 224  # of both sides, unless all images have one small size
@@ -48,6 +48,15 @@ def _create_crop(size: tuple[int, int]) -> list[Step]:
     return [PaddedCrop()] if is_small(size) else [ResizeToCover(size), v2.RandomCrop(size)]
 
 
+def _create_reflect_crop(size: tuple[int, int]) -> list[Step]:
+    """Random crop of a small image, padded with its mirror image by an eighth of its side."""
+    if not is_small(size):
+        raise ValueError(
+            f"augment=reflect_crop pads images of up to 64 pixels, and these are {size[0]}x{size[1]}; take crop"
+        )
+    return [ReflectedCrop()]
+
+
 def _create_resized_crop(size: tuple[int, int]) -> list[Step]:
     """Random rectangle, resized to `size`. Small images are resized to `size` before."""
     from torchvision.transforms import v2
@@ -77,6 +86,7 @@ def _create_trivialaugment(size: tuple[int, int]) -> list[Step]:
 
 STEPS: dict[str, Callable[[tuple[int, int]], list[Step]]] = {
     "crop": _create_crop,
+    "reflect_crop": _create_reflect_crop,
     "resized_crop": _create_resized_crop,
     "flip": _create_flip,
     "rotation": _create_rotation,
@@ -84,7 +94,7 @@ STEPS: dict[str, Callable[[tuple[int, int]], list[Step]]] = {
     "trivialaugment": _create_trivialaugment,
 }
 ERASERS: dict[str, type[BatchStep]] = {"cutout": Cutout, "erasing": Erasing}  # of normalized images
-CROPS = ("crop", "resized_crop")
+CROPS = ("crop", "reflect_crop", "resized_crop")
 COLOR_STEPS = ("randaugment", "trivialaugment")
 
 
