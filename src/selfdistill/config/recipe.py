@@ -42,8 +42,8 @@ class DataPart(Part):
     channels: Literal[1, 3, 4] | None = Field(None, description="1 if all images are gray, else 3; 4 keeps alpha")
     augment: str | list[str] = Field(
         "auto",
-        description="auto | none | crop, reflect_crop, flip, resized_crop, rotation, randaugment, trivialaugment, cutout,"
-        " erasing, MODULE:FUNCTION; segmentation: short_side, scale, crop, flip, colour, blur, MODULE:FUNCTION",
+        description="auto | none | crop, reflect_crop, flip, resized_crop, rotation, randaugment, trivialaugment,"
+        " cutout, erasing, MODULE:FUNCTION; segmentation: short_side, scale, crop, flip, colour, blur, MODULE:FUNCTION",
     )
     mean: list[float] | None = Field(None, description="per channel, pixels in [0, 1]; computed from the training set")
     std: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="as mean")

@@ -125,7 +125,7 @@ def test_a_constant_channel_is_only_centred(tmp_path):
         ({"augment": ["crop", "cutout", "no:f"]}, "augment=cutout .* so it comes last, not before no:f"),
         (
             {"augment": "reflect_crop", "image_size": 70},
-            "pads images of up to 64 pixels, and these are 70x70; take crop",
+            "pads images of up to 64 .* 70x70; take crop",
         ),
         ({"augment": "randaugment", "channels": 4}, "randaugment works on 1 or 3 channels, not on 4"),
     ],

@@ -302,7 +302,7 @@ def test_mean_and_std_are_those_of_whole_images_as_evaluation_shows_them():
         ({"palette": "p.csv"}, "data.palette=p.csv has no effect"),
         (
             {"augment": "colour"},
-            "no augmentation of labeled images is called 'colour'; there are crop, reflect_crop, resized_",
+            "labeled images is called 'colour'; there are crop, reflect_crop, resized_",
         ),
         ({"augment": ["scale", "crop"]}, "no augmentation of labeled images is called 'scale'"),
     ],
