@@ -16,6 +16,7 @@ from reference import (
     hsakd,
     lightskd,
     nkd,
+    ofd,
     penalties,
     sla,
     sskd,
@@ -175,12 +176,23 @@ def feature_distance(m: Any) -> Callable[..., float]:
     return lambda features, refined: frskd.overhaul_loss(features, refined, connectors, margins)
 
 
+def compared_maps(m: Any, images: Tensor, features: list[np.ndarray]) -> list[np.ndarray]:
+    """The small student's maps as the feature loss reads them: for overhaul its sums before their ReLU."""
+    if m.feature_loss != "overhaul":
+        return features
+    sums = ofd.sums_before_relu(images.numpy(), weights(m.student), frskd.batch_norm)[-len(features) :]
+    for before, after in zip(sums, features, strict=True):
+        np.testing.assert_allclose(frskd.rectified(before), after, atol=1e-9)
+    return sums
+
+
 def frskd_terms(m: Any, o: Outputs) -> dict[str, float]:
     features = o.features[-len(m.self_teacher.channels) :]
     teacher = self_teacher(m, features)
     scale = {"alpha": m.alpha, "beta": m.beta, "temperature": m.temperature}
     distance = feature_distance(m) if m.beta else lambda *_: 0.0
-    terms = frskd.objective(o.logits, features, *teacher, o.target, feature_distance=distance, **scale)
+    compared = compared_maps(m, o.images, features)
+    terms = frskd.objective(o.logits, compared, *teacher, o.target, feature_distance=distance, **scale)
     ramp = growing_weight(o.progress, m.warmup, m.ramp) if m.warmup or m.ramp else 1.0
     return terms | {term: ramp * terms[term] for term in ("kd", "feature")}
 
@@ -195,12 +207,15 @@ def frskd_sla_terms(m: Any, o: Outputs) -> dict[str, float]:
     turned_teacher_logits, turned_refined = self_teacher(m, turned)
     if m.reuse_upright:
         logits, teacher_logits = turned_logits[::4], turned_teacher_logits[::4]
-        features, refined = turned, turned_refined
+        refined = turned_refined
     else:
         logits, upright = o.taps(o.images)
         teacher_logits, upright_refined = self_teacher(m, upright)
-        features = [np.concatenate(pair) for pair in zip(upright, turned, strict=True)]
         refined = [np.concatenate(pair) for pair in zip(upright_refined, turned_refined, strict=True)]
+    compared = [compared_maps(m, o.rotated, turned)]
+    if not m.reuse_upright:
+        compared.insert(0, compared_maps(m, o.images, upright))
+    features = [np.concatenate(maps) for maps in zip(*compared, strict=True)]
     joint, teacher_joint = (
         frskd.rectified(deepest).mean(axis=(2, 3)) @ weights(head)["weight"].T + weights(head)["bias"]
         for deepest, head in ((turned[-1], m.joint), (turned_refined[-1], m.teacher_joint))

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from helpers.batches import small_task
 from helpers.methods import method_and_batch
@@ -9,6 +11,7 @@ from helpers.networks import CLASSES, small_student
 from selfdistill import Batch, Task, create_method
 from selfdistill.methods import find_method
 from selfdistill.methods.frskd import connector
+from selfdistill.models import build_student
 
 
 def test_margin_follows_the_self_teachers_norms_only_where_it_is_current():
@@ -69,3 +72,50 @@ def test_frskd_takes_images_of_any_size(size):
     method = create_method("frskd", small_student(task), task)
     step = method(Batch(torch.randn(4, 3, *size), torch.arange(4)))
     assert step.loss.isfinite()
+
+
+def test_overhaul_hands_the_maps_before_their_relu_to_the_connectors():
+    """The smallest case: one channel and the positions -2, 0 and 1 before the ReLU."""
+    net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net.append(nn.Linear(1, 2)).double()
+    nn.init.ones_(net[0].weight)
+    images = torch.tensor([-2.0, 0.0, 1.0], dtype=torch.float64).repeat(2, 1).view(2, 1, 1, 3)
+    settings = {"feature_loss": "overhaul", "beta": 1e-3, "width": 1}
+    method = create_method("frskd", net, Task("classification", 2, (1, 1, 3)), taps=["1"], **settings).train()
+    nn.init.ones_(method.connectors[0][0].weight)
+    _, features, compared, *_ = method.both(images)
+    assert features[0][0].flatten().tolist() == [0, 0, 1]
+    connected = method.connectors[0](compared[0])[0].flatten().tolist()
+    assert connected == pytest.approx([-1.336, 0.267, 1.069], abs=5e-4)
+
+
+def test_overhaul_has_the_gradients_of_a_plain_computation_through_a_real_student():
+    task = Task("classification", CLASSES, (3, 8, 8))
+    student = build_student("cifar:resnet8", num_classes=CLASSES, image_shape=(3, 8, 8)).double()
+    method = create_method("frskd", student, task, feature_loss="overhaul", beta=1.0, width=1).train()
+    batch = Batch(torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.arange(4))
+    parameters = [*student.parameters(), *method.connectors.parameters()]
+    term = method(batch).losses["feature"]
+    found = torch.autograd.grad(term, parameters, allow_unused=True)
+
+    x, before = F.relu(student.bn1(student.conv1(batch.images))), []
+    for (block,) in (student.layer1, student.layer2, student.layer3):
+        inner = F.relu(block.bn1(block.conv1(x)))
+        before.append(block.bn2(block.conv2(inner)) + block.shortcut(x))
+        x = F.relu(before[-1])
+    with torch.no_grad():
+        _, refined = method.self_teacher([F.relu(each) for each in before])
+    bound = -((2 / torch.pi) ** 0.5)  # of a batch norm that was not trained
+    expected = 0.0
+    for level, (feature, aim, (conv, norm)) in enumerate(zip(before, refined, method.connectors, strict=True)):
+        own = F.conv2d(feature, conv.weight)
+        own = (own - own.mean((0, 2, 3), keepdim=True)) / (own.var((0, 2, 3), False, True) + 1e-5).sqrt()
+        own = own * norm.weight[:, None, None] + norm.bias[:, None, None]
+        goal = aim.clamp(min=bound)
+        counted = torch.where((own > goal) | (goal > 0), (own - goal) ** 2, 0.0)
+        expected = expected + counted.sum() / 4 / 2 ** (2 - level)
+    torch.testing.assert_close(term, expected, rtol=1e-9, atol=0)
+    wanted = torch.autograd.grad(expected, parameters, allow_unused=True)
+    assert sum(gradient is not None for gradient in wanted) > 20
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)

@@ -13,9 +13,10 @@ from helpers.networks import channel_norm, small_student
 from reference import frskd as plain
 from reference import ofd as slow
 from selfdistill import create_method, losses
+from selfdistill.features.before_relu import BeforeReLU
 from selfdistill.features.extractor import Taps
 from selfdistill.features.probe import DryRun
-from selfdistill.methods.ofd import OFD, BeforeReLU, last_norm
+from selfdistill.methods.ofd import OFD, last_norm
 from selfdistill.models import build_student
 
 
@@ -90,8 +91,9 @@ def test_maps_are_found_as_they_are_before_their_relu(name):
     taps, maps = before_relu(net, 32)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        for after, before in zip(taps(images)[1], maps(images)[1], strict=True):
-            assert before.min() < 0 and torch.equal(before.relu(), after)
+        _, given, found = maps(images)
+        for after, same, before in zip(taps(images)[1], given, found, strict=True):
+            assert before.min() < 0 and torch.equal(before.relu(), after) and torch.equal(same, after)
 
 
 def test_a_map_that_no_relu_ends_is_taken_as_it_is():
@@ -99,7 +101,7 @@ def test_a_map_that_no_relu_ends_is_taken_as_it_is():
     taps = Taps(net, (3, 16, 16), ["stage2.shortcut", "stage3"])
     maps = BeforeReLU(taps, DryRun(net, taps.image_shape).outputs)
     images = torch.randn(2, 3, 16, 16)
-    (bare, rectified), (same, sums) = taps(images)[1], maps(images)[1]
+    (bare, rectified), (same, sums) = taps(images)[1], maps(images)[2]
     assert torch.equal(bare, same) and bare.min() < 0
     assert torch.equal(sums.relu(), rectified) and sums.min() < 0
 

@@ -3,19 +3,31 @@
 Ji, Shin, Hwang, Park, Moon. CVPR 2021. https://arxiv.org/abs/2103.08273
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
+from ..features.before_relu import BeforeReLU
+from ..features.probe import DryRun
 from ..hyperparameters import Count, Positive, Share, Weight, hparam
 from ..method import Method
 from ..modules.bifpn import BiFPN, BiFPNc, SelfTeacher
 from ..modules.blocks import bilinear
 from ..modules.pyramid import PyramidTeacher
 from ..task import Batch, Step
+
+
+class BothNetworks(NamedTuple):
+    """What the student and the self-teacher give for some images; maps go from shallow to deep."""
+
+    logits: Float[Tensor, "b k *pos"]
+    features: list[Tensor]  # the student's maps
+    compared: list[Tensor]  # the same maps as the feature loss reads them
+    teacher_logits: Float[Tensor, "b k *pos"]
+    refined: list[Tensor]  # the self-teacher's maps
 
 
 class FRSKD(Method):
@@ -33,7 +45,8 @@ class FRSKD(Method):
     numbers. The self-teacher's cross-entropy reaches the student's stages too (`stop_gradient` prevents that),
     upsampling is by nearest neighbor, the feature loss is a mean of squares, and each level has two laterals. For
     segmentation the authors' soft labels also teach pixels without a label (`distil_void`), and their ramp changes once
-    an epoch.
+    an epoch. `feature_loss` overhaul reads each map of the student before the `nn.ReLU` that it ends in; a map that
+    ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there.
     """
 
     outputs = ("image", "pixel")
@@ -87,6 +100,9 @@ class FRSKD(Method):
             self.connectors = nn.ModuleList(
                 connector(c, d, rectified) for c, d in zip(channels, self.self_teacher.channels, strict=True)
             )
+        self.before_relu: BeforeReLU | None = None
+        if self.beta and self.feature_loss == "overhaul":
+            self.before_relu = BeforeReLU(self.taps, DryRun(self.student, self.task.image_shape).outputs)
 
     @property
     def net(self) -> str:
@@ -128,7 +144,7 @@ class FRSKD(Method):
             )
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        logits, features, teacher_logits, refined = self.both(batch.images)
+        logits, _, features, teacher_logits, refined = self.both(batch.images)
         ramp = losses.ramp_up(progress, self.warmup, self.ramp)
         terms = {
             "task": self.task.loss(logits, batch.target, batch.soft_target),
@@ -141,13 +157,18 @@ class FRSKD(Method):
             terms["feature"] = self.beta * self.feature_distance(features, refined) * ramp
         return Step(terms, logits)
 
-    def both(self, images: Float[Tensor, "b c h w"]) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
+    def both(self, images: Float[Tensor, "b c h w"]) -> BothNetworks:
         """The student's scores and maps, and the self-teacher's scores and refined maps."""
-        logits, features = self.taps(images)
-        features = features[-len(self.self_teacher.channels) :]
+        if self.before_relu is None:
+            logits, features = self.taps(images)
+            compared = features
+        else:
+            logits, features, compared = self.before_relu(images)
+        levels = slice(-len(self.self_teacher.channels), None)
+        features, compared = features[levels], compared[levels]
         inputs = [feature.detach() for feature in features] if self.stop_gradient else features
         teacher_logits, refined = self.self_teacher(inputs)
-        return logits, features, bilinear(teacher_logits, logits), refined
+        return BothNetworks(logits, features, compared, bilinear(teacher_logits, logits), refined)
 
     def feature_distance(self, features: list[Tensor], refined: list[Tensor]) -> Float[Tensor, ""]:
         """Distance of the student's maps from the refined maps, summed over levels; the refined maps are constants."""

@@ -22,7 +22,8 @@ class FRSKDSLA(FRSKD):
 
     Departs from the paper: the upright images are taken from the four rotations, so that nothing is computed twice.
     With `reuse_upright` false they have a forward pass of their own, as in the authors' code: 5 b rows, two updates of
-    the running statistics in each step, and batch statistics of upright images alone for the plain scores.
+    the running statistics in each step, and batch statistics of upright images alone for the plain scores. With
+    `feature_loss` overhaul the authors read the student's maps after their ReLU here, unlike in FRSKD alone.
     """
 
     outputs = ("image",)
@@ -68,15 +69,14 @@ class FRSKDSLA(FRSKD):
         the upright images. Without `reuse_upright` they have 5 b rows, first those of another upright pass.
         """
         if self.reuse_upright:
-            logits, features, teacher_logits, refined = self.both(mixing.rotations(images))
-            rotated, teacher_rotated = features[-1], refined[-1]
-            logits, teacher_logits = logits[:: mixing.ROTATIONS], teacher_logits[:: mixing.ROTATIONS]
+            rotated = self.both(mixing.rotations(images))
+            logits, teacher_logits = (each[:: mixing.ROTATIONS] for each in (rotated.logits, rotated.teacher_logits))
+            features, refined = rotated.compared, rotated.refined
         else:
-            logits, features, teacher_logits, refined = self.both(images)
-            _, rotated_maps, _, rotated_refined = self.both(mixing.rotations(images))
-            rotated, teacher_rotated = rotated_maps[-1], rotated_refined[-1]
-            features = [torch.cat(pair) for pair in zip(features, rotated_maps, strict=True)]
-            refined = [torch.cat(pair) for pair in zip(refined, rotated_refined, strict=True)]
-        joint = self.joint(rotated.mean(dim=(2, 3)))
-        teacher_joint = self.teacher_joint(F.relu(teacher_rotated).mean(dim=(2, 3)))
+            upright, rotated = self.both(images), self.both(mixing.rotations(images))
+            logits, teacher_logits = upright.logits, upright.teacher_logits
+            features = [torch.cat(pair) for pair in zip(upright.compared, rotated.compared, strict=True)]
+            refined = [torch.cat(pair) for pair in zip(upright.refined, rotated.refined, strict=True)]
+        joint = self.joint(rotated.features[-1].mean(dim=(2, 3)))
+        teacher_joint = self.teacher_joint(F.relu(rotated.refined[-1]).mean(dim=(2, 3)))
         return logits, features, teacher_logits, refined, joint, teacher_joint

@@ -6,14 +6,13 @@ Heo, Kim, Yun, Park, Kwak, Choi. ICCV 2019. https://arxiv.org/abs/1904.01866
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
-from ..features.extractor import Tap, Taps
-from ..features.hooks import Recorder
+from ..features.before_relu import BeforeReLU
+from ..features.extractor import Tap
 from ..features.probe import DryRun
-from ..features.stages import Output, find_relu_behind
+from ..features.stages import Output
 from ..hyperparameters import Positive, hparam
 from ..method import Method
 from ..modules.blocks import enlarge
@@ -60,9 +59,9 @@ class OFD(Method):
         self.connectors = nn.ModuleList(connector(channels, width, rectified=False) for channels, width in pairs)
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        logits, features = self.maps(batch.images)
+        logits, _, features = self.maps(batch.images)
         with torch.no_grad():
-            _, teacher_features = self.teacher_maps(batch.images)
+            _, _, teacher_features = self.teacher_maps(batch.images)
         teachers = [teacher_features[level] for level in self.teacher_levels]
         connected = [
             enlarge(connector(feature), teacher)
@@ -75,26 +74,6 @@ class OFD(Method):
             "feature": self.weight * sum(w * d for w, d in zip(weights, distances, strict=True)),
         }
         return Step(terms, logits)
-
-
-class BeforeReLU(Recorder):
-    """What `Taps` gives, but each map that an `nn.ReLU` ends as it is before it.
-
-    `outputs` are those of a dry run of the same network.
-    """
-
-    def __init__(self, taps: Taps, outputs: Mapping[str, Output]) -> None:
-        super().__init__()
-        self.taps = taps
-        relus = [find_relu_behind(tap.name, outputs) for tap in taps]
-        self._rectified = [relu is not None for relu in relus]
-        for i, relu in enumerate(relus):
-            if relu is not None:
-                self.record_input(relu.module, i)
-
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], list[Float[Tensor, "b _ _ _"]]]:
-        (logits, features), inputs = self.record(self.taps, images)
-        return logits, [inputs[i] if self._rectified[i] else feature for i, feature in enumerate(features)]
 
 
 def last_norm(outputs: Mapping[str, Output], tap: Tap) -> nn.BatchNorm2d:
