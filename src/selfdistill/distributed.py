@@ -4,6 +4,8 @@ With one process, every exchange returns what it was given.
 """
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -40,32 +42,73 @@ def leave_group() -> None:
         dist.destroy_process_group()
 
 
+@contextmanager
+def deal_rows(rows: Sequence[int]) -> Iterator[None]:
+    """Says how many images of the batch at hand each process has, where these numbers differ.
+
+    It lets processes exchange rows without first asking each other how many there are.
+    """
+    global _rows
+    _rows = rows if len(set(rows)) > 1 else None
+    try:
+        yield
+    finally:
+        _rows = None
+
+
+_rows: Sequence[int] | None = None  # images of each process in the batch at hand; None: every process has as many
+
+
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all processes, (b, ...) -> (b * world, ...), without gradients; every process must hold as many."""
+    """Rows of all processes, (b, ...) -> (sum of all b, ...), without gradients.
+
+    Every process must hold as many, or as many for each image of its batch.
+    """
     if not is_distributed():
         return rows.detach()
     rows = rows.detach().contiguous()
-    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, rows)
-    return torch.cat(gathered)
+    if _rows is None:
+        gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, rows)
+        return torch.cat(gathered)
+    per_image = len(rows) // _rows[dist.get_rank()]
+    padded = rows.new_zeros(per_image * max(_rows), *rows.shape[1:])  # processes exchange tensors of one size only
+    padded[: len(rows)] = rows
+    gathered = [torch.empty_like(padded) for _ in _rows]
+    dist.all_gather(gathered, padded)
+    return torch.cat([part[: per_image * count] for part, count in zip(gathered, _rows, strict=True)])
 
 
 def local_rows(gathered: Tensor) -> Tensor:
-    """This process's rows of what `gather_rows` returned, (b * world, ...) -> (b, ...)."""
-    return gathered.chunk(dist.get_world_size())[dist.get_rank()] if is_distributed() else gathered
+    """This process's rows of what `gather_rows` returned, (sum of all b, ...) -> (b, ...)."""
+    if not is_distributed():
+        return gathered
+    if _rows is not None and len(gathered) % sum(_rows) == 0:
+        return gathered.split([len(gathered) // sum(_rows) * count for count in _rows])[dist.get_rank()]
+    return gathered.tensor_split(dist.get_world_size())[dist.get_rank()]
 
 
 def mean_over_processes(mean: Tensor) -> Tensor:
-    """The mean over the rows of all processes, from each process's mean; every process must hold as many rows.
+    """The mean over the rows of all processes, from each process's mean over its rows.
 
     Gradients reach the rows of this process alone, at the weight that is right once the engine averages gradients over
     processes.
     """
     if not is_distributed():
         return mean
-    total = mean.detach().clone()
+    rows = _rows or [1] * dist.get_world_size()
+    total = mean.detach() * rows[dist.get_rank()]
     dist.all_reduce(total)
-    return mean + (total / dist.get_world_size() - mean.detach())
+    return mean + (total / sum(rows) - mean.detach())
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sum of this tensor over all processes."""
+    if not is_distributed():
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total
 
 
 def broadcast_buffers(module: nn.Module) -> None:

@@ -55,8 +55,15 @@ def test_processes_share_the_batches_of_one():
     for step, first, second in zip(whole[:2], *(part[:2] for part in parts), strict=True):
         assert len(rows_of([first])) == len(rows_of([second])) == 4
         assert sorted(rows_of([step])) == sorted(rows_of([first, second]))
-    assert sizes(parts[0])[2] == sizes(parts[1])[2] == [2]  # of five rows one is left out
-    assert set(rows_of([parts[0][2], parts[1][2]])) < set(rows_of([whole[2]]))
+    assert (sizes(parts[0])[2], sizes(parts[1])[2]) == ([3], [2])
+    assert sorted(rows_of([parts[0][2], parts[1][2]])) == sorted(rows_of([whole[2]]))
+
+
+def test_every_process_cuts_its_share_into_as_many_micro_batches():
+    plans = [BatchSampler(23, 8, seed=3, drop_last=False, accumulate=2, rank=rank, world=2) for rank in range(2)]
+    assert [sizes(plan.epoch(0))[2] for plan in plans] == plans[0].deal(7) == [[4], [3]]
+    assert plans[0].batch_sizes == [8, 8, 7] and plans[0].num_dropped == 0
+    assert BatchSampler(19, 8, seed=3, drop_last=False, world=2).num_dropped == 3  # too few for two processes
 
 
 def test_micro_batches_have_two_rows_at_least():

@@ -21,6 +21,7 @@ from ..data import (
     image_shape,
     prepare_data,
 )
+from ..distributed import world_size
 from ..method import Method
 from ..methods import create_method, find_method
 from ..models import build_student
@@ -66,7 +67,9 @@ def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
     if recipe.method.teacher is not None:
         check_same_data(recipe.method.teacher, classes, task.image_shape)
 
-    plan = BatchSampler(len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
+    plan = BatchSampler(
+        len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last, world=world_size()
+    )
     steps = count_steps(recipe, plan.steps_per_epoch)[0]
     hyperparameters, method_notes = choose_hyperparameters(method_class, recipe, task.output, steps)
 
@@ -204,9 +207,10 @@ def note_dropped_images(plan: BatchSampler) -> list[str]:
     if not plan.num_dropped:
         return []
     are = "is" if plan.num_dropped == 1 else "are"
+    few = f"{plan.world} processes need {2 * plan.world} in a batch" if plan.world > 1 else "a batch needs two"
     return [
         f"{plan.num_dropped} of {plan.num_images} images {are} left out of each epoch, others each time; "
-        "data.drop_last=false keeps them"
+        + ("data.drop_last=false keeps them" if plan.drop_last else few)
     ]
 
 

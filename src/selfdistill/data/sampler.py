@@ -1,6 +1,6 @@
 """Chooses the images of each batch, as a pure function of seed and epoch for any number of processes."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -24,12 +24,11 @@ class BatchSampler:
     """The batches of every epoch, for one of `world` processes.
 
     An epoch is one permutation of the images, cut into batches of `batch_size` over all processes. Each process gets an
-    equal share of each batch. A share is cut into `accumulate` micro-batches that differ by at most one image, or into
-    fewer, so that each has at least two images.
+    equal share of each batch, but for one image of an incomplete one. A share is cut into `accumulate` micro-batches
+    that differ by at most one image, or into fewer, so that each has at least two images.
 
     `drop_last` leaves out the images of the last, incomplete batch, which differ from epoch to epoch. "auto" does so if
-    there is a complete batch. Otherwise the incomplete batch is kept if every process gets two images of it. Images
-    beyond a multiple of `world` are left out in that epoch.
+    there is a complete batch. Otherwise the incomplete batch is kept if every process gets two images of it.
 
     Raises `ValueError` if a process would get fewer than two images of a batch, or if an epoch would have no batch.
     """
@@ -69,18 +68,28 @@ class BatchSampler:
 
     @property
     def num_dropped(self) -> int:
-        """Images that `drop_last` leaves out of each epoch."""
-        return self.num_images % self.batch_size if self.drop_last else 0
+        """Images that are left out of each epoch."""
+        return self.num_images - sum(self.batch_sizes)
 
     def epoch(self, number: int) -> list[list[MicroBatch]]:
         """The steps of epoch `number` for this process; each step is a list of micro-batches."""
         order = torch.randperm(self.num_images, generator=create_generator(self.seed, number, ORDER)).tolist()
-        starts = range(0, self.steps_per_epoch * self.batch_size, self.batch_size)
-        return [self._step(order[start : start + self.batch_size], number) for start in starts]
+        steps = []
+        for start, size in enumerate(self.batch_sizes):
+            start *= self.batch_size
+            share = [EpochIndex(number, index) for index in order[start : start + size][self.rank :: self.world]]
+            ends = [0, *accumulate(self.deal(size)[self.rank])]
+            steps.append([share[start:end] for start, end in pairwise(ends)])
+        return steps
 
-    def _step(self, batch: list[int], number: int) -> list[MicroBatch]:
-        whole = len(batch) - len(batch) % self.world
-        share = [EpochIndex(number, index) for index in batch[self.rank : whole : self.world]]
-        pieces = max(min(self.accumulate, len(share) // 2), 1)
-        ends = [len(share) * k // pieces for k in range(pieces + 1)]
-        return [share[start:end] for start, end in pairwise(ends)]
+    @property
+    def batch_sizes(self) -> list[int]:
+        """How many images each step of an epoch has, over all processes."""
+        last = self.num_images - (self.steps_per_epoch - 1) * self.batch_size
+        return [self.batch_size] * (self.steps_per_epoch - 1) + [min(last, self.batch_size)]
+
+    def deal(self, size: int) -> list[list[int]]:
+        """How many images of a batch each process has in each of its micro-batches."""
+        shares = [len(range(rank, size, self.world)) for rank in range(self.world)]
+        pieces = max(min(self.accumulate, min(shares) // 2), 1)
+        return [[share * (k + 1) // pieces - share * k // pieces for k in range(pieces)] for share in shares]

@@ -27,6 +27,7 @@ class AT(Method):
     """
 
     outputs = ("image", "pixel")
+    unlabeled_terms = ("attention",)
     targets = None
     needs_teacher = True
     cost = "one forward of the teacher per step, without gradients"

@@ -3,6 +3,7 @@
 Ji, Shin, Hwang, Park, Moon. CVPR 2021. https://arxiv.org/abs/2103.08273
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -103,6 +104,10 @@ class FRSKD(Method):
         self.before_relu: BeforeReLU | None = None
         if self.beta and self.feature_loss == "overhaul":
             self.before_relu = BeforeReLU(self.taps, DryRun(self.student, self.task.image_shape).outputs)
+
+    @property
+    def unlabeled_terms(self) -> Sequence[str]:
+        return ("feature", "kd") if self.distil_void else ("feature",)
 
     @property
     def net(self) -> str:

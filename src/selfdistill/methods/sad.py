@@ -33,6 +33,7 @@ class SAD(Method):
     """
 
     outputs = ("image", "pixel")
+    unlabeled_terms = ("attention",)
     targets = None
     cost = "none beside plain training: no further rows, parameters or state"
 

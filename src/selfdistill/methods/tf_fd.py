@@ -35,6 +35,7 @@ class TfFD(Method):
     """
 
     outputs = ("image", "pixel")
+    unlabeled_terms = ("inter", "intra")
     cost = "none beside plain training: no further rows, parameters or state"
 
     lambda_inter: Weight = hparam(0.0005, "weighs the distance to deeper maps")

@@ -29,6 +29,7 @@ class TFD(Method):
     """
 
     outputs = ("image", "pixel")
+    unlabeled_terms = ("inter",)
     cost = "none beside plain training: no further rows, parameters or state"
 
     alpha: Weight = hparam(0.005, "weighs the distance to deeper maps")

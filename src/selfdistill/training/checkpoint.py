@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..distributed import is_first_process
 from ..method import Method
 from ..runs.folder import Run
 from ..runs.student import StudentCard, save_student
@@ -49,7 +50,7 @@ def load_state(state: TrainState, checkpoint: Mapping[str, Any]) -> None:
         state.ema.load_state_dict(checkpoint["ema"])
     if state.scaler is not None and checkpoint["scaler"]:
         state.scaler.load_state_dict(checkpoint["scaler"])
-    state.meter.load_state_dict(checkpoint["meter"], state.device)
+    state.meter.load_state_dict(checkpoint["meter"], state.device, keep=is_first_process())
     state.timer.load_state_dict(checkpoint)
     state.epoch, state.step = checkpoint["epoch"], checkpoint["step"]
     state.step_in_epoch, state.best_score = checkpoint["step_in_epoch"], checkpoint["best"]
@@ -67,7 +68,7 @@ class Checkpointer(Callback):
 
     def on_step(self, state: TrainState) -> None:
         # The last step is saved after it was scored: a run resumed from here would have nothing left to score.
-        if state.step < state.last_step and time.monotonic() - self.saved_at > self.seconds:
+        if state.step < state.last_step and state.is_collected and time.monotonic() - self.saved_at > self.seconds:
             self.save(state)
 
     def on_epoch_end(self, state: TrainState) -> None:

@@ -5,6 +5,7 @@ the images and their augmentation come from (seed, epoch, image), and the global
 micro-batch. So a checkpoint needs no generator state, and a run resumed in the middle of an epoch goes on bit for bit.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data import BatchSampler, train_loader
+from ..distributed import deal_rows, sum_over_processes
 from ..runs.folder import Run
 from ..runs.records import EndRecord, EpochRecord, Parameters
 from ..task import Batch, Step
@@ -31,10 +33,12 @@ from .memory import keep_freed_memory
 from .optim import clip_gradients, count_steps, create_ema, create_optimizer, create_schedule
 from .profile import count_method_parameters, read_peak_memory, reset_peak_memory
 from .seeds import seed_generators
+from .sharing import mix_whole_batch, weigh_by_labels, weigh_terms
 from .signals import Interrupted, catch_stop_signals
 from .state import Result, TrainState
 
 LOG_STEPS = 50  # optimizer steps between two records of the losses, at most
+COLLECT_STEPS = 10  # optimizer steps after which several processes share sums and signals, for which they wait
 
 
 def fit(
@@ -139,7 +143,8 @@ class Trainer:
         state, machine = self.state, self.recipe.machine
         state.scores, state.is_best = None, False
         all_steps = self.plan.epoch(state.epoch)
-        sizes = [[len(micro_batch) for micro_batch in step] for step in all_steps]
+        dealt = [self.plan.deal(size) for size in self.plan.batch_sizes]  # of every process
+        sizes = [dealt_step[self.rank] for dealt_step in dealt]
         usual = find_usual_batches(sizes, first_epoch=state.epoch == 0)
         rest = slice(state.step_in_epoch, state.step_in_epoch + state.last_step - state.step)
         steps = all_steps[rest]
@@ -153,41 +158,50 @@ class Trainer:
             )
         )
         started = time.perf_counter()
-        for number, (step_sizes, step_usual) in enumerate(zip(sizes[rest], usual[rest], strict=True), 1):
+        for number, (step_sizes, step_usual) in enumerate(zip(dealt[rest], usual[rest], strict=True), 1):
             compiled = self.train_step(batches, step_sizes, step_usual)
             if state.step == 1:
                 few_values = describe_few_values(self.batch_norms.values, sizes[0][0], min(map(min, sizes)))
                 self.log.warn("batch norm", few_values)
             line_is_full = len(state.timer.steps) + 1 >= LOG_STEPS or number == len(steps)
-            means = state.meter.flush(self.sum_over_processes) if line_is_full else None  # this waits for the device
+            means = state.meter.flush(sum_over_processes) if line_is_full else None  # this waits for the device
             state.timer.add(time.perf_counter() - started, compiled=compiled)
             started = time.perf_counter()
             if means is not None:
                 self.log_means(*means)
+            state.is_collected = self.world == 1 or state.step % COLLECT_STEPS == 0
+            if state.is_collected and self.world > 1:
+                state.meter.collect(sum_over_processes, keep=self.rank == 0)
             self.log.notify("on_step")
-            if state.step < state.last_step:
+            if state.is_collected and state.step < state.last_step:
                 self.stop_if_asked(signals)
         if state.step_in_epoch == state.steps_per_epoch:
             state.epoch, state.step_in_epoch = state.epoch + 1, 0
 
-    def train_step(self, batches: Iterator[Batch], sizes: list[int], usual: list[bool]) -> bool:
-        """One optimizer step over micro-batches of these `sizes`: the gradient is the mean over all of their images.
+    def train_step(self, batches: Iterator[Batch], sizes: list[list[int]], usual: list[bool]) -> bool:
+        """One optimizer step over micro-batches of these `sizes` in each process.
 
-        `usual` says which of them run compiled, if any does. Gives whether one was compiled first. Nothing in here
-        waits for the device.
+        The gradient is the mean over all images, or over all labeled pixels, of all processes. `usual` says which
+        micro-batches run compiled, if any does. Gives whether one was compiled first. Nothing in here waits for the
+        device.
         """
-        state = self.state
+        state, seed = self.state, self.recipe.seed
         self.schedule.step_update(state.step)
-        compiled = False
-        for micro, size in enumerate(sizes):
-            batch = next(batches)
-            seed_generators(self.recipe.seed, state.step, micro, self.rank)
-            if self.experiment.mix is not None:
-                batch = self.experiment.mix(batch)
-            is_last = micro == len(sizes) - 1
+        micro_batches = list(itertools.islice(batches, len(usual)))
+        seed_generators(seed, state.step, 0, 0)
+        if self.experiment.mix is not None:
+            micro_batches = mix_whole_batch(self.experiment.mix, micro_batches, sizes, self.rank)
+        label_weights = weigh_by_labels(micro_batches, sizes, state.method.task)
+        images, compiled = sum(map(sum, sizes)), False
+        for micro, (batch, label_weight) in enumerate(zip(micro_batches, label_weights, strict=True)):
+            if (micro, self.rank) != (0, 0):
+                seed_generators(seed, state.step, micro, self.rank)
+            is_last = micro == len(usual) - 1
             count_values = self.batch_norms if state.step == micro == 0 else nullcontext()  # which is never compiled
             with count_values, nullcontext() if is_last else self.accelerator.no_sync(self.module):
-                step = self.train_micro_batch(batch, share=size / sum(sizes), usual=usual[micro])
+                share = sizes[self.rank][micro] * self.world / images  # gradients are averaged over processes
+                with deal_rows([of_process[micro] for of_process in sizes]):
+                    step = self.train_micro_batch(batch, share, label_weight, usual=usual[micro])
             compiled |= self.compiler.just_compiled
             state.meter.add(step, batch, state.method.task)
         clip_gradients(self.accelerator, self.module, self.recipe.optim)
@@ -199,12 +213,13 @@ class Trainer:
             state.ema.update(state.method.student, step=state.step)
         return compiled
 
-    def train_micro_batch(self, batch: Batch, *, share: float, usual: bool) -> Step:
+    def train_micro_batch(self, batch: Batch, share: float, label_weight: Tensor | None, *, usual: bool) -> Step:
         """Forward and backward on a micro-batch that is a `share` of its step, compiled if it is `usual`."""
         progress = torch.full((), self.state.step / self.schedule_steps, device=self.device)  # torch.tensor would wait
+        unlabeled = self.state.method.unlabeled_terms
 
         def work() -> Step:
-            step = self.module(batch, progress)
+            step = weigh_terms(self.module(batch, progress), label_weight, unlabeled)
             self.accelerator.backward(step.loss * share)
             return step
 
@@ -213,14 +228,8 @@ class Trainer:
         return step
 
     def stop_if_asked(self, signals: list[str]) -> None:
-        """Raises `Interrupted` after a signal; several processes agree on it every tenth step, so that none waits."""
-        if self.world == 1:
-            stop = bool(signals)
-        else:
-            stop = self.state.step % 10 == 0 and bool(
-                self.sum_over_processes(torch.full((), len(signals), device=self.device))
-            )
-        if stop:
+        """Raises `Interrupted` after a signal to any process."""
+        if bool(sum_over_processes(torch.full((), len(signals), device=self.device)) if self.world > 1 else signals):
             self.log.notify("on_interrupt")
             raise Interrupted(f"{(signals or ['another process'])[0]}: stopped after step {self.state.step}")
 
@@ -248,9 +257,6 @@ class Trainer:
         self.log.add_means(losses, accuracy, lr=self.optimizer.param_groups[0]["lr"], in_warmup=in_warmup)
         if not all(math.isfinite(value) for value in losses.values()):
             refuse_broken_student(self.state, self.recipe.optim.lr)
-
-    def sum_over_processes(self, values: Tensor) -> Tensor:
-        return self.accelerator.reduce(values, reduction="sum")
 
     def finish(self) -> Result:
         """The result, after it was logged."""

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,9 +36,28 @@ class Meter:
     def state_dict(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.sums.items()} | {"rows": torch.tensor(self.images)}
 
-    def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        self.sums = {name: value.to(device, copy=True) for name, value in state.items() if name != "rows"}
-        self.images = int(state.get("rows", 0))
+    def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device, *, keep: bool = True) -> None:
+        """Continues from a `state_dict`; without `keep` from zero, where another process continues with these sums."""
+        sums = {name: value.to(device, copy=True) for name, value in state.items() if name != "rows"}
+        self.sums = {name: value * keep for name, value in sums.items()}
+        self.images = int(state.get("rows", 0)) * keep
+
+    def collect(self, reduce: Callable[[Tensor], Tensor], *, keep: bool) -> None:
+        """Moves the sums of all processes into the one process that is to `keep` them; the others start over.
+
+        From then on, and until the next `add`, that process's checkpoint holds the sums of all.
+        """
+        names = list(self.sums)
+        if not names:  # they were just flushed, by all processes
+            return
+        total = reduce(self._stack(names)) * keep
+        self.sums = dict(zip(names, total[:-1].unbind(), strict=True))
+        self.images = int(total[-1])
+
+    def _stack(self, names: Sequence[str]) -> Tensor:
+        """The sums, and behind them the number of images."""
+        total = torch.stack([self.sums[name] for name in names])
+        return torch.cat([total, total.new_full((1,), self.images)])
 
     def flush(self, reduce: Callable[[Tensor], Tensor] | None = None) -> tuple[dict[str, float], float]:
         """The mean of each term over the images, and the accuracy over the labeled positions; then starts over.
@@ -47,8 +66,7 @@ class Meter:
         `reduce` adds up over processes.
         """
         names = list(self.sums)
-        total = torch.stack(list(self.sums.values()))
-        total = torch.cat([total, total.new_full((1,), self.images)])
+        total = self._stack(names)
         values = dict(zip([*names, "rows"], (reduce(total) if reduce else total).tolist(), strict=True))
         self.sums, self.images = {}, 0
         images, labeled, correct = (values.pop(name) for name in ("rows", "labelled", "right"))

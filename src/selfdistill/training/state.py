@@ -31,6 +31,7 @@ class TrainState:
     best_score: float | None = None  # the best main score on the validation images so far
     meter: Meter = field(default_factory=Meter)
     timer: StepTimer = field(default_factory=StepTimer)
+    is_collected: bool = True  # whether `meter` holds the sums of all processes, as a checkpoint must
     scores: Scores | None = None  # of `shipped` after this step; None before the epoch is scored
     is_best: bool = False  # whether `scores` are the best so far
 

@@ -1,0 +1,35 @@
+"""Students without batch norm, in float64: what they compute does not depend on how a batch is cut."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Blocks(nn.Module):
+    """Three convolutions, whose outputs are the feature maps; scores of images or, for `pixels`, of every pixel."""
+
+    def __init__(self, num_classes: int, image_shape: tuple[int, int, int], *, pixels: bool) -> None:
+        super().__init__()
+        widths = (image_shape[0], 6, 8, 10)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, d, 3, 2, 1), nn.Tanh()) for c, d in zip(widths, widths[1:], strict=False)
+        )
+        self.head = nn.Conv2d(widths[-1], num_classes, 1)
+        self.pixels = pixels
+        self.double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = images.double()
+        for block in self.blocks:
+            maps = block(maps)
+        scores = self.head(maps)
+        if not self.pixels:
+            return scores.mean(dim=(2, 3))
+        return nn.functional.interpolate(scores, size=images.shape[2:], mode="bilinear")
+
+
+def classifier(num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    return Blocks(num_classes, image_shape, pixels=False)
+
+
+def segmenter(num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    return Blocks(num_classes, image_shape, pixels=True)
