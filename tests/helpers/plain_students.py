@@ -1,6 +1,5 @@
 """Students without batch norm, in float64: what they compute does not depend on how a batch is cut."""
 
-import torch
 from torch import Tensor, nn
 
 
