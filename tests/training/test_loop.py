@@ -274,3 +274,9 @@ def test_a_segmenter_is_scored_by_its_masks_whole_or_window_by_window(tmp_path, 
     assert scores[-1].iou == pytest.approx(result.scores.iou, nan_ok=True)
     assert run.load_checkpoint()["best"] == max(each.miou for each in scores)
     assert read_card(run.path).scores["miou"] == result.scores.main
+
+
+def test_an_image_that_is_too_few_for_a_batch_is_warned_of(tmp_path):
+    heard = Heard()
+    train(recipe(tmp_path, data={**QUICK["data"], "limit": 81, "drop_last": False}, epochs=1), heard)
+    assert "1 of 81 images is left out of each epoch, others each time" in heard.sentences

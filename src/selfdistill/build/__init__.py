@@ -21,7 +21,6 @@ from ..data import (
     image_shape,
     prepare_data,
 )
-from ..distributed import world_size
 from ..method import Method
 from ..methods import create_method, find_method
 from ..models import build_student
@@ -67,9 +66,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
     if recipe.method.teacher is not None:
         check_same_data(recipe.method.teacher, classes, task.image_shape)
 
-    plan = BatchSampler(
-        len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last, world=world_size()
-    )
+    plan = BatchSampler(len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
     steps = count_steps(recipe, plan.steps_per_epoch)[0]
     hyperparameters, method_notes = choose_hyperparameters(method_class, recipe, task.output, steps)
 
@@ -203,15 +200,10 @@ def note_precision(recipe: Recipe, precision: str) -> list[str]:
 
 
 def note_dropped_images(plan: BatchSampler) -> list[str]:
-    """A sentence about the images that each epoch leaves out."""
-    if not plan.num_dropped:
+    """A sentence about the images that `drop_last` leaves out of each epoch."""
+    if not (plan.num_dropped and plan.drop_last):
         return []
-    are = "is" if plan.num_dropped == 1 else "are"
-    few = f"{plan.world} processes need {2 * plan.world} in a batch" if plan.world > 1 else "a batch needs two"
-    return [
-        f"{plan.num_dropped} of {plan.num_images} images {are} left out of each epoch, others each time; "
-        + ("data.drop_last=false keeps them" if plan.drop_last else few)
-    ]
+    return [f"{plan.describe_dropped()}; data.drop_last=false keeps them"]
 
 
 def note_idle_workers(recipe: Recipe, train_set: TrainSet) -> list[str]:

@@ -71,6 +71,11 @@ class BatchSampler:
         """Images that are left out of each epoch."""
         return self.num_images - sum(self.batch_sizes)
 
+    def describe_dropped(self) -> str:
+        """How many images are left out of each epoch, as the beginning of a sentence."""
+        are = "is" if self.num_dropped == 1 else "are"
+        return f"{self.num_dropped} of {self.num_images} images {are} left out of each epoch, others each time"
+
     def epoch(self, number: int) -> list[list[MicroBatch]]:
         """The steps of epoch `number` for this process; each step is a list of micro-batches."""
         order = torch.randperm(self.num_images, generator=create_generator(self.seed, number, ORDER)).tolist()

@@ -129,6 +129,9 @@ class Trainer:
         first_step = state.step
         reset_peak_memory(self.device)
         self.log.notify("on_start")
+        if self.plan.num_dropped and not self.plan.drop_last and state.step == 0:
+            few = f"; {self.world} processes need {2 * self.world} for a batch" if self.world > 1 else ""
+            self.log.warn("dropped", self.plan.describe_dropped() + few)
         with catch_stop_signals() as signals:
             while state.step < state.last_step:
                 self.train_epoch(signals)
