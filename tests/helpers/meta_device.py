@@ -71,7 +71,7 @@ def steps(running, batch):
     """Two: the second finds what the first left behind."""
     with NoWaiting(), mock.patch("torch.tensor", on_the_host):
         for _ in range(2):
-            running.train_step(iter([batch] * 2), [8, 8], [True, True])
+            running.train_step(iter([batch] * 2), [[8, 8]], [True, True])
 
 
 def on_the_host(*data, device=None, tensor=torch.tensor, **how):
