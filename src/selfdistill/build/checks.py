@@ -64,6 +64,8 @@ def check_labeled(prepared: PreparedData) -> None:
             masks = f"of {first}" if len(dataset) == 1 else f"of all {len(dataset)} images from {first} on"
             verb = "learn from" if split == "train" else "score"
             raise ValueError(f"the {split} split has no labeled pixel to {verb}: the mask {masks} is void throughout")
+    if problem := splits.train.describe_single_class():
+        raise ValueError(f"the train split has one class, and a network needs two to tell apart: {problem}")
 
 
 def check_same_data(folder: str, classes: Sequence[str], image_shape: tuple[int, int, int]) -> None:

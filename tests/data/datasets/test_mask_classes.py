@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.mask_files import BLUE, RED, opened_masks, the_mask, write_mask, write_pairs
+from helpers.mask_files import BLUE, RED, opened_masks, the_mask, write_mask, write_pairs, write_photo
 from helpers.tasks import SEGMENTATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import check, open_one_split
@@ -14,7 +14,24 @@ def test_values_without_names_count_from_0_to_the_largest(mask_folder):
     train, val, _, notes = opened_masks(mask_folder)
     assert train.classes == val.classes == ("0", "1", "2", "3", "4") and train.values == (0, 1, 2, 3, 4)
     assert the_mask(train.dataset, 3) == [[0, 4, -100], [0, 0, 0]]
-    assert "20 % of the images of" in notes[0] and "1 of 5 images" in notes[0]
+    assert "255, which nothing names, is taken for void" in notes[0]
+    assert "20 % of the images of" in notes[1] and "1 of 5 images" in notes[1]
+
+
+@pytest.mark.parametrize("values", [(0, 128, 255), (0, 200), (0, 255), (0, 85, 170, 255), (3, 90), (128, 255)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_grey_levels_are_not_taken_for_numbers_of_classes(mask_folder, values, kind):
+    for number in range(5):
+        write_mask(mask_folder / "masks" / f"{number}.png", [values, values[::-1]], kind)
+        write_photo(mask_folder / "images" / f"{number}.jpg", number, size=(len(values), 2))
+    listed = f"{', '.join(map(str, values[:-1]))} and {values[-1]}"
+    with pytest.raises(ValueError, match=f"hold the values {listed} only.*data.palette") as error:
+        opened_masks(mask_folder)
+    lines = [f"NAME,{value},{value},{value}" for value in values]
+    assert " and ".join(lines) in str(error.value)
+    palette = [line.replace("NAME", f"class {k}") for k, line in enumerate(lines)]
+    (mask_folder / "palette.csv").write_text("\n".join(["name,r,g,b", *palette]))  # what the sentence advises
+    assert the_mask(opened_masks(mask_folder).train)[0] == [*range(len(values))]
 
 
 def test_void_classes_are_left_out_and_the_others_close_up(mask_folder):

@@ -81,13 +81,72 @@ def test_large_sets_are_checked_by_their_headers(mask_folder, monkeypatch):
         check(opened_masks(mask_folder, classes=["a", "b", "c"]).train.dataset)
 
 
-def test_a_mask_belongs_to_the_turned_image(mask_folder):
+def turned(orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored on its side
+    exif[0x0112] = orientation
+    return exif
+
+
+def test_a_mask_without_orientation_belongs_to_the_turned_image_which_is_mentioned(mask_folder):
     for number in range(5):
-        write_photo(mask_folder / "images" / f"{number}.jpg", size=(2, 3), exif=exif)
+        write_photo(mask_folder / "images" / f"{number}.jpg", size=(2, 3), exif=turned(6))  # stored on its side
     rows = opened_masks(mask_folder).train
-    assert check(rows) == () and rows.image(0).size == (3, 2) and the_mask(rows) == VALUES
+    assert rows.image(0).size == (3, 2) and the_mask(rows) == VALUES
+    assert "4 of the 4 images from" in check(rows)[0] and "turned by their EXIF orientation" in check(rows)[0]
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+def test_a_mask_with_orientation_is_turned_as_its_image(tmp_path, orientation):
+    colors = np.array([(10, 10, 10), (120, 120, 120), (240, 240, 240)], dtype=np.uint8)
+    for number in range(3):
+        values = np.random.default_rng(number).integers(0, 3, (12, 12), dtype=np.uint8)  # square: no size can tell
+        for folder, pixels in (("images", colors[values]), ("masks", values)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png", exif=turned(orientation))
+    rows = opened_masks(tmp_path).train
+    shown = np.asarray(rows.image(0))[..., 0] // 100
+    assert (shown == rows.mask(0).numpy()).all() and check(rows) == ()
+
+
+def test_palettes_that_give_one_number_two_colours_are_refused(mask_folder):
+    def save(number, palette, values=VALUES):
+        mask = Image.fromarray(np.array(values, dtype=np.uint8))
+        mask.putpalette(palette)
+        mask.save(mask_folder / "masks" / f"{number}.png")
+
+    for number in range(5):
+        save(number, [0, 0, 0, *RED, *BLUE] if number % 2 else [0, 0, 0, *BLUE, *RED])
+    with pytest.raises(ValueError, match=r"masks/\d.png shows the number \d in the color .* data.palette, a CSV"):
+        opened_masks(mask_folder)
+    with pytest.raises(ValueError, match=r"masks/\d.png shows the number \d in the color"):
+        check(opened_masks(mask_folder, classes=["a", "b", "c"]).train)
+    (mask_folder / "class_dict.csv").write_text("name,r,g,b\nnone,0,0,0\nred,255,0,0\nblue,0,0,255\n")
+    rows = opened_masks(mask_folder).train.dataset
+    assert rows.classes == ("none", "red", "blue") and the_mask(rows, 1) == VALUES
+    assert the_mask(rows, 0) == [[0, 2, 1], [1, 2, 0]]
+    (mask_folder / "class_dict.csv").unlink()
+    for number in range(5):  # colors that no pixel has, and that of void, may differ
+        save(number, [0, 0, 0, *RED, *BLUE, number, 0, 0, *[number] * 756], [[0, 1, 255], [2, 1, 0]])
+    assert the_mask(opened_masks(mask_folder).train.dataset) == [[0, 1, -100], [2, 1, 0]]
+
+
+def test_the_numbers_of_a_palette_are_values_if_its_colours_mean_nothing(mask_folder):
+    (mask_folder / "class_dict.csv").write_text("name,r,g,b\nnone,0,0,0\nred,255,0,0\nblue,0,0,255\n")
+    for number in range(5):
+        mask = Image.fromarray(np.array(VALUES, dtype=np.uint8))
+        mask.putpalette([0, 0, 0, 1, 1, 1, 2, 2, 2])
+        mask.save(mask_folder / "masks" / f"{number}.png")
+    assert the_mask(opened_masks(mask_folder).train.dataset) == VALUES
+
+
+def test_one_class_and_void_are_nothing_to_learn_from(mask_folder):
+    for number in range(5):
+        write_mask(mask_folder / "masks" / f"{number}.png", [[0, 255, 255], [0, 0, 0]])
+    problem = opened_masks(mask_folder, classes=["ground", "brick"]).train.describe_single_class()
+    assert "hold the value 0 (ground) and 255, which is void; name the classes in data.palette" in problem
+    assert "NAME,0,0,0 and NAME,255,255,255" in problem
+    write_mask(mask_folder / "masks" / "0.png", [[0, 1, 1], [0, 0, 0]])
+    assert opened_masks(mask_folder, classes=["ground", "brick"]).train.dataset.describe_single_class() is None
 
 
 def test_the_fingerprint_knows_masks_and_what_they_mean(mask_folder):

@@ -141,6 +141,10 @@ class LabeledDataset(ABC, Dataset[Sample]):
         """Whether no image or pixel has a label, as far as they were read."""
         return False
 
+    def describe_single_class(self) -> str | None:
+        """Why there is nothing to tell apart: all that has a label is of one class. None if that is not so."""
+        return None
+
     def describe_labels(self) -> list[str]:
         """Sentences for the user about what reading the labels has shown."""
         absent = [self.classes[k] for k in self.find_absent_classes()]

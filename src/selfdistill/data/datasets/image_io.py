@@ -31,24 +31,23 @@ class Format(NamedTuple):
         return self.width, self.height
 
 
-def read_image(source: Source, name: str = "", *, turn: bool = True) -> Image.Image:
+def read_image(source: Source, name: str = "") -> Image.Image:
     """Decodes an image in its stored mode, upright; an animation gives its first frame.
 
-    With `turn` False, EXIF orientation is ignored. Raises `ValueError`, naming `name` or the path, for anything that is
-    not a complete image.
+    Raises `ValueError`, naming `name` or the path, for anything that is not a complete image.
     """
     if isinstance(source, Image.Image):
         return source
     try:
         with _open(source) as image:
             image.load()
-            return ImageOps.exif_transpose(image) if turn and _read_orientation(image) > 1 else image
+            return ImageOps.exif_transpose(image) if _read_orientation(image) > 1 else image
     except Exception as error:  # Pillow's readers raise nearly any type on damaged files
         raise _say_unreadable(source, name, error) from None
 
 
-def read_format(source: Source, name: str = "", *, decode: bool = False, turn: bool = True) -> Format:
-    """Reads size and mode from the header only; `turn` and errors as in `read_image`.
+def read_format(source: Source, name: str = "", *, decode: bool = False) -> Format:
+    """Reads size and mode from the header only; errors as in `read_image`.
 
     `decode` also decodes the image, to check that it is complete. JPEGs are decoded at an eighth of their size to
     save time.
@@ -61,13 +60,24 @@ def read_format(source: Source, name: str = "", *, decode: bool = False, turn: b
             mode = get_stored_mode(image)
             # Pillow turns TIFFs by itself and reports their turned size
             may_turn = image.format != "TIFF" and (image.format != "PNG" or _has_orientation(source))
-            turned = turn and may_turn and _read_orientation(image) > 4
+            turned = may_turn and _read_orientation(image) > 4
             if decode:
                 image.draft(image.mode, (max(width // 8, 1), max(height // 8, 1)))
                 image.load()
             return Format(height, width, mode) if turned else Format(width, height, mode)
     except Exception as error:
         raise _say_unreadable(source, name, error) from None
+
+
+def is_turned(source: Source) -> bool:
+    """Whether the file says that its stored pixels are to be turned or mirrored; False for a file that is no image."""
+    if isinstance(source, Image.Image):
+        return False
+    try:
+        with _open(source) as image:
+            return (image.format != "PNG" or _has_orientation(source)) and _read_orientation(image) > 1
+    except Exception:
+        return False
 
 
 def get_stored_mode(image: Image.Image) -> str:

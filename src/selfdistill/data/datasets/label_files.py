@@ -4,8 +4,8 @@ import csv
 import os
 from collections.abc import Callable
 
-from .label_map import BORDER, LabelMap
-from .mask_values import Color
+from .label_map import LabelMap
+from .mask_values import BORDER, Color
 from .text_files import open_text, refuse_repeated
 
 

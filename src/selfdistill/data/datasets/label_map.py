@@ -5,11 +5,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ...errors import did_you_mean
-from .mask_values import Color
+from .mask_values import BORDER, Color
 
 IGNORE_INDEX = -100  # class index of ignored pixels, as in `Task` and in torch's cross-entropy
 IGNORED_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
-BORDER = 255  # the value that is ignored by default
 STORED = (-(2**15), 2**16 - 1)  # the smallest and the largest value that can be named
 
 
@@ -76,7 +75,7 @@ class LabelMap:
         void = _format_ranges(sorted(self.ignored or ())) or "none"
         return ValueError(
             f"holds the value {value}, which is neither a class (values {known}) nor void ({void});"
-            " name it in data.classes or in data.void"
+            " name it in data.classes or data.void, or the masks' colors or gray levels in data.palette"
         )
 
     def find_ignored(self, source: str, void: Sequence[int | str] | None) -> set[int]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from ...config.recipe import DataPart
 from ...errors import count_of
 from .base import DECODED, map_blocks, select_evenly
 from .label_files import open_palette
-from .label_map import BORDER, LabelMap
+from .label_map import LabelMap
+from .mask_values import BORDER, say_palette
 from .masks import RawMaskDataset
 from .splits import DatasetSplits
 
@@ -25,26 +27,46 @@ def read_masks(
     """
     if settings.palette is not None and (source == settings.source or splits.label_map is None):
         splits = splits._replace(label_map=open_palette(settings.palette))
-    label_map, void = _choose_label_map(splits, settings, source, classes)
-    label_map = label_map.resolve(source, void)
-    return splits._replace(splits={name: masks.apply_label_map(label_map) for name, masks in splits.splits.items()})
+    choice = _choose_label_map(splits, settings, source, classes)
+    label_map = choice.label_map.resolve(source, choice.void)
+    return splits._replace(
+        splits={name: masks.apply_label_map(label_map) for name, masks in splits.splits.items()},
+        notes=(*splits.notes, *choice.notes),
+    )
 
 
-def _choose_label_map(
-    splits: DatasetSplits, settings: DataPart, source: str, classes: Sequence[str] | None
-) -> tuple[LabelMap, Sequence[int | str] | None]:
-    """The label map, and the setting `data.void` that applies to it."""
+class Choice(NamedTuple):
+    """The label map of a source, the setting `data.void` that applies to it, and notes for the user."""
+
+    label_map: LabelMap
+    void: Sequence[int | str] | None
+    notes: tuple[str, ...] = ()
+
+
+def _choose_label_map(splits: DatasetSplits, settings: DataPart, source: str, classes: Sequence[str] | None) -> Choice:
     known, is_other = splits.label_map, source != settings.source
     if known is not None and is_other:
-        return _adapt_to_other_source(source, known, settings), None
+        return Choice(_adapt_to_other_source(source, known, settings), None)
     if known is not None and settings.classes is None:
-        return known, settings.void
+        return Choice(known, settings.void)
     if settings.classes is not None:
-        return _rename_values(known, settings.classes), settings.void
+        notes = _say_same_meaning(source, settings.classes) if is_other else ()
+        return Choice(_rename_values(known, settings.classes), settings.void, notes)
     if classes is not None:
-        are_numbers = all(name.isdecimal() for name in classes)
-        return LabelMap({int(name) if are_numbers else k: name for k, name in enumerate(classes)}), settings.void
-    return _count_values(source, splits, settings.void), settings.void
+        by_number = all(name.isdecimal() for name in classes)
+        names = {int(name) if by_number else k: name for k, name in enumerate(classes)}
+        return Choice(LabelMap(names), settings.void, _say_same_meaning(source, classes))
+    label_map, values = _count_values(source, splits, settings.void)
+    takes_border = settings.void is None and BORDER in values
+    border = f"{source}: the mask value {BORDER}, which nothing names, is taken for void; data.void says what is"
+    return Choice(label_map, settings.void, (border,) * takes_border)
+
+
+def _say_same_meaning(source: str, classes: Sequence[str]) -> tuple[str, ...]:
+    if all(name.isdecimal() for name in classes):
+        return ()
+    named = ", ".join(f"{value} is {name!r}" for value, name in enumerate(classes[:2]))
+    return (f"{source} does not name the values of its masks; they are read as in training: {named} and so on",)
 
 
 def _adapt_to_other_source(source: str, label_map: LabelMap, settings: DataPart) -> LabelMap:
@@ -66,8 +88,11 @@ def _rename_values(label_map: LabelMap | None, classes: Sequence[str]) -> LabelM
     return replace(label_map, names=dict(enumerate(classes)))
 
 
-def _count_values(source: str, splits: DatasetSplits, void: Sequence[int | str] | None) -> LabelMap:
-    """Names the values from 0 to the largest one in the training masks by their numbers."""
+def _count_values(source: str, splits: DatasetSplits, void: Sequence[int | str] | None) -> tuple[LabelMap, set[int]]:
+    """Names the values from 0 to the largest one in the training masks by their numbers; also returns the values.
+
+    Raises `ValueError` if most of these have no pixel, so that they are gray levels rather than numbers of classes.
+    """
     ignored = {int(item) for item in void if str(item).isdecimal()} if void is not None else {BORDER}
     masks = splits.splits.get("train", next(iter(splits.splits.values()), None))
     if not masks:
@@ -77,12 +102,18 @@ def _count_values(source: str, splits: DatasetSplits, void: Sequence[int | str] 
     examples = f"{masks.mask_name(0)} and others"
     if largest > MOST:
         raise ValueError(f"{examples} hold values up to {largest}; name the classes in data.classes")
-    if void is None and values == {0, BORDER}:
+    covered = sum(value in values or value in ignored for value in range(largest + 1))
+    if 2 * covered <= largest or (void is None and values == {0, BORDER}):
+        every = sorted(values)
+        listed = f"{', '.join(map(str, every[:8]))} and so on"
+        if len(every) <= 8:
+            listed = f"{', '.join(map(str, every[:-1]))} and {every[-1]}"
+        colors = {number: color for number, (color, _) in masks.known_colors.items()}
         raise ValueError(
-            f"{examples} hold the values 0 and 255 only, and 255 is void where it has no name; name both in a palette,"
-            " a CSV with the lines name,r,g,b and NAME,0,0,0 and NAME,255,255,255"
+            f"{examples} hold the values {listed} only, which do not look like numbers of classes from 0 on"
+            f" ({BORDER} is void where it has no name); {say_palette(every, colors)}"
         )
-    return LabelMap({value: str(value) for value in range(largest + 1)})
+    return LabelMap({value: str(value) for value in range(largest + 1)}), values
 
 
 def _collect_values(masks: RawMaskDataset) -> set[int]:

@@ -10,10 +10,19 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from .base import LabeledDataset, Sample, Subset, quote_names
-from .image_io import Format, Source, read_format, read_image
+from ...errors import count_of
+from .base import DECODED, LabeledDataset, Sample, Subset, quote_names, select_evenly
+from .image_io import Format, Source, is_turned, read_format, read_image
 from .label_map import IGNORE_INDEX, LabelMap
-from .mask_values import Color, choose_distinct_colors, find_distinct_values, read_mask_values
+from .mask_values import (
+    BORDER,
+    Color,
+    choose_distinct_colors,
+    find_distinct_values,
+    read_mask_values,
+    read_palette_colors,
+    say_palette,
+)
 
 UNKNOWN = -1  # marks values without a meaning in a table of class indices
 
@@ -30,6 +39,7 @@ class RawMaskDataset(LabeledDataset):
         self.labels = torch.zeros(len(images), dtype=torch.int64)  # unused: every pixel has a label
         self.palette: dict[int, Color] = {}
         self.known_values: dict[str, frozenset[int]] = {}  # by the mask's name, because reading masks takes long
+        self.known_colors: dict[int, tuple[Color, str]] = {}  # of a number in palettes, and the mask that showed it
 
     def source(self, i: int) -> Source:
         return self.images.source(i)
@@ -63,7 +73,7 @@ class RawMaskDataset(LabeledDataset):
         if decode:
             self.read_values(i, image_format.size)
         elif not self.is_decoded_by_check:
-            header = read_format(self.masks.source(i), self.mask_name(i), turn=False)
+            header = read_format(self.masks.source(i), self.mask_name(i))
             self._compare_sizes(i, header.size, image_format.size)
         return image_format
 
@@ -74,19 +84,48 @@ class RawMaskDataset(LabeledDataset):
         return image
 
     def read_values(self, i: int, image_size: tuple[int, int] | None = None) -> frozenset[int]:
-        """Reads the distinct values in the mask of image `i`; `image_size` as in `mask_values`."""
+        """Reads the distinct values in the mask of image `i`; `image_size` as in `mask_values`.
+
+        Raises `ValueError` also for a number that has another color in the palette of this mask than in that of
+        another one, unless the colors are the labels.
+        """
         name = self.masks.name(i)
         if name not in self.known_values:
-            self.known_values[name] = frozenset(find_distinct_values(self.mask_values(i, image_size)))
+            mask = self._read_mask(i, image_size)
+            values = frozenset(find_distinct_values(self._read_values(i, mask)))
+            if not self.palette:
+                self._compare_palettes(i, read_palette_colors(mask))
+            self.known_values[name] = values
         return self.known_values[name]
+
+    def is_void(self, value: int) -> bool:
+        """Whether a mask value is void, as far as this is known."""
+        return value == BORDER
+
+    def _compare_palettes(self, i: int, colors: dict[int, Color]) -> None:
+        for number, color in colors.items():
+            if self.is_void(number):
+                continue
+            other, name = self.known_colors.setdefault(number, (color, self.mask_name(i)))
+            if other != color:
+                raise ValueError(
+                    f"{name} shows the number {number} in the color {other} and {self.mask_name(i)} in {color}, so the"
+                    " numbers of these palettes are no classes; name the colors in data.palette, a CSV of name, r, g, b"
+                )
 
     def mask_values(self, i: int, image_size: tuple[int, int] | None = None) -> np.ndarray:
         """The integers (h, w) in the mask of image `i`. Raises `ValueError` for a mask of another size.
 
         `image_size` is the image's (width, height); None reads the image's header.
         """
-        mask = read_image(self.masks.source(i), self.mask_name(i), turn=False)
+        return self._read_values(i, self._read_mask(i, image_size))
+
+    def _read_mask(self, i: int, image_size: tuple[int, int] | None) -> Image.Image:
+        mask = read_image(self.masks.source(i), self.mask_name(i))
         self._compare_sizes(i, mask.size, image_size or self.images.format(i).size)
+        return mask
+
+    def _read_values(self, i: int, mask: Image.Image) -> np.ndarray:
         try:
             return read_mask_values(mask, self.palette)
         except ValueError as error:
@@ -103,7 +142,7 @@ class RawMaskDataset(LabeledDataset):
         """The same images and masks, with values read by a label map."""
         dataset = MaskDataset(self.images, self.masks, label_map)
         if label_map.palette == self.palette:
-            dataset.known_values = self.known_values
+            dataset.known_values, dataset.known_colors = self.known_values, self.known_colors
         return dataset
 
 
@@ -170,9 +209,12 @@ class MaskDataset(RawMaskDataset):
         distinct = len(set(colors)) == len(self.classes)
         return colors if distinct else choose_distinct_colors(len(self.classes))
 
+    def is_void(self, value: int) -> bool:
+        return value in (self.label_map.ignored or ())
+
     def _read_palette(self) -> dict[int, Color]:
         """Reads the palette in the file of the first mask."""
-        mask = read_image(self.masks.source(0), self.mask_name(0), turn=False) if len(self) else None
+        mask = read_image(self.masks.source(0), self.mask_name(0)) if len(self) else None
         if mask is None or mask.mode != "P":
             return {}
         palette = mask.getpalette("RGB") or []
@@ -189,16 +231,42 @@ class MaskDataset(RawMaskDataset):
     def is_all_ignored(self) -> bool:
         return self.is_decoded_by_check and not self.counts().any()
 
+    def describe_single_class(self) -> str | None:
+        present = self.counts().nonzero().flatten().tolist() if self.is_decoded_by_check else []
+        if len(present) != 1:
+            return None
+        name = self.classes[present[0]]
+        if not self.is_void(BORDER) or all(BORDER not in self.read_values(i) for i in range(len(self))):
+            return f"no pixel of the masks from {self.mask_name(0)} on has another class than {name!r}"
+        value = self.values[present[0]]
+        return (
+            f"the masks from {self.mask_name(0)} on hold the value {value} ({name}) and {BORDER}, which is void;"
+            f" {say_palette([value, BORDER], {number: color for number, (color, _) in self.known_colors.items()})}"
+        )
+
     def describe_labels(self) -> list[str]:
+        """Sentences on classes without a pixel, masks without a class, and masks that may lie the wrong way."""
+        return [*self._describe_counts(), *self._describe_turned()]
+
+    def _describe_turned(self) -> list[str]:
+        indices = select_evenly(len(self), DECODED)
+        turned = sum(is_turned(self.images.source(i)) and not is_turned(self.masks.source(i)) for i in indices)
+        if not turned:
+            return []
+        upright = "their masks, which do not, are taken as drawn on the upright image"
+        of = f"{turned} of the {count_of(len(indices), 'image')} from {self.name(0)} on"
+        return [f"{of} are turned by their EXIF orientation; {upright}"]
+
+    def _describe_counts(self) -> list[str]:
         """Sentences on classes without a pixel and masks without a class; none for large data sets."""
         if not self.is_decoded_by_check:
             return []
-        where = f"of the {len(self)} masks from {self.mask_name(0)} on"
+        where = f"of the {count_of(len(self), 'mask')} from {self.mask_name(0)} on"
         missing = [self.classes[k] for k in (self.counts() == 0).nonzero().flatten().tolist()]
         ignored = self.label_map.ignored or frozenset()
         empty = sum(self.read_values(i) <= ignored for i in range(len(self)))
         return [f"none {where} has a pixel of the class {quote_names(missing)}"] * bool(missing) + [
-            f"{empty} {where} have no pixel of any class: all of them are void"
+            f"{empty} {where} {'has' if empty == 1 else 'have'} no pixel of any class, only void"
         ] * bool(empty)
 
     def settings(self) -> dict[str, Any]:
@@ -227,7 +295,8 @@ class MaskSubset(MaskDataset, Subset):
 
     def __init__(self, dataset: MaskDataset, indices: Int64[Tensor, " n"]) -> None:
         MaskDataset.__init__(self, dataset.images.subset(indices), dataset.masks.subset(indices), dataset.label_map)
-        self.dataset, self.indices, self.known_values = dataset, indices, dataset.known_values
+        self.dataset, self.indices = dataset, indices
+        self.known_values, self.known_colors = dataset.known_values, dataset.known_colors
 
     def subset(self, indices: Int64[Tensor, " n"]) -> "MaskSubset":
         return self.dataset.subset(self.indices[indices])
