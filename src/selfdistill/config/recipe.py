@@ -6,13 +6,22 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from .part import Part
 
 Natural = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _check_rising(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] >= values[1]:
+        raise ValueError("must be two numbers, the lower one first")
+    return values
+
+
+GrayRange = Annotated[tuple[float, float], AfterValidator(_check_rising)]
 
 
 class DataPart(Part):
@@ -40,6 +49,11 @@ class DataPart(Part):
         " segmentation: of the training crops, the images' own up to 512",
     )
     channels: Literal[1, 3, 4] | None = Field(None, description="1 if all images are gray, else 3; 4 keeps alpha")
+    gray_range: GrayRange | None = Field(
+        None,
+        description="[low, high]: values that become black and white, of gray images of more than 8 bits; default: the"
+        " training images' own",
+    )
     augment: str | list[str] = Field(
         "auto",
         description="auto | none | crop, reflect_crop, flip, resized_crop, rotation, randaugment, trivialaugment,"

@@ -2,8 +2,8 @@
 
 from ..config.recipe import DataPart
 from ..errors import count_of
-from .datasets.base import Subset
-from .datasets.image_io import GRAY
+from .datasets.base import LabeledDataset, Subset
+from .datasets.image_io import DEEP, GRAY, GRAY_16
 from .reading import read_images
 from .split import VAL_FRACTION, Splits
 from .statistics import PixelStatistics
@@ -19,21 +19,22 @@ def choose_defaults(settings: DataPart, splits: Splits, task: TaskData) -> DataP
     """
     chosen = choose_from_headers(settings, splits, task)
     assert chosen.channels is not None and isinstance(chosen.image_size, tuple)
-    statistics = PixelStatistics(splits.train, chosen.channels, *task.statistics_view(chosen, chosen.image_size))
+    statistics = PixelStatistics(splits.train, chosen, *task.statistics_view(chosen, chosen.image_size))
     if needs_statistics(chosen):
         read_images(splits.train, [statistics])
     return add_statistics(chosen, statistics)
 
 
 def choose_from_headers(settings: DataPart, splits: Splits, task: TaskData) -> DataPart:
-    """As `choose_defaults`, but leaves `mean` and `std` open, so that no image is decoded."""
+    """As `choose_defaults`, but leaves `mean` and `std` open, so that no image of 8 bits is decoded."""
     _refuse_unused_settings(settings, task)
     values = settings.model_dump()
-    formats = splits.train.formats if settings.image_size is None or settings.channels is None else frozenset()
+    formats = splits.train.formats
     size = _choose_size(settings, {(image.height, image.width) for image in formats}, task)
     channels = settings.channels or (1 if all(image.mode in GRAY for image in formats) else 3)
     augmentations = task.choose_augmentations(settings, size, mirrorable=splits.train.mirrorable)
     values |= {"image_size": size, "channels": channels, "augment": augmentations}
+    values["gray_range"] = _choose_gray_range(settings, splits)
     task.check_augmentations(augmentations, size, channels)
     _check_statistics(settings, channels)
     if settings.val_fraction is None and _is_held_out(splits):
@@ -63,6 +64,31 @@ def _choose_size(settings: DataPart, sizes: set[Size], task: TaskData) -> Size:
     if isinstance(settings.image_size, int):
         return (settings.image_size, settings.image_size)
     return settings.image_size or task.choose_size(settings, sizes)
+
+
+def _choose_gray_range(settings: DataPart, splits: Splits) -> tuple[float, float] | None:
+    """The range of gray images of more than 8 bits; None if there are none, or if other images have 8 bits."""
+    datasets = [dataset for dataset in (splits.train, splits.val, splits.test) if dataset is not None]
+    modes = {image.mode for image in splits.train.formats}
+    if settings.gray_range is not None:
+        if not any(image.mode in DEEP for dataset in datasets for image in dataset.formats):
+            raise ValueError(f"data.gray_range={list(settings.gray_range)} has no effect on images of 8 bits")
+        return settings.gray_range
+    if modes <= DEEP:
+        return splits.train.gray_range
+    for images in datasets:
+        _refuse_unknown_range(images)
+    return None
+
+
+def _refuse_unknown_range(images: LabeledDataset) -> None:
+    modes = {image.mode for image in images.formats} & (DEEP - GRAY_16)
+    if modes:
+        name = next(images.name(i) for i in range(len(images)) if images.format(i).mode in modes)
+        raise ValueError(
+            f"{name} has gray values of 32 bits (mode {modes.pop()}) and other images have 8; say with"
+            " data.gray_range=LOW,HIGH which of its values are black and white"
+        )
 
 
 def _is_held_out(splits: Splits) -> bool:

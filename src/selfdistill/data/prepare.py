@@ -19,7 +19,17 @@ from .transforms.base import Transform
 
 CPU = torch.device("cpu")
 # settings that decide how images are transformed, not which images are used
-TRANSFORM_SETTINGS = {"image_size", "channels", "augment", "mean", "std", "short_side", "window", "drop_last"}
+TRANSFORM_SETTINGS = {
+    "image_size",
+    "channels",
+    "gray_range",
+    "augment",
+    "mean",
+    "std",
+    "short_side",
+    "window",
+    "drop_last",
+}
 
 
 class PreparedData(NamedTuple):
@@ -55,11 +65,11 @@ class OpenedData:
 
     def find_statistics(self, dataset: LabeledDataset, settings: DataPart, task: TaskData) -> PixelStatistics:
         """The pixel statistics of the training images for this size and these channels, computed or not."""
-        key = settings.model_dump_json(include={"image_size", "channels", "short_side"})
+        key = settings.model_dump_json(include={"image_size", "channels", "gray_range", "short_side"})
         if key not in self._statistics:
             assert settings.channels is not None and isinstance(settings.image_size, tuple)
             view = task.statistics_view(settings, settings.image_size)
-            self._statistics[key] = PixelStatistics(dataset, settings.channels, *view)
+            self._statistics[key] = PixelStatistics(dataset, settings, *view)
         return self._statistics[key]
 
     def find_cached(self, dataset: LabeledDataset, transform: Transform, cache: str, split: str) -> CachedDataset:
@@ -110,8 +120,24 @@ def prepare_data(
         train=train,
         held_out=held_out,
         held_out_split=held_out_split,
-        notes=(*splits.notes, *describe_splits(splits, settings.channels)),
+        notes=(
+            *splits.notes,
+            *describe_splits(splits, settings.channels),
+            *_describe_pixels(settings, chosen, statistics),
+        ),
     )
+
+
+def _describe_pixels(settings: DataPart, chosen: DataPart, statistics: PixelStatistics) -> list[str]:
+    notes = []
+    if chosen.gray_range is not None and settings.gray_range is None:
+        low, high = chosen.gray_range
+        notes.append(f"gray values from {low:g} to {high:g} become black to white in 8 bits (data.gray_range)")
+    if needs_statistics(chosen) and (levels := statistics.find_narrow_range()):
+        notes.append(
+            f"the pixels of the training images lie between {levels[0]} and {levels[1]} of 255: hardly any contrast"
+        )
+    return notes
 
 
 def _without_normalization(settings: DataPart) -> DataPart:

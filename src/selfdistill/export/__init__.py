@@ -167,6 +167,7 @@ def collect_metadata(card: StudentCard) -> dict[str, str]:
         "image_shape": json.dumps(card.student.image_shape),
         "mean": json.dumps(card.data.mean),
         "std": json.dumps(card.data.std),
+        **({} if card.data.gray_range is None else {"gray_range": json.dumps(card.data.gray_range)}),
         **find_task(card.task).export_metadata(card),
     }
 

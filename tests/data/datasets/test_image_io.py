@@ -8,8 +8,9 @@ from PIL import Image, PngImagePlugin
 
 from helpers.images import damage, encoded, opened, write_classes, write_image, write_parquet
 from helpers.tasks import CLASSIFICATION
+from selfdistill.config.read import read
 from selfdistill.config.recipe import DataPart
-from selfdistill.data import check, choose_defaults, read_image
+from selfdistill.data import check, choose_defaults, prepare_data, read_image
 from selfdistill.data.datasets import base as rows_module
 from selfdistill.data.datasets.base import map_blocks, select_evenly
 from selfdistill.data.datasets.image_io import convert_channels, read_format
@@ -60,11 +61,85 @@ def test_a_palette_is_looked_up(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_a_mode_of_unknown_range_is_refused_with_its_file(tmp_path, mode):
-    write_classes(tmp_path, {"a": 2, "b": 2})
-    Image.new(mode, (4, 4)).save(tmp_path / "b" / "9.tif")
-    with pytest.raises(ValueError, match=f"b/9.tif: mode {mode} has no safe conversion"):
-        check(opened(tmp_path).train.dataset)
+def test_values_of_unknown_range_beside_8_bits_are_refused_with_their_file(tmp_path, mode):
+    write_classes(tmp_path / "train", {"a": 2, "b": 2})
+    write_classes(tmp_path / "val", {"a": 1, "b": 1})
+    for split in ("train", "val"):
+        deep = tmp_path / split / "b" / "9.tif"
+        Image.new(mode, (8, 6), 7).save(deep)
+        part = DataPart(source=str(tmp_path))
+        ranged = part.model_copy(update={"gray_range": (0.0, 9.0)})
+        with pytest.raises(ValueError, match=f"{split}/b/9.tif has gray values of 32 bits .*say with data.gray_range"):
+            choose_defaults(part, opened(tmp_path), CLASSIFICATION)
+        assert choose_defaults(
+            part.model_copy(update={"gray_range": (0.0, 9.0)}), opened(tmp_path), CLASSIFICATION
+        ).mean
+        deep.unlink()
+    with pytest.raises(ValueError, match=r"gray_range=\[0.0, 9.0\] has no effect on images of 8 bits"):
+        choose_defaults(ranged, opened(tmp_path), CLASSIFICATION)
+
+
+def write_deep(folder, dtype, low, spread, count=6):
+    """Two classes whose gray values differ by a fifth of their spread, beside one dead and one hot pixel."""
+    suffix = ".png" if dtype == np.uint16 else ".tif"
+    for k, name in enumerate(("low", "high")):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            noise = np.random.default_rng(100 * k + number).random((100, 100))
+            pixels = (low + spread * (0.8 * noise + 0.2 * k)).astype(dtype)
+            if number == 0 and k == 0:
+                pixels[0, 0], pixels[0, 1] = 0, 60000
+            Image.fromarray(pixels).save(folder / name / f"{number}{suffix}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "spread"),
+    [
+        (np.uint16, 29650, 300),  # a thermal camera
+        (np.uint16, 0, 1023),  # 10 bits
+        (np.uint16, 100, 65000),
+        (np.int32, -1000, 3000),  # tomography
+        (np.int32, 2**24, 2**20),
+        (np.float32, 273.15, 40.0),
+    ],
+)
+def test_deep_gray_images_are_scaled_by_their_own_range(tmp_path, dtype, low, spread):
+    rows = opened(write_deep(tmp_path, dtype, low, spread)).train
+    part = choose_defaults(DataPart(source=str(tmp_path)), opened(tmp_path), CLASSIFICATION)
+    assert part.channels == 1
+    assert part.gray_range == pytest.approx((low, low + spread), abs=0.02 * spread)
+    show = CLASSIFICATION.eval_transform(part.model_copy(update={"mean": [0.0], "std": [1.0]})).show
+    means = [np.mean([show(rows.image(i)).mean() for i in range(len(rows)) if rows.labels[i] == k]) for k in (0, 1)]
+    assert means[rows.classes.index("high")] - means[rows.classes.index("low")] == pytest.approx(0.2, abs=0.02)
+    again = choose_defaults(part, opened(tmp_path), CLASSIFICATION)
+    assert again == part  # a resumed run takes the range that it stored
+
+
+def test_the_range_of_gray_values_can_be_set_and_must_rise(tmp_path):
+    write_deep(tmp_path, np.uint16, 1000, 500)
+    part = choose_defaults(read(None, ["data.gray_range=1100,1200"]).data, opened(tmp_path), CLASSIFICATION)
+    assert part.gray_range == (1100, 1200)
+    with pytest.raises(ValueError, match="data.gray_range=.* must be two numbers, the lower one first"):
+        read(None, ["data.gray_range=5,5"])
+    image = Image.fromarray(np.array([[1100, 1160, 1300, 0]], dtype=np.uint16))
+    assert np.asarray(convert_channels(image, 1, (1100.0, 1200.0))).tolist() == [[0, 153, 255, 0]]
+    nan = Image.fromarray(np.array([[np.nan, 1200]], dtype=np.float32))
+    assert np.asarray(convert_channels(nan, 1, (1100.0, 1200.0))).tolist() == [[0, 255]]
+    with pytest.raises(ValueError, match="mode F has gray values of unknown range; set data.gray_range"):
+        convert_channels(nan, 1)
+
+
+def test_ranges_are_mentioned(tmp_path):
+    prepared = prepare_data(DataPart(source=str(write_deep(tmp_path / "deep", np.uint16, 100, 900))), CLASSIFICATION)
+    low, high = prepared.settings.gray_range
+    assert f"gray values from {low:g} to {high:g} become black to white in 8 bits (data.gray_range)" in prepared.notes
+    for k, name in enumerate(("a", "b")):
+        (tmp_path / "flat" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("L", (8, 8), 115 + k).save(tmp_path / "flat" / name / f"{number}.png")
+    notes = prepare_data(DataPart(source=str(tmp_path / "flat")), CLASSIFICATION).notes
+    assert "the pixels of the training images lie between 115 and 116 of 255: hardly any contrast" in notes
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -75,11 +150,11 @@ def test_exif_orientation_is_applied_and_known_from_the_header(tmp_path, orienta
     exif = Image.Exif()
     exif[0x0112] = orientation
     image.save(tmp_path / f"x.{suffix}", exif=exif)
-    read = read_image(str(tmp_path / f"x.{suffix}"))
+    shown = read_image(str(tmp_path / f"x.{suffix}"))
     found = read_format(str(tmp_path / f"x.{suffix}"))
-    assert read.size == (found.width, found.height) == ((16, 8) if orientation < 5 else (8, 16))
+    assert shown.size == (found.width, found.height) == ((16, 8) if orientation < 5 else (8, 16))
     white = {1: (2, 4), 2: (13, 4), 3: (13, 4), 4: (2, 4), 5: (4, 2), 6: (4, 2), 7: (4, 13), 8: (4, 13)}[orientation]
-    assert read.getpixel(white)[0] > 200
+    assert shown.getpixel(white)[0] > 200
 
 
 def test_the_header_of_a_png_is_read_without_its_pixels(tmp_path, monkeypatch):

@@ -95,8 +95,7 @@ def report_unusable(folder: Path) -> Iterator[None]:
 
 def identify(dataset: LabeledDataset, transform: ImageTransform) -> str:
     """Hex digest of everything that determines the pixels: resizing, decoder, images (files by path, size, times)."""
-    channels, steps = transform.cached_identity
-    digest = hashlib.sha256(repr((FORMAT, PIL.__version__, channels, steps)).encode())
+    digest = hashlib.sha256(repr((FORMAT, PIL.__version__, *transform.cached_identity)).encode())
     for i in range(len(dataset)):
         source = dataset.source(i)
         if isinstance(source, str):

@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-GRAY = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
+GRAY_16 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+DEEP = GRAY_16 | {"I", "F"}  # gray of more than 8 bits: 16 bits, signed 32 bits, floats
+GRAY = frozenset({"1", "L", "LA"}) | DEEP
 ALPHA = frozenset({"LA", "PA", "RGBA"})
 CONVERTIBLE = GRAY | ALPHA | {"P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
@@ -89,18 +91,19 @@ def get_stored_mode(image: Image.Image) -> str:
     return image.mode
 
 
-def convert_channels(image: Image.Image, channels: int) -> Image.Image:
+def convert_channels(image: Image.Image, channels: int, gray_range: tuple[float, float] | None = None) -> Image.Image:
     """Converts an image to 1 (gray), 3 (RGB) or 4 (RGBA) channels of 8 bits, if it is different.
 
-    Palettes are looked up, CMYK and YCbCr become RGB, color becomes gray by luma, and 16-bit gray is scaled from
-    0..65535 to 0..255. Alpha is dropped, not blended with a background, unless `channels` is 4.
+    Palettes are looked up, CMYK and YCbCr become RGB, and color becomes gray by luma. Gray of more than 8 bits is
+    scaled from `gray_range` to 0..255, by default from 0..65535 if it has 16 bits. Alpha is dropped, not blended with a
+    background, unless `channels` is 4.
     """
     wanted, mode = MODES[channels], get_stored_mode(image)
     if mode == wanted:
         return image
     refuse_mode(mode)
-    if mode.startswith("I"):
-        image = _convert_from_16_bit(image)
+    if mode in DEEP:
+        image = _reduce_to_8_bits(image, mode, gray_range)
     elif mode == "PA":
         image = image.convert("RGBA")
     elif mode not in GRAY and mode != "RGBA":
@@ -109,14 +112,20 @@ def convert_channels(image: Image.Image, channels: int) -> Image.Image:
 
 
 def refuse_mode(mode: str) -> None:
-    """Raises `ValueError` for a mode without a safe conversion, such as floats of unknown range."""
+    """Raises `ValueError` for a mode without a safe conversion."""
     if mode not in CONVERTIBLE:
         raise ValueError(f"mode {mode} has no safe conversion to 8 bits; save it as 8- or 16-bit gray, RGB or RGBA")
 
 
-def _convert_from_16_bit(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+def _reduce_to_8_bits(image: Image.Image, mode: str, gray_range: tuple[float, float] | None) -> Image.Image:
+    if gray_range is None and mode in GRAY_16:
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if gray_range is None:
+        raise ValueError(f"mode {mode} has gray values of unknown range; set data.gray_range=LOW,HIGH")
+    low, high = gray_range
+    values = (np.asarray(image).astype(np.float64) - low) * (255 / (high - low))
+    return Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
 
 
 def _open(source: str | bytes) -> Image.Image:

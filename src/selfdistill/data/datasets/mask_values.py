@@ -9,7 +9,7 @@ from PIL import Image
 from .image_io import GRAY, get_stored_mode
 
 BORDER = 255  # the value that is ignored by default
-INDEXED = GRAY | {"P", "PA", "I"}  # modes that store one number per pixel
+INDEXED = (GRAY - {"F"}) | {"P", "PA"}  # modes that store one number per pixel
 COLORED = frozenset({"RGB", "RGBA", "RGBX"})
 
 Color = tuple[int, int, int]

@@ -43,6 +43,7 @@ class MaskTransform(Transform):
 
     def __init__(self, settings: DataPart) -> None:
         self.channels, self.short_side = image_shape(settings)[0], settings.short_side
+        self.gray_range = settings.gray_range
         self.normalize = Normalization(settings)
 
     def batch(self, images: Shaped[Tensor, "n c h w"], keys: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
@@ -69,7 +70,7 @@ class TrainMaskTransform(MaskTransform):
 
     def cached(self, sample: Sample) -> Sample:
         check_sizes(sample.image, sample.target)
-        return sample._replace(image=convert_channels(sample.image, self.channels))
+        return sample._replace(image=convert_channels(sample.image, self.channels, self.gray_range))
 
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
         image, mask = sample
@@ -86,7 +87,7 @@ class EvalMaskTransform(MaskTransform):
 
     def cached(self, sample: Sample) -> Sample:
         return sample._replace(
-            image=resize_for_evaluation(convert_channels(sample.image, self.channels), self.short_side)
+            image=resize_for_evaluation(convert_channels(sample.image, self.channels, self.gray_range), self.short_side)
         )
 
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:

@@ -35,6 +35,7 @@ class ImageTransform(Transform):
     def __init__(self, settings: DataPart, steps: Sequence[Step], erasers: Sequence[BatchStep] = ()) -> None:
         self.shape = image_shape(settings)
         self.channels, self.normalize = self.shape[0], Normalization(settings)
+        self.gray_range = settings.gray_range
         numbered = list(enumerate(steps))  # a step draws from the branch of the image's key with the step's number
         start = next((n for n, step in numbered if not isinstance(step, Resizing)), len(numbered))
         end = 1 + next((n for n, step in reversed(numbered) if not isinstance(step, BatchStep)), -1)
@@ -55,7 +56,7 @@ class ImageTransform(Transform):
 
     def cached_image(self, image: Image.Image) -> Image.Image:
         """The image after `cached`."""
-        image = convert_channels(image, self.channels)
+        image = convert_channels(image, self.channels, self.gray_range)
         for step in self.cached_steps:
             image = step(image)
         return image
@@ -67,9 +68,9 @@ class ImageTransform(Transform):
         return size
 
     @property
-    def cached_identity(self) -> tuple[int, list[tuple[str, tuple[int, int]]]]:
+    def cached_identity(self) -> tuple[Any, ...]:
         """Equal for transforms with the same `cached`."""
-        return self.channels, [(type(step).__name__, step.size) for step in self.cached_steps]
+        return self.channels, self.gray_range, [(type(step).__name__, step.size) for step in self.cached_steps]
 
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
         """Pixels at the final size: uint8, or float32 in [0, 1] after a user's function."""
