@@ -1,6 +1,7 @@
 """Fixtures that tests of several folders share."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,12 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_key(tmp_path_factory):
+    """The key that signs run folders lies with the temporary files, not in the configuration of whoever tests."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,9 @@ Words = Annotated[
         show_default=False,
     ),
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the code that a run folder from somebody else names (SECURITY.md).")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `selfdistill train` makes them.")]
 
 
@@ -57,6 +60,7 @@ def train(
     words: Words = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Train a network, by default with FRSKD on the built-in digits."""
     from .commands.launch import refuse_lone_process
@@ -69,13 +73,13 @@ def train(
     if max_steps is not None:
         words.append(f"max_steps={max_steps}")
     if resume is not None:
-        resume_run(resume, words)
+        resume_run(resume, words, trust=trust)
     else:
-        start_run(read_words(words))
+        start_run(read_words(words), trust=trust)
 
 
 @app.command()
-def compare(words: Words = None) -> None:
+def compare(words: Words = None, trust: Trust = False) -> None:
     """Train several methods with several seeds under one recipe, and print one table.
 
     methods=baseline,frskd,frskd+beta=0 (settings behind a +) and seeds=3 (or a list: seeds=0,7) stand beside a
@@ -86,7 +90,7 @@ def compare(words: Words = None) -> None:
     refuse_lone_process()
     from .commands.compare import compare_methods
 
-    compare_methods(words or [])
+    compare_methods(words or [], trust=trust)
 
 
 @app.command("eval")
@@ -94,11 +98,12 @@ def evaluate(
     run: RunFolder,
     data: Annotated[str | None, typer.Option(help="Other labeled images, as data= of a recipe.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Score a run's student by its task: top-1, or mean IoU and every class's; nll (nats) and ece."""
     from .commands.evaluate import print_scores
 
-    print_scores(run, data, as_json=as_json)
+    print_scores(run, data, as_json=as_json, trust=trust)
 
 
 @app.command()
@@ -110,11 +115,12 @@ def predict(
         Path | None, typer.Option(metavar="FOLDER", help="Where a segmenter's masks go; RUN/predictions by default.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Name the most probable classes of images; of a segmenter their shares, with masks and overlays as files."""
     from .commands.predict import print_predictions
 
-    print_predictions(run, images, top=top, out=out, as_json=as_json)
+    print_predictions(run, images, top=top, out=out, as_json=as_json, trust=trust)
 
 
 @app.command()
@@ -125,11 +131,12 @@ def export(
     fixed_size: Annotated[
         bool, typer.Option("--fixed-size", help="Bind a segmenter's file to the height and width of training.")
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """Write the student as a file that other programs read, and check that the file computes the same."""
     from .commands.export import export_run
 
-    export_run(run, format, out=out, fixed_size=fixed_size)
+    export_run(run, format, out=out, fixed_size=fixed_size, trust=trust)
 
 
 @app.command()

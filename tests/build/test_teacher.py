@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(runs, words, sentence):
 )
 def test_a_teacher_of_other_classes_is_refused(runs, classes, sentence):
     with pytest.raises(ValueError, match=sentence):
-        check_same_data(str(runs["plain"]), classes, (1, 8, 8))
+        check_same_data(read_card(runs["plain"]), str(runs["plain"]), classes, (1, 8, 8))
 
 
 def test_a_student_starts_from_the_weights_of_a_run(runs):

@@ -438,8 +438,8 @@ def test_compare_builds_each_run_once_opens_the_data_once_and_keeps_no_run_after
     builds, opened, alive = [], [], []
     build, open_splits, train = compare.build, prepare.open_splits, compare.train_new_run
 
-    def count_build(recipe, *args):
-        experiment = build(recipe, *args)
+    def count_build(recipe, *args, **options):
+        experiment = build(recipe, *args, **options)
         builds.append(weakref.ref(experiment))
         return experiment
 

@@ -1,7 +1,11 @@
 """The student of a run comes back as the plain network, and a card that is damaged is named."""
 
+import contextlib
+import hashlib
 import json
 import math
+import os
+import random
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,7 +58,8 @@ def test_student_json_says_what_is_needed_to_use_the_network(run: Run) -> None:
     values = json.loads((run.path / "student.json").read_text())
     assert values["format"] == 1 and values["selfdistill"] == version("selfdistill") and "masks" not in values
     assert values["student"] == {**NETWORK.model_dump(), "image_shape": [3, 16, 16]}
-    assert read_card(run.path) == CARD.model_copy(update={"scores": scores})
+    digest = hashlib.sha256((run.path / "student.safetensors").read_bytes()).hexdigest()
+    assert read_card(run.path) == CARD.model_copy(update={"scores": scores, "weights_sha256": digest})
 
 
 def test_student_json_is_read_by_programs_that_know_no_nan(run: Run) -> None:
@@ -102,7 +107,8 @@ def test_a_state_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
 
 def edited(run: Run, **changes: Any) -> None:
     path = run.path / "student.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    values = {name: value for name, value in json.loads(path.read_text()).items() if name != "checksum"}
+    path.write_text(json.dumps(values | changes))
 
 
 def test_a_student_that_does_not_fit_is_refused(run: Run) -> None:
@@ -128,7 +134,7 @@ def test_a_damaged_or_missing_student_is_named(run: Run) -> None:
         load_student(run.path)
     save_student(run, plain().state_dict(), CARD)
     truncate(run.path / "student.safetensors")
-    with pytest.raises(ValueError, match="student.safetensors is truncated or damaged"):
+    with pytest.raises(ValueError, match="student.safetensors is damaged or of another step than student.json"):
         load_student(run.path)
     (run.path / "student.safetensors").unlink()
     with pytest.raises(ValueError, match="holds no student.safetensors"):
@@ -139,6 +145,87 @@ def test_a_damaged_or_missing_student_is_named(run: Run) -> None:
     (run.path / "student.json").write_text('{"format": 1, "cl')
     with pytest.raises(ValueError, match="student.json cannot be read as JSON"):
         load_student(run.path)
+
+
+def flip_bit(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_every_flipped_bit_of_the_weights_is_noticed(run: Run) -> None:
+    save_student(run, plain().state_dict(), CARD)
+    file = run.path / "student.safetensors"
+    whole = file.read_bytes()
+    for bit in [*range(8), *random.Random(0).sample(range(8 * len(whole)), 30)]:
+        flip_bit(file, bit)
+        with pytest.raises(ValueError, match="student.safetensors is damaged or of another step than student.json"):
+            load_student(run.path)
+        file.write_bytes(whole)
+    load_student(run.path)
+
+
+def test_every_flipped_bit_of_the_card_is_noticed(run: Run) -> None:
+    save_student(run, plain().state_dict(), CARD)
+    file = run.path / "student.json"
+    whole = file.read_bytes()
+    last_lines, signature = whole.index(b'"checksum"'), json.loads(whole)["signature"].encode()
+    signature_start = whole.index(signature)
+    bits = [*range(8 * last_lines, 8 * len(whole)), *random.Random(0).sample(range(8 * last_lines), 100)]
+    for bit in bits:
+        if 0 <= bit // 8 - signature_start < len(signature) or bit // 8 == len(whole) - 1:
+            continue  # a wrong signature is a stranger's, and the last character may be any space
+        flip_bit(file, bit)
+        with contextlib.suppress(ValueError):
+            read_card(run.path)
+            assert json.loads(file.read_bytes()) == json.loads(whole), f"bit {bit}"  # one space for another
+        file.write_bytes(whole)
+
+
+def test_weights_and_card_are_of_one_step_whenever_a_save_is_cut(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = {step: plain().state_dict() for step in (1, 2)}
+    save_student(run, steps[1], CARD.model_copy(update={"step": 1}))
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    replace, finished = os.replace, 0
+    while finished < 4:
+        calls = 0
+
+        def cut(source: Any, target: Any, last: int = finished) -> None:
+            nonlocal calls
+            if calls == last:
+                raise KeyboardInterrupt
+            calls += 1
+            replace(source, target)
+
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(os, "replace", cut)
+            save_student(run, steps[2], CARD.model_copy(update={"step": 2}))
+        card, weights = read_card(run.path), load_student(run.path).state_dict()
+        torch.testing.assert_close(weights, dict(steps[card.step]), rtol=0, atol=0, check_device=False)
+        assert card.step == (1 if finished < 2 else 2)
+        for path in run.path.iterdir():
+            path.unlink()
+        for name, content in before.items():
+            (run.path / name).write_bytes(content)
+        finished += 1
+
+
+def test_weights_of_nan_are_an_error(run: Run) -> None:
+    state = plain().state_dict()
+    first = next(iter(state))
+    save_student(run, {**state, first: torch.full_like(state[first], math.nan)}, CARD)
+    with pytest.raises(ValueError, match=rf"student.safetensors holds NaN or infinite values, in {first} for one"):
+        load_student(run.path)
+
+
+def test_a_card_of_an_older_version_has_no_checksum_and_loads(run: Run) -> None:
+    save_student(run, plain().state_dict(), CARD)
+    path = run.path / "student.json"
+    newer = ("checksum", "signature", "weights_sha256")
+    path.write_text(
+        json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name not in newer})
+    )
+    load_student(run.path)
 
 
 def test_a_newer_format_is_refused(run: Run) -> None:

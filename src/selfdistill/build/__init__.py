@@ -24,8 +24,7 @@ from ..data import (
 from ..method import Method
 from ..methods import create_method, find_method
 from ..models import build_student
-from ..runs.folder import Run
-from ..runs.student import NetworkCard, StudentCard, load_weights
+from ..runs.student import NetworkCard, StudentCard, load_trained_weights, read_card
 from ..task import Batch, Task
 from ..tasks import complete_recipe, find_task
 from ..tasks.base import TaskKind
@@ -38,21 +37,22 @@ from .teacher import load_teacher, normalize_as_teacher
 SHORT_RUN = 20_000  # optimizer steps; the papers' schedules have 50,000 and more
 
 
-def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
+def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = False) -> Experiment:
     """The experiment that a recipe describes; its own recipe has every value resolved and builds the same again.
 
     Experiments on the same data may share it, in `opened`. The student's initial weights depend on the recipe's seed
-    and student alone, so methods start from the same ones. Raises `ValueError` in one sentence for whatever cannot
+    and student alone, so methods start from the same ones. `trust`: whether run folders from somebody else, named as
+    teacher or start, may run code (`runs.trust`). Raises `ValueError` in one sentence for whatever cannot
     work, before anything is trained.
     """
     recipe = complete_recipe(recipe)
     task_kind, method_class = find_task(recipe.task.kind), find_method(recipe.method.name)
     check_method(recipe, task_kind, method_class)
     precision = choose_precision(recipe)
-    teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, method_class)
+    teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, method_class, trust=trust)
 
     prepared = prepare_data(
-        normalize_as_teacher(recipe),
+        normalize_as_teacher(recipe, trust=trust),
         task_kind,
         cache=recipe.machine.cache,
         device=torch.device(choose_device(recipe)),
@@ -64,14 +64,14 @@ def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
         len(classes), image_shape(prepared.settings), len(images), criterion=recipe.task.criterion
     )
     if recipe.method.teacher is not None:
-        check_same_data(recipe.method.teacher, classes, task.image_shape)
+        check_same_data(read_card(recipe.method.teacher, trust=trust), recipe.method.teacher, classes, task.image_shape)
 
     plan = BatchSampler(len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
     steps = count_steps(recipe, plan.steps_per_epoch)[0]
     hyperparameters, method_notes = choose_hyperparameters(method_class, recipe, task.output, steps)
 
     torch.manual_seed(recipe.seed)
-    student = create_student(recipe.student, task, classes)
+    student = create_student(recipe.student, task, classes, trust=trust)
     torch.manual_seed(recipe.seed + 1)
     method = create_method(
         recipe.method.name, student, task, taps=recipe.method.taps, teacher=teacher, **hyperparameters
@@ -119,7 +119,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None) -> Experiment:
     )
 
 
-def create_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.Module:
+def create_student(part: StudentPart, task: Task, classes: Sequence[str], *, trust: bool = False) -> nn.Module:
     """The student with fresh weights, pretrained weights, or the weights of another run with the same classes."""
     check_student_options(part.options)
     student = build_student(
@@ -131,8 +131,9 @@ def create_student(part: StudentPart, task: Task, classes: Sequence[str]) -> nn.
         **part.options,
     )
     if part.start is not None:
-        check_same_data(part.start, classes, task.image_shape)
-        load_weights(student, Run.open(part.start).path / "student.safetensors", part.name)
+        card = read_card(part.start, trust=trust)
+        check_same_data(card, part.start, classes, task.image_shape)
+        load_trained_weights(student, part.start, card, name=part.name)
     return student
 
 

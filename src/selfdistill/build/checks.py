@@ -11,7 +11,7 @@ from ..config.recipe import Recipe, StudentPart
 from ..data import PreparedData
 from ..method import Method
 from ..methods import find_method, list_methods
-from ..runs.student import read_card
+from ..runs.student import StudentCard
 from ..tasks.base import TaskKind
 from ..training.compile import choose_mode
 from ..training.device import create_accelerator
@@ -68,9 +68,8 @@ def check_labeled(prepared: PreparedData) -> None:
         raise ValueError(f"the train split has one class, and a network needs two to tell apart: {problem}")
 
 
-def check_same_data(folder: str, classes: Sequence[str], image_shape: tuple[int, int, int]) -> None:
-    """The student of a run folder knows these classes, and images of this shape."""
-    card = read_card(folder)
+def check_same_data(card: StudentCard, folder: str, classes: Sequence[str], image_shape: tuple[int, int, int]) -> None:
+    """The student of a run folder, which `card` describes, knows these classes, and images of this shape."""
     trained_on = card.student.image_shape
     if trained_on != image_shape:
         sizes = ["x".join(map(str, shape)) for shape in (trained_on, image_shape)]

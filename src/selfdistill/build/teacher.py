@@ -12,15 +12,16 @@ from ..tasks import find_task
 from ..training.checkpoint import load_method
 
 
-def load_teacher(folder: str, method_class: type[Method]) -> nn.Module:
+def load_teacher(folder: str, method_class: type[Method], *, trust: bool = False) -> nn.Module:
     """The network of a run folder; as a method, with its training-only parts, where `method_class` learns from these.
 
-    Raises `ValueError` where another method trained it than `method_class` needs. The random state is left as it was.
+    Raises `ValueError` where another method trained it than `method_class` needs, and where it would run the code of a
+    folder from somebody else, unless `trust`. The random state is left as it was.
     """
     if not method_class.teacher_method:
-        return load_student(folder)
-    run, card = Run.open(folder), read_card(folder)
-    part = run.recipe().method
+        return load_student(folder, trust=trust)
+    run, card = Run.open(folder), read_card(folder, trust=trust)
+    part = run.recipe(trust=trust).method
     if part.name != method_class.teacher_method:
         raise ValueError(
             f"{method_class.__name__} learns from a run of method={method_class.teacher_method}, "
@@ -33,7 +34,7 @@ def load_teacher(folder: str, method_class: type[Method]) -> nn.Module:
     return method
 
 
-def normalize_as_teacher(recipe: Recipe) -> DataPart:
+def normalize_as_teacher(recipe: Recipe, *, trust: bool = False) -> DataPart:
     """The recipe's data settings with the mean and std of the teacher's images, if there is a teacher.
 
     Raises `ValueError` where the recipe says otherwise.
@@ -41,7 +42,7 @@ def normalize_as_teacher(recipe: Recipe) -> DataPart:
     data, folder = recipe.data, recipe.method.teacher
     if folder is None:
         return data
-    teacher_data = read_card(folder).data
+    teacher_data = read_card(folder, trust=trust).data
     normalization = {"mean": teacher_data.mean, "std": teacher_data.std}
     for name, value in normalization.items():
         if getattr(data, name) not in (None, value):

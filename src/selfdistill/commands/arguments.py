@@ -2,13 +2,23 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..config.names import hides_shipped
+from ..config.part import Part
 
 
 def tell(sentence: str) -> None:
     """Prints a sentence to standard error; results go to standard output."""
     print(sentence, file=sys.stderr, flush=True)
+
+
+def tell_ignored(folder: Path, stored: Part, used: Part) -> None:
+    """Says which settings of a run folder from somebody else are not used."""
+    other = used.flatten()
+    for name, value in stored.flatten().items():
+        if value != other.get(name):
+            tell(f"note: {name}={value} of {folder} is ignored, as this machine did not write it; --trust takes it")
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -21,7 +21,7 @@ from .recipes import read_words
 from .train import check_trainable, tell_if_finished, train_new_run, train_on
 
 
-def compare_methods(words: Sequence[str]) -> None:
+def compare_methods(words: Sequence[str], *, trust: bool = False) -> None:
     """Trains every arm with every seed, or takes the run that is there, and prints and writes the table.
 
     An arm is METHOD, or METHOD+NAME=VALUE+... All arms are checked before the first is trained. Each run is built once,
@@ -31,7 +31,7 @@ def compare_methods(words: Sequence[str]) -> None:
     folder = Path(base.out or f"runs/compare-{Path(base.data.source).stem}-{base.student.name.partition(':')[2]}")
     recipes = {arm: build_arm_recipe(base, arm) for arm in arms}
     opened = OpenedData()
-    experiments = {arm: build_arm(recipes[arm], folder, arm, seeds[0], opened) for arm in arms}
+    experiments = {arm: build_arm(recipes[arm], folder, arm, seeds[0], opened, trust=trust) for arm in arms}
     resolved = {arm: experiment.recipe for arm, experiment in experiments.items()}
     if is_first_process():
         for note in dict.fromkeys(note for experiment in experiments.values() for note in experiment.notes):
@@ -43,7 +43,8 @@ def compare_methods(words: Sequence[str]) -> None:
             paths[arm].append(path)
             experiment = experiments.pop(arm, None)
             if not is_done(path, resolved[arm].model_copy(update={"seed": seed, "out": str(path)})):
-                train_arm(experiment or build_arm(recipes[arm], folder, arm, seed, opened), f"{arm}, seed {seed}")
+                experiment = experiment or build_arm(recipes[arm], folder, arm, seed, opened, trust=trust)
+                train_arm(experiment, f"{arm}, seed {seed}")
             del experiment
     if is_first_process():
         write_table(paths, folder)
@@ -92,9 +93,12 @@ def choose_run_path(folder: Path, arm: str, seed: int) -> Path:
     return folder / f"{arm}-s{seed}".replace("/", "_")
 
 
-def build_arm(recipe: Recipe, folder: Path, arm: str, seed: int, opened: OpenedData) -> Experiment:
+def build_arm(
+    recipe: Recipe, folder: Path, arm: str, seed: int, opened: OpenedData, *, trust: bool = False
+) -> Experiment:
     """The checked experiment of one arm with one seed."""
-    experiment = build(recipe.model_copy(update={"seed": seed, "out": str(choose_run_path(folder, arm, seed))}), opened)
+    recipe = recipe.model_copy(update={"seed": seed, "out": str(choose_run_path(folder, arm, seed))})
+    experiment = build(recipe, opened, trust=trust)
     check_trainable(experiment)
     return experiment
 
@@ -104,7 +108,7 @@ def is_done(path: Path, recipe: Recipe) -> bool:
     if not (path / "recipe.yaml").exists():
         return False
     run = Run.open(path)
-    stored, wanted = run.recipe().flatten(), recipe.flatten()
+    stored, wanted = run.recipe(trust=True).flatten(), recipe.flatten()  # compared, not built
     for name in wanted.keys() | stored.keys():
         if wanted.get(name) != stored.get(name) and not name.startswith(("machine.", "out")):
             raise ValueError(
@@ -125,7 +129,7 @@ def train_arm(experiment: Experiment, title: str) -> None:
 
 def write_table(paths: dict[str, list[Path]], folder: Path) -> None:
     """Prints the table of the runs, the first arm being the baseline, and writes it beside them."""
-    table = compare_runs(paths, baseline=next(iter(paths)))
+    table = compare_runs(paths, baseline=next(iter(paths)), trust=True)  # their task is the one of the command line
     console().print(table.rich())
     write_text(folder / "compare.md", table.markdown())
     write_text(folder / "compare.json", table.json())

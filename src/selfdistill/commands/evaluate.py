@@ -12,7 +12,7 @@ from ..runs.files import replace_nan
 from ..runs.student import load_student, read_card
 from ..tasks import Scores, evaluate, find_task
 from ..tasks.base import TaskKind
-from .arguments import tell
+from .arguments import tell, tell_ignored
 
 
 class Evaluation(NamedTuple):
@@ -23,29 +23,30 @@ class Evaluation(NamedTuple):
     images: str  # what was scored, in words
 
 
-def print_scores(path: Path, source: str | None, *, as_json: bool) -> None:
+def print_scores(path: Path, source: str | None, *, as_json: bool, trust: bool = False) -> None:
     """Prints the scores of a run's student, and the scores of single classes."""
-    scores, values, images = evaluate_run(path, source)
+    scores, values, images = evaluate_run(path, source, trust=trust)
     if as_json:
         print(json.dumps({"data": images, **values}))
         return
     print(f"{images}: {scores.sentence()}  ({scores.count} images)")
-    for line in describe_classes(path, values):
+    for line in describe_classes(path, values, trust=trust):
         print(line)
 
 
-def evaluate_run(path: Path, source: str | None) -> Evaluation:
+def evaluate_run(path: Path, source: str | None, *, trust: bool = False) -> Evaluation:
     """Scores a run's student on its own held-out images, or on all labeled images of `source`."""
-    card = read_card(path)
+    card = read_card(path, trust=trust)
     task = find_task(card.task)
     if source is None:
+        tell_ignored(path, read_card(path, trust=True).data, card.data)
         dataset, images = open_held_out(card.data, task), f"held-out images of {card.data.source}"
     else:
         (dataset, notes), images = open_one_split(forget_columns(card.data), source, card.classes, task), source
         for note in (*notes, *check(dataset, card.data.channels)):
             tell(f"note: {note}")
     scores = evaluate(
-        load_student(path).to(default_device()),
+        load_student(path, trust=trust).to(default_device()),
         eval_loader(EvalSet(dataset, task.eval_transform(card.data)), batch_size=task.eval_batch_size(card.data)),
         num_classes=len(card.classes),
         kind=task.name,
@@ -64,9 +65,9 @@ def name_classes(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
     return replace_nan(values)
 
 
-def describe_classes(path: Path, values: dict[str, Any]) -> Iterator[str]:
+def describe_classes(path: Path, values: dict[str, Any], *, trust: bool = False) -> Iterator[str]:
     """A line for each class and each score that a run's task has of single classes."""
-    for score, title in find_task(read_card(path).task).class_scores.items():
+    for score, title in find_task(read_card(path, trust=trust).task).class_scores.items():
         for name, value in values[score].items():
             yield f"{name}\t{title} " + ("- (neither labeled nor predicted)" if value is None else f"{value:.2%}")
 

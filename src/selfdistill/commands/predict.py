@@ -14,10 +14,10 @@ from ..tasks.base import ImageFile, Prediction
 
 
 def print_predictions(
-    run: Path, images: Sequence[Path], *, top: int = 1, out: Path | None = None, as_json: bool
+    run: Path, images: Sequence[Path], *, top: int = 1, out: Path | None = None, as_json: bool, trust: bool = False
 ) -> None:
     """Prints the classes of each image on a line, and names the files that were written."""
-    for prediction in predict_images(run, images, top=top, out=out):
+    for prediction in predict_images(run, images, top=top, out=out, trust=trust):
         if as_json:
             files = {name: str(path) for name, path in prediction.files.items()}
             print(json.dumps({"image": str(prediction.image), "classes": dict(prediction.classes), **files}))
@@ -25,15 +25,18 @@ def print_predictions(
             print(f"{prediction.image}\t" + "\t".join(f"{name} {share:.1%}" for name, share in prediction.classes))
 
 
-def predict_images(run: Path, images: Sequence[Path], *, top: int = 1, out: Path | None = None) -> Iterator[Prediction]:
+def predict_images(
+    run: Path, images: Sequence[Path], *, top: int = 1, out: Path | None = None, trust: bool = False
+) -> Iterator[Prediction]:
     """The `top` classes of each image file, and of those in folders.
 
     Files such as a segmenter's masks are written below `out`, RUN/predictions unless given; an image from within a
     folder keeps its place below it. Before the first image is read, `ValueError` is raised where a file would be
     written twice or over an image, and for `out` with a task that writes none.
     """
-    card = read_card(run)
-    predictor = find_task(card.task).predictor(load_student(run).to(default_device()), card, run, out)
+    card = read_card(run, trust=trust)
+    student = load_student(run, trust=trust).to(default_device())
+    predictor = find_task(card.task).predictor(student, card, run, out)
     files = list(list_images(images))
     predictor.check(files)
     for file in files:

@@ -17,6 +17,7 @@ from ..runs.environment import describe_environment
 from ..runs.files import remove_leftovers
 from ..runs.folder import Run
 from ..runs.records import EndRecord
+from ..runs.student import has_whole_student
 from ..tasks import find_task
 from ..training.callbacks import Callback
 from ..training.device import choose_device
@@ -24,36 +25,43 @@ from ..training.experiment import Experiment
 from ..training.loop import fit
 from ..training.signals import Interrupted
 from ..training.state import Result
-from .arguments import tell
+from .arguments import tell, tell_ignored
 from .progress import PlainProgress, RichProgress
 
 RESUMABLE = ("max_steps", "machine")  # settings that may change when a run goes on
 
 
-def start_run(recipe: Recipe) -> Result:
+def start_run(recipe: Recipe, *, trust: bool = False) -> Result:
     """Builds a new run, says where it lies, and trains it."""
-    experiment = build(recipe)
+    experiment = build(recipe, trust=trust)
     check_trainable(experiment)
     return train_new_run(experiment)
 
 
-def resume_run(path: Path, words: Sequence[str] = ()) -> Result | None:
+def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) -> Result | None:
     """Goes on with the run in `path` from its last checkpoint; only its length and machine settings may change.
 
-    A finished run is left alone, and gives None.
+    A finished run whose student is whole is left alone, and gives None.
     """
     run = Run.open(path)
-    if not words and tell_if_finished(run):
+    if not words and has_whole_student(run) and tell_if_finished(run):
         return None
     for word in words:
         if word.partition("=")[0].partition(".")[0] not in RESUMABLE:
             raise ValueError(f"{word} cannot change when a run goes on; what can: {', '.join(RESUMABLE)}")
-    recipe = run.recipe([*words, f"out={run.path}"])
-    if recipe.epochs is None and recipe.max_steps != run.recipe().max_steps:
+    recipe, stored = run.recipe([*words, f"out={run.path}"], trust=trust), run.recipe(trust=True)
+    if stored.student.pretrained and not recipe.student.pretrained and not (run.path / "last.pt").exists():
+        raise ValueError(
+            f"{run.path} has no checkpoint, and this machine did not write it: its pretrained weights would be fetched "
+            "anew, so say --trust"
+        )
+    if not trust and not run.is_own:
+        tell_ignored(run.path, stored, run.recipe())
+    if recipe.epochs is None and recipe.max_steps != stored.max_steps:
         raise ValueError("max_steps laid out this run's learning-rate schedule and cannot change; start a new run")
     if recipe.precision == "auto" and choose_device(recipe) == "cpu":  # it began when that was fp32 on every CPU
         recipe = recipe.model_copy(update={"precision": "fp32"})
-    return train_on(build(recipe), run)
+    return train_on(build(recipe, trust=trust), run)
 
 
 def tell_if_finished(run: Run) -> bool:

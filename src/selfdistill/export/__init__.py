@@ -33,19 +33,22 @@ class Exported(NamedTuple):
     max_difference: float
 
 
-def export(run: str | Path, format: str, *, out: str | Path | None = None, fixed_size: bool = False) -> Exported:
+def export(
+    run: str | Path, format: str, *, out: str | Path | None = None, fixed_size: bool = False, trust: bool = False
+) -> Exported:
     """Writes the student of a run folder as one file; `format` is safetensors, onnx or torch-export.
 
     The file takes any batch size. A segmenter's file also takes images of any height and width, unless `fixed_size`.
     Its metadata holds student, classes, image size and normalization as text. The file appears at `out`, or at
     RUN/export/student.SUFFIX, after a check: it is read back and must give the network's logits on random images of
     several shapes, to 1e-4 of 1 + the largest. Otherwise raises `ValueError` and writes no file.
+    `trust`: whether to run the code that a folder from somebody else names.
     """
     write = _choose_writer(format)
-    card = read_card(run)
+    card = read_card(run, trust=trust)
     free = _choose_free_axes(card, format, fixed_size)
     path = _choose_path(out if out is not None else Path(run) / "export" / f"student{FORMATS[format]}", format)
-    network, name = load_student(run), card.student.name
+    network, name = load_student(run, trust=trust), card.student.name
     _refuse_large(network, name, format)
     channels, *size = card.student.image_shape
     advice = f"; --fixed-size exports it for images of {size[0]}x{size[1]} alone" if free is not FIXED_SIZE else ""

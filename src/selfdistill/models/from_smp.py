@@ -29,6 +29,7 @@ FIXED = {  # options of the constructors that would have no effect, or give some
     "aux_params": "would make the network return more than class scores",
     "upsampling": "follows from the strides: the scores have the images' height and width",
     "img_size": "follows from the data's image size",
+    "checkpoint_path": "would be read again wherever the student is rebuilt; set pretrained=true",
     "in_chans": "follows from the data's channels",
     **dict.fromkeys(("features_only", "out_indices", "output_stride", "pretrained"), "is the architecture's to choose"),
 }

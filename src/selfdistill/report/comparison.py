@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from ..errors import did_you_mean
 from ..runs.folder import Run
 from ..runs.records import EndRecord
-from ..tasks import find_task
 from ..tasks.base import Column, TaskKind
-from .finished import FinishedRun, describe_differences, group_by_settings, read_finished
+from .finished import FinishedRun, describe_differences, find_task_of, group_by_settings, read_finished
 from .markdown import markdown_table
 
 Row = dict[str, Any]
@@ -65,26 +64,30 @@ class Comparison(NamedTuple):
 
 
 def compare_runs(
-    runs: Sequence[str | Path] | Mapping[str, Sequence[str | Path]], baseline: str | None = None
+    runs: Sequence[str | Path] | Mapping[str, Sequence[str | Path]],
+    baseline: str | None = None,
+    *,
+    trust: bool = False,
 ) -> Comparison:
     """Run folders averaged over their seeds and set beside a baseline.
 
     Runs whose recipes agree in all but seed, folder and machine share a row, which is called by its method and the
     settings that set it apart; a mapping gives the rows and their names instead. `baseline` is the name of a row,
     by default the one called "baseline", if any. Costs are medians (time) and maxima (memory) over the seeds.
+    `trust`: whether to import a task that a folder from somebody else names.
     """
     paths = runs if isinstance(runs, Mapping) else {"": runs}
     folders = {name: [Run.open(path) for path in dict.fromkeys(map(Path, group))] for name, group in paths.items()}
     if not any(folders.values()):
         raise ValueError("there is nothing to compare; name one run folder or more")
-    read = {name: [(run, read_finished(run)) for run in group] for name, group in folders.items()}
+    read = {name: [(run, read_finished(run, trust=trust)) for run in group] for name, group in folders.items()}
     unfinished = [str(run.path) for group in read.values() for run, finished in group if finished is None]
     groups = {name: [finished for _, finished in group if finished is not None] for name, group in read.items()}
     if not isinstance(runs, Mapping):
         groups = group_by_settings(groups[""])
     scored = [run for group in groups.values() for run in group if run.end.scores is not None]
     tasks = [run.task for run in scored] or [
-        find_task(run.recipe().task.kind) for group in folders.values() for run in group
+        find_task_of(run, trust=trust) for group in folders.values() for run in group
     ]
     tasks = tuple(dict.fromkeys(tasks))
     rows = [average(name, group, tasks) for name, group in groups.items() if group]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ..runs.environment import Environment
 from ..runs.folder import Run
 from ..runs.records import EndRecord
+from ..runs.trust import is_code, refuse_code
 from ..tasks import find_task
 from ..tasks.base import TaskKind
 
@@ -26,15 +27,27 @@ class FinishedRun(NamedTuple):
         return find_task(self.settings["task.kind"])
 
 
-def read_finished(run: Run) -> FinishedRun | None:
-    """The run, if it is finished; None if it has not ended, or was continued and has not ended again."""
+def read_finished(run: Run, *, trust: bool = False) -> FinishedRun | None:
+    """The run, if it is finished; None if it has not ended, or was continued and has not ended again.
+
+    Raises `ValueError` where a folder from somebody else names a task outside the package, unless `trust`.
+    """
+    find_task_of(run, trust=trust)
     records = run.records()
     last_step = max((record.step for record in records), default=0)
     ends = [record for record in records if isinstance(record, EndRecord) and record.step == last_step]
     if not ends:
         return None
-    recipe = run.recipe()
+    recipe = run.recipe(trust=True)  # compared, not built
     return FinishedRun(run, recipe.flatten(exclude=set(FREE_SETTINGS)), recipe.seed, ends[-1])
+
+
+def find_task_of(run: Run, *, trust: bool = False) -> TaskKind:
+    """The task of a run; errors as `read_finished`."""
+    kind = run.recipe(trust=True).task.kind
+    if is_code(kind) and not (trust or run.is_own):
+        refuse_code(run.path, {"task": kind})
+    return find_task(kind)
 
 
 def group_by_settings(runs: Iterable[FinishedRun]) -> dict[str, list[FinishedRun]]:

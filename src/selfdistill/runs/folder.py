@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from ..config.files import dump
-from ..config.read import read
+from ..config.read import change, read
 from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from .environment import Environment, now
 from .files import append_to, cut_torn_line, describe_problem, read_json, replace_file, sync, write_json, write_text
 from .records import AnyRecord, EndRecord, Record, from_line, to_line
+from .trust import hash_bytes, ignore_reaching, is_signed_text, list_code, refuse_code, sign_text
 
 CheckpointName = Literal["last", "best"]
 
@@ -50,7 +51,7 @@ class Run:
             raise ValueError(f"{run.path} holds other files, {others[0]} for one; choose another `out=`")
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            write_text(run.path / "recipe.yaml", dump(recipe))
+            write_text(run.path / "recipe.yaml", sign_text(dump(recipe)))
         except OSError as error:
             raise ValueError(f"{run.path} cannot be written ({error.strerror}); choose another `out=`") from error
         return run
@@ -65,12 +66,29 @@ class Run:
             raise ValueError(f"there is no run folder {run.path}{_suggest(run.path)}")
         raise ValueError(f"{run.path} is not a run folder: it holds no recipe.yaml{_suggest(run.path)}")
 
-    def recipe(self, words: Iterable[str] = ()) -> Recipe:
-        """Everything that decided the run, resolved, with `name=value` words applied over it."""
-        recipe = read(self.path / "recipe.yaml", words)
+    @property
+    def is_own(self) -> bool:
+        """Whether this machine wrote recipe.yaml, and nobody changed it."""
+        return is_signed_text((self.path / "recipe.yaml").read_bytes())
+
+    def recipe(self, words: Iterable[str] = (), *, trust: bool = False) -> Recipe:
+        """Everything that decided the run, resolved, with `name=value` words applied over it.
+
+        A recipe that this machine did not write is read as `runs.trust` says, unless `trust`: it may name no code
+        outside the package, and its settings that reach the network or other folders are as by default.
+        """
+        recipe = read(self.path / "recipe.yaml")
         if "drop_last" not in recipe.data.model_fields_set:  # the run began before there was this setting
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"drop_last": False})})
-        return recipe
+        if not trust and not self.is_own:
+            refuse_code(self.path, list_code(recipe))
+            recipe = ignore_reaching(recipe)
+        words = list(words)
+        return change(recipe, words) if words else recipe
+
+    def hash_recipe(self) -> str:
+        """SHA-256 of recipe.yaml, in hexadecimal."""
+        return hash_bytes((self.path / "recipe.yaml").read_bytes())
 
     def write_environment(self, environment: Environment) -> None:
         """Writes environment.json; that of a resumed run is appended to `resumed` of the first."""

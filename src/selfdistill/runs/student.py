@@ -1,20 +1,32 @@
 """The student of a run on disk: student.json, which describes the plain network, and student.safetensors."""
 
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StrictInt, StrictStr, ValidationError
 from torch import Tensor, nn
 
 from .. import __version__
 from ..config.recipe import DataPart
 from ..models import build_student
-from .files import describe_problem, read_json, replace_file, write_json
+from .files import describe_problem, read_json, replace_file, replace_nan, to_plain, write_json
 from .folder import Run
+from .trust import drop_fetching, hash_bytes, ignore_reaching_data, is_code, is_signed, refuse_code, serialize, sign
 
 FORMAT = 1  # of student.json
+WEIGHTS = ("student.safetensors", "student.next.safetensors")  # the second until the card of the same step is written
+
+
+def refuse_facts(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a network; raises `ValueError` for what is no option."""
+    for name in ("name", "num_classes", "image_shape", "output"):
+        if name in options:
+            raise ValueError(f"holds {name}, which is no option")
+    return options
 
 
 class NetworkCard(BaseModel):
@@ -22,7 +34,7 @@ class NetworkCard(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     name: StrictStr
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], AfterValidator(refuse_facts)] = {}
     num_classes: StrictInt
     image_shape: tuple[StrictInt, StrictInt, StrictInt]  # (channels, height, width) of one training image
 
@@ -38,7 +50,7 @@ class MaskCard(BaseModel):
 class StudentCard(BaseModel):
     """student.json: the network, its classes, the images it takes, and how it was trained."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
     task: StrictStr
     classes: tuple[StrictStr, ...]
     masks: MaskCard | None = None  # of a segmenter
@@ -49,11 +61,17 @@ class StudentCard(BaseModel):
     epoch: StrictInt = 0  # epochs trained, the last one perhaps in part
     step: StrictInt = 0
     scores: dict[str, Any] | None = None  # on the held-out images, by name
+    weights_sha256: StrictStr | None = None  # of student.safetensors; None in cards of older versions
 
 
-def read_card(run: str | Path) -> StudentCard:
-    """student.json of a run folder; raises `ValueError` in one sentence if it is missing or damaged."""
-    path = Run.open(run).path / "student.json"
+def read_card(run: str | Path, *, trust: bool = False) -> StudentCard:
+    """student.json of a run folder; raises `ValueError` in one sentence if it is missing or damaged.
+
+    A card that this machine did not write is read as `runs.trust` says, unless `trust`: it may name no code outside
+    the package, and its settings that reach the network or other folders are as by default.
+    """
+    folder = Run.open(run)
+    path = folder.path / "student.json"
     if not path.is_file():
         raise ValueError(f"{run} holds no student yet; continue the run with `--resume {run}`")
     values = read_json(path)
@@ -62,59 +80,117 @@ def read_card(run: str | Path) -> StudentCard:
             f"{path} has format {values.get('format')}, written by selfdistill {values.get('selfdistill')}, and this "
             f"selfdistill, {__version__}, reads format {FORMAT}; upgrade it"
         )
+    signature, checksum = values.pop("signature", None), values.pop("checksum", None)
+    if checksum not in (None, hash_bytes(serialize(values))):
+        raise ValueError(
+            f"{path} was damaged or changed after it was written; copy it anew or continue the run with "
+            f"`--resume {run}`, or delete its last lines, checksum and signature, if you changed it yourself"
+        )
     try:
-        return StudentCard.model_validate_json(path.read_bytes())
+        fields = {name: value for name, value in values.items() if name not in ("format", "selfdistill")}
+        card = StudentCard.model_validate_json(json.dumps(fields))
     except ValidationError as error:
         raise ValueError(f"{path} is damaged: {describe_problem(error)}") from None
+    if trust or is_signed(_get_signed_content(folder, values), signature):
+        return card
+    named = {"task": card.task, "student": card.student.name}
+    refuse_code(folder.path, {setting: name for setting, name in named.items() if is_code(name)})
+    return card.model_copy(update={"data": ignore_reaching_data(card.data)})
 
 
-def load_student(run: str | Path) -> nn.Module:
+def load_student(run: str | Path, *, trust: bool = False) -> nn.Module:
     """The plain network of a run folder, with its weights, in eval mode, on the CPU.
 
-    A student named `package.module:function` is built by calling that function, so open such runs only where you trust
-    them. The random state is left as it was.
+    A student or a task named `package.module:name` is code that loading, and `eval`, `predict` and `export` too,
+    imports and runs. So a folder that names such code is refused unless this machine wrote it, or you trust it. The
+    random state is left as it was.
 
     Args:
         run: the run folder.
+        trust: whether to run the code that a folder from somebody else names.
 
     Raises:
-        ValueError: there is no run or no student, or its files do not fit together.
+        ValueError: there is no run or no student, its files are damaged or do not fit together, or it would run code.
     """
-    card = read_card(run)
+    card = read_card(run, trust=trust)
     network = build_network(card)
-    load_weights(network, Path(run) / "student.safetensors", card.student.name)
+    load_trained_weights(network, run, card)
     return network.eval()
 
 
 def save_student(run: Run, state_dict: Mapping[str, Any], card: StudentCard) -> None:
-    """Replaces student.safetensors and student.json, which together rebuild the plain network."""
-    with replace_file(run.path / "student.safetensors") as temporary:
+    """Replaces student.safetensors and student.json, which together rebuild the plain network.
+
+    A kill at any moment leaves a card and the weights that it names: the new ones lie beside the old ones first.
+    """
+    weights, next_weights = (run.path / name for name in WEIGHTS)
+    with replace_file(next_weights) as temporary:
         save_weights(temporary, state_dict)
-    values = card.model_dump(mode="json")
+    values = card.model_copy(update={"weights_sha256": hash_bytes(next_weights.read_bytes())}).model_dump(mode="json")
     if card.masks is None:
         del values["masks"]
-    write_json(run.path / "student.json", {"format": FORMAT, "selfdistill": __version__, **values})
+    values = replace_nan(to_plain({"format": FORMAT, "selfdistill": __version__, **values}))
+    signature, checksum = sign(_get_signed_content(run, values)), hash_bytes(serialize(values))
+    write_json(run.path / "student.json", {**values, "checksum": checksum, "signature": signature})
+    os.replace(next_weights, weights)
+
+
+def _get_signed_content(run: Run, values: Mapping[str, Any]) -> bytes:
+    """What the signature of a card covers: its values, and the recipe that it lies beside."""
+    return serialize(values) + run.hash_recipe().encode()
 
 
 def build_network(card: StudentCard) -> nn.Module:
-    """The network of a card, with fresh weights; the random state is left as it was."""
+    """The network of a card, with fresh weights; the random state is left as it was.
+
+    Its options that fetch weights or open files are left out, as its own weights follow.
+    """
     network = card.student
     with torch.random.fork_rng(devices=[]):
         return build_student(
             network.name,
             num_classes=network.num_classes,
             image_shape=network.image_shape,
-            **network.options,
+            **drop_fetching(network.options),
         )
 
 
+def has_whole_student(run: Run) -> bool:
+    """Whether the card and the weights are there and undamaged; imports no code and builds no network."""
+    try:
+        find_weights(run.path, read_card(run.path, trust=True))
+    except ValueError:
+        return False
+    return True
+
+
+def load_trained_weights(network: nn.Module, run: str | Path, card: StudentCard, *, name: str | None = None) -> None:
+    """Loads the weights that a card describes into `network`, which is called `name` in errors.
+
+    Raises `ValueError` for weights that are missing, damaged, of another step than the card, or of another network.
+    """
+    load_weights(network, find_weights(run, card), name or card.student.name)
+
+
+def find_weights(run: str | Path, card: StudentCard) -> Path:
+    """The file that has the checksum of the card; cards of older versions have none. Errors as above."""
+    paths = [path for file in WEIGHTS if (path := Path(run) / file).is_file()]
+    if not paths:
+        raise ValueError(f"{run} holds no {WEIGHTS[0]}; continue the run with `--resume {run}`")
+    for path in paths:
+        if card.weights_sha256 in (None, hash_bytes(path.read_bytes())):
+            return path
+    raise ValueError(
+        f"{paths[0]} is damaged or of another step than student.json, whose checksum it does not have; copy the "
+        f"folder anew, or continue the run with `--resume {run}`, which writes both"
+    )
+
+
 def load_weights(network: nn.Module, path: Path, name: str) -> None:
-    """Loads a safetensors file into `network`; `ValueError` unless all keys and shapes agree."""
+    """Loads a safetensors file into `network`; `ValueError` unless all keys and shapes agree and no value is NaN."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise ValueError(f"{path.parent} holds no {path.name}; continue the run with `--resume {path.parent}`")
     try:
         weights = load_file(path)
     except SafetensorError as error:
@@ -128,7 +204,15 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
         raise ValueError(
             f"{path} does not fit {name}: for {differing[0]} it holds {stored_shape} instead of {expected_shape}{more}"
         )
+    broken = next((key for key, value in weights.items() if value.is_floating_point() and not is_finite(value)), None)
+    if broken is not None:
+        raise ValueError(f"{path} holds NaN or infinite values, in {broken} for one; train or export it anew")
     network.load_state_dict(weights, strict=True)
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    return bool(values.isfinite().all())
 
 
 def save_weights(path: Path, state_dict: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:

@@ -1,0 +1,193 @@
+"""Run folders from somebody else, as every command gets them: their code is not run, the network is not reached."""
+
+import json
+import shutil
+import socket
+import sys
+
+import pytest
+from PIL import Image
+
+from selfdistill.report.comparison import compare_runs
+from selfdistill.runs.folder import Run
+
+TINY = ["data.limit=40", "student=cifar:resnet8", "epochs=1", "batch_size=16", "precision=fp32", "method=baseline"]
+CODE = """
+import pathlib
+from selfdistill.methods.baseline import Baseline as Plain
+from selfdistill.models import build_student
+from selfdistill.tasks.classification import Classification as Kind
+
+pathlib.Path(__file__).with_name("ran").touch()
+
+
+class Method(Plain): ...
+
+
+class Task(Kind): ...
+
+
+def net(num_classes, image_shape, **options):
+    return build_student("cifar:resnet8", num_classes=num_classes, image_shape=image_shape)
+
+
+def augment(image):
+    return image
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    from selfdistill.commands.train import start_run
+    from selfdistill.config.read import read
+
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    start_run(read(None, [*TINY, f"out={folder}"]))
+    return folder
+
+
+@pytest.fixture
+def reached(monkeypatch):
+    """What was asked of the network; asking raises."""
+    asked = []
+
+    def refuse(*words, **_):
+        asked.append(words)
+        raise OSError("the network was asked")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return asked
+
+
+@pytest.fixture
+def stranger(trained, tmp_path, monkeypatch, reached):
+    """A copy of a run from another machine, beside a module `evil`; `edit` changes its card and its recipe."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "evil.py").write_text(CODE)
+    shutil.copytree(trained, tmp_path / "strange")
+    Image.new("L", (8, 8)).save(tmp_path / "image.png")
+    yield Run.open(tmp_path / "strange")
+    sys.modules.pop("evil", None)
+
+
+def edit_card(run, **changes):
+    path = run.path / "student.json"
+    values = json.loads(path.read_text()) | changes
+    del values["checksum"]
+    path.write_text(json.dumps(values))
+
+
+def edit_recipe(run, old, new):
+    path = run.path / "recipe.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def finish_never(run):
+    """As if the run had been stopped before its last step."""
+    path = run.path / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"kind": "end"' not in line))
+
+
+ON_CARD = {
+    "eval": ["eval", "strange"],
+    "predict": ["predict", "strange", "image.png"],
+    "export": ["export", "strange"],
+    "teacher": ["train", *TINY, "method=kd", "method.teacher=strange", "out=new"],
+    "start": ["train", *TINY, "student.start=strange", "out=new"],
+}
+CARDS = {
+    "student": lambda card: {"student": {**card["student"], "name": "evil:net"}},
+    "hub": lambda card: {"student": {**card["student"], "name": "torch.hub:load", "options": {"repo_or_dir": "a/b"}}},
+    "task": lambda card: {"task": "evil:Task"},
+}
+
+
+@pytest.mark.parametrize("named", CARDS)
+@pytest.mark.parametrize("command", ON_CARD)
+def test_a_strangers_card_runs_no_code(run, stranger, reached, tmp_path, command, named):
+    changes = CARDS[named](json.loads((stranger.path / "student.json").read_text()))
+    edit_card(stranger, **changes)
+    code, out, err = run(*ON_CARD[command])
+    name = "torch.hub:load" if named == "hub" else "evil:"
+    assert code == 1 and "strange was not written by this machine and would import and run" in err and name in err
+    assert "--trust" in err and err.count("\n") == 1
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "new").exists() and not reached
+
+
+@pytest.mark.parametrize("command", ["predict", "start"])
+def test_with_trust_a_strangers_code_runs(run, stranger, tmp_path, command):
+    card = json.loads((stranger.path / "student.json").read_text())
+    edit_card(stranger, student={**card["student"], "name": "evil:net"})
+    words = [word if word != "student=cifar:resnet8" else "student=evil:net" for word in ON_CARD[command]]
+    code, _, err = run(*words, "--trust")
+    assert code == 0, err
+    assert (tmp_path / "ran").exists()
+
+
+RECIPES = {
+    "method": ("name: baseline", "name: evil:Method"),
+    "student": ("name: cifar:resnet8", "name: evil:net"),
+    "task": ("kind: classification", "kind: evil:Task"),
+    "criterion": ("criterion: null", "criterion: evil:augment"),
+    "augment": ("- crop", "- evil:augment"),
+}
+
+
+@pytest.mark.parametrize("named", RECIPES)
+def test_a_strangers_recipe_runs_no_code_when_the_run_goes_on(run, stranger, reached, tmp_path, named):
+    edit_recipe(stranger, *RECIPES[named])
+    finish_never(stranger)
+    code, _, err = run("train", "--resume", "strange")
+    assert code == 1 and "would import and run" in err and "evil:" in err
+    assert not (tmp_path / "ran").exists() and not reached
+
+
+def test_a_strangers_task_is_not_imported_to_compare_scores(stranger, tmp_path):
+    edit_recipe(stranger, *RECIPES["task"])
+    with pytest.raises(ValueError, match="would import and run task=evil:Task"):
+        compare_runs([stranger.path])
+    assert not (tmp_path / "ran").exists()
+    assert compare_runs([stranger.path], trust=True).rows
+
+
+def test_a_strangers_plain_run_works_without_trust_and_without_the_network(run, stranger, reached, tmp_path):
+    edit_recipe(stranger, "pretrained: false", "pretrained: true")
+    edit_recipe(stranger, "download: false", "download: true")
+    edit_recipe(stranger, "track: []", "track: [wandb]")
+    edit_recipe(stranger, "cache: auto", "cache: disk")
+    card = json.loads((stranger.path / "student.json").read_text())
+    edit_card(stranger, student={**card["student"], "options": {"pretrained": True, "cache_dir": str(tmp_path / "x")}})
+    for command in ("eval", "predict", "export", "teacher"):
+        code, _, err = run(*ON_CARD[command])
+        assert code == 0, err
+    finish_never(stranger)
+    code, _, err = run("train", "--resume", "strange")
+    assert code == 0, err
+    assert "note: machine.track=['wandb'] of strange is ignored, as this machine did not write it" in err
+    assert not reached
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made <= {"evil.py", "strange", "image.png", "new", "config", "__pycache__"}
+
+
+def test_a_stranger_without_checkpoint_does_not_begin_anew_with_other_weights(run, stranger):
+    edit_recipe(stranger, "pretrained: false", "pretrained: true")
+    finish_never(stranger)
+    (stranger.path / "last.pt").unlink()
+    code, _, err = run("train", "--resume", "strange")
+    assert code == 1 and "its pretrained weights would be fetched anew, so say --trust" in err
+
+
+def test_a_damaged_student_of_a_finished_run_is_written_again(run, stranger):
+    weights = stranger.path / "student.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    code, _, err = run("eval", "strange")
+    assert code == 1 and "continue the run with `--resume strange`" in err
+    assert run("train", "--resume", "strange")[0] == 0
+    assert weights.read_bytes() == whole and run("eval", "strange")[0] == 0
