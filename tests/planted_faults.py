@@ -55,7 +55,7 @@ def count_old(fault: Fault) -> int:
 
 
 def tests_fail(words: list[str], folder: Path) -> bool:
-    """Whether a fast test fails on the copy of the package in `folder`, up to the first."""
+    """Whether a test fails on the copy of the package in `folder`, up to the first."""
     words = [str(TESTS / word) if (TESTS / word).exists() else word for word in words]
     process = multiprocessing.get_context("fork").Process(target=run_pytest, args=(words, folder))
     process.start()
@@ -73,7 +73,7 @@ def run_pytest(words: list[str], folder: Path) -> None:
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-        code = int(pytest.main([*quiet, "-x", "-m", "not slow", *words]))
+        code = int(pytest.main([*quiet, "-x", *words]))
     os._exit({0: PASSED, 1: FAILED}.get(code, 30 + code))
 
 

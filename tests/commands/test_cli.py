@@ -74,6 +74,7 @@ def test_what_a_user_can_mend_is_one_sentence_and_a_failure(run, words, sentence
     assert err.startswith("error: ") and sentence in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_resume_of_a_stopped_run_goes_on_and_refuses_other_changes(run, tmp_path):
     folder = tmp_path / "run"
     assert run("train", *TINY, f"out={folder}", "--max-steps", 2)[0] == 0
@@ -99,6 +100,7 @@ def test_a_run_from_before_cpus_chose_bfloat16_goes_on_in_float32_and_one_withou
     assert all(record.losses["task"] != 9 for record in begun.records() if record.kind == "train")
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_a_run_is_not_overwritten(run, trained):
     code, _, err = run("train", *TINY, f"out={trained}")
     assert code == 1 and "already holds a run" in err
@@ -418,6 +420,7 @@ def test_help_answers_without_loading_torch():
     assert done.stdout.splitlines()[-1] == "False False" and "compare" in done.stdout
 
 
+@pytest.mark.slow
 def test_import_loads_torch_only_when_something_is_used():
     code = "import sys, selfdistill\nprint('torch' in sys.modules); selfdistill.Task; print('timm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -431,6 +434,7 @@ def test_threads_are_left_as_they_are():
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_compare_builds_each_run_once_opens_the_data_once_and_keeps_no_run_after_it(run, tmp_path, monkeypatch):
     from selfdistill.commands import compare
     from selfdistill.data import prepare

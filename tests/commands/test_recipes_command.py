@@ -16,6 +16,7 @@ def test_the_table_has_a_row_for_every_recipe_with_what_it_trains():
     assert all(columns["what it trains"]) and set(columns["data"]) >= {"digits", "scenes", "torchvision:CIFAR100"}
 
 
+@pytest.mark.slow
 def test_a_filter_keeps_what_has_it_in_name_data_student_or_method(run):
     code, out, err = run("recipes", "MIT67")
     assert code == 0, err
@@ -46,6 +47,7 @@ def test_a_name_prints_the_recipe(run):
     assert out.startswith("# Reproduces: FRSKD + Mixup") and "  alpha: 0.2\n" in out and "  beta: 100\n" in out
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_by_its_name_in_any_folder(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = run("train", "quick/digits_dlb", "epochs=1", "out=run")

@@ -134,6 +134,7 @@ def test_batches_have_the_shapes_that_methods_expect(digits):
     assert plain.views is None and plain.positives is None and torch.equal(plain.images, batch.images)
 
 
+@pytest.mark.slow
 def test_workers_and_resuming_change_nothing(digits):
     part = presented(["crop", "randaugment"])
     dataset = TrainSet(digits, train_transform(part), seed=4, views=1, positives=1)

@@ -148,6 +148,7 @@ def test_images_are_shared_only_where_the_next_run_needs_the_same(folder):
     assert prepare(folder, opened=opened, limit=4).splits is not first.splits
 
 
+@pytest.mark.slow
 def test_nothing_but_the_last_data_is_kept_alive(folder):
     opened = OpenedData()
     first = prepare(folder, opened=opened)

@@ -95,6 +95,7 @@ def test_safetensors_load_strictly_into_an_untouched_network(trained: Path) -> N
         assert_meaning(file.metadata())
 
 
+@pytest.mark.slow
 @not_with_checks
 def test_torch_export_takes_any_batch_size(trained: Path, tmp_path: Path) -> None:
     path, difference = export(trained, "torch-export", out=tmp_path / "new" / "net.pt2")
@@ -106,6 +107,7 @@ def test_torch_export_takes_any_batch_size(trained: Path, tmp_path: Path) -> Non
     assert_meaning(facts)
 
 
+@pytest.mark.slow
 @needs_free_sizes
 def test_a_segmenters_file_takes_images_of_any_size_and_says_what_its_classes_are(tmp_path: Path) -> None:
     run = saved_segmenter(tmp_path / "run", Filled)

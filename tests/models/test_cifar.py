@@ -239,6 +239,7 @@ def test_options_reach_the_cifar_constructors():
     assert block.bn1.weight.all() and not block.bn2.weight.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["shufflenetv1", "shufflenetv2"])
 def test_a_shuffling_stage_compiles_to_one_graph(network):
     stage, x = cifar(network).eval().layer1[:2], torch.randn(2, 24, 8, 8)
@@ -259,6 +260,7 @@ def test_every_listed_cifar_network_can_be_built(name):
     assert net.fc.out_features == 3
 
 
+@pytest.mark.slow
 def test_a_cifar_network_is_built_without_importing_other_libraries():
     code = """
 import sys

@@ -1,5 +1,6 @@
 """The segmentation network of FRSKD's paper, and its self-teacher."""
 
+import pytest
 import timm
 import torch
 from torch import nn
@@ -32,6 +33,7 @@ def test_the_authors_oversights_come_with_their_option_alone():
         assert all(norm[1].momentum == 0.1 for norm in net.pyramid[0].node_down)
 
 
+@pytest.mark.slow
 def test_the_papers_segmenter_taps_its_last_pyramid_and_learns_everywhere():
     net = segmenter("efficientdet:d0", image_shape=(3, 93, 121))
     taps = Taps(net, (3, 93, 121))

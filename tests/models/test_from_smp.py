@@ -79,6 +79,7 @@ def test_options_reach_decoder_and_timms_encoder():
     assert any(type(module).__name__ == "DropPath" for module in net.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["smp:Unet/test_resnet", "smp:DPT/test_vit"])
 def test_the_taps_of_an_smp_network_are_what_its_encoder_hands_on(name):
     net = segmenter(name, image_shape=(3, 93, 121)).eval()

@@ -51,6 +51,7 @@ def serve(monkeypatch, source):
     return asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["squeezenet1_1", "mnasnet0_5"])
 def test_torchvisions_pretrained_weights_are_copied_but_for_the_classifier(monkeypatch, network):
     source = settled(torchvision.models.get_model(network))

@@ -53,6 +53,7 @@ def test_a_student_learns_the_task_and_its_scores_are_those_of_the_tasks_metric(
     assert scores == pytest.approx(result.scores)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_its_student_was(trained, tmp_path):
     run, result = trained["baseline"]
     again = build(

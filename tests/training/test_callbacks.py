@@ -71,7 +71,14 @@ class Raises(sd.Callback):
 
 
 @pytest.mark.parametrize(
-    ("event", "step"), [("on_step", 7), ("on_log", 5), ("on_epoch_end", 5), ("on_epoch_end", 10), ("on_end", 10)]
+    ("event", "step"),
+    [
+        ("on_step", 7),
+        *(
+            pytest.param(event, step, marks=pytest.mark.slow)
+            for event, step in [("on_log", 5), ("on_epoch_end", 5), ("on_epoch_end", 10), ("on_end", 10)]
+        ),
+    ],
 )
 def test_a_callback_that_raises_leaves_a_run_that_ends_as_if_it_had_not(tmp_path, whole, event, step):
     told, experiment = Told(), build(recipe(tmp_path / "run"))

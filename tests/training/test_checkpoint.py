@@ -24,6 +24,7 @@ class KilledAtRecord(sd.Callback):
             raise Killed
 
 
+@pytest.mark.slow
 def test_a_record_that_was_written_after_the_last_checkpoint_stands_once(tmp_path, whole):
     with pytest.raises(Interrupted):
         train(recipe(tmp_path / "run"), StopAt(5))  # the end of the first epoch, before it is scored
@@ -36,6 +37,7 @@ def test_a_record_that_was_written_after_the_last_checkpoint_stands_once(tmp_pat
     assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole[0]).items())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_version_resumes(tmp_path, whole):
     with pytest.raises(Interrupted):
         train(recipe(tmp_path / "run"), StopAt(7))
@@ -58,6 +60,7 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
         train(run.recipe(), resume=True)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_written_every_so_many_minutes(tmp_path):
     class Steps(sd.Callback):
         def on_step(self, state):

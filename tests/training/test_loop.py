@@ -28,6 +28,7 @@ def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path):
     assert result.step == read_card(run.path).step == run.records()[-1].step == 5
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_where_it_was_stopped_ships_the_student_of_that_step(tmp_path):
     with pytest.raises(Interrupted):
         train(recipe(tmp_path / "run"), StopAt(7))
@@ -39,6 +40,7 @@ def test_a_run_that_ends_where_it_was_stopped_ships_the_student_of_that_step(tmp
     assert all(torch.equal(value, trained[name]) for name, value in shipped.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writes", ["save_student", "save_checkpoint"])
 def test_a_run_that_was_killed_while_it_saved_its_end_ends_as_if_it_had_not(tmp_path, monkeypatch, whole, writes):
     class Killed(BaseException): ...
@@ -88,6 +90,7 @@ def test_every_term_of_the_loss_is_logged_at_every_window(tmp_path):
             assert 0 <= record.accuracy <= 1 and record.lr > 0
 
 
+@pytest.mark.slow
 def test_images_that_each_epoch_leaves_out_are_counted_in_a_note(tmp_path):
     def drop(batch_size, **data):
         job = build(recipe(tmp_path, batch_size=batch_size, data={**QUICK["data"], **data}))
@@ -101,6 +104,7 @@ def test_images_that_each_epoch_leaves_out_are_counted_in_a_note(tmp_path):
         drop(128, drop_last=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_an_incomplete_batch_is_left_out_or_kept_before_and_after_a_stop(tmp_path, drop_last):
     changes = {"batch_size": 32, "data": {**QUICK["data"], "drop_last": drop_last}}
@@ -108,6 +112,7 @@ def test_an_incomplete_batch_is_left_out_or_kept_before_and_after_a_stop(tmp_pat
     assert Run.open(tmp_path / "stopped").records()[-1].step == (4 if drop_last else 6)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_older_than_drop_last_goes_on_with_the_incomplete_batch(tmp_path):
     kept = {"batch_size": 32, "data": {**QUICK["data"], "drop_last": False}}
     whole, _, _ = train(recipe(tmp_path / "whole", **kept))
@@ -121,6 +126,7 @@ def test_a_run_that_is_older_than_drop_last_goes_on_with_the_incomplete_batch(tm
     assert all(torch.equal(value, trained[name]) for name, value in weights(whole).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "warned"), [(16, False), (4, True)])
 def test_batch_norms_with_few_values_are_warned_of_once(tmp_path, batch_size, warned):
     heard = Heard()
@@ -190,6 +196,7 @@ class Drawing(Probe):
         return super().forward(batch, progress)
 
 
+@pytest.mark.slow
 def test_each_step_draws_its_own_numbers_and_a_run_of_another_seed_others(tmp_path):
     for seed in (0, 0, 1):
         train(recipe(tmp_path / str(len(Drawing.draws)), method=f"{__name__}:Drawing", seed=seed, max_steps=4))
@@ -240,6 +247,7 @@ def test_compile_is_an_option(tmp_path, monkeypatch):
     assert compiled == [{"fullgraph": True, "dynamic": False, "mode": "default"}]
 
 
+@pytest.mark.slow
 def test_an_average_of_the_student_ships_where_it_is_asked_for(tmp_path):
     method, run, _ = train(recipe(tmp_path / "run", optim={"lr": 0.05, "ema": 0.5}))
     assert read_card(run.path).weights == "ema"

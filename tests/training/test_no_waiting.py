@@ -22,6 +22,7 @@ def on_meta(monkeypatch):
     train_on_meta(monkeypatch)
 
 
+@pytest.mark.slow
 def test_no_step_of_frskd_waits_for_the_device():
     one_run(find_method("frskd"), "segmentation")
 
