@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from helpers.images import write_classes
 from selfdistill.build import build
 from selfdistill.build.checks import check_same_data
 from selfdistill.config.read import read
@@ -64,6 +65,19 @@ def test_the_student_sees_images_as_its_teacher_did(runs):
     assert made.recipe.data.mean == seen.mean and made.recipe.data.std == seen.std
     with pytest.raises(ValueError, match=r"saw images with data\.mean=\[0\.\d+\], not \[0\.9\]"):
         job("method=kd", f"method.teacher={runs['plain']}", "data.mean=[0.9]")
+
+
+def test_colour_images_become_gray_for_a_teacher_that_saw_gray_ones(runs, tmp_path):
+    write_classes(tmp_path, {str(k): 4 for k in range(10)}, size=(8, 8))
+    words = ["method=kd", f"method.teacher={runs['plain']}", f"data={tmp_path}"]
+    made = job(*words)
+    assert made.method.task.image_shape == (1, 8, 8)
+    assert any("data.channels=1, as those of the teacher" in note for note in made.notes)
+    assert not any("data.channels" in note for note in job("method=kd", f"method.teacher={runs['plain']}").notes)
+    with pytest.raises(ValueError, match="saw images with data.channels=1, not 3"):
+        job(*words, "data.channels=3")
+    with pytest.raises(ValueError, match="takes images of 1x8x8, and these are 3x8x8; set data.channels=1$"):
+        job("method=baseline", f"student.start={runs['plain']}", f"data={tmp_path}")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from ..training.device import choose_device, choose_precision
 from ..training.experiment import Experiment, HeldOut
 from ..training.optim import count_steps
 from .checks import check_labeled, check_method, check_same_data, check_student_options, check_student_was_trained
-from .teacher import load_teacher, normalize_as_teacher
+from .teacher import load_teacher, normalize_as_teacher, note_channels
 
 SHORT_RUN = 20_000  # optimizer steps; the papers' schedules have 50,000 and more
 
@@ -99,6 +99,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
         *prepared.notes,
         *note_dropped_images(plan),
         *method_notes,
+        *note_channels(recipe, images, task.image_shape[0]),
         *note_precision(recipe, precision),
         *note_idle_workers(recipe, train_set),
     ]

@@ -73,9 +73,10 @@ def check_same_data(card: StudentCard, folder: str, classes: Sequence[str], imag
     trained_on = card.student.image_shape
     if trained_on != image_shape:
         sizes = ["x".join(map(str, shape)) for shape in (trained_on, image_shape)]
+        settings = [f"data.channels={trained_on[0]}"] if trained_on[0] != image_shape[0] else []
+        settings += [f"data.image_size={list(trained_on[1:])}"] if trained_on[1:] != image_shape[1:] else []
         raise ValueError(
-            f"the student of {folder} takes images of {sizes[0]}, and these are {sizes[1]}; set "
-            f"data.image_size={list(trained_on[1:])}"
+            f"the student of {folder} takes images of {sizes[0]}, and these are {sizes[1]}; set {' '.join(settings)}"
         )
     if card.classes != tuple(classes):
         other = next((c for c in (*classes, *card.classes) if c not in card.classes or c not in classes), None)

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 from ..config.recipe import DataPart, Recipe
+from ..data import LabeledDataset
+from ..data.datasets.image_io import GRAY
 from ..method import Method
 from ..methods import create_method
 from ..runs.folder import Run
@@ -35,7 +37,7 @@ def load_teacher(folder: str, method_class: type[Method], *, trust: bool = False
 
 
 def normalize_as_teacher(recipe: Recipe, *, trust: bool = False) -> DataPart:
-    """The recipe's data settings with the mean and std of the teacher's images, if there is a teacher.
+    """The recipe's data settings with the channels, mean and std of the teacher's images, if there is a teacher.
 
     Raises `ValueError` where the recipe says otherwise.
     """
@@ -43,8 +45,21 @@ def normalize_as_teacher(recipe: Recipe, *, trust: bool = False) -> DataPart:
     if folder is None:
         return data
     teacher_data = read_card(folder, trust=trust).data
-    normalization = {"mean": teacher_data.mean, "std": teacher_data.std}
+    normalization = {name: getattr(teacher_data, name) for name in ("channels", "mean", "std", "gray_range")}
     for name, value in normalization.items():
         if getattr(data, name) not in (None, value):
             raise ValueError(f"the teacher {folder} saw images with data.{name}={value}, not {getattr(data, name)}")
     return data.model_copy(update=normalization)
+
+
+def note_channels(recipe: Recipe, images: LabeledDataset, channels: int) -> list[str]:
+    """A sentence about images that lose their colors, or get three equal channels, because the teacher's were so."""
+    if recipe.method.teacher is None or recipe.data.channels is not None:
+        return []
+    are_gray = all(image.mode in GRAY for image in images.formats)
+    if are_gray == (channels == 1):
+        return []
+    kind = "gray" if channels == 1 else "in color"
+    return [
+        f"the images are read with data.channels={channels}, as those of the teacher {recipe.method.teacher}: {kind}"
+    ]

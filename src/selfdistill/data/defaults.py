@@ -74,6 +74,8 @@ def _choose_gray_range(settings: DataPart, splits: Splits) -> tuple[float, float
         if not any(image.mode in DEEP for dataset in datasets for image in dataset.formats):
             raise ValueError(f"data.gray_range={list(settings.gray_range)} has no effect on images of 8 bits")
         return settings.gray_range
+    if settings.mean is not None and settings.std is not None:
+        return None  # they were measured on the whole range, by a run before there was this setting
     if modes <= DEEP:
         return splits.train.gray_range
     for images in datasets:
