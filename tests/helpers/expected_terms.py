@@ -352,6 +352,10 @@ def uskd_terms(m: Any, o: Outputs) -> dict[str, float]:
 
 
 def zipf_ls_terms(m: Any, o: Outputs) -> dict[str, float]:
+    if m.voter == "classifier":
+        own = weights(m.student) / "fc"
+        counts = zipf.vote([zipf.dense_scores(zipf.twice_as_large(o.features[-1]), own["weight"], own["bias"])])
+        return {"task": o.task, "zipf": m.weight * zipf.zipf_loss(o.logits.tolist(), counts, o.target, m.ranked)}
     heads = [{name: value.numpy() for name, value in head.state_dict().items()} for head in m.heads]
     maps = o.features[-len(heads) :]
     dense = [zipf.dense_scores(each, head["weight"], head["bias"]) for each, head in zip(maps, heads, strict=True)]

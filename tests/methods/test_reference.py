@@ -34,6 +34,7 @@ class Case(NamedTuple):
 BIFPN = {"self_teacher_net": "BiFPN", "num_channels": 6}
 OVERHAUL = {"feature_loss": "overhaul", "beta": 1e-3}
 CURRENT = {"margin": "current"}
+HEAD = {"voter": "head"}
 SSKD = {"task_weight": 0.3, "kd_weight": 0.7, "transformation_weight": 1.5, "similarity_weight": 4.0}
 SSKD |= {"temperature": 2.0, "similarity_temperature": 0.2}
 
@@ -133,8 +134,10 @@ CASES = [
     Case("uskd", {"alpha": 1.0, "beta": 0.3, "mu": 0.005}, rows=7),
     Case("uskd", rows=2),
     Case("uskd", {"alpha": 0.0, "beta": 0.0}, gone="target others"),
-    Case("zipf_ls", {"previous_stage": True}, side=16, rows=7),
-    Case("zipf_ls", {"previous_stage": False, "ranked": "others", "weight": 1.0, "head_weight": 0.5}, side=16),
+    Case("zipf_ls", {"ranked": "others", "weight": 1.0}, side=16, rows=7),
+    Case("zipf_ls", HEAD, side=16),
+    Case("zipf_ls", HEAD | {"previous_stage": True}, side=16, rows=7),
+    Case("zipf_ls", HEAD | {"ranked": "others", "weight": 1.0, "head_weight": 0.5}, side=16),
     Case("zipf_ls", {"weight": 0.0}, gone="zipf"),
 ]
 

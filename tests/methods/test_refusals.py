@@ -81,7 +81,11 @@ PAIRS = r"lets maps learn .* at least 2 .* has 1 \(16 channels\)"
         ("sad", {"warmup": 1.0}, "warmup=1.0 leaves SAD's only term no share of training; method=baseline"),
         ("teskd", {"width": 6}, "width=6 cannot be compared .* of 16 channels; choose width=16, or feature_weight=0"),
         ("uskd", {"taps": ["stage3"]}, "USKD reads the feature map before the last, and this student has one map"),
-        ("zipf_ls", {"taps": ["stage3"], "previous_stage": True}, "needs two feature maps, and this student has one"),
+        (
+            "zipf_ls",
+            {"taps": ["stage3"], "voter": "head", "previous_stage": True},
+            "needs two feature maps, and this student has one",
+        ),
         *((name, {"taps": ["stage1"]}, "reads no feature maps, so") for name in ("baseline", "label_smoothing")),
     ],
 )

@@ -81,7 +81,7 @@ TAUGHT = {  # beside "task", the labels' loss, which moves the whole student
     "tf_kd_self": {"kd": STUDENT},
     "tfd": {"inter": SHALLOW},
     "uskd": {"target": STUDENT, "others": STUDENT, "weak": SHALLOW + "weak"},
-    "zipf_ls": {"zipf": STUDENT, "heads": STAGES + "heads"},
+    "zipf_ls": {"zipf": STUDENT},
 }
 CONNECTED = {"feature": STAGES + "connectors"}
 CUT = {"teacher": SELF_TEACHER}

@@ -13,32 +13,48 @@ from torch import Tensor, nn
 from .. import losses
 from ..hyperparameters import Positive, Weight, hparam
 from ..method import Method
+from ..modules.heads import find_classifier, score_positions
 from ..task import Batch, Step
 
 
 class ZipfLS(Method):
     """The positions of the student's last feature map vote for classes, and the ranks in the vote are its soft labels.
 
-    A dense head classifies every position. The soft labels of all classes but the true one are proportional to 1 /
-    rank. Classes with equally many votes share the best rank among them, so all classes without a vote are equal. The
-    true class learns from the plain cross-entropy. Mixed labels are refused, because an image has one true class.
+    The student's own classifier scores every position of the map, enlarged twice by bilinear interpolation. The soft
+    labels of all classes but the true one are proportional to 1 / rank. Classes with equally many votes share the best
+    rank among them, so all classes without a vote are equal. The true class learns from the plain cross-entropy. Mixed
+    labels are refused, because an image has one true class.
 
-    Departs from the paper: the dense head is a 1x1 convolution that only training has. It learns from the cross-entropy
-    of its mean over positions, which reaches the student's stages too. The paper's settings for large data sets give
-    that cross-entropy no weight and are therefore not available. `ranked` decides whether the true class takes part in
-    the ranking: with "all", the runner-up of a vote that the true class wins has rank 2 and the soft label 1 / 2,
-    before the soft labels are scaled to sum to 1.
+    With `voter` "head" a dense head votes, at the positions of the map itself, and for networks whose classifier is no
+    linear layer on the mean of the last map this is the only voter. It learns from the cross-entropy of its mean over
+    positions, which reaches the student's stages too.
+
+    Departs from the paper: "classifier" is what the command in the authors' code for CIFAR does. The dense head is a
+    1x1 convolution that only training has; the paper's settings for large data sets give its cross-entropy no weight
+    and are therefore not available. `ranked` decides whether the true class takes part in the ranking: with "all", the
+    runner-up of a vote that the true class wins has rank 2 and the soft label 1 / 2, before the soft labels are scaled
+    to sum to 1.
     """
 
     soft_targets = False
-    cost = "a linear head on the last map, at every position; with previous_stage one more on the map before it"
+    cost = "none; with voter=head a linear head on the last map, at every position, or one on each of the last two"
 
     weight: Weight = hparam(0.1, "lambda in the paper: weighs the soft labels; 1 for Tiny ImageNet")
+    voter: Literal["classifier", "head"] = hparam("classifier", "the student's own classifier, or a dense head")
     head_weight: Positive = hparam(0.1, "weighs the dense head's cross-entropy; 0.5 for Tiny ImageNet")
     ranked: Literal["all", "others"] = hparam("all", "rank all classes, or all but the true one", used_with="weight")
-    previous_stage: bool = hparam(False, "the map before the last votes too, upsampled twice")
+    previous_stage: bool = hparam(False, "voter=head: the map before the last votes too, upsampled twice")
 
     def setup(self) -> None:
+        self.refuse_unused(["head_weight", "previous_stage"], self.voter != "head", f"voter={self.voter}")
+        if self.voter == "classifier":
+            self.classifier = find_classifier(self.taps)
+            if self.classifier is None:
+                raise ValueError(
+                    f"the classifier of {type(self.student).__name__} is no linear layer on the mean of its last map, "
+                    f"so it cannot vote at every position; set voter=head, or end taps=[...] with the map it does read"
+                )
+            return
         self.voting = 1 + self.previous_stage  # how many of the deepest maps vote
         if self.voting > len(self.taps):
             raise ValueError(
@@ -49,16 +65,19 @@ class ZipfLS(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)
-        dense = [head(feature) for head, feature in zip(self.heads, features[-self.voting :], strict=True)]
-        pooled = [scores.mean(dim=(2, 3)) for scores in dense]
         terms = {"task": self.task.loss(logits, batch.target)}
+        if self.voter == "classifier":
+            with torch.no_grad():
+                classifier = self.student.get_submodule(self.classifier)
+                counts = votes(upsample_twice(score_positions(classifier, features[-1])))
+        else:
+            dense = [head(feature) for head, feature in zip(self.heads, features[-self.voting :], strict=True)]
+            counts = votes(dense[-1]) + (votes(upsample_twice(dense[0])) if self.previous_stage else 0)
+            pooled = [scores.mean(dim=(2, 3)) for scores in dense]
+            terms["heads"] = self.head_weight * sum(self.task.loss(scores, batch.target) for scores in pooled)
         if self.weight:
-            counts = votes(dense[-1])
-            if self.previous_stage:
-                counts = counts + votes(upsample_twice(dense[0]))
             soft_labels = zipf_labels(counts, batch.target, self.ranked)
             terms["zipf"] = self.weight * losses.kl(losses.others(logits, batch.target), soft_labels)
-        terms["heads"] = self.head_weight * sum(self.task.loss(scores, batch.target) for scores in pooled)
         return Step(terms, logits)
 
 

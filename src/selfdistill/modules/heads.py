@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..features.extractor import Taps
+from ..features.hooks import Recorder
+from ..features.modes import set_mode
+from ..features.probe import DryRun, agree
 from .blocks import ConvBNReLU, Map, bilinear
 
 
@@ -51,6 +56,26 @@ class PyramidPixelClassifier(nn.Module):
     def forward(self, features: list[Map]) -> Float[Tensor, "b k h w"]:
         first, *deeper = [point(feature) for point, feature in zip(self.points, features, strict=True)]
         return self.classifier(sum((bilinear(feature, first) for feature in deeper), start=first))
+
+
+def find_classifier(taps: Taps) -> str | None:
+    """The name of the student's classifier, if that is a linear layer on the mean of the deepest map; else None."""
+    dry = DryRun(taps.student, taps.image_shape)
+    layers = {name: output.module for name, output in dry.outputs.items() if isinstance(output.module, nn.Linear)}
+    with set_mode(taps.student, training=False), torch.no_grad(), Recorder() as recorder:
+        for name, layer in layers.items():
+            recorder.record_input(layer, name)
+        (logits, features), inputs = recorder.record(taps, dry.images)
+    pooled = features[-1].mean(dim=(2, 3))
+    for name, layer in layers.items():  # a classifier that starts at zero gives equal scores for unequal inputs
+        if name in inputs and agree(inputs[name], pooled) and agree(layer(pooled), logits):
+            return name
+    return None
+
+
+def score_positions(classifier: nn.Linear, feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+    """The scores of a linear classifier at every position of a map."""
+    return F.conv2d(feature, classifier.weight[:, :, None, None], classifier.bias)
 
 
 CLASSIFIERS = {"image": ImageClassifier, "pixel": PixelClassifier}  # by the task's output, on one map
