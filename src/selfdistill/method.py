@@ -36,7 +36,9 @@ class Method(Configurable, nn.Module):
     outputs: ClassVar[tuple[str, ...]] = ("image",)  # what the student may score: whole images, or each "pixel"
     targets: ClassVar[tuple[str, ...] | None] = ("class",)  # what a label may be; None: whatever the task's loss takes
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
-    unlabeled_terms: Sequence[str] = ()  # loss terms that average over all pixels, not over the labeled ones alone
+    unlabeled_terms: ClassVar[
+        Sequence[str]
+    ] = ()  # loss terms that average over all pixels, not over the labeled ones alone
     square_images: ClassVar[bool] = False  # for methods that rotate images
     needs_teacher: ClassVar[bool] = False
     teacher_method: ClassVar[str] = ""  # the method whose run can teach, with its training-only parts
