@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal, NamedTuple
 
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from .losses import cross_entropy, describe_shape
@@ -87,7 +87,7 @@ class Task:
         """The supervised loss: by default `losses.cross_entropy`, 0 where nothing is labeled."""
         return self.criterion(logits, target, soft_target, self.ignore_index)
 
-    def labeled_mask(self, target: Int64[Tensor, " b *pos"]) -> Bool[Tensor, "b h w"] | None:
+    def labeled_mask(self, target: Shaped[Tensor, " b *pos"]) -> Bool[Tensor, "b h w"] | None:
         """Which positions have a label and count in losses; None: all, since a label belongs to a whole image."""
         return None if self.output == "image" else target != self.ignore_index
 
