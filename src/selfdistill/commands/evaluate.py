@@ -9,10 +9,12 @@ from ..config.recipe import DataPart
 from ..data import EvalSet, LabeledDataset, check, eval_loader, get_scoring_window, open_one_split, open_splits
 from ..distributed import default_device
 from ..runs.files import replace_nan
+from ..runs.folder import Run
 from ..runs.student import load_student, read_card
 from ..tasks import Scores, evaluate, find_task
 from ..tasks.base import TaskKind
 from .arguments import tell, tell_ignored
+from .places import find_data_paths
 
 
 class Evaluation(NamedTuple):
@@ -40,7 +42,11 @@ def evaluate_run(path: Path, source: str | None, *, trust: bool = False) -> Eval
     task = find_task(card.task)
     if source is None:
         tell_ignored(path, read_card(path, trust=True).data, card.data)
-        dataset, images = open_held_out(card.data, task), f"held-out images of {card.data.source}"
+        settings = find_data_paths(card.data, Run(path), card.task, advice="name the images with --data")
+        split, dataset = open_held_out(settings, task)
+        images = f"held-out images of {card.data.source}"
+        if has_changed(dataset, split, Run(path)):
+            tell(f"note: the {images} are not those that the run was scored on: their names, labels or sizes differ")
     else:
         (dataset, notes), images = open_one_split(forget_columns(card.data), source, card.classes, task), source
         for note in (*notes, *check(dataset, card.data.channels)):
@@ -72,13 +78,21 @@ def describe_classes(path: Path, values: dict[str, Any], *, trust: bool = False)
             yield f"{name}\t{title} " + ("- (neither labeled nor predicted)" if value is None else f"{value:.2%}")
 
 
-def open_held_out(settings: DataPart, task: TaskKind) -> LabeledDataset:
-    """The images that training was scored on."""
+def open_held_out(settings: DataPart, task: TaskKind) -> tuple[str, LabeledDataset]:
+    """The name of the split that training was scored on, and its images."""
     splits = open_splits(settings, task)
-    dataset = splits.val if splits.val is not None else splits.test
-    if dataset is None:
-        raise ValueError(f"{settings.source} held nothing out to score on; name labeled images with --data")
-    return dataset
+    if splits.val is not None:
+        return "val", splits.val
+    if splits.test is not None:
+        return "test", splits.test
+    raise ValueError(f"{settings.source} held nothing out to score on; name labeled images with --data")
+
+
+def has_changed(images: LabeledDataset, split: str, run: Run) -> bool:
+    """Whether the images of a split are others than when the run was started."""
+    environment = run.environment()
+    before = (environment.data or {}).get(split) if environment is not None else None
+    return before is not None and before != images.fingerprint()
 
 
 def forget_columns(settings: DataPart) -> DataPart:

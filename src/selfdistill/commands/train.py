@@ -26,6 +26,7 @@ from ..training.loop import fit
 from ..training.signals import Interrupted
 from ..training.state import Result
 from .arguments import tell, tell_ignored
+from .places import find_recipe_paths
 from .progress import PlainProgress, RichProgress
 
 RESUMABLE = ("max_steps", "machine")  # settings that may change when a run goes on
@@ -61,7 +62,7 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
         raise ValueError("max_steps laid out this run's learning-rate schedule and cannot change; start a new run")
     if recipe.precision == "auto" and choose_device(recipe) == "cpu":  # it began when that was fp32 on every CPU
         recipe = recipe.model_copy(update={"precision": "fp32"})
-    return train_on(build(recipe, trust=trust), run)
+    return train_on(build(find_recipe_paths(recipe, run), trust=trust), run)
 
 
 def tell_if_finished(run: Run) -> bool:

@@ -42,6 +42,12 @@ def say_hidden(name: str, meaning: str) -> str:
     return f"{name} means {meaning}; what lies here under that name is ./{name}"
 
 
+def is_path(source: str, task: TaskData) -> bool:
+    """Whether a source is named by a path, rather than built in or fetched."""
+    prefix, colon, _ = source.partition(":")
+    return source not in _list_names(task) and not (colon and prefix in PREFIXES)
+
+
 def _list_names(task: TaskData) -> list[str]:
     """The names of data sets that need neither a path nor a prefix, including data sets of other tasks."""
     return list(dict.fromkeys((*BUILT_IN, *(name for name in task.sources if name not in FORMS))))
