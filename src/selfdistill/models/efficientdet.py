@@ -19,7 +19,8 @@ NETWORKS = {"d0": ("efficientnet_b0", 64), "d1": ("efficientnet_b1", 88), "d2": 
 FIXED = ("network", "in_channels", "num_classes", "pretrained")
 LEVELS = 6  # maps of the pyramid, P2 to P7: at 1/4 to 1/128 of the image's size
 LAYERS = 3
-AUTHORS = {"eps": 1e-4, "momentum": 0.997}
+AUTHORS = {"eps": 1e-4, "momentum": 0.997}  # of the batch norms beside the EfficientNet
+AUTHORS_BACKBONE = {"eps": 1e-3, "momentum": 0.01}
 
 
 def list_names() -> list[str]:
@@ -40,7 +41,7 @@ def output(network: str) -> str:
 def build(
     network: str, *, num_classes: int, image_shape: tuple[int, int, int], pretrained: bool, options: dict[str, Any]
 ) -> nn.Module:
-    """`efficientdet:network`; `pretrained` is timm's weights of its EfficientNet. Errors as `build_student`."""
+    """`efficientdet:network`; `pretrained` takes timm's weights for its EfficientNet. Errors as `build_student`."""
     student = f"efficientdet:{network}"
     if not knows(network):
         raise ValueError(f"no network is called {student!r}{did_you_mean(network, NETWORKS, 'efficientdet:')}")
@@ -60,11 +61,13 @@ class EfficientDet(nn.Module):
     over P2 to P5, deep to shallow; three `PyramidLayer`s; a head on the finest map, whose scores are enlarged. The six
     maps of the last layer are the network's taps.
 
-    `authors` builds what the authors' code trains, for exact comparison. It differs in three ways that are taken for
+    `authors` builds what the authors' code trains, for exact comparison. Its EfficientNet is TensorFlow's: strided
+    convolutions pad images of even size below and to the right alone, batch norms have an `eps` of 1e-3 and a momentum
+    of 0.01, and pretrained weights are those of TensorFlow with AutoAugment. Three more differences are taken for
     oversights: the stem has no activation; the batch norms of convolutions and head have a momentum of 0.997, so that
     they remember the last batch alone; and it carries two layers that are not used, kept frozen here, so that the
-    parameter counts agree. By default every batch norm is as PyTorch has it: 0.003, which 0.997 may have been meant to
-    say, would take a thousand steps before the network could be evaluated.
+    parameter counts agree. By default padding is symmetric and every batch norm is as PyTorch has it: 0.003, which
+    0.997 may have been meant to say, would take a thousand steps before the network could be evaluated.
 
     `drop_path_rate` drops the EfficientNet's residual branches; the authors drop none.
     """
@@ -82,15 +85,20 @@ class EfficientDet(nn.Module):
         super().__init__()
         encoder, width = NETWORKS[network]
         norm = AUTHORS if authors else {}
+        if authors:
+            encoder = f"tf_{encoder}.aa_in1k"
         self.backbone = Backbone(encoder, pretrained=pretrained, in_chans=in_channels, drop_path_rate=drop_path_rate)
         if authors:
             self.backbone.bn1.act = nn.Identity()
+            for module in self.backbone.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eps, module.momentum = AUTHORS_BACKBONE["eps"], AUTHORS_BACKBONE["momentum"]
         deepest = self.backbone.channels[-1]
         self.conv6 = conv_bn_relu(deepest, width, 3, stride=2, **norm)
         self.conv7 = conv_bn_relu(width, width, 3, stride=2, **norm)
         self.lateral = nn.ModuleList(conv_bn_relu(channels, width, 1, **norm) for channels in self.backbone.channels)
         if authors:
-            self.unused = nn.ModuleList(conv_bn_relu(width, width, 3, **norm) for _ in range(2)).requires_grad_(False)
+            self.smooth = nn.ModuleList(conv_bn_relu(width, width, 3, **norm) for _ in range(2)).requires_grad_(False)
         self.pyramid = nn.ModuleList(PyramidLayer(width, LEVELS) for _ in range(LAYERS))
         self.head = PixelHead(width, num_classes, **norm)
         self.pyramid_norm = norm  # of the head, and of the head of a self-teacher that continues the pyramid
