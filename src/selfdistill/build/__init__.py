@@ -24,7 +24,9 @@ from ..data import (
 from ..method import Method
 from ..methods import create_method, find_method
 from ..models import build_student
+from ..runs.code import hash_code
 from ..runs.student import NetworkCard, StudentCard, load_trained_weights, read_card
+from ..runs.trust import list_code
 from ..task import Batch, Task
 from ..tasks import complete_recipe, find_task
 from ..tasks.base import TaskKind
@@ -46,6 +48,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
     work, before anything is trained.
     """
     recipe = complete_recipe(recipe)
+    code = hash_code(name for _, name in list_code(recipe))  # before it is imported
     task_kind, method_class = find_task(recipe.task.kind), find_method(recipe.method.name)
     check_method(recipe, task_kind, method_class)
     precision = choose_precision(recipe)
@@ -116,6 +119,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
             for name, dataset in prepared.splits._asdict().items()
             if isinstance(dataset, LabeledDataset)
         },
+        code=code,
         notes=tuple(dict.fromkeys(notes)),
     )
 

@@ -12,8 +12,11 @@ from ..distributed import is_first_process
 from ..errors import did_you_mean
 from ..methods import find_method
 from ..report.comparison import compare_runs
+from ..report.earlier import add_earlier_runs
+from ..runs.code import describe_changes, hash_code
 from ..runs.files import write_text
 from ..runs.folder import Run
+from ..runs.trust import list_code
 from ..training.experiment import Experiment
 from .arguments import parse_seeds, take_setting, tell
 from .progress import console
@@ -30,20 +33,19 @@ def compare_methods(words: Sequence[str], *, trust: bool = False) -> None:
     arms, seeds, base = parse_words([*words])
     folder = Path(base.out or f"runs/compare-{Path(base.data.source).stem}-{base.student.name.partition(':')[2]}")
     recipes = {arm: build_arm_recipe(base, arm) for arm in arms}
+    paths = {arm: find_run_paths(folder, arm, seeds, recipes[arm]) for arm in arms}
     opened = OpenedData()
-    experiments = {arm: build_arm(recipes[arm], folder, arm, seeds[0], opened, trust=trust) for arm in arms}
+    experiments = {arm: build_arm(recipes[arm], paths[arm][0], seeds[0], opened, trust=trust) for arm in arms}
     resolved = {arm: experiment.recipe for arm, experiment in experiments.items()}
     if is_first_process():
         for note in dict.fromkeys(note for experiment in experiments.values() for note in experiment.notes):
             tell(f"note: {note}")
-    paths: dict[str, list[Path]] = {arm: [] for arm in arms}
-    for seed in seeds:
+    for number, seed in enumerate(seeds):
         for arm in arms:
-            path = choose_run_path(folder, arm, seed)
-            paths[arm].append(path)
+            path = paths[arm][number]
             experiment = experiments.pop(arm, None)
             if not is_done(path, resolved[arm].model_copy(update={"seed": seed, "out": str(path)})):
-                experiment = experiment or build_arm(recipes[arm], folder, arm, seed, opened, trust=trust)
+                experiment = experiment or build_arm(recipes[arm], path, seed, opened, trust=trust)
                 train_arm(experiment, f"{arm}, seed {seed}")
             del experiment
     if is_first_process():
@@ -93,12 +95,34 @@ def choose_run_path(folder: Path, arm: str, seed: int) -> Path:
     return folder / f"{arm}-s{seed}".replace("/", "_")
 
 
-def build_arm(
-    recipe: Recipe, folder: Path, arm: str, seed: int, opened: OpenedData, *, trust: bool = False
-) -> Experiment:
+def find_run_paths(folder: Path, arm: str, seeds: Sequence[int], recipe: Recipe) -> list[Path]:
+    """The run folder of each seed. A run whose code changed is another one, with a number behind its name."""
+    code = hash_code(name for _, name in list_code(recipe))
+    return [find_run_path(choose_run_path(folder, arm, seed), code) for seed in seeds]
+
+
+def find_run_path(path: Path, code: dict[str, str]) -> Path:
+    """The first of PATH, PATH-2, ... that is free or holds a run of this code; a note says why a new one is made."""
+    chosen, number, note = path, 2, ""
+    while changed := describe_changed_code(chosen, code):
+        note = f"note: {changed} changed since {chosen.name} was trained"
+        chosen, number = path.with_name(f"{path.name}-{number}"), number + 1
+    if note and not chosen.exists() and is_first_process():
+        tell(f"{note}, so {chosen} is another run")
+    return chosen
+
+
+def describe_changed_code(path: Path, code: dict[str, str]) -> str:
+    """The modules that are not what the run in a folder imported; empty where there is none, or it did not tell."""
+    if not (path / "recipe.yaml").exists():
+        return ""
+    environment = Run.open(path).environment()
+    return "" if environment is None or environment.code is None else describe_changes(environment.code, code)
+
+
+def build_arm(recipe: Recipe, path: Path, seed: int, opened: OpenedData, *, trust: bool = False) -> Experiment:
     """The checked experiment of one arm with one seed."""
-    recipe = recipe.model_copy(update={"seed": seed, "out": str(choose_run_path(folder, arm, seed))})
-    experiment = build(recipe, opened, trust=trust)
+    experiment = build(recipe.model_copy(update={"seed": seed, "out": str(path)}), opened, trust=trust)
     check_trainable(experiment)
     return experiment
 
@@ -108,6 +132,10 @@ def is_done(path: Path, recipe: Recipe) -> bool:
     if not (path / "recipe.yaml").exists():
         return False
     run = Run.open(path)
+    if run.is_recipe_edited():
+        raise ValueError(
+            f"{path / 'recipe.yaml'} was changed after its run began; put back what stood there, or remove the folder"
+        )
     stored, wanted = run.recipe(trust=True).flatten(), recipe.flatten()  # compared, not built
     for name in wanted.keys() | stored.keys():
         if wanted.get(name) != stored.get(name) and not name.startswith(("machine.", "out")):
@@ -128,9 +156,17 @@ def train_arm(experiment: Experiment, title: str) -> None:
 
 
 def write_table(paths: dict[str, list[Path]], folder: Path) -> None:
-    """Prints the table of the runs, the first arm being the baseline, and writes it beside them."""
+    """Prints the table of the runs, the first arm being the baseline, and writes it beside them.
+
+    What is written keeps the arms and seeds of the table that was written before.
+    """
     table = compare_runs(paths, baseline=next(iter(paths)), trust=True)  # their task is the one of the command line
     console().print(table.rich())
+    whole = add_earlier_runs(paths, folder)
+    if whole != paths:
+        table = compare_runs(whole, baseline=next(iter(whole)), trust=True)
+        count = sum(map(len, whole.values()))
+        tell(f"note: {folder / 'compare.md'} keeps the runs of the comparison before and shows {count}")
     write_text(folder / "compare.md", table.markdown())
     write_text(folder / "compare.json", table.json())
     tell(f"written: {folder / 'compare.md'}, {folder / 'compare.json'}")

@@ -13,11 +13,13 @@ from ..data import EpochIndex, get_scoring_window
 from ..distributed import is_first_process, world_size
 from ..errors import one_line
 from ..features.modes import set_mode
+from ..runs.code import describe_changes, hash_code
 from ..runs.environment import describe_environment
 from ..runs.files import remove_leftovers
 from ..runs.folder import Run
 from ..runs.records import EndRecord
 from ..runs.student import has_whole_student
+from ..runs.trust import list_code
 from ..tasks import find_task
 from ..training.callbacks import Callback
 from ..training.device import choose_device
@@ -62,7 +64,20 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
         raise ValueError("max_steps laid out this run's learning-rate schedule and cannot change; start a new run")
     if recipe.precision == "auto" and choose_device(recipe) == "cpu":  # it began when that was fp32 on every CPU
         recipe = recipe.model_copy(update={"precision": "fp32"})
+    refuse_changed_code(run, recipe)
     return train_on(build(find_recipe_paths(recipe, run), trust=trust), run)
+
+
+def refuse_changed_code(run: Run, recipe: Recipe) -> None:
+    """Raises `ValueError` where the user's own code is not what the run began with: it would be another run."""
+    environment = run.environment()
+    if environment is None or environment.code is None:
+        return
+    if changed := describe_changes(environment.code, hash_code(name for _, name in list_code(recipe))):
+        raise ValueError(
+            f"the code of {run.path} changed since it began, in {changed}; undo that, or start another run with: "
+            f"selfdistill train {run.path / 'recipe.yaml'} out=FOLDER"
+        )
 
 
 def tell_if_finished(run: Run) -> bool:
@@ -71,6 +86,8 @@ def tell_if_finished(run: Run) -> bool:
     if not records or not isinstance(records[-1], EndRecord):
         return False
     tell(f"{run.path} is finished: {records[-1].sentence()}")
+    if run.is_recipe_edited():
+        tell(f"note: {run.path / 'recipe.yaml'} was changed after this run began, so it is not what was trained")
     return True
 
 
@@ -123,8 +140,14 @@ def train_on(experiment: Experiment, run: Run, *, title: str | None = None) -> R
 
 
 def write_environment(experiment: Experiment, run: Run) -> None:
-    fingerprint, precision = dict(experiment.fingerprint), experiment.recipe.precision
-    run.write_environment(describe_environment(data=fingerprint, processes=world_size(), precision=precision))
+    environment = describe_environment(
+        data=dict(experiment.fingerprint),
+        processes=world_size(),
+        precision=experiment.recipe.precision,
+        code=dict(experiment.code),
+        recipe=run.hash_recipe(),
+    )
+    run.write_environment(environment)
 
 
 def train(experiment: Experiment, run: Run, *, resume: bool, title: str | None = None) -> Result:

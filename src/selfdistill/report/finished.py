@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ..runs.environment import Environment
 from ..runs.folder import Run
 from ..runs.records import EndRecord
-from ..runs.trust import is_code, refuse_code
+from ..runs.trust import refuse_code
 from ..tasks import find_task
 from ..tasks.base import TaskKind
 
@@ -45,8 +45,8 @@ def read_finished(run: Run, *, trust: bool = False) -> FinishedRun | None:
 def find_task_of(run: Run, *, trust: bool = False) -> TaskKind:
     """The task of a run; errors as `read_finished`."""
     kind = run.recipe(trust=True).task.kind
-    if is_code(kind) and not (trust or run.is_own):
-        refuse_code(run.path, {"task": kind})
+    if not trust and not run.is_own:
+        refuse_code(run.path, [("task", kind)])
     return find_task(kind)
 
 
@@ -71,6 +71,17 @@ def find_differing(several: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if any(values.get(name) != several[0].get(name) for values in several)]
 
 
+def describe_code_changes(environments: Sequence[Environment]) -> list[str]:
+    """A sentence where runs imported different versions of one module of the user's own."""
+    first: dict[str, str] = {}
+    changed = set()
+    for environment in environments:
+        for module, value in (environment.code or {}).items():
+            if first.setdefault(module, value) != value:
+                changed.add(module)
+    return [f"The code changed between the runs: {', '.join(sorted(changed))}."] if changed else []
+
+
 def describe_differences(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
     """Sentences on what makes the rows less comparable than they look."""
     notes = []
@@ -85,7 +96,10 @@ def describe_differences(groups: Mapping[str, Sequence[FinishedRun]]) -> list[st
         notes.append(f"The rows do not share one recipe; beside the method they differ in {', '.join(differing)}.")
     if len({run.end.split for run in runs if run.end.scores is not None}) > 1:
         notes.append("Not all scores were taken on the same split.")
+    if edited := [str(run.run.path) for run in runs if run.run.is_recipe_edited()]:
+        notes.append(f"recipe.yaml was changed after the run was trained: {', '.join(edited)}.")
     environments = [run.run.environment() or Environment() for run in runs]
+    notes += describe_code_changes(environments)
     if find_differing([{"data": environment.data} for environment in environments]):
         notes.append("The images changed between the runs: their fingerprints differ.")
     if find_differing([{"cpu": environment.cpu, "gpus": environment.gpus} for environment in environments]):

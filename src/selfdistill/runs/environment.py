@@ -41,11 +41,18 @@ class Environment(BaseModel):
     data: dict[str, str] | None = None  # the fingerprint of each split
     processes: int = 1
     precision: str | None = None
+    code: dict[str, str] | None = None  # SHA-256 of each module of the user's own; None in runs of older versions
+    recipe: str | None = None  # SHA-256 of recipe.yaml
     resumed: list["Environment"] = []  # of each time that the run went on
 
 
 def describe_environment(
-    *, data: dict[str, str] | None = None, processes: int = 1, precision: str | None = None
+    *,
+    data: dict[str, str] | None = None,
+    processes: int = 1,
+    precision: str | None = None,
+    code: dict[str, str] | None = None,
+    recipe: str | None = None,
 ) -> Environment:
     """The environment of this process, and what a run adds to it."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -66,6 +73,8 @@ def describe_environment(
         data=data,
         processes=processes,
         precision=precision,
+        code=code,
+        recipe=recipe,
     )
 
 

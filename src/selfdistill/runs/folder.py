@@ -90,6 +90,11 @@ class Run:
         """SHA-256 of recipe.yaml, in hexadecimal."""
         return hash_bytes((self.path / "recipe.yaml").read_bytes())
 
+    def is_recipe_edited(self) -> bool:
+        """Whether recipe.yaml is another than when the run began; False where that was not recorded."""
+        environment = self.environment()
+        return environment is not None and environment.recipe not in (None, self.hash_recipe())
+
     def write_environment(self, environment: Environment) -> None:
         """Writes environment.json; that of a resumed run is appended to `resumed` of the first."""
         first = self.environment()

@@ -15,7 +15,7 @@ from ..config.recipe import DataPart
 from ..models import build_student
 from .files import describe_problem, read_json, replace_file, replace_nan, to_plain, write_json
 from .folder import Run
-from .trust import drop_fetching, hash_bytes, ignore_reaching_data, is_code, is_signed, refuse_code, serialize, sign
+from .trust import drop_fetching, hash_bytes, ignore_reaching_data, is_signed, refuse_code, serialize, sign
 
 FORMAT = 1  # of student.json
 WEIGHTS = ("student.safetensors", "student.next.safetensors")  # the second until the card of the same step is written
@@ -93,8 +93,7 @@ def read_card(run: str | Path, *, trust: bool = False) -> StudentCard:
         raise ValueError(f"{path} is damaged: {describe_problem(error)}") from None
     if trust or is_signed(_get_signed_content(folder, values), signature):
         return card
-    named = {"task": card.task, "student": card.student.name}
-    refuse_code(folder.path, {setting: name for setting, name in named.items() if is_code(name)})
+    refuse_code(folder.path, [("task", card.task), ("student", card.student.name)])
     return card.model_copy(update={"data": ignore_reaching_data(card.data)})
 
 

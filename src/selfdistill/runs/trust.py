@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -102,27 +102,28 @@ def hash_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def list_code(recipe: Recipe) -> dict[str, str]:
-    """The settings of a recipe that name code outside the package, and these names."""
-    names = {
-        "task": [recipe.task.kind],
-        "task.criterion": [recipe.task.criterion],
-        "student": [recipe.student.name],
-        "method": [recipe.method.name],
-        "data.augment": recipe.data.augment if isinstance(recipe.data.augment, list) else [recipe.data.augment],
-    }
-    return {setting: name for setting, values in names.items() for name in values if is_code(name)}
+def list_code(recipe: Recipe) -> list[tuple[str, str]]:
+    """Each setting of a recipe that names code outside the package, and that name."""
+    augment = recipe.data.augment
+    names = [
+        ("task", recipe.task.kind),
+        ("task.criterion", recipe.task.criterion),
+        ("student", recipe.student.name),
+        ("method", recipe.method.name),
+        *(("data.augment", name) for name in (augment if isinstance(augment, list) else [augment])),
+    ]
+    return [(setting, name) for setting, name in names if name is not None and is_code(name)]
 
 
-def is_code(name: str | None) -> bool:
+def is_code(name: str) -> bool:
     """Whether a name is "module:name", and no network of a library that the package knows."""
-    return name is not None and ":" in name and name.partition(":")[0] not in SOURCES
+    return ":" in name and name.partition(":")[0] not in SOURCES
 
 
-def refuse_code(folder: Path, names: Mapping[str, str]) -> None:
-    """Raises `ValueError` where settings of a stranger's folder name code; `names` as `list_code` gives them."""
-    if names:
-        listed = ", ".join(f"{setting}={name}" for setting, name in names.items())
+def refuse_code(folder: Path, names: Iterable[tuple[str, str]]) -> None:
+    """Raises `ValueError` where settings of a stranger's folder name code: pairs of a setting and its value."""
+    listed = ", ".join(f"{setting}={name}" for setting, name in names if is_code(name))
+    if listed:
         raise ValueError(
             f"{folder} was not written by this machine and would import and run {listed}; look at that code, then say "
             "--trust (in Python: trust=True)"
