@@ -18,24 +18,70 @@ NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows does not have it
 
 
 @contextmanager
-def replace_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A path to write to; that file replaces `path` at the end.
+def replace_file(path: Path, *, durable: bool = True, keep: Path | None = None) -> Iterator[Path]:
+    """A path to write to; that file replaces `path` at the end, and the one that was there becomes `keep`, if given.
 
     A kill or, if `durable`, a power cut leaves either the old file or the new one. After an error the old file stays.
-    The file to write to is new and has a random name, and a link at `path` is replaced, not followed.
+    A kill between the two renames leaves `keep` alone. The file to write to is new and has a random name, and a link at
+    `path` is replaced, not followed. An `OSError` names `path`.
     """
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o666))
+    with name_in_errors(path):
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o666))
+        try:
+            yield temporary
+            if durable:
+                sync(temporary, os.O_RDWR)
+            if keep is not None and path.exists():
+                os.replace(path, keep)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):  # as where the whole folder is gone
+                temporary.unlink(missing_ok=True)
+            raise
+        if durable and os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
+            sync(path.parent, os.O_RDONLY)
+
+
+@contextmanager
+def name_in_errors(path: Path) -> Iterator[None]:
+    """Makes an `OSError`, as of a full disk, name this file."""
     try:
-        yield temporary
-        if durable:
-            sync(temporary, os.O_RDWR)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable and os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
-        sync(path.parent, os.O_RDONLY)
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+class CheckedFile:
+    """A file for writers that must not see an error: leaving its `with` block raises the first one.
+
+    torch.save may end the process where a write fails.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        if self._error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return memoryview(data).nbytes
+
+    def __enter__(self) -> "CheckedFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            self._error = self._error or error
+        if self._error is not None and kind is None:
+            raise self._error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -55,13 +101,14 @@ def append_to(path: Path) -> Iterator[BinaryIO]:
     reason = f"{path} is a link or no plain file, and is not written to; put a plain copy in its place"
     if path.is_symlink():
         raise ValueError(reason)
-    descriptor = os.open(path, flags, 0o666)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-        os.close(descriptor)
-        raise ValueError(reason)
-    with open(descriptor, "a+b") as file:
-        yield file
+    with name_in_errors(path):
+        descriptor = os.open(path, flags, 0o666)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            os.close(descriptor)
+            raise ValueError(reason)
+        with open(descriptor, "a+b") as file:
+            yield file
 
 
 def make_folders(root: Path, relative: str | Path) -> Path:

@@ -6,9 +6,10 @@ A folder holds data only: nothing in it is unpickled with code execution.
 
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -19,11 +20,22 @@ from ..config.read import change, read
 from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from .environment import Environment, now
-from .files import append_to, cut_torn_line, describe_problem, read_json, replace_file, sync, write_json, write_text
+from .files import (
+    CheckedFile,
+    append_to,
+    cut_torn_line,
+    describe_problem,
+    read_json,
+    replace_file,
+    sync,
+    write_json,
+    write_text,
+)
+from .lock import FolderTaken, lock_folder
 from .records import AnyRecord, EndRecord, Record, from_line, to_line
 from .trust import hash_bytes, ignore_reaching, is_signed_text, list_code, refuse_code, sign_text
 
-CheckpointName = Literal["last", "best"]
+LAST, BEFORE_LAST = "last.pt", "last.1.pt"  # the checkpoint, and the one before it
 
 
 class Run:
@@ -31,6 +43,21 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._is_locked = False
+        self._last_is_damaged = False
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from writing; raises `ValueError` that names the one that does. It may be nested."""
+        if self._is_locked:
+            yield
+            return
+        with lock_folder(self.path):
+            self._is_locked = True
+            try:
+                yield
+            finally:
+                self._is_locked = False
 
     @classmethod
     def create(cls, path: str | Path, recipe: Recipe) -> "Run":
@@ -39,19 +66,12 @@ class Run:
         Takes an empty folder, or one where a creation was interrupted. Raises `ValueError` for any other.
         """
         run = cls(path)
-        if run.path.exists() and not run.path.is_dir():
-            raise ValueError(f"{run.path} is a file; choose another `out=`")
-        names = sorted(entry.name for entry in run.path.iterdir()) if run.path.exists() else []
-        if "recipe.yaml" in names:
-            raise ValueError(
-                f"{run.path} already holds a run; choose another `out=` or continue it with `--resume {run.path}`"
-            )
-        others = [name for name in names if not name.startswith(".")]
-        if others:
-            raise ValueError(f"{run.path} holds other files, {others[0]} for one; choose another `out=`")
+        _refuse_taken(run.path)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            write_text(run.path / "recipe.yaml", sign_text(dump(recipe)))
+            with run.lock():
+                _refuse_taken(run.path)  # by another process that started at the same moment
+                write_text(run.path / "recipe.yaml", sign_text(dump(recipe)))
         except OSError as error:
             raise ValueError(f"{run.path} cannot be written ({error.strerror}); choose another `out=`") from error
         return run
@@ -149,19 +169,32 @@ class Run:
         with replace_file(path) as temporary:
             temporary.write_bytes(kept)
 
-    def save_checkpoint(self, state: Mapping[str, Any], name: CheckpointName = "last") -> None:
-        """Replaces last.pt or best.pt; raises `ValueError` for a state that needs code execution to be read."""
-        path, metrics = self.path / f"{name}.pt", self.path / "metrics.jsonl"
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Replaces last.pt, which becomes last.1.pt.
+
+        Raises `ValueError` for a state that needs code execution to be read.
+        """
+        path, metrics = self.path / LAST, self.path / "metrics.jsonl"
         if metrics.exists():
             sync(metrics, os.O_RDWR)  # a checkpoint must not outlive the records of the steps before it
-        with replace_file(path) as temporary:
-            torch.save(state, temporary)
+        with replace_file(path, keep=None if self._last_is_damaged else self.path / BEFORE_LAST) as temporary:
+            with CheckedFile(temporary) as file:
+                torch.save(state, file)
             if code := get_unsafe_globals_in_checkpoint(temporary):
                 raise ValueError(f"{path} could not be read again without running code ({code[0]}); keep plain values")
+        self._last_is_damaged = False
 
-    def load_checkpoint(self, name: CheckpointName = "last") -> dict[str, Any]:
+    def forget_checkpoint_before_last(self) -> None:
+        """Removes last.1.pt, for a run that has nothing to go on with."""
+        (self.path / BEFORE_LAST).unlink(missing_ok=True)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        return any((self.path / name).exists() for name in (LAST, BEFORE_LAST))
+
+    def load_checkpoint(self, name: str = LAST) -> dict[str, Any]:
         """What `save_checkpoint` was given, on the CPU; raises `ValueError` for a missing or damaged file."""
-        path = self.path / f"{name}.pt"
+        path = self.path / name
         if not path.is_file():
             raise ValueError(f"{self.path} holds no {path.name}: it ended before its first checkpoint; start it anew")
         try:
@@ -169,14 +202,54 @@ class Run:
                 if member := archive.testzip():  # torch.load compares no checksum
                     raise zipfile.BadZipFile(f"checksum of {member}")
             if not (code := get_unsafe_globals_in_checkpoint(path)):
-                return torch.load(path, map_location="cpu", weights_only=True)
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                if not isinstance(state, dict):
+                    raise ValueError(f"it holds a {type(state).__name__}")
+                return state
         except Exception as error:
-            has_best = name == "last" and (self.path / "best.pt").is_file()
-            advice = "copy best.pt over it and resume, or start the run anew" if has_best else "start the run anew"
-            raise ValueError(
-                f"{path} is truncated or damaged ({' '.join(str(error).split())[:120]}); {advice}"
-            ) from error
+            reason = " ".join(str(error).split())[:120]
+            raise DamagedCheckpoint(f"{path} is truncated or damaged ({reason})", "start the run anew") from error
         raise ValueError(f"{path} is refused: reading it would run code ({', '.join(code)}); start the run anew")
+
+    def load_whole_checkpoint(self) -> tuple[dict[str, Any], str | None]:
+        """The newest checkpoint that is whole, and a sentence about a damaged one that is newer.
+
+        Raises `ValueError` if there is none.
+        """
+        has_before = (self.path / BEFORE_LAST).is_file()
+        if not (self.path / LAST).is_file() and has_before:  # a kill between two renames
+            return self.load_checkpoint(BEFORE_LAST), None
+        try:
+            return self.load_checkpoint(), None
+        except DamagedCheckpoint as error:
+            if not has_before:
+                raise
+            damage = error.damage
+        state = self.load_checkpoint(BEFORE_LAST)
+        self._last_is_damaged = True
+        return state, f"{damage}; the run goes on from {self.path / BEFORE_LAST}, after step {state.get('step')}"
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that cannot be read."""
+
+    def __init__(self, damage: str, advice: str) -> None:
+        super().__init__(f"{damage}; {advice}")
+        self.damage = damage
+
+
+def _refuse_taken(folder: Path) -> None:
+    """Raises `ValueError` for a folder that holds a run or other files."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; choose another `out=`")
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+    if "recipe.yaml" in names:
+        raise FolderTaken(
+            f"{folder} already holds a run; choose another `out=` or continue it with `--resume {folder}`"
+        )
+    others = [name for name in names if not name.startswith(".")]
+    if others:
+        raise ValueError(f"{folder} holds other files, {others[0]} for one; choose another `out=`")
 
 
 def _suggest(path: Path) -> str:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from ..data import BatchSampler, train_loader
-from ..distributed import deal_rows, sum_over_processes
+from ..distributed import deal_rows, is_first_process, sum_over_processes
 from ..runs.folder import Run
 from ..runs.records import EndRecord, EpochRecord, Parameters
 from ..task import Batch, Step
 from ..tasks import complete_recipe
 from .batch_norm import BatchNormSizes, describe_few_values
 from .callbacks import Callback
-from .checkpoint import load_state
+from .checkpoint import load_state, refuse_other_recipe
 from .compile import create_compiler, find_usual_batches
 from .device import AUTOCAST, create_accelerator
 from .evaluation import refuse_broken_student, score_student
@@ -49,27 +49,29 @@ def fit(
     Args:
         experiment: what to train; from `build`, or made of your own objects.
         run: the run folder for metrics, checkpoints and the student; None writes nothing.
-        resume: go on from the run's last checkpoint.
+        resume: go on from the run's last checkpoint, or the one before it if that is damaged.
         callbacks: told what happens, after those that write the run folder.
 
     Returns:
         The scores of the student after the last step, and what training cost.
 
     Raises:
-        ValueError: settings contradict each other, or the network's values became NaN or infinite.
+        ValueError: settings contradict each other, another process writes the run folder, or the network's values
+            became NaN or infinite.
         Interrupted: after SIGINT or SIGTERM, once the checkpoint is written.
     """
     if run is not None and experiment.card is None:
         raise ValueError("a run folder rebuilds its student from experiment.card; give one, or fit without a run")
     if resume and run is None:
         raise ValueError("resume=True goes on from the checkpoint of a run folder; give it as run=")
-    trainer = Trainer(experiment, run, callbacks)
-    try:
-        if resume:
-            trainer.resume()
-        return trainer.train()
-    finally:
-        trainer.close()
+    with run.lock() if run is not None and is_first_process() else nullcontext():
+        trainer = Trainer(experiment, run, callbacks)
+        try:
+            if resume:
+                trainer.resume()
+            return trainer.train()
+        finally:
+            trainer.close()
 
 
 class Trainer:
@@ -118,10 +120,12 @@ class Trainer:
     def resume(self) -> None:
         """Goes on from the last checkpoint; the records that were written after it are dropped."""
         assert self.run is not None
-        checkpoint = self.run.load_checkpoint("last")
+        checkpoint, damage = self.run.load_whole_checkpoint()
+        refuse_other_recipe(self.recipe, checkpoint, self.run)
         load_state(self.state, checkpoint)
         if self.rank == 0:
             self.run.rewind(self.state.step, size=checkpoint.get("log_bytes"))
+        self.log.warn("checkpoint", damage)
 
     def train(self) -> Result:
         """Trains up to the last step."""
