@@ -30,6 +30,11 @@ Trust = Annotated[
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `selfdistill train` makes them.")]
 
 
+Checkpoint = Annotated[
+    str, typer.Option(help="last | best: the student of the last epoch, or of the best one on the validation images.")
+]
+
+
 def main() -> None:
     """Runs the command line; an error that the user can mend is printed as one sentence."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one error tells what went wrong, not a line for every retry
@@ -98,12 +103,14 @@ def evaluate(
     run: RunFolder,
     data: Annotated[str | None, typer.Option(help="Other labeled images, as data= of a recipe.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    checkpoint: Checkpoint = "last",
     trust: Trust = False,
 ) -> None:
     """Score a run's student by its task: top-1, or mean IoU and every class's; nll (nats) and ece."""
+    from .commands.arguments import choose_student
     from .commands.evaluate import print_scores
 
-    print_scores(run, data, as_json=as_json, trust=trust)
+    print_scores(choose_student(run, checkpoint), data, as_json=as_json, trust=trust)
 
 
 @app.command()
@@ -115,12 +122,14 @@ def predict(
         Path | None, typer.Option(metavar="FOLDER", help="Where a segmenter's masks go; RUN/predictions by default.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    checkpoint: Checkpoint = "last",
     trust: Trust = False,
 ) -> None:
     """Name the most probable classes of images; of a segmenter their shares, with masks and overlays as files."""
+    from .commands.arguments import choose_student
     from .commands.predict import print_predictions
 
-    print_predictions(run, images, top=top, out=out, as_json=as_json, trust=trust)
+    print_predictions(choose_student(run, checkpoint), images, top=top, out=out, as_json=as_json, trust=trust)
 
 
 @app.command()
@@ -131,12 +140,14 @@ def export(
     fixed_size: Annotated[
         bool, typer.Option("--fixed-size", help="Bind a segmenter's file to the height and width of training.")
     ] = False,
+    checkpoint: Checkpoint = "last",
     trust: Trust = False,
 ) -> None:
     """Write the student as a file that other programs read, and check that the file computes the same."""
+    from .commands.arguments import choose_student
     from .commands.export import export_run
 
-    export_run(run, format, out=out, fixed_size=fixed_size, trust=trust)
+    export_run(choose_student(run, checkpoint), format, out=out, fixed_size=fixed_size, trust=trust)
 
 
 @app.command()

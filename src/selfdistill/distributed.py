@@ -6,10 +6,13 @@ With one process, every exchange returns what it was given.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -34,6 +37,21 @@ def world_size() -> int:
 def default_device() -> str:
     """Where networks run unless a setting says otherwise: on the GPU, if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether an error says that another process of the group has ended."""
+    words = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "tcpstore")
+    return isinstance(error, RuntimeError) and world_size() > 1 and any(word in str(error).lower() for word in words)
+
+
+def share_from_first(value: T) -> T:
+    """The first process's value, in every process."""
+    if not is_distributed():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def leave_group() -> None:

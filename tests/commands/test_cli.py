@@ -113,6 +113,18 @@ def test_eval_scores_the_held_out_rows_as_training_did(run, trained):
     assert scores["top1"] == pytest.approx(last.top1) and scores["nll"] == pytest.approx(last.nll, rel=1e-4)
 
 
+def test_eval_predict_and_export_take_the_best_student_where_there_is_one(run, trained, tmp_path):
+    code, out, err = run("eval", trained, "--json", "--checkpoint", "best")
+    assert code == 0, err
+    scores = [record.scores for record in Run.open(trained).records() if record.kind == "epoch"]
+    assert json.loads(out)["top1"] == pytest.approx(max(each.top1 for each in scores))
+    assert run("export", trained, "--checkpoint", "best", "--out", tmp_path / "best.safetensors")[0] == 0
+    assert "neither last nor best" in run("eval", trained, "--checkpoint", "first")[2]
+    assert "go on with the run: --resume" in run("train", "--resume", trained / "best")[2]
+    Run.create(tmp_path / "run", Run.open(trained).recipe())
+    assert "holds no best student" in run("eval", tmp_path / "run", "--checkpoint", "best")[2]
+
+
 def test_eval_scores_other_images_by_class_name(run, trained, tmp_path):
     for name in ("3", "7"):
         (tmp_path / name).mkdir()

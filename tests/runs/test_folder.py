@@ -76,10 +76,10 @@ def test_a_checkpoint_comes_back(run: Run) -> None:
         "nested": [(1, 2.5, None), {"best": True}],
         "dtype": torch.bfloat16,
     }
+    run.save_checkpoint({"step": 2})
     run.save_checkpoint(state)
-    run.save_checkpoint({"step": 2}, "best")
     loaded = run.load_checkpoint()
-    assert run.load_checkpoint("best") == {"step": 2}
+    assert run.load_checkpoint("last.1.pt") == {"step": 2}
     assert loaded["nested"] == state["nested"] and loaded["dtype"] is torch.bfloat16
     torch.testing.assert_close(loaded["model"], state["model"], rtol=0, atol=0)
 
@@ -108,10 +108,30 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(run: Run, harm: Any) -> 
     run.save_checkpoint({"weights": torch.arange(5000.0)})
     harm(run.path / "last.pt")
     with pytest.raises(ValueError, match=r"last\.pt is truncated or damaged \(.*\); start the run anew"):
-        run.load_checkpoint()
-    run.save_checkpoint({"weights": torch.arange(5000.0)}, "best")
-    with pytest.raises(ValueError, match="copy best.pt over it and resume, or start the run anew"):
-        run.load_checkpoint()
+        run.load_whole_checkpoint()
+
+
+@pytest.mark.parametrize("harm", [truncate, flip_a_bit, empty])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run: Run, harm: Any) -> None:
+    for step in (1, 2):
+        run.save_checkpoint({"step": step, "weights": torch.arange(5000.0)})
+    assert run.load_whole_checkpoint()[0]["step"] == 2
+    harm(run.path / "last.pt")
+    state, damage = run.load_whole_checkpoint()
+    assert state["step"] == 1 and damage is not None
+    assert "last.pt is truncated or damaged" in damage and damage.endswith("last.1.pt, after step 1")
+    run.save_checkpoint({"step": 3})  # the damaged one must not take the place of the one before
+    assert run.load_checkpoint("last.1.pt")["step"] == 1 and run.load_checkpoint()["step"] == 3
+    for name in ("last.pt", "last.1.pt"):
+        harm(run.path / name)
+    with pytest.raises(ValueError, match=r"last\.1\.pt is truncated or damaged \(.*\); start the run anew"):
+        run.load_whole_checkpoint()
+
+
+def test_a_kill_between_the_two_renames_leaves_the_checkpoint_before(run: Run) -> None:
+    run.save_checkpoint({"step": 1})
+    (run.path / "last.pt").rename(run.path / "last.1.pt")
+    assert run.has_checkpoint and run.load_whole_checkpoint() == ({"step": 1}, None)
 
 
 class Bomb:

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 import selfdistill as sd
-from helpers.runs import StopAt, recipe, train, untimed, weights
+from helpers.runs import QUICK, Heard, StopAt, recipe, train, untimed, weights
+from selfdistill.config.files import dump
 from selfdistill.runs.folder import Run
+from selfdistill.runs.student import load_student, read_card
+from selfdistill.training.checkpoint import refuse_edited_recipe
 from selfdistill.training.signals import Interrupted
 
 
@@ -61,6 +64,78 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+def rewrite_recipe(run, **changes):
+    """What an edit of recipe.yaml does."""
+    (run.path / "recipe.yaml").write_text(dump(run.recipe().model_copy(update=changes)))
+
+
+def test_a_recipe_that_was_edited_under_its_checkpoint_is_noticed(tmp_path):
+    with pytest.raises(Interrupted):
+        train(recipe(tmp_path / "run"), StopAt(3))
+    run = Run.open(tmp_path / "run")
+    refuse_edited_recipe(run)
+    optim, text = run.recipe().optim, (run.path / "recipe.yaml").read_text()
+    rewrite_recipe(run, optim=optim.model_copy(update={"lr": 0.4}))
+    message = "recipe.yaml says optim.lr=0.4, and the run was trained with optim.lr=0.05; set it back"
+    with pytest.raises(ValueError, match=message):
+        refuse_edited_recipe(run)
+    with pytest.raises(ValueError, match=message):
+        train(run.recipe(), resume=True)
+    (run.path / "recipe.yaml").write_text(text[: text.index("optim:")])  # cut short, and still YAML
+    with pytest.raises(ValueError, match="the run was trained with"):
+        refuse_edited_recipe(run)
+    (run.path / "recipe.yaml").write_text(text)
+    machine = run.recipe().machine.model_copy(update={"workers": 1, "cache": "none"})
+    rewrite_recipe(run, max_steps=4, machine=machine)
+    assert train(run.recipe(), resume=True)[2].step == 4
+
+
+def test_a_checkpoint_of_another_network_is_one_sentence(tmp_path):
+    with pytest.raises(Interrupted):
+        train(recipe(tmp_path / "run"), StopAt(3))
+    run = Run.open(tmp_path / "run")
+    checkpoint = run.load_checkpoint()
+    run.save_checkpoint({**checkpoint, "method": {**checkpoint["method"], "student.fc.bias": torch.zeros(3)}})
+    with pytest.raises(ValueError, match="the checkpoint is one of another network or method") as raised:
+        train(run.recipe(), resume=True)
+    assert "\n" not in str(raised.value)
+    run.save_checkpoint({**checkpoint, "optimizer": {"state": {}, "param_groups": []}})
+    with pytest.raises(ValueError, match="the checkpoint does not fit this run's optimizer"):
+        train(run.recipe(), resume=True)
+
+
+@pytest.mark.parametrize("split", ["val", "none"])
+def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(tmp_path, whole, split):
+    class Steps(sd.Callback):
+        def on_step(self, state):
+            if state.step == 7:
+                raise Killed
+
+    heard = Heard()
+    changes = {"machine": {"checkpoint_minutes": 1e-9}}
+    if split == "none":
+        changes["data"] = {**QUICK["data"], "val_fraction": 0.01}
+    with pytest.raises(Killed):
+        train(recipe(tmp_path / "run", **changes), Steps())
+    run = Run.open(tmp_path / "run")
+    (run.path / "last.pt").write_bytes((run.path / "last.pt").read_bytes()[:-999])
+    again, _, result = train(run.recipe(), heard, resume=True)
+    assert result.step == 10 and "last.pt is truncated or damaged" in heard.sentences[0]
+    assert "the run goes on from" in heard.sentences[0] and "after step 6" in heard.sentences[0]
+    if split == "val":
+        assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole[0]).items())
+        assert [record for record in untimed(run) if record["kind"] != "warning"] == untimed(whole[1])
+
+
+def test_a_finished_run_holds_two_students_and_one_checkpoint(whole):
+    run = whole[1]
+    assert not (run.path / "last.1.pt").exists()
+    best = Run.open(run.path / "best")
+    scores = [record.scores.main for record in run.records() if record.kind == "epoch"]
+    assert read_card(best.path).scores["top1"] == max(scores) and load_student(best.path) is not None
+    assert best.recipe() == run.recipe()
+
+
 def test_a_checkpoint_is_written_every_so_many_minutes(tmp_path):
     class Steps(sd.Callback):
         def on_step(self, state):

@@ -65,7 +65,7 @@ def test_a_run_that_was_killed_while_it_saved_its_end_ends_as_if_it_had_not(tmp_
 def test_a_run_folder_holds_what_the_readme_says(tmp_path):
     method, run, result = train(recipe(tmp_path / "run"))
     files = {path.name for path in run.path.iterdir()}
-    assert files >= {"recipe.yaml", "metrics.jsonl", "last.pt", "best.pt", "student.safetensors", "student.json"}
+    assert files >= {"recipe.yaml", "metrics.jsonl", "last.pt", "best", "student.safetensors", "student.json"}
     kinds = [record.kind for record in run.records()]
     assert kinds.count("epoch") == 2 and kinds[-1] == "end"
     card = read_card(run.path)

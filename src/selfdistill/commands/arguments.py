@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..config.names import hides_shipped
 from ..config.part import Part
+from ..runs.folder import BEST, Run
 
 
 def tell(sentence: str) -> None:
@@ -19,6 +20,18 @@ def tell_ignored(folder: Path, stored: Part, used: Part) -> None:
     for name, value in stored.flatten().items():
         if value != other.get(name):
             tell(f"note: {name}={value} of {folder} is ignored, as this machine did not write it; --trust takes it")
+
+
+def choose_student(run: Path, checkpoint: str) -> Path:
+    """The folder of a run's last or best student; raises `ValueError` where it has none that is best."""
+    if checkpoint not in ("last", "best"):
+        raise ValueError(f"--checkpoint={checkpoint} is neither last nor best")
+    if checkpoint == "last":
+        return run
+    folder = Run.open(run).path / BEST
+    if not (folder / "student.json").exists():
+        raise ValueError(f"{run} holds no best student: a run chooses one by its validation images, so set data.val")
+    return folder
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -8,7 +8,7 @@ from ..config.part import list_settings
 from ..config.read import change
 from ..config.recipe import MethodPart, Recipe
 from ..data import OpenedData
-from ..distributed import is_first_process
+from ..distributed import is_first_process, share_from_first
 from ..errors import did_you_mean
 from ..methods import find_method
 from ..report.comparison import compare_runs
@@ -22,6 +22,8 @@ from .arguments import parse_seeds, take_setting, tell
 from .progress import console
 from .recipes import read_words
 from .train import check_trainable, tell_if_finished, train_new_run, train_on
+
+GO_ON = "run the same line again to go on"
 
 
 def compare_methods(words: Sequence[str], *, trust: bool = False) -> None:
@@ -149,10 +151,10 @@ def is_done(path: Path, recipe: Recipe) -> bool:
 def train_arm(experiment: Experiment, title: str) -> None:
     """Trains a run of a comparison, from its last checkpoint where it was interrupted."""
     path = Path(experiment.recipe.out or "")
-    if (path / "recipe.yaml").exists():
-        train_on(experiment, Run.open(path), title=title)
+    if share_from_first((path / "recipe.yaml").exists()):  # which the first process is about to write
+        train_on(experiment, Run.open(path), title=title, go_on=GO_ON)
     else:
-        train_new_run(experiment, title=title)
+        train_new_run(experiment, title=title, go_on=GO_ON)
 
 
 def write_table(paths: dict[str, list[Path]], folder: Path) -> None:

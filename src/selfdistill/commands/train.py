@@ -1,27 +1,32 @@
 """train: begins a run, or goes on with one."""
 
+import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ..build import build
+from ..build import build, find_free_folder
 from ..build.checks import check_machine
 from ..config.recipe import Recipe
 from ..data import EpochIndex, get_scoring_window
-from ..distributed import is_first_process, world_size
-from ..errors import one_line
+from ..distributed import is_first_process, is_lost_connection, share_from_first, world_size
+from ..errors import Outage, one_line
 from ..features.modes import set_mode
 from ..runs.code import describe_changes, hash_code
 from ..runs.environment import describe_environment
 from ..runs.files import remove_leftovers
-from ..runs.folder import Run
+from ..runs.folder import BEST, DamagedCheckpoint, Run
+from ..runs.lock import FolderTaken
 from ..runs.records import EndRecord
 from ..runs.student import has_whole_student
 from ..runs.trust import list_code
 from ..tasks import find_task
 from ..training.callbacks import Callback
+from ..training.checkpoint import refuse_edited_recipe
 from ..training.device import choose_device
 from ..training.experiment import Experiment
 from ..training.loop import fit
@@ -31,6 +36,7 @@ from .arguments import tell, tell_ignored
 from .places import find_recipe_paths
 from .progress import PlainProgress, RichProgress
 
+LOST = "another process of this training ended or cannot be reached"
 RESUMABLE = ("max_steps", "machine")  # settings that may change when a run goes on
 
 
@@ -38,7 +44,7 @@ def start_run(recipe: Recipe, *, trust: bool = False) -> Result:
     """Builds a new run, says where it lies, and trains it."""
     experiment = build(recipe, trust=trust)
     check_trainable(experiment)
-    return train_new_run(experiment)
+    return train_new_run(experiment, may_rename=recipe.out is None)
 
 
 def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) -> Result | None:
@@ -47,13 +53,16 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
     A finished run whose student is whole is left alone, and gives None.
     """
     run = Run.open(path)
+    if path.name == BEST and (path.parent / "recipe.yaml").exists():
+        raise ValueError(f"{path} holds the best student of a run; go on with the run: --resume {path.parent}")
     if not words and has_whole_student(run) and tell_if_finished(run):
         return None
     for word in words:
         if word.partition("=")[0].partition(".")[0] not in RESUMABLE:
             raise ValueError(f"{word} cannot change when a run goes on; what can: {', '.join(RESUMABLE)}")
+    refuse_edited_recipe(run)
     recipe, stored = run.recipe([*words, f"out={run.path}"], trust=trust), run.recipe(trust=True)
-    if stored.student.pretrained and not recipe.student.pretrained and not (run.path / "last.pt").exists():
+    if stored.student.pretrained and not recipe.student.pretrained and not run.has_checkpoint:
         raise ValueError(
             f"{run.path} has no checkpoint, and this machine did not write it: its pretrained weights would be fetched "
             "anew, so say --trust"
@@ -85,6 +94,8 @@ def tell_if_finished(run: Run) -> bool:
     records = run.records()
     if not records or not isinstance(records[-1], EndRecord):
         return False
+    with suppress(DamagedCheckpoint):  # which nothing needs any more
+        refuse_edited_recipe(run)
     tell(f"{run.path} is finished: {records[-1].sentence()}")
     if run.is_recipe_edited():
         tell(f"note: {run.path / 'recipe.yaml'} was changed after this run began, so it is not what was trained")
@@ -115,28 +126,45 @@ def check_scorable(experiment: Experiment) -> None:
         raise ValueError(f"{name} cannot score images of {height}x{width} ({one_line(error)}){advice}") from error
 
 
-def train_new_run(experiment: Experiment, *, title: str | None = None) -> Result:
-    """Trains into a new run folder."""
+def train_new_run(
+    experiment: Experiment, *, may_rename: bool = False, title: str | None = None, go_on: str | None = None
+) -> Result:
+    """Trains into a new run folder; takes another if it `may_rename` and a process that started with it was faster."""
     recipe = experiment.recipe
-    run = Run(recipe.out or "")
     if is_first_process():
-        run = Run.create(run.path, recipe)
+        run = create_run(recipe, may_rename=may_rename)
         write_environment(experiment, run)
         tell(f"run folder: {run.path}")
         for note in experiment.notes:
             tell(f"note: {note}")
-    return train(experiment, run, resume=False, title=title)
+        recipe = recipe.model_copy(update={"out": str(run.path)})
+    recipe = recipe.model_copy(update={"out": share_from_first(recipe.out or "")})
+    return train(replace(experiment, recipe=recipe), Run(recipe.out or ""), resume=False, title=title, go_on=go_on)
 
 
-def train_on(experiment: Experiment, run: Run, *, title: str | None = None) -> Result:
+def create_run(recipe: Recipe, *, may_rename: bool) -> Run:
+    """A new run folder."""
+    while True:
+        try:
+            return Run.create(recipe.out or "", recipe)
+        except FolderTaken:
+            if not may_rename:
+                raise
+            recipe = recipe.model_copy(update={"out": find_free_folder(recipe)})
+
+
+def train_on(experiment: Experiment, run: Run, *, title: str | None = None, go_on: str | None = None) -> Result:
     """Goes on with a run from its last checkpoint, or from its beginning where it has none."""
-    has_checkpoint = (run.path / "last.pt").exists()
-    if is_first_process():
-        remove_leftovers(run.path)
-        write_environment(experiment, run)
-        if not has_checkpoint:
-            run.rewind(0)
-    return train(experiment, run, resume=has_checkpoint, title=title)
+    check_machine(experiment)  # several processes meet in it, so that all learn of it where the first one ends
+    with run.lock() if is_first_process() else nullcontext():
+        has_checkpoint = run.has_checkpoint
+        if is_first_process():
+            remove_leftovers(run.path)
+            write_environment(experiment, run)
+            if not has_checkpoint:
+                tell(f"{run.path} holds no checkpoint; it starts from the beginning")
+                run.rewind(0)
+        return train(experiment, run, resume=has_checkpoint, title=title, go_on=go_on)
 
 
 def write_environment(experiment: Experiment, run: Run) -> None:
@@ -150,14 +178,26 @@ def write_environment(experiment: Experiment, run: Run) -> None:
     run.write_environment(environment)
 
 
-def train(experiment: Experiment, run: Run, *, resume: bool, title: str | None = None) -> Result:
-    """Trains and shows it; a signal ends the program after saying how to go on."""
+def train(
+    experiment: Experiment, run: Run, *, resume: bool, title: str | None = None, go_on: str | None = None
+) -> Result:
+    """Trains and shows it; says how to `go_on` where a signal or the machine ends it."""
     callbacks: list[Callback] = []
     if is_first_process():
         title = title or f"{experiment.recipe.method.name} on {experiment.recipe.student.name}"
         callbacks.append(RichProgress(title) if sys.stdout.isatty() else PlainProgress())
+    go_on = go_on or f"go on with: selfdistill train --resume {shlex.quote(str(run.path))}"
     try:
         return fit(experiment, run, resume=resume, callbacks=callbacks)
     except Interrupted as stop:
-        tell(f"{stop}; go on with: selfdistill train --resume {run.path}")
+        if is_first_process():
+            tell(f"{stop}; {go_on}")
         sys.exit(130)
+    except Outage as error:
+        raise ValueError(f"{error}; {go_on}") from error
+    except OSError as error:
+        raise ValueError(f"{error.filename or run.path}: {error.strerror or error}; {go_on}") from error
+    except RuntimeError as error:
+        if not is_lost_connection(error):
+            raise
+        raise ValueError(f"{LOST}; {go_on}") from error

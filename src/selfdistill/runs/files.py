@@ -32,7 +32,7 @@ def replace_file(path: Path, *, durable: bool = True, keep: Path | None = None) 
             yield temporary
             if durable:
                 sync(temporary, os.O_RDWR)
-            if keep is not None and path.exists():
+            if keep is not None and path.is_file() and not path.is_symlink():
                 os.replace(path, keep)
             os.replace(temporary, path)
         except BaseException:
@@ -71,6 +71,9 @@ class CheckedFile:
             except OSError as error:
                 self._error = error
         return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Nothing: the file is flushed at the end."""
 
     def __enter__(self) -> "CheckedFile":
         return self

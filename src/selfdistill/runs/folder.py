@@ -25,6 +25,7 @@ from .files import (
     append_to,
     cut_torn_line,
     describe_problem,
+    make_folders,
     read_json,
     replace_file,
     sync,
@@ -36,6 +37,7 @@ from .records import AnyRecord, EndRecord, Record, from_line, to_line
 from .trust import hash_bytes, ignore_reaching, is_signed_text, list_code, refuse_code, sign_text
 
 LAST, BEFORE_LAST = "last.pt", "last.1.pt"  # the checkpoint, and the one before it
+BEST = "best"  # the folder of the best student, by the validation images
 
 
 class Run:
@@ -183,6 +185,14 @@ class Run:
             if code := get_unsafe_globals_in_checkpoint(temporary):
                 raise ValueError(f"{path} could not be read again without running code ({code[0]}); keep plain values")
         self._last_is_damaged = False
+
+    def open_best(self) -> "Run":
+        """The folder of the best student, which is a run folder without logs and checkpoints; made if missing."""
+        best = Run(make_folders(self.path, BEST))
+        recipe = (self.path / "recipe.yaml").read_text(encoding="utf-8")
+        if not (best.path / "recipe.yaml").exists():
+            write_text(best.path / "recipe.yaml", recipe)
+        return best
 
     def forget_checkpoint_before_last(self) -> None:
         """Removes last.1.pt, for a run that has nothing to go on with."""

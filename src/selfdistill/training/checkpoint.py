@@ -9,11 +9,13 @@ from ..distributed import is_first_process
 from ..errors import one_line
 from ..method import Method
 from ..runs.folder import Run
-from ..runs.student import StudentCard, save_student
+from ..runs.student import save_student
 from .callbacks import Callback
+from .experiment import Experiment
 from .state import TrainState
 
 FORMAT = 1
+FREE = ("out", "data.download", "data.root", "student.pretrained", "student.start")  # may change when a run goes on
 SAVE_SECONDS = 30  # an epoch that ends sooner after the last save is not saved, the first, best and last ones aside
 
 
@@ -70,29 +72,47 @@ def load_state(state: TrainState, checkpoint: Mapping[str, Any]) -> None:
         ) from error
 
 
-def describe_recipe(recipe: Recipe) -> dict[str, Any]:
-    """The settings that must not change when a run goes on, as plain data by name."""
-    stops_early = {"max_steps"} if recipe.epochs is not None else set()
-    return recipe.flatten(exclude={"machine", "out", *stops_early})
+def describe_origin(experiment: Experiment) -> dict[str, Any]:
+    """What must not change when a run goes on: the settings, as plain data by name, and the images."""
+    return {"recipe": experiment.recipe.flatten(), "images": dict(experiment.fingerprint)}
 
 
-def refuse_other_recipe(recipe: Recipe, checkpoint: Mapping[str, Any], run: Run) -> None:
-    """Raises `ValueError` where a checkpoint was made under another recipe, as after an edit of recipe.yaml."""
-    now = describe_recipe(recipe)
-    for name, value in checkpoint.get("recipe", {}).items():  # checkpoints before 0.2 hold none
-        if now.get(name) != value:
+def refuse_edited_recipe(run: Run) -> None:
+    """Raises `ValueError` where recipe.yaml was edited or cut under its checkpoint; builds nothing."""
+    if run.has_checkpoint:
+        checkpoint, _ = run.load_whole_checkpoint()
+        recipe = run.recipe(trust=True)
+        stored = checkpoint.get("recipe", {})
+        written = {name: value for name, value in recipe.flatten().items() if name in stored}
+        _refuse_changes(recipe, {**stored, **written}, checkpoint, run, free={"data.source", "data.val"})
+
+
+def refuse_other_recipe(experiment: Experiment, checkpoint: Mapping[str, Any], run: Run) -> None:
+    """Raises `ValueError` where a checkpoint was made under another recipe."""
+    has_same_images = checkpoint.get("images") == dict(experiment.fingerprint)
+    free = {"data.source", "data.val"} if has_same_images else set()  # the images may have moved
+    _refuse_changes(experiment.recipe, experiment.recipe.flatten(), checkpoint, run, free=free)
+
+
+def _refuse_changes(
+    recipe: Recipe, settings: Mapping[str, Any], checkpoint: Mapping[str, Any], run: Run, *, free: set[str]
+) -> None:
+    free = {*FREE, *free, *({"max_steps"} if recipe.epochs is not None else ())}  # where it only stops early
+    for name, value in checkpoint.get("recipe", {}).items():  # version 0.1 wrote none
+        if settings.get(name) != value and name not in free and not name.startswith("machine."):
             raise ValueError(
-                f"{run.path / 'recipe.yaml'} says {name}={now.get(name)}, and the run was trained with {name}={value}; "
-                "set it back, or start a new run"
+                f"{run.path / 'recipe.yaml'} says {name}={settings.get(name)}, and the run was trained with "
+                f"{name}={value}; set it back, or start a new run"
             )
 
 
 class Checkpointer(Callback):
     """Writes checkpoints and the student: after epochs, every so many minutes, and when a signal stops the run."""
 
-    def __init__(self, run: Run, card: StudentCard, recipe: Recipe) -> None:
-        self.run, self.card, self.recipe = run, card, recipe
-        self.seconds = 60 * recipe.machine.checkpoint_minutes
+    def __init__(self, run: Run, experiment: Experiment) -> None:
+        assert experiment.card is not None
+        self.run, self.experiment, self.card = run, experiment, experiment.card
+        self.seconds = 60 * experiment.recipe.machine.checkpoint_minutes
         self.saved_at = 0.0
 
     def on_start(self, state: TrainState) -> None:
@@ -108,7 +128,7 @@ class Checkpointer(Callback):
         if state.is_best or at_either_end or time.monotonic() - self.saved_at > SAVE_SECONDS:
             self.save_student(state)  # first: a run killed between the two trains the epoch again, and writes both
             self.save(state)
-        can_go_on = self.recipe.epochs is not None and self.recipe.max_steps is not None
+        can_go_on = None not in (self.experiment.recipe.epochs, self.experiment.recipe.max_steps)
         if state.step == state.last_step and not can_go_on:
             self.run.forget_checkpoint_before_last()
 
@@ -117,8 +137,8 @@ class Checkpointer(Callback):
 
     def save(self, state: TrainState) -> None:
         """Writes a checkpoint."""
-        about = {"recipe": describe_recipe(self.recipe), "log_bytes": self.run.log_bytes()}
-        self.run.save_checkpoint({**save_state(state), **about})
+        origin = describe_origin(self.experiment)
+        self.run.save_checkpoint({**save_state(state), **origin, "log_bytes": self.run.log_bytes()})
         self.saved_at = time.monotonic()
 
     def save_student(self, state: TrainState) -> None:
@@ -132,4 +152,4 @@ class Checkpointer(Callback):
         weights, card = state.shipped.state_dict(), self.card.model_copy(update=progress)
         save_student(self.run, weights, card)
         if state.is_best:
-            save_student(self.run, weights, card, name="best")
+            save_student(self.run.open_best(), weights, card)

@@ -58,7 +58,7 @@ def create_writers(experiment: Experiment, run: Run | None, accelerator: Any) ->
         assert experiment.card is not None
         yield MetricsWriter(run)
         yield TrainLogWriter(run, experiment.card.classes)
-        yield Checkpointer(run, experiment.card, experiment.recipe)
+        yield Checkpointer(run, experiment)
     if machine.track:
         if run is not None:
             make_folders(run.path, TRACKED)

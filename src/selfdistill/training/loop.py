@@ -121,7 +121,7 @@ class Trainer:
         """Goes on from the last checkpoint; the records that were written after it are dropped."""
         assert self.run is not None
         checkpoint, damage = self.run.load_whole_checkpoint()
-        refuse_other_recipe(self.recipe, checkpoint, self.run)
+        refuse_other_recipe(self.experiment, checkpoint, self.run)
         load_state(self.state, checkpoint)
         if self.rank == 0:
             self.run.rewind(self.state.step, size=checkpoint.get("log_bytes"))
