@@ -60,8 +60,8 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
     for word in words:
         if word.partition("=")[0].partition(".")[0] not in RESUMABLE:
             raise ValueError(f"{word} cannot change when a run goes on; what can: {', '.join(RESUMABLE)}")
-    refuse_edited_recipe(run)
     recipe, stored = run.recipe([*words, f"out={run.path}"], trust=trust), run.recipe(trust=True)
+    refuse_edited_recipe(run)
     if stored.student.pretrained and not recipe.student.pretrained and not run.has_checkpoint:
         raise ValueError(
             f"{run.path} has no checkpoint, and this machine did not write it: its pretrained weights would be fetched "
