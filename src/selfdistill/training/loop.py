@@ -192,17 +192,18 @@ class Trainer:
         micro-batches run compiled, if any does. Gives whether one was compiled first. Nothing in here waits for the
         device.
         """
-        state, seed = self.state, self.recipe.seed
+        state = self.state
+        seeds = self.recipe.seed, state.step
         self.schedule.step_update(state.step)
         micro_batches = list(itertools.islice(batches, len(usual)))
-        seed_generators(seed, state.step, 0, 0)
+        seed_generators(*seeds, 0, 0)
         if self.experiment.mix is not None:
             micro_batches = mix_whole_batch(self.experiment.mix, micro_batches, sizes, self.rank)
         label_weights = weigh_by_labels(micro_batches, sizes, state.method.task)
         images, compiled = sum(map(sum, sizes)), False
         for micro, (batch, label_weight) in enumerate(zip(micro_batches, label_weights, strict=True)):
             if (micro, self.rank) != (0, 0):
-                seed_generators(seed, state.step, micro, self.rank)
+                seed_generators(*seeds, micro, self.rank)
             is_last = micro == len(usual) - 1
             count_values = self.batch_norms if state.step == micro == 0 else nullcontext()  # which is never compiled
             with count_values, nullcontext() if is_last else self.accelerator.no_sync(self.module):
