@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfdistill.errors import did_you_mean, one_line
+from selfdistill.errors import did_you_mean, escape_controls, one_line
 
 MANY = [f"network{i}" for i in range(31)]
 
@@ -43,3 +43,10 @@ def test_an_error_becomes_one_line_of_bounded_length():
     assert one_line(KeyError()) == "KeyError"
     sentence = one_line(RuntimeError("x" * 1000))
     assert sentence.endswith("xxx...") and len(sentence) < 300
+
+
+def test_names_of_people_and_emoji_stay_as_they_are():
+    for name in ("Möwe", "日本 語", "می\u200cخواهم", "👩\u200d🔬", "a b'\"<&>"):
+        assert escape_controls(name) == name
+    assert escape_controls("a\u2028b\u2066c\x9b\x00") == "a\\u2028b\\u2066c\\x9b\\x00"
+    assert escape_controls("a\tb\n", keep="\t") == "a\tb\\n"

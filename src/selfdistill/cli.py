@@ -56,7 +56,9 @@ def main() -> None:
 
 
 def _stop(sentence: str, code: int) -> None:
-    print(sentence, file=sys.stderr)
+    from .commands.console import tell
+
+    tell(sentence)
     sys.exit(code)
 
 

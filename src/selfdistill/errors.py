@@ -1,7 +1,8 @@
-"""Sentences: the nearest legal name, a count with its noun, and another library's error on one line."""
+"""Sentences: the nearest legal name, a count with its noun, another library's error on one line, names as text."""
 
 import difflib
 import os
+import unicodedata
 from collections.abc import Iterable
 
 FEW = 30  # names that a sentence can list
@@ -48,6 +49,28 @@ def count_of(count: int, noun: str) -> str:
     """
     plural = f"{noun}es" if noun.endswith(("s", "x", "ch")) else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
+
+
+def escape_controls(text: str, keep: str = "") -> str:
+    r"""The text with every character that a terminal or a page would obey, or cannot show, as its escape.
+
+    These are control characters, line breaks, marks that turn the direction of writing, and bytes of a file name that
+    are no text. Characters in `keep` stay.
+
+    >>> escape_controls("a\x1b[31m b\n")
+    'a\\x1b[31m b\\n'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character in keep or not _is_control(character) else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _is_control(character: str) -> bool:
+    is_joiner = character in "\u200c\u200d"  # part of words in Persian and Hindi, and of emoji
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and not is_joiner
 
 
 def one_line(error: BaseException) -> str:

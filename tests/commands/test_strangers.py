@@ -183,6 +183,27 @@ def test_a_stranger_without_checkpoint_does_not_begin_anew_with_other_weights(ru
     assert code == 1 and "its pretrained weights would be fetched anew, so say --trust" in err
 
 
+def test_names_reach_the_terminal_and_the_log_as_text(run, stranger, tmp_path):
+    trap = "\x1b]0;owned\x07\u202e\n\udcff"
+    card = json.loads((stranger.path / "student.json").read_text())
+    edit_card(stranger, classes=[name + "\x1b[31m\r\t" for name in card["classes"]])
+    image = tmp_path / f"{trap}.png"
+    shutil.copy(tmp_path / "image.png", image)
+    printed = [
+        run("predict", "strange", image),
+        run("predict", "strange", "image.png"),
+        run("eval", "strange", "--data", trap),
+    ]
+    printed += [run("predict", "strange", tmp_path / f"{trap}.gif"), run("export", "strange", "--out", tmp_path / trap)]
+    assert [code for code, _, _ in printed] == [0, 0, 1, 1, 1]
+    for _, out, err in printed:
+        assert out.count("\n") + err.count("\n") == 1
+        assert not set("\x1b\x07\u202e\r\udcff") & set(out + err)
+    assert "\\x1b]0;owned\\x07\\u202e\\n\\udcff.png\t" in printed[0][1] and "\\x1b[31m\\r\\t" in printed[1][1]
+    stranger.log(f"a {trap}")
+    assert (stranger.path / "train.log").read_text().endswith("a \\x1b]0;owned\\x07\\u202e\\n\\udcff\n")
+
+
 def test_a_damaged_student_of_a_finished_run_is_written_again(run, stranger):
     weights = stranger.path / "student.safetensors"
     whole = weights.read_bytes()

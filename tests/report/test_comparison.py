@@ -243,3 +243,10 @@ def test_the_console_table_shows_what_markdown_shows(table: Comparison) -> None:
     Console(file=shown, width=200).print(table.rich())
     for text in ("extra parameters", "62.00 ± 1.41", "+12.00", "411,885", "Not finished", "test images"):
         assert text in shown.getvalue()
+
+
+def test_names_in_the_markdown_table_are_no_tags_and_no_links():
+    row = {"method": "<img src=x>[a](b)|\n\x1b[31m`x`", "seeds": 1, "points": None, "seconds_per_step": None}
+    row |= {"slowdown": None, "peak_memory_mib": None, "training_only_parameters": 0}
+    table = Comparison(rows=[row], split="<b>", unfinished=["a\nb"], notes=[], tasks=()).markdown()
+    assert "&lt;img src=x>&#91;a](b)\\|\\n\\x1b&#91;31m&#96;x&#96;" in table and "&lt;b>" in table and "a\\nb" in table

@@ -1,17 +1,12 @@
 """What a user types behind a command: a recipe, and NAME=VALUE settings over it."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..config.names import hides_shipped
 from ..config.part import Part
 from ..runs.folder import BEST, Run
-
-
-def tell(sentence: str) -> None:
-    """Prints a sentence to standard error; results go to standard output."""
-    print(sentence, file=sys.stderr, flush=True)
+from .console import tell
 
 
 def tell_ignored(folder: Path, stored: Part, used: Part) -> None:

@@ -18,8 +18,8 @@ from ..runs.files import write_text
 from ..runs.folder import Run
 from ..runs.trust import list_code
 from ..training.experiment import Experiment
-from .arguments import parse_seeds, take_setting, tell
-from .progress import console
+from .arguments import parse_seeds, take_setting
+from .console import console, tell
 from .recipes import read_words
 from .train import check_trainable, tell_if_finished, train_new_run, train_on
 

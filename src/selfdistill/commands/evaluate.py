@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 from ..config.recipe import DataPart
 from ..data import EvalSet, LabeledDataset, check, eval_loader, get_scoring_window, open_one_split, open_splits
 from ..distributed import default_device
+from ..errors import escape_controls
 from ..runs.files import replace_nan
 from ..runs.folder import Run
 from ..runs.student import load_student, read_card
 from ..tasks import Scores, evaluate, find_task
 from ..tasks.base import TaskKind
-from .arguments import tell, tell_ignored
+from .arguments import tell_ignored
+from .console import say, tell
 from .places import find_data_paths
 
 
@@ -29,11 +31,11 @@ def print_scores(path: Path, source: str | None, *, as_json: bool, trust: bool =
     """Prints the scores of a run's student, and the scores of single classes."""
     scores, values, images = evaluate_run(path, source, trust=trust)
     if as_json:
-        print(json.dumps({"data": images, **values}))
+        say(json.dumps({"data": images, **values}))
         return
-    print(f"{images}: {scores.sentence()}  ({scores.count} images)")
+    say(f"{images}: {scores.sentence()}  ({scores.count} images)")
     for line in describe_classes(path, values, trust=trust):
-        print(line)
+        say(line)
 
 
 def evaluate_run(path: Path, source: str | None, *, trust: bool = False) -> Evaluation:
@@ -75,7 +77,8 @@ def describe_classes(path: Path, values: dict[str, Any], *, trust: bool = False)
     """A line for each class and each score that a run's task has of single classes."""
     for score, title in find_task(read_card(path, trust=trust).task).class_scores.items():
         for name, value in values[score].items():
-            yield f"{name}\t{title} " + ("- (neither labeled nor predicted)" if value is None else f"{value:.2%}")
+            share = "- (neither labeled nor predicted)" if value is None else f"{value:.2%}"
+            yield f"{escape_controls(name)}\t{title} {share}"
 
 
 def open_held_out(settings: DataPart, task: TaskKind) -> tuple[str, LabeledDataset]:

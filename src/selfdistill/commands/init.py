@@ -5,7 +5,9 @@ from pathlib import Path
 from ..config.files import dump_commented
 from ..config.recipe import Recipe
 from ..data import open_splits
+from ..errors import escape_controls
 from ..tasks import find_task
+from .console import say
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -21,5 +23,5 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
         *(f"# {note}" for note in splits.notes),
         f"# run: selfdistill train {path}",
     ]
-    path.write_text("\n".join(head) + "\n\n" + dump_commented(recipe), encoding="utf-8")
-    print(f"{path} is written; train with: selfdistill train {path}")
+    path.write_text("\n".join(map(escape_controls, head)) + "\n\n" + dump_commented(recipe), encoding="utf-8")
+    say(f"{path} is written; train with: selfdistill train {path}")

@@ -8,9 +8,11 @@ import torch
 
 from ..data.datasets.image_folder import EXTENSIONS
 from ..distributed import default_device
+from ..errors import escape_controls
 from ..runs.student import load_student, read_card
 from ..tasks import find_task
 from ..tasks.base import ImageFile, Prediction
+from .console import say
 
 
 def print_predictions(
@@ -20,9 +22,10 @@ def print_predictions(
     for prediction in predict_images(run, images, top=top, out=out, trust=trust):
         if as_json:
             files = {name: str(path) for name, path in prediction.files.items()}
-            print(json.dumps({"image": str(prediction.image), "classes": dict(prediction.classes), **files}))
+            say(json.dumps({"image": str(prediction.image), "classes": dict(prediction.classes), **files}))
         else:
-            print(f"{prediction.image}\t" + "\t".join(f"{name} {share:.1%}" for name, share in prediction.classes))
+            shares = [f"{escape_controls(name)} {share:.1%}" for name, share in prediction.classes]
+            say("\t".join([escape_controls(str(prediction.image)), *shares]))
 
 
 def predict_images(

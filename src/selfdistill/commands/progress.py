@@ -1,19 +1,13 @@
 """What a person sees while a network trains: a live display in a terminal, plain lines elsewhere."""
 
-import sys
 import time
 from typing import Any
 
+from ..errors import escape_controls
 from ..runs.records import EpochRecord, Record, TrainRecord, WarningRecord
 from ..training.callbacks import Callback
 from ..training.state import TrainState
-
-
-def console() -> Any:
-    """A rich console: as wide as the terminal, or 160 columns without a terminal."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 160)
+from .console import say, tell
 
 
 class PlainProgress(Callback):
@@ -26,14 +20,14 @@ class PlainProgress(Callback):
 
     def on_log(self, state: TrainState, record: Record) -> None:
         if isinstance(record, WarningRecord):
-            print(f"warning: step {record.step}: {record.text}", file=sys.stderr, flush=True)
+            tell(f"warning: step {record.step}: {record.text}")
             return
         if isinstance(record, TrainRecord) and time.monotonic() - self.printed_at < self.every_seconds:
             self.waiting = record.sentence()
             return
         if isinstance(record, EpochRecord) and self.waiting:
-            print(self.waiting)
-        print(record.sentence(), flush=True)
+            say(self.waiting)
+        say(record.sentence())
         self.printed_at, self.waiting = time.monotonic(), ""
 
 
@@ -68,7 +62,7 @@ class RichProgress(Callback):
         from rich.console import Group
         from rich.text import Text
 
-        return Group(self.progress, *(Text(line) for line in (self.losses, self.scores) if line))
+        return Group(self.progress, *(Text(escape_controls(line)) for line in (self.losses, self.scores) if line))
 
     def on_start(self, state: TrainState) -> None:
         self.bar = self.progress.add_task(self.title, total=state.last_step, completed=state.step)
@@ -79,9 +73,11 @@ class RichProgress(Callback):
         self.progress.update(self.bar, completed=state.step, description=f"{self.title}  epoch {epoch}")
 
     def on_log(self, state: TrainState, record: Record) -> None:
+        from rich.text import Text
+
         if isinstance(record, WarningRecord):
-            warning = f"[yellow]warning:[/] step {record.step}: {record.text}"
-            self.display.console.print(warning, highlight=False)
+            warning = Text.assemble(("warning:", "yellow"), escape_controls(f" step {record.step}: {record.text}"))
+            self.display.console.print(warning)
         elif isinstance(record, TrainRecord):
             self.losses = record.sentence()
         elif getattr(record, "scores", None) is not None:

@@ -14,7 +14,7 @@ from ..errors import did_you_mean
 from ..methods import find_method
 from ..tasks import complete_recipe, find_task
 from .arguments import split_words
-from .progress import console
+from .console import console
 
 UNBROKEN = {"break_long_words": False, "break_on_hyphens": False}
 

@@ -9,7 +9,7 @@ from ..methods import find_method, list_methods
 from ..models import build_student
 from ..tasks import find_task, list_tasks
 from .cards import card, find_paper, list_needs
-from .progress import console
+from .console import console
 
 
 def print_methods(name: str | None) -> None:

@@ -32,7 +32,8 @@ from ..training.experiment import Experiment
 from ..training.loop import fit
 from ..training.signals import Interrupted
 from ..training.state import Result
-from .arguments import tell, tell_ignored
+from .arguments import tell_ignored
+from .console import tell
 from .places import find_recipe_paths
 from .progress import PlainProgress, RichProgress
 

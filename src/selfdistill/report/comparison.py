@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import did_you_mean
+from ..errors import did_you_mean, escape_controls
 from ..runs.folder import Run
 from ..runs.records import EndRecord
 from ..tasks.base import Column, TaskKind
 from .finished import FinishedRun, describe_differences, find_task_of, group_by_settings, read_finished
-from .markdown import markdown_table
+from .markdown import escape_html, markdown_table
 
 Row = dict[str, Any]
 
@@ -32,14 +32,14 @@ class Comparison(NamedTuple):
 
     def markdown(self) -> str:
         table = markdown_table(list(self.columns()), self.cells())
-        return "\n\n".join([table, *self.sentences()]) + "\n"
+        return escape_html("\n\n".join([table, *map(escape_controls, self.sentences())])) + "\n"
 
     def rich(self) -> Any:
         """The table with its sentences as the caption, to print on a rich console."""
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(caption=Text("\n".join(self.sentences())), caption_justify="left")
+        table = Table(caption=Text("\n".join(map(escape_controls, self.sentences()))), caption_justify="left")
         for number, title in enumerate(self.columns()):
             table.add_column(title, justify="right" if number else "left", no_wrap=bool(number))
         for cells in self.cells():
@@ -53,7 +53,7 @@ class Comparison(NamedTuple):
         return {**FIRST_COLUMNS, **main, **POINTS, **others, **LAST_COLUMNS}
 
     def cells(self) -> list[list[str]]:
-        return [[cell(row) for cell in self.columns().values()] for row in self.rows]
+        return [[escape_controls(cell(row)) for cell in self.columns().values()] for row in self.rows]
 
     def sentences(self) -> list[str]:
         """What the scores were taken on, which runs are missing, and the notes."""

@@ -18,7 +18,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from ..config.files import dump
 from ..config.read import change, read
 from ..config.recipe import Recipe
-from ..errors import did_you_mean
+from ..errors import did_you_mean, escape_controls
 from .environment import Environment, now
 from .files import (
     CheckedFile,
@@ -137,7 +137,7 @@ class Run:
     def log(self, line: str) -> None:
         """Appends a line to train.log, with its time in UTC."""
         with append_to(self.path / "train.log") as file:
-            file.write(f"{now()} {line}\n".encode())
+            file.write(f"{now()} {escape_controls(line)}\n".encode())
 
     def append(self, record: Record) -> None:
         """Appends a record to metrics.jsonl."""

@@ -1,0 +1,26 @@
+"""What commands print: everything goes through here, with control characters escaped.
+
+Names of classes, files and settings may come from somebody else, and a terminal obeys what it is shown.
+"""
+
+import sys
+from typing import Any
+
+from ..errors import escape_controls
+
+
+def say(line: str) -> None:
+    """Prints a line of a command's result."""
+    print(escape_controls(line, keep="\t"), flush=True)
+
+
+def tell(sentence: str) -> None:
+    """Prints a sentence to standard error; results go to standard output."""
+    print(escape_controls(sentence), file=sys.stderr, flush=True)
+
+
+def console() -> Any:
+    """A rich console for tables: as wide as the terminal, or 160 columns without a terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
