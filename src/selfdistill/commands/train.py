@@ -99,7 +99,7 @@ def tell_if_finished(run: Run) -> bool:
         refuse_edited_recipe(run)
     tell(f"{run.path} is finished: {records[-1].sentence()}")
     if run.is_recipe_edited():
-        tell(f"note: {run.path / 'recipe.yaml'} was changed after this run began, so it is not what was trained")
+        tell(f"note: {run.path / 'recipe.yaml'} was changed after this run began")
     return True
 
 

@@ -97,7 +97,7 @@ def describe_differences(groups: Mapping[str, Sequence[FinishedRun]]) -> list[st
     if len({run.end.split for run in runs if run.end.scores is not None}) > 1:
         notes.append("Not all scores were taken on the same split.")
     if edited := [str(run.run.path) for run in runs if run.run.is_recipe_edited()]:
-        notes.append(f"recipe.yaml was changed after the run was trained: {', '.join(edited)}.")
+        notes.append(f"recipe.yaml was changed after the run began: {', '.join(edited)}.")
     environments = [run.run.environment() or Environment() for run in runs]
     notes += describe_code_changes(environments)
     if find_differing([{"data": environment.data} for environment in environments]):

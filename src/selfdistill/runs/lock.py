@@ -47,6 +47,9 @@ def _take(folder: Path) -> int:
     path = folder / NAME
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o666)
+        if os.fstat(descriptor).st_nlink > 1:
+            os.close(descriptor)
+            raise FolderTaken(f"{path} is a link, and is not written to; remove it")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
