@@ -7,13 +7,7 @@
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-
-try:
-    __version__ = version("selfdistill")
-except PackageNotFoundError:
-    __version__ = "0+source"  # run from a source tree that is not installed
 
 _HOME = {  # public name -> module; imported on first use, so that the command line answers at once
     "Batch": "task",
@@ -38,4 +32,15 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f".{_HOME[name]}", __name__), name)
     if name == "losses":
         return import_module(".losses", __name__)
+    if name == "__version__":
+        return _find_version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _find_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # 30 ms, in which Ctrl-C would print a traceback
+
+    try:
+        return version("selfdistill")
+    except PackageNotFoundError:
+        return "0+source"  # run from a source tree that is not installed

@@ -9,10 +9,6 @@ FEW = 30  # names that a sentence can list
 LONGEST_MESSAGE = 240
 
 
-class Outage(ValueError):
-    """The machine failed, not the settings: a run may go on from its checkpoint."""
-
-
 def did_you_mean(
     name: str, known: Iterable[str], prefix: str = "", *, otherwise: str | None = None, cutoff: float = 0.5
 ) -> str:

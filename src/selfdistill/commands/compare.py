@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..build import build
+from ..config.overrides import write_word
 from ..config.part import list_settings
 from ..config.read import change
 from ..config.recipe import MethodPart, Recipe
@@ -139,7 +140,7 @@ def is_done(path: Path, recipe: Recipe) -> bool:
         if wanted.get(name) != stored.get(name) and not name.startswith(("machine.", "out")):
             raise ValueError(
                 f"{path} holds a run of another recipe, whose {name} is {stored.get(name)} and not {wanted.get(name)}; "
-                f"set {name}={stored.get(name)} or choose another out="
+                f"set {write_word(name, stored.get(name))} or choose another out="
             )
     return tell_if_finished(run)
 

@@ -14,7 +14,7 @@ from ..build.checks import check_machine
 from ..config.recipe import Recipe
 from ..data import EpochIndex, get_scoring_window
 from ..distributed import is_first_process, is_lost_connection, share_from_first, world_size
-from ..errors import Outage, one_line
+from ..errors import one_line
 from ..features.modes import set_mode
 from ..runs.code import describe_changes, hash_code
 from ..runs.environment import describe_environment
@@ -37,7 +37,6 @@ from .console import tell
 from .places import find_recipe_paths
 from .progress import PlainProgress, RichProgress
 
-LOST = "another process of this training ended or cannot be reached"
 RESUMABLE = ("max_steps", "machine")  # settings that may change when a run goes on
 
 
@@ -194,11 +193,21 @@ def train(
         if is_first_process():
             tell(f"{stop}; {go_on}")
         sys.exit(130)
-    except Outage as error:
-        raise ValueError(f"{error}; {go_on}") from error
-    except OSError as error:
-        raise ValueError(f"{error.filename or run.path}: {error.strerror or error}; {go_on}") from error
-    except RuntimeError as error:
-        if not is_lost_connection(error):
+    except Exception as error:
+        outage = describe_outage(error)
+        if outage is None:
             raise
-        raise ValueError(f"{LOST}; {go_on}") from error
+        raise ValueError(f"{outage}; {go_on}") from error
+
+
+def describe_outage(error: Exception) -> str | None:
+    """What failed, if it is the machine, and neither the settings nor the code: such a run can go on."""
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the disk'}: {error.strerror or error}"
+    if "DataLoader worker" in str(error):
+        return (
+            f"a process that loads images ended ({one_line(error)}), perhaps for lack of memory: lower machine.workers"
+        )
+    if is_lost_connection(error):
+        return "another process of this training ended or cannot be reached"
+    return None

@@ -51,6 +51,16 @@ def apply_word(values: dict[str, Any], word: str, root: type[Part]) -> None:
         target[last] = value
 
 
+def write_word(name: str, value: Any) -> str:
+    """Return the word that gives a setting this plain value.
+
+    >>> write_word("max_steps", None), write_word("optim.milestones", [0.5, 0.75]), write_word("optim.nesterov", True)
+    ('max_steps=null', 'optim.milestones=[0.5, 0.75]', 'optim.nesterov=true')
+    """
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    return f"{name}={value if isinstance(value, str) else text}"
+
+
 def read_text(text: str, types: set[type]) -> Any:
     """Return what a word says for a field of these types: a string where one is wanted, else what YAML reads.
 

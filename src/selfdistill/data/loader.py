@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import Outage, one_line
 from ..task import Batch
 from .dataset import EvalSet, Stacked, TrainSet, TransformedDataset
 from .sampler import EpochIndex
@@ -122,7 +121,7 @@ class Batches(Iterable[Batch]):
             pin_memory=self.destination.pins,
             generator=torch.Generator(),  # else every iteration draws a number from torch's global generator
         )
-        for batch, loaded in zip(self.batches, _name_dead_workers(loader), strict=True):
+        for batch, loaded in zip(self.batches, loader, strict=True):
             if isinstance(loaded, _Failure):
                 raise ValueError(loaded.message)
             yield [len(batch)], Stacked(*(tensor.to(self.destination.device, non_blocking=True) for tensor in loaded))
@@ -177,18 +176,6 @@ class _StackedBatches(Dataset[Stacked]):
             return self.dataset.load(self.batches[number], self.epoch)
         except ValueError as error:
             return _Failure(str(error))
-
-
-def _name_dead_workers(loader: Iterable[Any]) -> Iterator[Any]:
-    """What the loader yields; raises `Outage` where one of its processes was killed."""
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise Outage(
-            f"a process that loads images ended ({one_line(error)}), perhaps for lack of memory; lower machine.workers"
-        ) from error
 
 
 def _return_unchanged(loaded: Stacked | _Failure) -> Stacked | _Failure:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..config.overrides import write_word
 from ..config.recipe import Recipe
 from ..distributed import is_first_process
 from ..errors import one_line
@@ -101,8 +102,8 @@ def _refuse_changes(
     for name, value in checkpoint.get("recipe", {}).items():  # version 0.1 wrote none
         if settings.get(name) != value and name not in free and not name.startswith("machine."):
             raise ValueError(
-                f"{run.path / 'recipe.yaml'} says {name}={settings.get(name)}, and the run was trained with "
-                f"{name}={value}; set it back, or start a new run"
+                f"{run.path / 'recipe.yaml'} says {write_word(name, settings.get(name))}, and the run was trained with "
+                f"{write_word(name, value)}; set it back, or start a new run"
             )
 
 
