@@ -2,18 +2,34 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from . import __version__
+
+TRACEBACK = "--traceback"
+
 app = typer.Typer(
     name="selfdistill",
-    help="Train any PyTorch image network to be better without a bigger teacher.",
-    add_completion=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+def _complete(kind: str) -> Callable[..., list[str]]:
+    """A function for the shell's completion of words of this kind."""
+
+    def complete(ctx: Any, incomplete: str) -> list[str]:
+        from .commands.completion import list_completions
+
+        return list_completions(kind, incomplete, ctx.params.get("words") or [])
+
+    return complete
+
 
 Words = Annotated[
     list[str] | None,
@@ -22,6 +38,7 @@ Words = Annotated[
         help="A recipe, if any (a file, or a name that `selfdistill recipes` lists), and settings over it:"
         " data=/my/images student=timm:resnet18 method=frskd",
         show_default=False,
+        autocompletion=_complete("words"),
     ),
 ]
 Trust = Annotated[
@@ -38,28 +55,58 @@ Checkpoint = Annotated[
 def main() -> None:
     """Runs the command line; an error that the user can mend is printed as one sentence."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one error tells what went wrong, not a line for every retry
+    words = [word for word in sys.argv[1:] if word != TRACEBACK]
     try:
-        app()
-    except ValueError as error:
-        _stop(f"error: {error}", 1)
-    except ModuleNotFoundError as error:
-        _stop(f"error: {error.name or error} is not installed", 1)
-    except OSError as error:
-        _stop(f"error: {error.filename or ''}: {error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        _stop("interrupted", 130)
+        _refuse_dashes(words)
+        app(args=words, prog_name="selfdistill")
+    except (Exception, KeyboardInterrupt) as error:
+        from .commands.failures import describe_failure
+
+        failure = None if TRACEBACK in sys.argv else describe_failure(error)
+        if failure is None:
+            raise
+        from .commands.console import tell
+
+        tell(failure[0])
+        sys.exit(failure[1])
     finally:
         if "torch" in sys.modules:
-            from .distributed import leave_group
+            from .commands.launch import leave_processes
 
-            leave_group()
+            leave_processes()
 
 
-def _stop(sentence: str, code: int) -> None:
-    from .commands.console import tell
+def _refuse_dashes(words: list[str]) -> None:
+    """Raises `ValueError` for a setting that is written as an option, such as --epochs 3."""
+    command = getattr(typer.main.get_command(app), "commands", {}).get(words[0] if words else "")
+    if command is None or all(parameter.name != "words" for parameter in command.params):
+        return
+    options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    for word, value in zip(words[1:], [*words[2:], ""], strict=True):
+        name, equals, text = word.partition("=")
+        if word.startswith("--") and len(word) > 2 and name not in options:
+            from .commands.failures import say_without_dashes
 
-    tell(sentence)
-    sys.exit(code)
+            raise ValueError(say_without_dashes(name, text if equals else value))
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        print(f"selfdistill {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def describe(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option(TRACEBACK, help="Show all of an error, not one sentence; anywhere in the line.")
+    ] = False,
+) -> None:
+    """Train any PyTorch image network to be better without a bigger teacher."""
 
 
 @app.command()
@@ -154,7 +201,10 @@ def export(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this method's card.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Print this method's card.", autocompletion=_complete("methods")),
+    ] = None,
 ) -> None:
     """List the training methods: paper, needs, tasks, cost; or tell all about one."""
     from .commands.show import print_methods
@@ -166,7 +216,11 @@ def methods(
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME | FILTER]", help="A recipe to print whole, or a part of name, data or method."),
+        typer.Argument(
+            metavar="[NAME | FILTER]",
+            help="A recipe to print whole, or a part of name, data or method.",
+            autocompletion=_complete("recipes"),
+        ),
     ] = None,
 ) -> None:
     """List the recipes that come with the package, or print one with all that it takes from its bases."""

@@ -2,34 +2,53 @@
 
 import difflib
 import os
+import sysconfig
+import traceback
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 FEW = 30  # names that a sentence can list
 LONGEST_MESSAGE = 240
+NOT_USERS = [Path(__file__).resolve().parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))]
 
 
 def did_you_mean(
-    name: str, known: Iterable[str], prefix: str = "", *, otherwise: str | None = None, cutoff: float = 0.5
+    name: str,
+    known: Iterable[str],
+    prefix: str = "",
+    *,
+    otherwise: str | None = None,
+    cutoff: float = 0.5,
+    last_after: str | None = None,
 ) -> str:
     """The end of a sentence about an unknown name: the most similar of the `known` names, whatever its case.
 
     Where none is similar (`cutoff`: 0 to 1), it says `otherwise`; without that, it lists all names if they are few.
+    With `last_after`, only what follows the last such mark is compared.
 
     >>> did_you_mean("Resnet81", ["resnet18", "vgg11"], "cifar:")
     "; did you mean 'cifar:resnet18'?"
     >>> did_you_mean("x", ["a", "b"]), did_you_mean("x", ["a", "b"], otherwise="name a letter")
     ('; the choice is: a, b', '; name a letter')
+    >>> did_you_mean("momentun", ["optim.lr", "optim.momentum"], last_after=".")
+    "; did you mean 'optim.momentum'?"
     """
-    spelling = {known_name.lower(): known_name for known_name in known}
-    similar = difflib.get_close_matches(name.lower(), spelling, n=5, cutoff=cutoff)
+    known = list(known)
+
+    def shorten(full: str) -> str:
+        return (full if last_after is None else full.rpartition(last_after)[2]).lower()
+
+    spelling = {shorten(known_name): known_name for known_name in reversed(known)}
+    wanted = shorten(name)
+    similar = difflib.get_close_matches(wanted, spelling, n=5, cutoff=cutoff)
     if similar:
-        best = max(similar, key=lambda other: _similarity(name.lower(), other))
+        best = max(similar, key=lambda other: _similarity(wanted, other))
         return f"; did you mean '{prefix}{spelling[best]}'?"
     if otherwise is not None:
         return f"; {otherwise}" if otherwise else ""
-    is_few = 0 < len(spelling) <= FEW
-    return f"; the choice is: {', '.join(prefix + other for other in spelling.values())}" if is_few else ""
+    is_few = 0 < len(known) <= FEW
+    return f"; the choice is: {', '.join(prefix + other for other in known)}" if is_few else ""
 
 
 def _similarity(name: str, other: str) -> tuple[float, int]:
@@ -69,9 +88,40 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and not is_joiner
 
 
+class UserCodeError(ValueError):
+    """An error of the user's own code, which is not the fault of the image that it was given."""
+
+
 def one_line(error: BaseException) -> str:
-    """The type and the beginning of the message of an error, on one line."""
+    """The type and the beginning of the message of an error, on one line, and where in the user's code it arose."""
     message = " ".join(str(error).split())
     if len(message) > LONGEST_MESSAGE:
         message = f"{message[:LONGEST_MESSAGE]}..."
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    line = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    where = find_user_line(error)
+    return f"{line} ({where})" if where else line
+
+
+def find_user_line(error: BaseException) -> str | None:
+    """The file and line of the user's own code that an error last passed through; None if it passed through none.
+
+    The user's own is what belongs neither to this package, nor to Python, nor to an installed one.
+
+    >>> find_user_line(ValueError("raised by nobody")) is None
+    True
+    """
+    frames = [(frame.f_code.co_filename, number) for frame, number in traceback.walk_tb(error.__traceback__)]
+    users = [(file, number) for file, number in frames if _is_users(file)]
+    if not users:
+        return None
+    file, number = users[-1]
+    relative = os.path.relpath(file)
+    return f"{file if relative.startswith(os.pardir) else relative}:{number}"
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith("<") or not os.path.exists(file):
+        return False
+    path = Path(file).resolve()
+    is_installed = bool({"site-packages", "dist-packages"} & {*path.parts})
+    return not is_installed and not any(path.is_relative_to(folder) for folder in NOT_USERS)

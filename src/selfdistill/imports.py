@@ -1,6 +1,7 @@
 """Importing what a user names as "package.module:name"."""
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 import sys
@@ -18,7 +19,9 @@ def load(name: str, others: Iterable[str] = ()) -> Any:
     Raises `ValueError` in one sentence, with the nearest module or name that exists; `others` are words that the user
     could have meant instead of the module.
     """
-    module_name, _, attribute = name.partition(":")
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"{name!r} names no function{suggest_colon(name) or '; write MODULE:FUNCTION'}")
     with working_directory_importable():
         module = _import(module_name, others)
     value = getattr(module, attribute, None)
@@ -42,6 +45,19 @@ def working_directory_importable() -> Iterator[None]:
         sys.path.remove(here)
 
 
+def suggest_colon(name: str) -> str:
+    """The end of a sentence about an unknown name "module.name" whose module exists: it is written with a colon."""
+    module, dot, attribute = name.rpartition(".")
+    if not dot or not all(part.isidentifier() for part in name.split(".")):
+        return ""
+    with working_directory_importable():
+        try:
+            is_module = importlib.util.find_spec(module.partition(".")[0]) is not None
+        except ValueError:  # of __main__
+            is_module = False
+    return f"; write '{module}:{attribute}'" if is_module else ""
+
+
 def _import(module: str, others: Iterable[str]) -> ModuleType:
     try:
         return importlib.import_module(module)
@@ -51,7 +67,7 @@ def _import(module: str, others: Iterable[str]) -> ModuleType:
         parent, _, missing = error.name.rpartition(".")
         folders = getattr(sys.modules[parent], "__path__", []) if parent else [os.getcwd()]
         siblings = [info.name for info in pkgutil.iter_modules(folders)] + ([] if parent else list(others))
-        hint = did_you_mean(missing, siblings, f"{parent}." if parent else "")
+        hint = did_you_mean(missing, siblings, f"{parent}." if parent else "", otherwise="", cutoff=0.6)
         raise ValueError(f"no module {error.name!r} is installed or in {os.getcwd()}{hint}") from None
     except Exception as error:
         raise ValueError(f"importing {module} raised {one_line(error)}") from error

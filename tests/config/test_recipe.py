@@ -178,7 +178,7 @@ def test_unknown_names_are_refused_with_the_nearest(tmp_path, word, wrong, near)
 
 
 def test_unknown_name_unlike_any_other_is_refused_with_its_siblings():
-    with pytest.raises(ValueError, match="no setting is called 'qqqq'; the choice is: data, task, student"):
+    with pytest.raises(ValueError, match="no setting is called 'qqqq'; there are data, task, student"):
         read(words=["qqqq=1"])
 
 

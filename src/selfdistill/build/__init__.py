@@ -149,7 +149,7 @@ def choose_hyperparameters(
     given, defaults = recipe.method.hyperparameters, method.defaults(output)
     chosen = method.short_run_defaults(output, given) if steps < SHORT_RUN else {}
     notes = [
-        f"method.{name}={value}, as {steps} steps are a short schedule (the paper has {defaults[name]})"
+        f"method.{name}={value}, as a schedule of {steps} step{'s' * (steps != 1)} is short (paper: {defaults[name]})"
         for name, value in chosen.items()
     ]
     return {**chosen, **given}, notes
@@ -219,11 +219,20 @@ def note_idle_workers(recipe: Recipe, train_set: TrainSet) -> list[str]:
     return [f"machine.workers={recipe.machine.workers} has no effect on images that are kept on the device"]
 
 
+def make_file_name(text: str) -> str:
+    """A name for a file or folder that every system takes, and that no tool takes for another machine's (a colon).
+
+    >>> make_file_name("hf:user/set frskd+beta=0")
+    'hf_user_set_frskd+beta=0'
+    """
+    return re.sub(r"[^\w.+=-]+", "_", text)
+
+
 def find_free_folder(recipe: Recipe) -> str:
     """runs/DATA-STUDENT-METHOD-MIX-sSEED, with a number behind it where that exists."""
     mix = [recipe.mix.name] if recipe.mix.name != "none" else []
     parts = [Path(recipe.data.source).stem, recipe.student.name.partition(":")[2], recipe.method.name, *mix]
-    name = re.sub(r"[^\w.-]+", "_", "-".join([*parts, f"s{recipe.seed}"]))
+    name = make_file_name("-".join([*parts, f"s{recipe.seed}"]))
     folder, number = Path("runs") / name, 2
     while folder.exists():
         folder, number = Path("runs") / f"{name}-{number}", number + 1

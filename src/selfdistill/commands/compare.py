@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..build import build
+from ..build import build, make_file_name
 from ..config.overrides import write_word
 from ..config.part import list_settings
 from ..config.read import change
@@ -34,7 +34,8 @@ def compare_methods(words: Sequence[str], *, trust: bool = False) -> None:
     and is let go of before the next one of its arm is built. Runs share the data set and its decoded images.
     """
     arms, seeds, base = parse_words([*words])
-    folder = Path(base.out or f"runs/compare-{Path(base.data.source).stem}-{base.student.name.partition(':')[2]}")
+    parts = ("compare", Path(base.data.source).stem, base.student.name.partition(":")[2])
+    folder = Path(base.out or f"runs/{make_file_name('-'.join(parts))}")
     recipes = {arm: build_arm_recipe(base, arm) for arm in arms}
     paths = {arm: find_run_paths(folder, arm, seeds, recipes[arm]) for arm in arms}
     opened = OpenedData()
@@ -95,7 +96,7 @@ def build_arm_recipe(base: Recipe, arm: str) -> Recipe:
 
 
 def choose_run_path(folder: Path, arm: str, seed: int) -> Path:
-    return folder / f"{arm}-s{seed}".replace("/", "_")
+    return folder / make_file_name(f"{arm}-s{seed}")
 
 
 def find_run_paths(folder: Path, arm: str, seeds: Sequence[int], recipe: Recipe) -> list[Path]:

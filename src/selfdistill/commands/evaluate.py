@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..config.recipe import DataPart
 from ..data import EvalSet, LabeledDataset, check, eval_loader, get_scoring_window, open_one_split, open_splits
 from ..distributed import default_device
-from ..errors import escape_controls
+from ..errors import count_of, escape_controls
 from ..runs.files import replace_nan
 from ..runs.folder import Run
 from ..runs.student import load_student, read_card
@@ -33,7 +33,7 @@ def print_scores(path: Path, source: str | None, *, as_json: bool, trust: bool =
     if as_json:
         say(json.dumps({"data": images, **values}))
         return
-    say(f"{images}: {scores.sentence()}  ({scores.count} images)")
+    say(f"{images}: {scores.sentence()}  ({count_of(scores.count, 'image')})")
     for line in describe_classes(path, values, trust=trust):
         say(line)
 

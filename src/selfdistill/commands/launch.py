@@ -1,4 +1,4 @@
-"""Refuses a launch of several CPU processes by anything but torchrun."""
+"""Enters and leaves a group of processes: refuses a launch of several CPU processes by anything but torchrun."""
 
 import os
 
@@ -15,3 +15,10 @@ def refuse_lone_process() -> None:
             "accelerate launch --cpu starts only one of several processes; "
             "start all of them with: torchrun --nproc_per_node N -m selfdistill ..."
         )
+
+
+def leave_processes() -> None:
+    """Leaves the group of processes, if there is one. Loads torch."""
+    from ..distributed import leave_group
+
+    leave_group()

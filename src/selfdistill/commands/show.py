@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
+from ..errors import count_of
 from ..features.extractor import Taps
 from ..methods import find_method, list_methods
 from ..models import build_student
@@ -48,7 +49,8 @@ def build_taps_table(
     network = build_student(student, num_classes=10, image_shape=shape, output=output)
     taps = Taps(network, shape, names)
     size = "x".join(map(str, shape))
-    table = Table("tap", "channels", "height x width", title=f"{student} on {size}: {len(taps)} maps, by {taps.source}")
+    maps = count_of(len(taps), "map")
+    table = Table("tap", "channels", "height x width", title=f"{student} on {size}: {maps}, by {taps.source}")
     for tap in taps:
         table.add_row(tap.name, str(tap.channels), f"{tap.size[0]} x {tap.size[1]}")
     return table

@@ -20,6 +20,8 @@ from .overrides import apply_word, expand, merge
 from .part import find_part_class, flatten, list_settings
 from .recipe import Recipe
 
+SIMILAR = 0.7  # of the letters of two names; less alike ones mislead
+
 
 def read(name: str | Path | None = None, words: Iterable[str] = ()) -> Recipe:
     """Return the recipe of a YAML file, or one that comes with the package, with `name=value` words over it.
@@ -106,12 +108,20 @@ def describe_unknown_setting(name: str, known: Iterable[str]) -> str:
         return f"{name!r} is no name in a file; write {part}: {{{field}: ...}}"
     if name == "base":
         return "'base' stands in recipe files only; put the recipe's name before the settings"
-    namesakes = [other for other in known if other.rpartition(".")[2] == name]
+    return f"no setting is called {name!r}{did_you_mean_setting(name, known)}"
+
+
+def did_you_mean_setting(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about an unknown setting: the legal one that is similar, or those of its part.
+
+    Names are compared by what stands behind their last dot, first within the part that the name gives.
+    """
+    part, _, field = name.rpartition(".")
     siblings = [other for other in known if other.rpartition(".")[0] == part]
-    hint = (
-        f"; did you mean {namesakes[0]!r}?" if namesakes else did_you_mean(name, known) or did_you_mean(name, siblings)
-    )
-    return f"no setting is called {name!r}{hint}"
+    for names in (siblings, [other for other in known if other.rpartition(".")[2] == field], known):
+        if hint := did_you_mean(name, names, otherwise="", cutoff=SIMILAR, last_after="."):
+            return hint
+    return f"; there are {', '.join(siblings)}" if siblings else "; `selfdistill init` writes a file with all of them"
 
 
 def _find_file(name: str, files: Sequence[RecipeFile], from_words: Mapping[str, Any]) -> Path | None:

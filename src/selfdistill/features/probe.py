@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import did_you_mean, one_line
+from ..errors import did_you_mean, find_user_line, one_line
 from .hooks import Hooks
 from .layouts import find_layouts
 from .modes import set_mode
@@ -162,9 +162,10 @@ class DryRun:
                         hooks.on_output(module, record_output, name)
                 logits = self.student(self.images)
         except Exception as error:
+            is_users = find_user_line(error) is not None
+            advice = "" if is_users else "; take another image size, or build it for this one"
             raise ValueError(
-                f"{self.network} does not run on {self.shape} images{mode} ({one_line(error)}); take another image "
-                f"size, or build it for this one"
+                f"{self.network} does not run on {self.shape} images{mode} ({one_line(error)}){advice}"
             ) from error
         if not isinstance(logits, Tensor) or logits.ndim not in (2, 4) or len(logits) != IMAGES:
             returned = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"

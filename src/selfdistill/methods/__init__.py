@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import did_you_mean
-from ..imports import load
+from ..imports import load, suggest_colon
 from ..method import Method
 from ..task import Task
 
@@ -23,7 +23,9 @@ def find_method(name: str) -> type[Method]:
     if ":" in name:
         return _load_method(name)
     if name not in list_methods():
-        hint = did_you_mean(name.replace("-", "_"), list_methods()) or "; `selfdistill methods` lists them"
+        hint = suggest_colon(name) or did_you_mean(
+            name.replace("-", "_"), list_methods(), otherwise="`selfdistill methods` lists them", cutoff=0.6
+        )
         raise ValueError(f"no method is called {name!r}{hint}")
     module = importlib.import_module(f"{__name__}.{name}")
     defined = [value for value in vars(module).values() if _is_method(value) and value.__module__ == module.__name__]

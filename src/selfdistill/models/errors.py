@@ -3,12 +3,12 @@
 import inspect
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import did_you_mean, one_line
+from ..errors import did_you_mean, find_user_line, one_line
 from ..features.modes import set_mode
 
 HTTP_LIBRARIES = ("httpx", "requests", "urllib3")
@@ -84,24 +84,33 @@ def fetch_error(student: str, error: Exception) -> ValueError:
     return ValueError(f"{student} could not be built with its pretrained weights ({one_line(error)})")
 
 
+class Misfit(NamedTuple):
+    """Why a network cannot score images, and the error that says so, if it raised one."""
+
+    reason: str
+    error: Exception | None = None
+
+
 def find_misfit(
     network: nn.Module, *, num_classes: int, image_shape: tuple[int, int, int], output: str | None = "image"
-) -> str | None:
+) -> Misfit | None:
     """Why a network cannot score images of `image_shape`, None if it can: one blank image is tried in eval mode."""
     parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
         with set_mode(network, training=False), torch.no_grad():
             logits = network(parameter.new_zeros(1, *image_shape))
     except Exception as error:
-        return f"cannot take images of {'x'.join(map(str, image_shape))} ({one_line(error)})"
+        size = "x".join(map(str, image_shape))
+        if find_user_line(error):
+            return Misfit(f"raised {one_line(error)}, given images of {size} in eval mode without gradients", error)
+        return Misfit(f"cannot take images of {size} ({one_line(error)})", error)
     if not isinstance(logits, Tensor):
-        return f"must return a tensor of scores, not a {type(logits).__name__}"
+        return Misfit(f"must return a tensor of scores, not a {type(logits).__name__}")
     shapes = {"image": (1, num_classes), "pixel": (1, num_classes, *image_shape[1:])}
     expected = shapes.values() if output is None else [shapes[output]]
     if logits.shape in expected:
         return None
     other = {2: "image", 4: "pixel"}.get(logits.ndim, output)
     hint = f"; is it for a task that scores every {other}?" if output not in (None, other) else ""
-    return (
-        f"must return scores of shape {' or '.join(map(str, expected))} for one image, not {tuple(logits.shape)}{hint}"
-    )
+    wanted = " or ".join(map(str, expected))
+    return Misfit(f"must return scores of shape {wanted} for one image, not {tuple(logits.shape)}{hint}")

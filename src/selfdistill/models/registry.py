@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import did_you_mean
+from ..imports import suggest_colon
 from . import from_function
 from .errors import find_misfit
 
@@ -79,9 +80,9 @@ def build_student(
         pretrained=pretrained,
         options=options,
     )
-    problem = find_misfit(student, num_classes=num_classes, image_shape=image_shape, output=output)
-    if problem:
-        raise ValueError(f"{name} {problem}")
+    misfit = find_misfit(student, num_classes=num_classes, image_shape=image_shape, output=output)
+    if misfit:
+        raise ValueError(f"{name} {misfit.reason}") from misfit.error
     return student
 
 
@@ -122,6 +123,6 @@ def _say_unknown(name: str) -> str:
     names = [f"{prefix}:{name}" for prefix in SOURCES if _import_source(prefix).knows(name)]
     if names:
         return f"{name!r} does not say whose network it is; write {' or '.join(map(repr, names))}"
-    hint = did_you_mean(name, list_students())
+    hint = suggest_colon(name) or did_you_mean(name, list_students(), otherwise="", cutoff=0.75, last_after=":")
     prefixes = ", ".join(f"{prefix}:" for prefix in SOURCES)
     return f"no network is called {name!r}, a name begins with {prefixes} or package.module:{hint}"

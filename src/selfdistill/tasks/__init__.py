@@ -12,7 +12,7 @@ from torch import nn
 from ..config.part import Part
 from ..config.recipe import Recipe
 from ..errors import did_you_mean
-from ..imports import load
+from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scores, measure
 from . import base
 from .base import TaskKind
@@ -38,7 +38,8 @@ def find_task(name: str) -> TaskKind:
             raise ValueError(f"{name!r} is not a subclass of selfdistill.tasks.base.TaskKind")
         return task(name)
     if name not in list_tasks():
-        raise ValueError(f"no task is called {name!r}{did_you_mean(name, list_tasks())}")
+        hint = suggest_colon(name) or did_you_mean(name, list_tasks())
+        raise ValueError(f"no task is called {name!r}{hint}")
     module = importlib.import_module(f"{__name__}.{name}")
     defined = [value for value in vars(module).values() if _is_task(value) and value.__module__ == module.__name__]
     assert len(defined) == 1, f"tasks/{name}.py must define one TaskKind, not {len(defined)}"

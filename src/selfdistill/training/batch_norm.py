@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ..errors import count_of
+
 FEW = 8  # values of a channel in a batch, up to which a user is warned
 ARGUMENTS = inspect.signature(F.batch_norm)
 
@@ -47,7 +49,8 @@ def describe_few_values(values: dict[str, int], size: int, smallest: int) -> str
     if not few:
         return None
     parts = " and ".join(few)
+    values_per_channel, images = count_of(min(few.values()), "value"), count_of(smallest, "image")
     return (
-        f"batch norms of {parts} average over {min(few.values())} values per channel in a batch of {smallest} images, "
+        f"batch norms of {parts} average over {values_per_channel} per channel in a batch of {images}, "
         "and training may diverge; raise data.image_size or batch_size"
     )

@@ -42,7 +42,8 @@ def create_schedule(optimizer: torch.optim.Optimizer, optim: OptimPart, steps: i
         "t_in_epochs": False,
     }
     if optim.schedule == "cosine":
-        return CosineLRScheduler(optimizer, t_initial=steps_after_warmup, lr_min=optim.min_lr, **common)
+        length = max(steps_after_warmup, 2)  # its first step is that of a length of 1, of which timm warns
+        return CosineLRScheduler(optimizer, t_initial=length, lr_min=optim.min_lr, **common)
     if optim.schedule in ("linear", "poly"):
         power = 1.0 if optim.schedule == "linear" else 0.9
         return PolyLRScheduler(optimizer, t_initial=steps_after_warmup, power=power, lr_min=optim.min_lr, **common)

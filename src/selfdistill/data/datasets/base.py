@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...errors import count_of
+from ...errors import UserCodeError, count_of
 from .image_io import DEEP, Format, Source, get_stored_mode, read_format, read_image, refuse_mode
 
 HEADERS = 50_000  # maximum number of images whose headers are read, at about 20 us each
@@ -71,9 +71,11 @@ class LabeledDataset(ABC, Dataset[Sample]):
 
     @contextmanager
     def name_errors(self, i: int) -> Iterator[None]:
-        """Puts the name of image `i` in front of a `ValueError`."""
+        """Puts the name of image `i` in front of a `ValueError`, and behind one of the user's code."""
         try:
             yield
+        except UserCodeError as error:
+            raise UserCodeError(f"{error}, given {self.name(i)}") from error.__cause__ or error
         except ValueError as error:
             raise ValueError(f"{self.name(i)}: {error}") from error
 

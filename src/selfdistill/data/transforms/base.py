@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from ...config.recipe import DataPart
-from ...errors import did_you_mean, one_line
-from ...imports import load
+from ...errors import UserCodeError, did_you_mean, one_line
+from ...imports import load, suggest_colon
 from ..datasets.base import Sample
 from ..datasets.image_io import convert_channels
 
@@ -117,7 +117,7 @@ def choose_names(augment: str | list[str], auto: list[str]) -> list[str]:
 
 
 class UserTransform:
-    """A user's function. Its exceptions become a `ValueError` that names it."""
+    """A user's function. Its exceptions become a `UserCodeError` that names it."""
 
     def __init__(self, name: str) -> None:
         self.name, self.function = name, load(name)
@@ -126,7 +126,7 @@ class UserTransform:
         try:
             return self.function(*arguments)
         except Exception as error:
-            raise ValueError(f"the transform {self.name} raised {one_line(error)}") from error
+            raise UserCodeError(f"the transform {self.name} raised {one_line(error)}") from error
 
 
 def refuse_color_change(name: str, channels: int) -> None:
@@ -140,5 +140,5 @@ def say_unknown(name: str, known: Sequence[str], images: str) -> ValueError:
     if name in ("auto", "none"):
         return ValueError(f"augment={name} stands alone, not in a list")
     choice = f"there are {', '.join(known)}, auto, none and package.module:function"
-    hint = did_you_mean(name, known, otherwise=choice, cutoff=0.6)
+    hint = suggest_colon(name) or did_you_mean(name, known, otherwise=choice, cutoff=0.6)
     return ValueError(f"no augmentation of {images} is called {name!r}{hint}")

@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from ...config.recipe import DataPart
+from ...errors import UserCodeError
 from ..datasets.base import Sample
 from ..datasets.image_io import convert_channels
 from ..datasets.label_map import IGNORE_INDEX
@@ -267,17 +268,18 @@ class UserPairTransform(UserTransform):
         pair = pair.resize()
         result = self.call(pair.image.copy(), _mark_as_mask(pair.mask.clone()))
         if not isinstance(result, tuple | list) or len(result) != 2:
-            raise ValueError(f"the transform {self.name} returned {_describe(result)}, not an image and a mask")
+            raise UserCodeError(f"the transform {self.name} returned {_describe(result)}, not an image and a mask")
         image, mask = result
         if not isinstance(image, Image.Image):
-            raise ValueError(f"the transform {self.name} returned {_describe(image)} for the image, not a PIL image")
+            raise UserCodeError(f"the transform {self.name} returned {_describe(image)} for the image, not a PIL image")
         if not isinstance(mask, Tensor) or mask.dtype != torch.int64 or mask.ndim != 2:
-            raise ValueError(f"the transform {self.name} returned {_describe(mask)} for the mask, not int64 of (h, w)")
+            given = _describe(mask)
+            raise UserCodeError(f"the transform {self.name} returned {given} for the mask, not int64 of (h, w)")
         try:
             check_sizes(image, mask)
             image = convert_channels(image, len(pair.image.getbands()))
         except ValueError as error:
-            raise ValueError(f"the transform {self.name} returned what does not fit: {error}") from None
+            raise UserCodeError(f"the transform {self.name} returned what does not fit: {error}") from None
         return Pair(image, mask.as_subclass(Tensor), (image.height, image.width))
 
 

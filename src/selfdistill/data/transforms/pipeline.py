@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...config.recipe import DataPart
+from ...errors import UserCodeError
 from ..datasets.base import Sample
 from ..datasets.image_io import convert_channels
 from ..random.keys import branch
@@ -150,7 +151,7 @@ class UserImageTransform(UserTransform):
     def __call__(self, image: Any) -> Any:
         result = self.call(image.clone() if isinstance(image, Tensor) else image.copy())
         if not isinstance(result, Image.Image | Tensor):
-            raise ValueError(
+            raise UserCodeError(
                 f"the transform {self.name} returned a {type(result).__name__}, not a PIL image or a tensor"
             )
         return result

@@ -1,0 +1,38 @@
+"""What the command line says of an error: one sentence, and where in the user's own code it arose."""
+
+from ..config.part import list_settings
+from ..config.read import did_you_mean_setting
+from ..config.recipe import Recipe
+from ..errors import find_user_line, one_line
+
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+
+
+def describe_failure(error: BaseException) -> tuple[str, int] | None:
+    """The sentence about an error and the exit code; None for one that no user can mend."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if find_user_line(error):
+        return f"error: {one_line(error)}; --traceback shows all of it", 1
+    if isinstance(error, ValueError):
+        comes_from_user = error.__cause__ is not None and find_user_line(error.__cause__)
+        return f"error: {error}{'; --traceback shows all of it' if comes_from_user else ''}", 1
+    if isinstance(error, ModuleNotFoundError):
+        return f"error: {error.name or error} is not installed", 1
+    if isinstance(error, OSError):
+        return f"error: {error.filename or ''}: {error.strerror or error}", 1
+    return None
+
+
+def say_without_dashes(option: str, value: str) -> str:
+    """The sentence about a setting that was written as an option, such as --epochs 3.
+
+    >>> say_without_dashes("--epochs", "3"), say_without_dashes("--lr", "0.1")
+    ('settings have no dashes: write epochs=3', 'settings have no dashes: write optim.lr=0.1')
+    """
+    name, known = option.lstrip("-").replace("-", "_"), list_settings(Recipe)
+    namesakes = [setting for setting in known if setting == name or setting.rpartition(".")[2] == name]
+    if not namesakes:
+        return f"there is no option {option}; settings are written NAME=VALUE{did_you_mean_setting(name, known)}"
+    value = value if value and not value.startswith("-") else "VALUE"
+    return f"settings have no dashes: write {namesakes[0]}={value}"
