@@ -164,3 +164,28 @@ def test_nothing_but_the_last_data_is_kept_alive(folder):
 
 def test_settings_of_transforms_are_settings():
     assert DataPart.model_fields.keys() >= TRANSFORM_SETTINGS
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_held_out_images_without_room_are_noticed_before_any_image_is_decoded(folder, cache, monkeypatch):
+    def refuse_later(cache, needed, free, where, seen=[]):  # noqa: B006
+        seen.append(needed)
+        if len(seen) == 2:
+            raise ValueError("no room for the held-out images")
+
+    def no_decoding(*args):
+        raise AssertionError("decoded")
+
+    for module in ("images", "disk"):
+        monkeypatch.setattr(f"selfdistill.data.cache.{module}.refuse_too_large", refuse_later)
+    monkeypatch.setattr("selfdistill.data.reading._read_image", no_decoding)
+    with pytest.raises(ValueError, match="no room for the held-out images"):
+        prepare(folder, cache=cache)
+    assert not list(folder.parent.glob("cache/*"))
+
+
+def test_where_images_are_kept_is_decided_once(folder, monkeypatch):
+    monkeypatch.setattr("selfdistill.data.cache.cached.count_free_bytes", lambda device: 0.0)
+    prepared = prepare(folder, cache="auto")
+    monkeypatch.undo()
+    assert prepared.held_out.on(torch.device("cpu")) is None  # and not decoded anew after an epoch

@@ -3,6 +3,8 @@
 All of this decodes each image once.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -98,22 +100,20 @@ def prepare_data(
     """
     opened = opened or OpenedData()
     splits = opened.open_splits(settings, task)
-    others = {"val": splits.val, "test": splits.test}
     held_out_split = "test" if splits.val is None else "val"
     chosen = choose_from_headers(settings, splits, task)
     unnormalized = _without_normalization(chosen)  # caches keep images before normalization
     train = opened.find_cached(splits.train, task.train_transform(unnormalized), cache, "train")
-    train.open_images(device)
     statistics = opened.find_statistics(splits.train, chosen, task)
-    check_images(splits.train, [*train.unfilled, *([statistics] if needs_statistics(chosen) else [])])
+    kept = splits.val if splits.val is not None else splits.test  # the held-out images that are scored
     held_out = None
-    for split, dataset in others.items():
-        if dataset is None:
-            continue
-        if split == held_out_split:
-            held_out = opened.find_cached(dataset, task.eval_transform(unnormalized), cache, split)
-            held_out.open_images(device)
-        check_images(dataset, held_out.unfilled if held_out is not None and split == held_out_split else [])
+    if kept is not None:
+        held_out = opened.find_cached(kept, task.eval_transform(unnormalized), cache, held_out_split)
+    with _fill_caches([train] if held_out is None else [train, held_out], device):
+        check_images(splits.train, [*train.unfilled, *([statistics] if needs_statistics(chosen) else [])])
+        for dataset in (splits.val, splits.test):
+            if dataset is not None:
+                check_images(dataset, held_out.unfilled if held_out is not None and dataset is kept else [])
     return PreparedData(
         settings=add_statistics(chosen, statistics),
         splits=splits,
@@ -138,6 +138,24 @@ def _describe_pixels(settings: DataPart, chosen: DataPart, statistics: PixelStat
             f"the pixels of the training images lie between {levels[0]} and {levels[1]} of 255: hardly any contrast"
         )
     return notes
+
+
+@contextmanager
+def _fill_caches(caches: Sequence[CachedDataset], device: torch.device) -> Iterator[None]:
+    """Makes room for all images before the block reads them, and then moves those that are kept on the device there.
+
+    Both come before training, which needs memory too. After an error nothing half-written stays.
+    """
+    try:
+        for cached in caches:
+            cached.open_images(device)
+        yield
+        for cached in caches:
+            cached.on(device)
+    except BaseException:
+        for cached in caches:
+            cached.abandon()
+        raise
 
 
 def _without_normalization(settings: DataPart) -> DataPart:

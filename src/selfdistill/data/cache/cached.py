@@ -13,7 +13,7 @@ from ..transforms.base import Transform
 from ..transforms.pipeline import ImageTransform
 from .disk import DiskImages
 from .images import DecodedImages, MemoryImages, SameSizeImages
-from .room import GIB, count_free_bytes, refuse_too_large
+from .room import GIB, count_free_bytes, describe_no_room, refuse_too_large
 
 MOST = 2 * GIB  # maximum bytes of images that `auto` keeps on a device
 SHARE = 1 / 8  # of a device's free memory that `auto` takes
@@ -31,6 +31,7 @@ class CachedDataset(Dataset[Sample]):
             refuse_uncacheable(transform, cache)
         self.dataset, self.transform, self.cache = dataset, transform, cache
         self.images: DecodedImages | None = None
+        self._is_decided = False  # where the images are kept
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -52,13 +53,20 @@ class CachedDataset(Dataset[Sample]):
         read_images(self.dataset, self.unfilled)
 
     def open_images(self, device: torch.device) -> None:
-        """Makes room for the images that are to be kept; errors as in `fill`."""
-        if self.images is not None and self.images.is_complete:
+        """Makes room for the images that are to be kept, once; errors as in `fill`."""
+        if self._is_decided:
             return
         create = self._choose_images(device)
         if create is not None:
             assert isinstance(self.transform, ImageTransform)
             self.images = create(self.dataset, self.transform)
+        self._is_decided = True
+
+    def abandon(self) -> None:
+        """Gives back the room for images that were not read."""
+        for images in self.unfilled:
+            images.abandon()
+        self.images, self._is_decided = None, False
 
     def holds_same_images(self, other: "CachedDataset") -> bool:
         """Whether both keep the same images in the same place."""
@@ -82,7 +90,10 @@ class CachedDataset(Dataset[Sample]):
         self.fill(device)
         if not isinstance(self.images, SameSizeImages):
             return None
-        self.images.pixels = self.images.pixels.to(device)
+        try:
+            self.images.pixels = self.images.pixels.to(device)
+        except torch.OutOfMemoryError:
+            raise ValueError(describe_no_room("device", self.bytes, count_free_bytes(device), str(device))) from None
         return self.images.pixels
 
     def _choose_images(self, device: torch.device) -> type[DecodedImages] | None:

@@ -17,8 +17,12 @@ ALTERNATIVES = {
 def refuse_too_large(cache: str, needed: int, free: float, where: str) -> None:
     """Raises `ValueError` if more bytes are needed than free."""
     if needed > free:
-        figures = f"{needed / GIB:.3g} GiB, and {where} has {free / GIB:.3g} GiB free"
-        raise ValueError(f"machine.cache={cache} would keep decoded images of {figures}; {ALTERNATIVES[cache]}")
+        raise ValueError(describe_no_room(cache, needed, free, where))
+
+
+def describe_no_room(cache: str, needed: int, free: float, where: str) -> str:
+    figures = f"{needed / GIB:.3g} GiB, and {where} has {free / GIB:.3g} GiB free"
+    return f"machine.cache={cache} would keep decoded images of {figures}; {ALTERNATIVES[cache]}"
 
 
 def count_free_bytes(device: torch.device) -> float:
