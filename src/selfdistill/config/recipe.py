@@ -80,6 +80,9 @@ class DataPart(Part):
     window: bool = Field(
         False, description="segmentation: score windows of image_size that overlap by a third, not whole images"
     )
+    max_megapixels: float = Field(
+        64.0, gt=0, le=178, description="refuse larger images and masks, in millions of pixels"
+    )
     download: bool = Field(False, description="allow torchvision: and hf: sources to download what is missing")
     root: str = Field("data", description="folder of torchvision: sources, and where they are downloaded to")
 

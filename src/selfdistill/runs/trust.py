@@ -22,7 +22,7 @@ from .files import NO_LINKS
 
 KEY_BYTES = 32
 SIGNATURE = re.compile(rb"# signed by the machine that wrote this file: ([0-9a-f]{64})\n\Z")
-REACHING = ("download", "root")  # settings of data that a stranger's file does not decide
+REACHING = ("download", "root", "max_megapixels")  # settings of data that a stranger's file does not decide
 FETCHING = ("pretrained", "cache_dir", "checkpoint_path")  # options of a network that fetch weights or open files
 
 

@@ -118,16 +118,22 @@ class Classification(TaskKind):
     def predictor(self, student: nn.Module, card: StudentCard, run: Path, out: Path | None) -> Predictor:
         if out is not None:
             raise ValueError(f"--out={out} has no effect: {run} holds a classifier, which writes no masks")
-        return Classifier(student, card.classes, self.eval_transform(card.data))
+        return Classifier(
+            student, card.classes, self.eval_transform(card.data), max_megapixels=card.data.max_megapixels
+        )
 
 
 class Classifier(Predictor):
     """Names the most probable classes of a whole image, with their probabilities."""
 
-    def __init__(self, student: nn.Module, classes: Sequence[str], transform: ImageTransform) -> None:
+    def __init__(
+        self, student: nn.Module, classes: Sequence[str], transform: ImageTransform, *, max_megapixels: float
+    ) -> None:
         self.student, self.classes, self.transform = student, classes, transform
+        self.max_megapixels = max_megapixels
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
-        images = self.transform.show(read_image(str(image.path)))[None].to(find_device(self.student))
+        picture = read_image(str(image.path), max_megapixels=self.max_megapixels)
+        images = self.transform.show(picture)[None].to(find_device(self.student))
         probabilities = self.student(images)[0].float().softmax(0)
         return Prediction(image.path, select_largest(probabilities, self.classes, top), {})

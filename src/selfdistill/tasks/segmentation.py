@@ -152,6 +152,7 @@ class Segmentation(TaskKind):
             card.classes,
             self.eval_transform(card.data),
             window=get_scoring_window(card.data),
+            max_megapixels=card.data.max_megapixels,
             values=card.masks.values,
             colors=card.masks.colours,
             root=out or run,
@@ -182,6 +183,7 @@ class Segmenter(Predictor):
         transform: EvalMaskTransform,
         *,
         window: tuple[int, int] | None,
+        max_megapixels: float,
         values: Sequence[int],
         colors: Sequence[Color],
         root: Path,
@@ -189,6 +191,7 @@ class Segmenter(Predictor):
     ) -> None:
         self.student, self.classes, self.transform = student, classes, transform
         self.window, self.values, self.colors = window, values, colors
+        self.max_megapixels = max_megapixels
         self.root, self.out = root, out  # no link below `root` is followed
 
     def list_output_files(self, image: ImageFile) -> dict[str, Path]:
@@ -209,7 +212,7 @@ class Segmenter(Predictor):
                 written[file] = image.path
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
-        picture = read_image(str(image.path))
+        picture = read_image(str(image.path), max_megapixels=self.max_megapixels)
         images = self.transform.show(picture)[None].to(find_device(self.student))
         scores = score_map(self.student, images, (picture.height, picture.width), window=self.window)
         numbers = scores[0].argmax(dim=0).cpu()

@@ -1,19 +1,22 @@
 """Reading single images: modes, orientation, damage, and the check that looks at all of them before training."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
 from helpers.images import damage, encoded, opened, write_classes, write_image, write_parquet
+from helpers.mask_files import opened_masks, write_mask, write_pairs
 from helpers.tasks import CLASSIFICATION
 from selfdistill.config.read import read
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import check, choose_defaults, prepare_data, read_image
 from selfdistill.data.datasets import base as rows_module
 from selfdistill.data.datasets.base import map_blocks, select_evenly
-from selfdistill.data.datasets.image_io import convert_channels, read_format
+from selfdistill.data.datasets.image_io import FORMATS, convert_channels, read_format
 
 
 def noise(mode: str = "RGB") -> Image.Image:
@@ -261,3 +264,51 @@ def test_statistics_are_those_of_all_pixels(tmp_path):
     resolved = choose_defaults(part, splits, CLASSIFICATION)
     assert resolved.mean == pytest.approx(pixels.mean(axis=(0, 1, 2)), abs=1e-6)
     assert resolved.std == pytest.approx(pixels.std(axis=(0, 1, 2)), abs=1e-6)
+
+
+def png_header(width, height):
+    """A PNG of a few bytes whose header promises an image of this size."""
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT": b""}
+    encoded = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(encoded)
+
+
+def test_an_image_of_too_many_pixels_is_refused_by_name_before_it_is_decoded(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(png_header(9000, 8000))
+    for reader in (read_image, read_format):
+        with pytest.raises(ValueError, match=r"bomb.png .* it has 9000x8000 pixels, and data.max_megapixels=64 allows"):
+            reader(str(tmp_path / "bomb.png"))
+    (tmp_path / "fits.png").write_bytes(png_header(8000, 8000))
+    assert read_format(str(tmp_path / "fits.png")).size == (8000, 8000)
+    with pytest.raises(ValueError, match="9000x8000"):
+        read_format(png_header(9000, 8000), "row 3 of a.parquet", max_megapixels=71.9)
+    assert read_format(png_header(9000, 8000), max_megapixels=72.0).width == 9000
+
+
+def test_only_the_formats_that_are_named_are_decoded(tmp_path):
+    """Others, among them those that start programs, stay closed whatever the file is called."""
+    for format in ("TGA", "EPS", "ICO"):
+        Image.new("RGB", (16, 16)).save(tmp_path / "a.bin", format=format)
+        (tmp_path / "a.bin").rename(tmp_path / "a.png")
+        with pytest.raises(ValueError, match="a.png .* it has no known image format .JPEG, PNG"):
+            read_image(str(tmp_path / "a.png"))
+    for format in FORMATS:
+        if format in Image.SAVE:
+            Image.new("RGB", (16, 16)).save(tmp_path / "a.png", format=format)
+            assert read_image(str(tmp_path / "a.png")).size == (16, 16)
+
+
+def test_the_settings_say_how_many_pixels_images_and_masks_may_have(tmp_path):
+    write_classes(tmp_path / "classes", {"a": 3, "b": 3}, size=(20, 10))
+    write_image(tmp_path / "classes" / "a" / "large.png", size=(40, 10))
+    write_pairs(tmp_path / "pairs/images", tmp_path / "pairs/masks")
+    mask = write_mask(tmp_path / "pairs/masks/1.png", [[0, 1] * 200] * 2)
+    few = {"max_megapixels": 0.0003, "val_fraction": 0.3}
+    with pytest.raises(ValueError, match=r"large.png .* it has 40x10 pixels, and data.max_megapixels=0.0003 allows"):
+        check(opened(tmp_path / "classes", **few).train)
+    check(opened(tmp_path / "classes", val_fraction=0.3).train)
+    with pytest.raises(ValueError, match=rf"{mask.name} .* it has 400x2 pixels"):
+        check(opened_masks(tmp_path / "pairs", **few).train)

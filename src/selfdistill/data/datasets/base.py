@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...errors import UserCodeError, count_of
-from .image_io import DEEP, Format, Source, get_stored_mode, read_format, read_image, refuse_mode
+from .image_io import DEEP, MAX_MEGAPIXELS, Format, Source, get_stored_mode, read_format, read_image, refuse_mode
 
 HEADERS = 50_000  # maximum number of images whose headers are read, at about 20 us each
 DECODED = 5_000  # a check decodes all images of data sets up to this size
@@ -46,6 +46,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
     classes: tuple[str, ...]
     labels: Int64[Tensor, " n"]
     mirrorable: bool = True
+    max_megapixels: float = MAX_MEGAPIXELS  # of one image, in millions of pixels; larger ones are refused
     is_checked: bool = False  # whether a check has read the images
     label_notes: tuple[str, ...] = ()  # sentences for the user on how the labels were read
     shares: ClassVar[str] = "each class of"  # for messages: "20 % of each class of digits is held out"
@@ -67,7 +68,11 @@ class LabeledDataset(ABC, Dataset[Sample]):
 
     def image(self, i: int) -> Image.Image:
         """The decoded image, upright, in its stored mode."""
-        return read_image(self.source(i), self.name(i))
+        return read_image(self.source(i), self.name(i), max_megapixels=self.max_megapixels)
+
+    def limit_pixels(self, max_megapixels: float) -> None:
+        """Sets how many millions of pixels an image may have."""
+        self.max_megapixels = max_megapixels
 
     @contextmanager
     def name_errors(self, i: int) -> Iterator[None]:
@@ -81,7 +86,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
 
     def format(self, i: int, *, decode: bool = False) -> Format:
         """Size and mode. Reads only the header unless `decode`. `ValueError` for an unusable image."""
-        image_format = read_format(self.source(i), self.name(i), decode=decode)
+        image_format = read_format(self.source(i), self.name(i), decode=decode, max_megapixels=self.max_megapixels)
         with self.name_errors(i):
             refuse_mode(image_format.mode)
         return image_format
@@ -226,6 +231,7 @@ class Subset(LabeledDataset):
 
     def __init__(self, dataset: LabeledDataset, indices: Int64[Tensor, " n"]) -> None:
         self.dataset, self.indices = dataset, indices
+        self.max_megapixels = dataset.max_megapixels
         self.classes, self.labels, self.mirrorable = dataset.classes, dataset.labels[indices], dataset.mirrorable
 
     def source(self, i: int) -> Source:

@@ -1,11 +1,14 @@
 """Reads image files and encoded images as upright PIL images, and converts their channels."""
 
 import io
+import math
 import os
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ...config.recipe import DataPart
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 GRAY_16 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
@@ -16,6 +19,9 @@ CONVERTIBLE = GRAY | ALPHA | {"P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # keywords of PNG texts that may hold the tag
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # as Pillow calls them
+MAX_MEGAPIXELS: float = DataPart().max_megapixels
 
 Source = str | bytes | Image.Image  # a path, an encoded image, or a decoded one
 
@@ -33,22 +39,25 @@ class Format(NamedTuple):
         return self.width, self.height
 
 
-def read_image(source: Source, name: str = "") -> Image.Image:
+def read_image(source: Source, name: str = "", *, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
     """Decodes an image in its stored mode, upright; an animation gives its first frame.
 
-    Raises `ValueError`, naming `name` or the path, for anything that is not a complete image.
+    Raises `ValueError`, naming `name` or the path, for anything that is not a complete image, and for an image of more
+    than `max_megapixels` million pixels, which is not decoded.
     """
     if isinstance(source, Image.Image):
         return source
     try:
-        with _open(source) as image:
+        with _open(source, max_megapixels) as image:
             image.load()
             return ImageOps.exif_transpose(image) if _read_orientation(image) > 1 else image
     except Exception as error:  # Pillow's readers raise nearly any type on damaged files
         raise _say_unreadable(source, name, error) from None
 
 
-def read_format(source: Source, name: str = "", *, decode: bool = False) -> Format:
+def read_format(
+    source: Source, name: str = "", *, decode: bool = False, max_megapixels: float = MAX_MEGAPIXELS
+) -> Format:
     """Reads size and mode from the header only; errors as in `read_image`.
 
     `decode` also decodes the image, to check that it is complete. JPEGs are decoded at an eighth of their size to
@@ -57,7 +66,7 @@ def read_format(source: Source, name: str = "", *, decode: bool = False) -> Form
     if isinstance(source, Image.Image):
         return Format(*source.size, get_stored_mode(source))
     try:
-        with _open(source) as image:
+        with _open(source, max_megapixels) as image:
             width, height = image.size
             mode = get_stored_mode(image)
             # Pillow turns TIFFs by itself and reports their turned size
@@ -76,7 +85,7 @@ def is_turned(source: Source) -> bool:
     if isinstance(source, Image.Image):
         return False
     try:
-        with _open(source) as image:
+        with _open(source, math.inf) as image:
             return (image.format != "PNG" or _has_orientation(source)) and _read_orientation(image) > 1
     except Exception:
         return False
@@ -128,8 +137,16 @@ def _reduce_to_8_bits(image: Image.Image, mode: str, gray_range: tuple[float, fl
     return Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
 
 
-def _open(source: str | bytes) -> Image.Image:
-    return Image.open(source if isinstance(source, str) else io.BytesIO(source))
+def _open(source: str | bytes, max_megapixels: float) -> Image.Image:
+    image = Image.open(source if isinstance(source, str) else io.BytesIO(source), formats=FORMATS)
+    width, height = image.size
+    if width * height > max_megapixels * 1e6:
+        image.close()
+        raise ValueError(
+            f"it has {width}x{height} pixels, and data.max_megapixels={max_megapixels:g} allows "
+            f"{max_megapixels:g} million; raise that if you trust the file, or shrink it"
+        )
+    return image
 
 
 def _has_orientation(png: str | bytes) -> bool:
@@ -165,6 +182,6 @@ def _say_unreadable(source: str | bytes, name: str, error: Exception) -> ValueEr
     if not (os.path.getsize(source) if isinstance(source, str) else len(source)):
         return ValueError(f"{name} cannot be read as an image: it is empty")
     if isinstance(error, UnidentifiedImageError):
-        return ValueError(f"{name} cannot be read as an image: it has no known image format")
+        return ValueError(f"{name} cannot be read as an image: it has no known image format ({', '.join(FORMATS)})")
     reason = " ".join(str(error).split()) or type(error).__name__
     return ValueError(f"{name} cannot be read as an image: {reason}")

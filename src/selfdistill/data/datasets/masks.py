@@ -35,11 +35,18 @@ class RawMaskDataset(LabeledDataset):
     def __init__(self, images: LabeledDataset, masks: LabeledDataset) -> None:
         assert len(images) == len(masks)
         self.images, self.masks = images, masks
+        self.max_megapixels = images.max_megapixels
         self.classes, self.mirrorable = (), images.mirrorable
         self.labels = torch.zeros(len(images), dtype=torch.int64)  # unused: every pixel has a label
         self.palette: dict[int, Color] = {}
         self.known_values: dict[str, frozenset[int]] = {}  # by the mask's name, because reading masks takes long
         self.known_colors: dict[int, tuple[Color, str]] = {}  # of a number in palettes, and the mask that showed it
+
+    def limit_pixels(self, max_megapixels: float) -> None:
+        """Sets how many millions of pixels an image and a mask may have."""
+        super().limit_pixels(max_megapixels)
+        self.images.limit_pixels(max_megapixels)
+        self.masks.limit_pixels(max_megapixels)
 
     def source(self, i: int) -> Source:
         return self.images.source(i)
@@ -73,7 +80,7 @@ class RawMaskDataset(LabeledDataset):
         if decode:
             self.read_values(i, image_format.size)
         elif not self.is_decoded_by_check:
-            header = read_format(self.masks.source(i), self.mask_name(i))
+            header = read_format(self.masks.source(i), self.mask_name(i), max_megapixels=self.masks.max_megapixels)
             self._compare_sizes(i, header.size, image_format.size)
         return image_format
 
@@ -121,9 +128,12 @@ class RawMaskDataset(LabeledDataset):
         return self._read_values(i, self._read_mask(i, image_size))
 
     def _read_mask(self, i: int, image_size: tuple[int, int] | None) -> Image.Image:
-        mask = read_image(self.masks.source(i), self.mask_name(i))
+        mask = self._decode_mask(i)
         self._compare_sizes(i, mask.size, image_size or self.images.format(i).size)
         return mask
+
+    def _decode_mask(self, i: int) -> Image.Image:
+        return read_image(self.masks.source(i), self.mask_name(i), max_megapixels=self.masks.max_megapixels)
 
     def _read_values(self, i: int, mask: Image.Image) -> np.ndarray:
         try:
@@ -214,7 +224,7 @@ class MaskDataset(RawMaskDataset):
 
     def _read_palette(self) -> dict[int, Color]:
         """Reads the palette in the file of the first mask."""
-        mask = read_image(self.masks.source(0), self.mask_name(0)) if len(self) else None
+        mask = self._decode_mask(0) if len(self) else None
         if mask is None or mask.mode != "P":
             return {}
         palette = mask.getpalette("RGB") or []

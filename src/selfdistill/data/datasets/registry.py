@@ -31,7 +31,10 @@ def open_source(settings: DataPart, source: str, task: TaskData, classes: Sequen
             raise ValueError(f"data.{name}={value} has no effect on {source}, which is no table")
     if form not in task.sources:
         raise ValueError(f"{source} {task.other_labels}")
-    opened = task.read_labels(task.sources[form](settings, location), settings, source, classes)
+    stored = task.sources[form](settings, location)
+    for dataset in stored.splits.values():
+        dataset.limit_pixels(settings.max_megapixels)
+    opened = task.read_labels(stored, settings, source, classes)
     if form == location and os.path.exists(source):
         opened = opened._replace(notes=(say_hidden(source, "the built-in data set"), *opened.notes))
     return opened
