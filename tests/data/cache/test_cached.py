@@ -3,6 +3,7 @@
 import itertools
 import os
 import pickle
+import random
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -237,6 +238,30 @@ def test_a_second_run_maps_the_file_of_the_first(pictures, folder_of_the_cache, 
     monkeypatch.setattr(LabeledDataset, "image", None)
     assert_same(trained(pictures, ALONE, "disk"), expected)
     assert [file] == list(folder_of_the_cache.iterdir()) and file.stat().st_mtime_ns == written
+
+
+def test_every_flipped_bit_of_the_file_is_noticed(pictures, folder_of_the_cache):
+    def read() -> list[bytes]:
+        cached = CachedDataset(pictures, train_transform(part_of(pictures, **ALONE)), "disk")
+        cached.on(CPU)
+        return [cached[i].image.tobytes() for i in range(len(cached))]
+
+    expected = read()
+    (file,) = folder_of_the_cache.iterdir()
+    whole = file.read_bytes()
+    header, generator = 12 * len(pictures) + 4, random.Random(0)
+    for bit in [*generator.sample(range(8 * header), 10), *generator.sample(range(8 * header, 8 * len(whole)), 20)]:
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(content)
+        if bit < 8 * header:
+            assert read() == expected  # it is written anew
+        else:
+            with pytest.raises(ValueError, match=r"pixels is damaged; remove it, and the next run writes it again"):
+                read()
+    for torn in (whole[:-1], whole + b"a", b""):
+        file.write_bytes(torn)
+        assert read() == expected and file.read_bytes() == whole
 
 
 def test_a_file_is_named_after_all_that_its_pixels_follow_from(tmp_path, folder_of_the_cache):

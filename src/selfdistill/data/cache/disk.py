@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -13,46 +14,61 @@ from typing import Any
 
 import numpy as np
 import PIL
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from ..datasets.base import LabeledDataset
 from ..transforms.pipeline import ImageTransform
-from .images import PackedImages, read_sizes
+from .images import PackedImages, find_ends, read_sizes
 from .room import ALTERNATIVES, refuse_too_large
 
-FORMAT = 1  # version of the file format
+FORMAT = 2  # version of the file format
 DAY = 86_400  # seconds after which an unfinished file is taken for abandoned
 
 
 class DiskImages(PackedImages):
-    """A file of int32 sizes and then pixels. The first run that needs it writes it, and all runs map it.
+    """A file of a header and then pixels. The first run that needs it writes it, and all runs map it.
 
-    Its name is a hash of everything that determines the pixels. It appears complete or not at all.
+    The header holds the sizes of the images (int32), a CRC-32 of the pixels of each (uint32), and one of these two.
+    The file's name is a hash of everything that determines the pixels. It appears complete or not at all. A file with
+    another size or a damaged header is written anew; damaged pixels raise `ValueError` when they are read.
     """
 
     def __init__(self, dataset: LabeledDataset, transform: ImageTransform) -> None:
         self.path = cache_folder() / f"{identify(dataset, transform)}.pixels"
         self.unfinished: Path | None = None
+        header = None
         if self.path.exists():
             with report_unusable(self.path.parent):
-                sizes = np.array(np.memmap(self.path, np.int32, mode="r", shape=(len(dataset), 2)))
+                header = read_header(self.path, len(dataset), transform.channels)
+        if header is not None:
+            sizes, self.checksums = header
             super().__init__(dataset, transform, sizes)
             self.indices = range(0)
         else:
             super().__init__(dataset, transform, read_sizes(dataset, transform))
-            self._create_file()
+            self.checksums = np.zeros(len(dataset), np.uint32)
+            self.unfinished = reserve_file(self.path.parent, self.start + int(self.ends[-1]))
 
-    def _create_file(self) -> None:
-        self.unfinished = reserve_file(self.path.parent, self.sizes.nbytes + int(self.ends[-1]))
-        with self.unfinished.open("r+b") as file:
-            file.write(self.sizes.tobytes())
+    def __getitem__(self, i: int) -> Image.Image:
+        if self.unfinished is None and zlib.crc32(self._get_pixels(i)) != self.checksums[i]:
+            raise ValueError(f"{self.path} is damaged; remove it, and the next run writes it again")
+        return super().__getitem__(i)
+
+    def write(self, i: int, image: Image.Image) -> None:
+        super().write(i, image)
+        self.checksums[i] = zlib.crc32(self._get_pixels(i))
+
+    @property
+    def start(self) -> int:
+        """Bytes of the header."""
+        return count_header_bytes(len(self.sizes))
 
     @cached_property
     def pixels(self) -> UInt8[np.ndarray, " bytes"]:
         if self.unfinished is not None:
-            return np.memmap(self.unfinished, np.uint8, mode="r+", offset=self.sizes.nbytes)
-        return np.memmap(self.path, np.uint8, mode="r", offset=self.sizes.nbytes)
+            return np.memmap(self.unfinished, np.uint8, mode="r+", offset=self.start)
+        return np.memmap(self.path, np.uint8, mode="r", offset=self.start)
 
     def finish(self) -> None:
         super().finish()
@@ -60,6 +76,9 @@ class DiskImages(PackedImages):
             return
         self.pixels.flush()
         with self.unfinished.open("r+b") as file:
+            header = self.sizes.tobytes() + self.checksums.tobytes()
+            file.write(header + zlib.crc32(header).to_bytes(4, "little"))
+            file.flush()
             os.fsync(file.fileno())
         self.unfinished.replace(self.path)
         self.unfinished = None
@@ -71,6 +90,23 @@ class DiskImages(PackedImages):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "pixels"}  # every process maps the file
+
+
+def count_header_bytes(images: int) -> int:
+    """Two sides of four bytes and a checksum for each image, and a checksum of all of them."""
+    return images * 3 * 4 + 4
+
+
+def read_header(path: Path, images: int, channels: int) -> tuple[Int[np.ndarray, "n 2"], np.ndarray] | None:
+    """The sizes and the checksums of the images in a file; None where they, or the file's size, are wrong."""
+    with path.open("rb") as file:
+        header = file.read(count_header_bytes(images))
+        file_bytes = os.fstat(file.fileno()).st_size
+    if len(header) < count_header_bytes(images) or zlib.crc32(header[:-4]) != int.from_bytes(header[-4:], "little"):
+        return None
+    sizes = np.frombuffer(header, np.int32, 2 * images).reshape(images, 2)
+    checksums = np.frombuffer(header, np.uint32, images, offset=sizes.nbytes)
+    return (sizes, checksums) if file_bytes == len(header) + int(find_ends(sizes, channels)[-1]) else None
 
 
 def cache_folder() -> Path:
