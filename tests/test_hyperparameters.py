@@ -93,6 +93,7 @@ def test_illegal_values_are_refused_by_name(settings):
     ],
 )
 def test_a_short_run_has_defaults_of_its_own_where_they_have_an_effect(output, given, chosen):
-    assert Objective.short_run_defaults(output, given) == chosen
-    assert find_method("frskd").short_run_defaults(output, given) == chosen
+    assert Objective.short_run_defaults(output, given, 100) == chosen
+    assert find_method("frskd").short_run_defaults(output, given, 19_999) == chosen
+    assert find_method("frskd").short_run_defaults(output, given, 20_000) == {}
     Objective(output, **given, **chosen)

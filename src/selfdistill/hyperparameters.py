@@ -16,6 +16,7 @@ from annotated_types import Ge, Interval
 
 from .errors import did_you_mean
 
+SHORT_RUN = 20_000  # optimizer steps; the papers' schedules have 50,000 and more
 T = TypeVar("T")
 Weight = Annotated[float, Interval(ge=0, lt=math.inf)]  # of a loss term
 Positive = Annotated[float, Interval(gt=0, lt=math.inf)]
@@ -89,8 +90,15 @@ class Configurable:
         }
 
     @classmethod
-    def short_run_defaults(cls, output: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What to add to the `given` settings on a schedule far shorter than the paper's; usual defaults left out."""
+    def short_run_defaults(cls, output: str, given: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
+        """What to add to the `given` settings on a schedule of so many steps; usual defaults left out.
+
+        Raises `ValueError` for less than one step.
+        """
+        if total_steps < 1:
+            raise ValueError(f"total_steps={total_steps} is how many optimizer steps training takes, 1 or more")
+        if total_steps >= SHORT_RUN:
+            return {}
         defaults = cls.defaults(output)
         settings = cls.validate({**defaults, **given})
         for name, declared in cls.hyperparameters().items():

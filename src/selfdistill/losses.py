@@ -47,10 +47,24 @@ def describe_shape(spatial: Iterable[int]) -> str:
     return f"({', '.join(map(str, ('b', 'k', *spatial)))})"
 
 
+def are_probabilities(logits: Float[Tensor, "b k *pos"]) -> bool:
+    """Whether the scores of two or more classes are never negative and sum to 1 everywhere, as after a softmax.
+
+    >>> are_probabilities(torch.tensor([[0.25, 0.75]])), are_probabilities(torch.tensor([[1.0, 0.0], [0.5, 0.4]]))
+    (True, False)
+    """
+    logits = logits.detach().float()
+    sums = logits.sum(dim=1)
+    return logits.shape[1] > 1 and bool((logits >= 0).all() & ((sums - 1).abs() < 0.01).all())
+
+
 def refuse_float_target(target: Tensor) -> None:
     """Raises `ValueError` for labels that are not class numbers."""
     if target.is_floating_point():
-        raise ValueError(f"target holds class numbers and this is {target.dtype}; give probabilities as soft_target")
+        raise ValueError(
+            f"target holds class numbers and this is {target.dtype}; give probabilities as soft_target, and train on a "
+            f"task of your own where an image has several classes"
+        )
 
 
 def refuse_wrong_shapes(logits: Tensor, target: Tensor, soft_target: Tensor | None = None) -> None:

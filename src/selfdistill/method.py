@@ -1,19 +1,21 @@
 """The one abstraction: a method trains a student and owns whatever only training needs."""
 
+import weakref
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .features.extractor import Taps, stage_ends
 from .features.hooks import Hooks
-from .features.probe import DryRun
+from .features.probe import DryRun, refuse_compiled_or_empty
 from .hyperparameters import Configurable
-from .losses import refuse_float_target
+from .losses import are_probabilities, cross_entropy
 from .modules.teachers import Frozen
-from .task import Batch, Step, Task
+from .task import Batch, Step, Task, as_batch, check_batch, check_labels
 
 
 class Method(Configurable, nn.Module):
@@ -36,9 +38,7 @@ class Method(Configurable, nn.Module):
     outputs: ClassVar[tuple[str, ...]] = ("image",)  # what the student may score: whole images, or each "pixel"
     targets: ClassVar[tuple[str, ...] | None] = ("class",)  # what a label may be; None: whatever the task's loss takes
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
-    unlabeled_terms: ClassVar[
-        Sequence[str]
-    ] = ()  # loss terms that average over all pixels, not over the labeled ones alone
+    unlabeled_terms: ClassVar[Sequence[str]] = ()  # loss terms that average over all pixels, labeled or not
     square_images: ClassVar[bool] = False  # for methods that rotate images
     needs_teacher: ClassVar[bool] = False
     teacher_method: ClassVar[str] = ""  # the method whose run can teach, with its training-only parts
@@ -68,6 +68,7 @@ class Method(Configurable, nn.Module):
             ValueError: for a task, student, teacher or value that does not fit the method.
         """
         super().__init__()
+        _refuse_other_objects(type(self).__name__, student, task, teacher)
         if task.output not in self.outputs:
             scores = f"{' or '.join(self.outputs)}s, and {task.kind} needs scores of {task.output}s"
             raise ValueError(f"{type(self).__name__} trains networks that score {scores}")
@@ -95,10 +96,13 @@ class Method(Configurable, nn.Module):
         self._student_is_frozen = False
         self._taps: Taps | None = None
         self._teacher_taps: Taps | None = None
+        self._values_were_checked = False  # of the first step
+        self._awaits_after_step = False
+        self._watch_optimizers()
         self.setup()
         self._match_student_device()
-        self.register_forward_pre_hook(_refuse_batch)
-        self.register_forward_hook(_refuse_logits)
+        self.register_forward_pre_hook(_check_call, with_kwargs=True)
+        self.register_forward_hook(_check_step)
         if taps is not None and self._taps is None:
             raise ValueError(f"{type(self).__name__} reads no feature maps, so taps={list(taps)} would have no effect")
 
@@ -182,11 +186,39 @@ class Method(Configurable, nn.Module):
         """Builds what only training needs; `student`, `task`, `teacher` and the hyper-parameters are set already."""
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        """The losses of one training step. `progress`, a scalar in [0, 1), is the share of training done."""
+        """The losses of one training step. `progress`, a scalar in [0, 1], is the share of training done.
+
+        A pair (images, target) may be given for `batch`. Raises `ValueError` for a batch that does not fit the task or
+        the method, for a `progress` outside of [0, 1], and where `after_step` was left out. Values on a GPU are checked
+        in the first call alone, because checking waits for them.
+        """
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """Called after each optimizer step, for teachers that are a moving average of the student."""
+        """Call this after each optimizer step: teachers that are a moving average of the student move here.
+
+        An override calls `super().after_step()`. A method that has one refuses to train on where it was not called.
+        """
+        self._awaits_after_step = False
+
+    def _watch_optimizers(self) -> None:
+        """Has every optimizer tell when it changed this method's parameters, where `after_step` matters."""
+        if type(self).after_step is Method.after_step:
+            return
+        method_ref = weakref.ref(self)
+
+        def note_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            method = method_ref()
+            own = set() if method is None else {id(parameter) for parameter in method.parameters()}
+            if any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+                method._awaits_after_step = True
+
+        handle = register_optimizer_step_post_hook(note_step)
+        weakref.finalize(self, handle.remove).atexit = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._watch_optimizers()  # a copy is another method
 
     def close(self) -> None:
         """Removes the hooks from student and teacher; a closed method cannot train. Deleting the method does it too."""
@@ -195,11 +227,33 @@ class Method(Configurable, nn.Module):
                 value.close()
 
 
-def _refuse_batch(method: Method, args: tuple[Any, ...]) -> None:
-    """Raises `ValueError` for a batch that lacks what the method needs."""
-    batch, name = args[0], type(method).__name__
-    if method.task.target == "class":
-        refuse_float_target(batch.target)
+def _refuse_other_objects(name: str, student: Any, task: Any, teacher: Any) -> None:
+    """Raises `ValueError` where what a method is made of is of another kind."""
+    if isinstance(student, str):
+        raise ValueError(f"{name} takes a network, not its name; give sd.build_student({student!r}, num_classes=...)")
+    for role, network in {"student": student, "teacher": teacher}.items():
+        if isinstance(network, type):
+            raise ValueError(
+                f"the {role} of {name} must be a network, and {network.__name__} is a class; call it first"
+            )
+        if not isinstance(network, nn.Module) and not (network is None and role == "teacher"):
+            raise ValueError(f"the {role} of {name} must be a torch.nn.Module, not a {type(network).__name__}")
+    refuse_compiled_or_empty(student)
+    if not isinstance(task, Task):
+        raise ValueError(
+            f'{name} needs a task, as in sd.Task("classification", num_classes, (channels, height, width)), not a '
+            f"{type(task).__name__}"
+        )
+
+
+def _check_call(
+    method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Raises `ValueError` for arguments that `method` cannot train on; makes a pair of images and labels a `Batch`."""
+    name = type(method).__name__
+    batch = as_batch(args[0] if args else kwargs.get("batch"))
+    progress = args[1] if len(args) > 1 else kwargs.get("progress", 0.0)
+    check_batch(batch, method.task)
     if not method.soft_targets and batch.soft_target is not None:
         raise ValueError(f"{name} needs one class for each image, and these labels are mixed; use mix=none")
     if method.needs_index and batch.index is None:
@@ -208,11 +262,55 @@ def _refuse_batch(method: Method, args: tuple[Any, ...]) -> None:
         images = getattr(batch, field)
         if count and (images is None or images.shape[1] < count):
             raise ValueError(f"{name} needs batch.{field} with {count} for each image, (b, {count}, c, h, w)")
+    if not torch.compiler.is_compiling():  # compiled code would be compiled anew for each of these values
+        _check_values(method, batch, progress)
+        if method._awaits_after_step and method.training and torch.is_grad_enabled():
+            raise ValueError(
+                f"{name} did not move its teacher after the last optimizer step; call method.after_step() behind each "
+                f"optimizer.step(), and super().after_step() in an after_step of your own"
+            )
+    return ((batch, *args[1:]), kwargs) if args else (args, {**kwargs, "batch": batch})
 
 
-def _refuse_logits(method: Method, args: tuple[Any, ...], step: Step) -> None:
-    """Raises `ValueError` for a student whose number of classes is not the task's."""
-    if step.logits.shape[1] != method.task.num_classes:
+def _check_values(method: Method, batch: Batch, progress: Tensor | float) -> None:
+    """Raises `ValueError` for labels and a `progress` out of range; on a GPU in the method's first call only."""
+    devices = {value.device.type for value in (*batch, progress) if isinstance(value, Tensor)}
+    if devices != {"cpu"} and (method._values_were_checked or "meta" in devices):
+        return
+    check_labels(batch, method.task)
+    if method.needs_index:
+        low, high = (int(value) for value in batch.index.aminmax())
+        if low < 0 or high >= method.task.num_examples:
+            raise ValueError(
+                f"batch.index goes from {low} to {high}, and the task has {method.task.num_examples} images, its "
+                f"num_examples"
+            )
+    if not 0 <= float(progress) <= 1:
+        share = f"{float(progress):g}"
+        raise ValueError(f"progress={share} is the share of training done, between 0 and 1; give step / total_steps")
+
+
+def _check_step(method: Method, args: tuple[Any, ...], step: Step) -> None:
+    """Raises `ValueError` for a result that is no `Step`, and for a student whose scores are not the task's."""
+    if not isinstance(step, Step):
         raise ValueError(
-            f"the student scores {step.logits.shape[1]} classes and the task has {method.task.num_classes}"
+            f"{type(method).__name__}.forward returned a {type(step).__name__}; return Step(losses, logits), with the "
+            f"loss terms by name"
+        )
+    logits, num_classes = step.logits, method.task.num_classes
+    if logits.shape[1] != num_classes:
+        raise ValueError(f"the student scores {logits.shape[1]} classes and the task has {num_classes}")
+    if torch.compiler.is_compiling() or method._values_were_checked or logits.device.type == "meta":
+        return
+    method._values_were_checked = True
+    for name, value in step.losses.items():
+        if not isinstance(value, Tensor) or value.ndim:
+            what = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ValueError(
+                f"the loss term {name!r} of {type(method).__name__} is {what}, and must be a scalar tensor"
+            )
+    if method.task.criterion is cross_entropy and are_probabilities(logits):
+        raise ValueError(
+            f"the scores of {type(method.student).__name__} are probabilities, as after a softmax; let it return the "
+            f"scores before that, as the loss has a softmax of its own"
         )

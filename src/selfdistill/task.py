@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from .losses import cross_entropy, describe_shape
+from .losses import are_probabilities, cross_entropy, describe_shape, refuse_float_target
 
 
 class Batch(NamedTuple):
@@ -35,6 +36,71 @@ class Step(NamedTuple):
     def loss(self) -> Tensor:
         """The training objective, ()."""
         return sum(self.losses.values())  # type: ignore[return-value]
+
+
+def as_batch(batch: Any) -> Batch:
+    """A `Batch`, made of a pair (images, target) where that is given, as a DataLoader of such pairs yields it.
+
+    Raises `ValueError` for anything else.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
+        return Batch(*batch)
+    given = (
+        f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list | dict) else type(batch).__name__
+    )
+    raise ValueError(f"a batch is sd.Batch(images, target, ...) or a pair of both, not a {given}")
+
+
+def check_batch(batch: Batch, task: "Task") -> None:
+    """Raises `ValueError` for images and labels of a type or shape that does not fit `task`. Reads no value."""
+    images, target, soft_target = batch.images, batch.target, batch.soft_target
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}; give floats, scaled and normalized as for evaluation")
+    if images.ndim != 4 or images.shape[1] != task.image_shape[0]:
+        raise ValueError(f"images {tuple(images.shape)} must be (b, {task.image_shape[0]}, h, w), as the task says")
+    if len(target) != len(images):
+        raise ValueError(f"there are {len(images)} images and {len(target)} labels")
+    if task.target != "class":
+        return
+    refuse_float_target(target)
+    if target.dtype != torch.int64:
+        raise ValueError(f"labels are {target.dtype}; give class numbers as int64, target.long()")
+    wanted = "(b,)" if task.output == "image" else "(b, h, w)"
+    if target.ndim != wanted.count(",") + (task.output == "pixel"):
+        raise ValueError(f"labels {tuple(target.shape)} must be {wanted}, a class number for each {task.output}")
+    if soft_target is not None and soft_target.shape != (len(images), task.num_classes, *target.shape[1:]):
+        wanted = (len(images), task.num_classes, *target.shape[1:])
+        raise ValueError(f"soft_target {tuple(soft_target.shape)} must have the shape of the scores, {wanted}")
+
+
+def check_labels(batch: Batch, task: "Task") -> None:
+    """Raises `ValueError` for class numbers that the task does not have, and for probabilities that do not sum to 1."""
+    if task.target != "class":
+        return
+    labels = batch.target.where(batch.target != task.ignore_index, 0)
+    if labels.numel() and not all(0 <= int(label) < task.num_classes for label in labels.aminmax()):
+        strange = labels[(labels < 0) | (labels >= task.num_classes)]
+        raise ValueError(
+            f"label {int(strange[0])} is none of the classes 0 to {task.num_classes - 1}"
+            f"{_guess_cause(int(strange[0]), batch.target, task)}"
+        )
+    if batch.soft_target is not None and not are_probabilities(batch.soft_target):
+        raise ValueError(
+            "soft_target must hold probabilities that sum to 1 over the classes; where an image has several classes, "
+            "train on a task of your own with a loss for each class"
+        )
+
+
+def _guess_cause(label: int, labels: Tensor, task: "Task") -> str:
+    """The end of a sentence about a label that is no class."""
+    if label < 0 or task.output == "pixel" and label == 255:
+        what = "an image" if task.output == "image" else "a pixel"
+        return f"; where {what} has no label give {task.ignore_index}, or make the task with ignore_index={label}"
+    if label == task.num_classes and int(labels.min()) == 1:
+        return "; they seem to begin at 1, so subtract 1"
+    return f"; num_classes={task.num_classes} counts too few, or the label is wrong"
 
 
 Criterion = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]  # (logits, target, soft_target, ignore_index)

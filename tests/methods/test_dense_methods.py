@@ -299,7 +299,7 @@ def test_the_self_teacher_scores_at_the_size_of_the_finest_map_and_is_enlarged_b
     with torch.no_grad():
         _, features = method.taps(batch.images)
         scores, refined = method.self_teacher(features)
-        enlarged = method.both(batch.images)[2]
+        enlarged = method.both(batch.images).teacher_logits
     assert scores.shape == (ROWS, task.num_classes, *features[0].shape[2:]) != enlarged.shape
     assert [each.shape[2:] for each in refined] == [each.shape[2:] for each in features]
     np.testing.assert_allclose(enlarged.numpy(), slow.enlarged(scores.numpy(), SIZE), rtol=1e-9, atol=1e-12)

@@ -324,9 +324,9 @@ def test_hyperparameters_are_not_names_of_a_module(name):
 def test_short_run_defaults_are_hyperparameters_and_allowed(name):
     kind = find_method(name)
     task = small_task(list_tasks(kind.outputs)[0])
-    settings = kind.short_run_defaults(task.output, {})
+    settings = kind.short_run_defaults(task.output, {}, 100)
     assert settings.keys() <= kind.hyperparameters().keys()
-    assert kind.short_run_defaults(task.output, kind.validate(settings)) == {}  # what is given is left alone
+    assert kind.short_run_defaults(task.output, kind.validate(settings), 100) == {}  # what is given is left alone
     assert small_method(kind, task, **settings)(small_batch(kind, task), torch.tensor(0.3)).loss.isfinite()
 
 

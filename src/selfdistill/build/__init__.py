@@ -36,8 +36,6 @@ from ..training.optim import count_steps
 from .checks import check_labeled, check_method, check_same_data, check_student_options, check_student_was_trained
 from .teacher import load_teacher, normalize_as_teacher, note_channels
 
-SHORT_RUN = 20_000  # optimizer steps; the papers' schedules have 50,000 and more
-
 
 def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = False) -> Experiment:
     """The experiment that a recipe describes; its own recipe has every value resolved and builds the same again.
@@ -71,13 +69,19 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
 
     plan = BatchSampler(len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
     steps = count_steps(recipe, plan.steps_per_epoch)[0]
-    hyperparameters, method_notes = choose_hyperparameters(method_class, recipe, task.output, steps)
+    hyperparameters = recipe.method.hyperparameters
 
     torch.manual_seed(recipe.seed)
     student = create_student(recipe.student, task, classes, trust=trust)
     torch.manual_seed(recipe.seed + 1)
     method = create_method(
-        recipe.method.name, student, task, taps=recipe.method.taps, teacher=teacher, **hyperparameters
+        recipe.method.name,
+        student,
+        task,
+        taps=recipe.method.taps,
+        teacher=teacher,
+        total_steps=steps,
+        **hyperparameters,
     )
     check_student_was_trained(method, recipe.student)
 
@@ -101,7 +105,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
     notes = [
         *prepared.notes,
         *note_dropped_images(plan),
-        *method_notes,
+        *note_short_run(method_class, hyperparameters, task.output, steps),
         *note_channels(recipe, images, task.image_shape[0]),
         *note_precision(recipe, precision),
         *note_idle_workers(recipe, train_set),
@@ -142,17 +146,13 @@ def create_student(part: StudentPart, task: Task, classes: Sequence[str], *, tru
     return student
 
 
-def choose_hyperparameters(
-    method: type[Method], recipe: Recipe, output: str, steps: int
-) -> tuple[dict[str, Any], list[str]]:
-    """The method's settings for a schedule of so many `steps`, and sentences about those chosen for the user."""
-    given, defaults = recipe.method.hyperparameters, method.defaults(output)
-    chosen = method.short_run_defaults(output, given) if steps < SHORT_RUN else {}
-    notes = [
+def note_short_run(method: type[Method], given: dict[str, Any], output: str, steps: int) -> list[str]:
+    """Sentences about the settings that `create_method` chooses for a schedule of so few `steps`."""
+    defaults = method.defaults(output)
+    return [
         f"method.{name}={value}, as a schedule of {steps} step{'s' * (steps != 1)} is short (paper: {defaults[name]})"
-        for name, value in chosen.items()
+        for name, value in method.short_run_defaults(output, given, steps).items()
     ]
-    return {**chosen, **given}, notes
 
 
 def create_mixer(settings: MixPart, task: Task, task_kind: TaskKind) -> Callable[[Batch], Batch] | None:

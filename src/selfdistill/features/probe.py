@@ -44,7 +44,7 @@ class DryRun:
     """
 
     def __init__(self, student: nn.Module, image_shape: tuple[int, int, int]) -> None:
-        _refuse_compiled_or_empty(student)
+        refuse_compiled_or_empty(student)
         self.student = student
         self.network = type(student).__name__
         self.shape = "x".join(map(str, image_shape))
@@ -253,7 +253,8 @@ def _flatten(value: Any) -> Iterator[Tensor]:
             yield from _flatten(member)
 
 
-def _refuse_compiled_or_empty(student: nn.Module) -> None:
+def refuse_compiled_or_empty(student: nn.Module) -> None:
+    """Raises `ValueError` for a compiled network, and for one whose parameters have no values yet."""
     network = type(student).__name__
     if network == "OptimizedModule" or isinstance(student, torch.jit.ScriptModule):
         raise ValueError(

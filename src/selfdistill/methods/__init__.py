@@ -2,12 +2,14 @@
 
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from ..errors import did_you_mean
+from ..hyperparameters import SHORT_RUN
 from ..imports import load, suggest_colon
 from ..method import Method
 from ..task import Task
@@ -18,8 +20,14 @@ def list_methods() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def find_method(name: str) -> type[Method]:
-    """The class behind a file of this folder or behind "package.module:Class"."""
+def find_method(name: str | type[Method]) -> type[Method]:
+    """The class behind a file of this folder or behind "package.module:Class"; a class itself is given back.
+
+    Raises `ValueError` for anything else, with the nearest name."""
+    if _is_method(name):
+        return name
+    if not isinstance(name, str):
+        raise ValueError(f"a method is a name, as list_methods() gives, or a subclass of sd.Method, not {name!r}")
     if ":" in name:
         return _load_method(name)
     if name not in list_methods():
@@ -34,29 +42,34 @@ def find_method(name: str) -> type[Method]:
 
 
 def create_method(
-    name: str,
+    name: str | type[Method],
     student: nn.Module,
     task: Task,
     *,
     taps: Sequence[str] | None = None,
     teacher: nn.Module | None = None,
+    total_steps: int | None = None,
     **hyperparameters: Any,
 ) -> Method:
     """Wrap a network in a training method.
 
     Args:
-        name: A file of this folder, see `list_methods`, or "package.module:Class".
+        name: A file of this folder, see `list_methods`, "package.module:Class", or a subclass of `selfdistill.Method`.
         student: The network to train. It stays as it is, and is what ships.
         task: What the student learns.
         taps: Names of the submodules whose outputs are the feature maps; None finds them.
         teacher: The network that some methods learn from.
+        total_steps: How many optimizer steps training takes. Some defaults differ on short schedules, such as `ramp` of
+            FRSKD below 20,000 steps; the command line follows the same rule. None takes the papers' defaults, and warns
+            where a method has others.
         **hyperparameters: Values other than the method's defaults.
 
     Returns:
         The method, an `nn.Module` whose forward pass returns named loss terms.
 
     Raises:
-        ValueError: for unknown names and illegal values, with the nearest legal one.
+        ValueError: for unknown names and illegal values, with the nearest legal one, and for a student that is no
+            network or is compiled.
 
     >>> import selfdistill as sd
     >>> student = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
@@ -65,7 +78,31 @@ def create_method(
     >>> method.epsilon
     0.2
     """
-    return find_method(name)(student, task, taps=taps, teacher=teacher, **hyperparameters)
+    method = find_method(name)
+    if isinstance(task, Task):  # otherwise the method says so
+        hyperparameters = choose_hyperparameters(method, task, total_steps, hyperparameters)
+    return method(student, task, taps=taps, teacher=teacher, **hyperparameters)
+
+
+def choose_hyperparameters(
+    method: type[Method], task: Task, total_steps: int | None, given: dict[str, Any]
+) -> dict[str, Any]:
+    """The `given` settings and those that depend on the length of training; warns where that is not known."""
+    if total_steps is not None:
+        return {**method.short_run_defaults(task.output, given, total_steps), **given}
+    if short := method.short_run_defaults(task.output, given, total_steps=1):
+        defaults = method.defaults(task.output)
+        warnings.warn(
+            f"{method.__name__} takes {_list_settings({name: defaults[name] for name in short})}, which is made for "
+            f"{SHORT_RUN:,} steps and more, and would take {_list_settings(short)} for fewer; give "
+            f"create_method(..., total_steps=n), or these settings",
+            stacklevel=3,
+        )
+    return given
+
+
+def _list_settings(settings: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def _load_method(name: str) -> type[Method]:

@@ -54,6 +54,7 @@ class MeanTeacher(Method):
         return Step(terms, logits)
 
     def after_step(self) -> None:
+        super().after_step()
         self.steps += 1
         self.trailing.update(self.student, min(1 - 1 / (self.steps + 1), self.decay))
 

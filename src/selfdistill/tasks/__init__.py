@@ -14,6 +14,7 @@ from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scores, measure
+from ..task import as_batch
 from . import base
 from .base import TaskKind
 
@@ -122,8 +123,9 @@ def evaluate(
 
     Args:
         student: The network. It is scored in eval mode, and its mode is restored.
-        batches: Anything with `.images` (b, c, h, w) and `.target`, as the task `kind` has it: (b,) class numbers for
-            "classification"; (b, H, W) for "segmentation", whatever the images' height and width.
+        batches: Anything with `.images` (b, c, h, w) and `.target`, or pairs of both, as a DataLoader yields them. The
+            target is as the task `kind` has it: (b,) class numbers for "classification"; (b, H, W) for "segmentation",
+            whatever the images' height and width.
         num_classes: Number of classes that the student scores.
         kind: The name of the task, or "package.module:Class".
         ignore_index: The label of pixels to ignore.
@@ -142,7 +144,7 @@ def evaluate(
     task = find_task(kind)
     return measure(
         student,
-        batches,
+        (batch if hasattr(batch, "images") else as_batch(batch) for batch in batches),
         task.metric(num_classes, ignore_index),
         score=task.scorer(window),
         device=device,
