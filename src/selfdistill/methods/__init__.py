@@ -23,7 +23,8 @@ def list_methods() -> list[str]:
 def find_method(name: str | type[Method]) -> type[Method]:
     """The class behind a file of this folder or behind "package.module:Class"; a class itself is given back.
 
-    Raises `ValueError` for anything else, with the nearest name."""
+    Raises `ValueError` for anything else, with the nearest name.
+    """
     if _is_method(name):
         return name
     if not isinstance(name, str):

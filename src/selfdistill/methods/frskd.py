@@ -42,9 +42,9 @@ class FRSKD(Method):
     `BiFPN`), or it is the paper's: two more layers on the pyramid of the students efficientdet:d0 to d2 (`pyramid`).
     Soft labels are compared at the size of the image, where pixels have a label.
 
-    In bfloat16 the self-teacher's cross-entropy reaches the student with much rounding noise: around a new ResNet-18 its
-    gradient has a cosine of 0.5 with the one in float32. Whether that costs accuracy was not measured; `precision=fp32`
-    avoids it.
+    In bfloat16 the self-teacher's cross-entropy reaches the student with much rounding noise: around a new ResNet-18
+    its gradient has a cosine of 0.5 with the one in float32. Whether that costs accuracy was not measured;
+    `precision=fp32` avoids it.
 
     Departs from the paper: where its text and the authors' code differ, this follows the code, which gave the published
     numbers. The self-teacher's cross-entropy reaches the student's stages too (`stop_gradient` prevents that),
