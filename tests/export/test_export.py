@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental import _config as tracing
 
 from selfdistill import export as export_module
 from selfdistill.config.recipe import Recipe
@@ -19,11 +18,6 @@ CLASSES = ["Möwe", "b, c", "d"]
 STUDENT = {"name": "cifar:resnet8", "options": {}, "num_classes": 3, "image_shape": [3, 16, 16]}
 DATA = {"image_size": [16, 16], "channels": 3, "mean": [0.5, 0.25, 0.125], "std": [0.3, 0.2, 0.1]}
 CARD = {"task": "classification", "classes": CLASSES, "student": STUDENT, "data": DATA, "method": "frskd"}
-
-
-is_old = not hasattr(tracing, "backed_size_oblivious")
-not_with_checks = pytest.mark.skipif(is_old, reason="torch 2.6 cannot trace the run-time checks that tests add")
-needs_free_sizes = pytest.mark.skipif(is_old, reason="torch 2.6 ties a file to the size of the example")
 
 
 @pytest.fixture
@@ -96,7 +90,6 @@ def test_safetensors_load_strictly_into_an_untouched_network(trained: Path) -> N
 
 
 @pytest.mark.slow
-@not_with_checks
 def test_torch_export_takes_any_batch_size(trained: Path, tmp_path: Path) -> None:
     path, difference = export(trained, "torch-export", out=tmp_path / "new" / "net.pt2")
     assert path == tmp_path / "new" / "net.pt2" and difference < 1e-5
@@ -108,7 +101,6 @@ def test_torch_export_takes_any_batch_size(trained: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@needs_free_sizes
 def test_a_segmenters_file_takes_images_of_any_size_and_says_what_its_classes_are(tmp_path: Path) -> None:
     run = saved_segmenter(tmp_path / "run", Filled)
     facts = dict.fromkeys(("classes", "mask_values", "colours", "short_side"), "")
@@ -120,13 +112,6 @@ def test_a_segmenters_file_takes_images_of_any_size_and_says_what_its_classes_ar
     assert json.loads(facts["classes"]) == CLASSES and len(json.loads(facts["colours"])) == 3
 
 
-def test_a_version_of_torch_that_cannot_free_the_sizes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_module, "tracing", object())
-    with pytest.raises(ValueError, match="for images of any size: torch .* ties it to the size .*; --fixed-size"):
-        export(saved_segmenter(tmp_path / "run", Filled), "torch-export")
-
-
-@needs_free_sizes
 def test_a_segmenter_that_is_bound_to_a_size_asks_for_that(tmp_path: Path) -> None:
     run = saved_segmenter(tmp_path / "run", Bound)
     sentence = "as torch-export for images of any size: .*; --fixed-size exports it for images of 32x48 alone$"

@@ -391,12 +391,7 @@ def test_it_runs_under_autocast(make):
     assert logits.dtype == torch.bfloat16 and all(f.isfinite().all() for f in features)
 
 
-TRACES_CHECKS = torch.__version__ >= (2, 7)  # else they are in the way even where they are off; slow tests have none
-
-
-@pytest.mark.parametrize(
-    "make", [pytest.param(Staged, marks=pytest.mark.skipif(not TRACES_CHECKS, reason="torch 2.6")), Protocol]
-)
+@pytest.mark.parametrize("make", [Staged, Protocol])
 def test_it_compiles_to_one_graph(make, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the compiler cannot trace the checks
     taps = Taps(make().eval(), SHAPE)

@@ -212,10 +212,8 @@ def _trace_quietly(axes: dict[int, str]) -> Iterator[None]:
     """Silences tracing, and keeps it from tying free sizes to the size of the example.
 
     Without `backed_size_oblivious`, the file would depend on whether the example was padded to the stride. With it, a
-    few networks fix the batch size, so it is off if the sizes are fixed. torch 2.6 does not have the setting.
+    few networks fix the batch size, so it is off if the sizes are fixed.
     """
-    if _sizes_are_free(axes) and not hasattr(tracing, "backed_size_oblivious"):
-        raise NotImplementedError(f"torch {torch.__version__} ties it to the size of the example, later ones do not")
     oblivious = tracing.patch(backed_size_oblivious=True) if _sizes_are_free(axes) else nullcontext()
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), oblivious:
         warnings.simplefilter("ignore")

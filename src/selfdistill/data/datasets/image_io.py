@@ -95,8 +95,6 @@ def get_stored_mode(image: Image.Image) -> str:
     """Pillow's mode, or a more specific one if Pillow's is ambiguous."""
     if image.mode == "P" and "transparency" in image.info:
         return "PA"
-    if image.mode == "I" and image.format == "PNG":  # how Pillow before 11 reads 16-bit PNGs
-        return "I;16"
     return image.mode
 
 
