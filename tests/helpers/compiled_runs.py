@@ -13,6 +13,7 @@ from helpers.networks import SmallSegmenter
 from selfdistill import list_methods
 from selfdistill.build import build
 from selfdistill.config.read import read
+from selfdistill.data.datasets import scenes
 from selfdistill.methods import find_method
 from selfdistill.runs.folder import Run
 from selfdistill.tasks import list_tasks
@@ -69,6 +70,7 @@ def compiled_as_a_run_does(name, kind, folder, more=()):
 
 def compile_all(_, folder):
     torch.set_num_threads(1)
+    scenes.SCENES["val"] = 8  # in this process alone
     cases = {case: (*case, ()) for case in CASES}
     cases |= {(name, what): (name, "classification", tuple(words)) for (name, what), (words, _) in MORE.items()}
     results = {}

@@ -8,6 +8,7 @@ from helpers.states import same
 from selfdistill import list_methods
 from selfdistill.build import build
 from selfdistill.config.read import read
+from selfdistill.data.datasets import scenes
 from selfdistill.methods import find_method
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import EndRecord
@@ -32,6 +33,14 @@ STEPS = {
     "classification": 8,
     "segmentation": 6,
 }  # three batches, twice, with and without the rest: 52 digits, 14 scenes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_held_out_scenes():
+    """Half of the time would go into scores that no test looks at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(scenes.SCENES, "val", 8)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +71,9 @@ def test_a_stopped_run_ends_with_the_same_weights_and_memory(method, kind, train
     with pytest.raises(Interrupted, match="SIGTERM"):
         fit(job, Run.create(tmp_path / "run", job.recipe), callbacks=[StopAt(5)])
     stopped = Run.open(tmp_path / "run")
-    assert stopped.load_checkpoint("last")["step"] == 5
+    assert stopped.load_checkpoint()["step"] == 5
     fit(build(stopped.recipe()), stopped, resume=True)
-    ours, theirs = (run.load_checkpoint("last") for run in (stopped, whole))
+    ours, theirs = (run.load_checkpoint() for run in (stopped, whole))
     assert ours["step"] == theirs["step"] == STEPS[kind]
     assert same(ours["method"], theirs["method"]) and same(ours["optimizer"], theirs["optimizer"])
 

@@ -32,7 +32,7 @@ def load_teacher(folder: str, method_class: type[Method], *, trust: bool = False
     task = find_task(card.task).create_task(len(card.classes), card.student.image_shape)
     with torch.random.fork_rng(devices=[]):
         method = create_method(part.name, build_network(card), task, taps=part.taps, **part.hyperparameters)
-    load_method(method, run.load_checkpoint("last"))
+    load_method(method, run.load_checkpoint())
     return method
 
 
