@@ -171,14 +171,35 @@ def predict(
         Path | None, typer.Option(metavar="FOLDER", help="Where a segmenter's masks go; RUN/predictions by default.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table too, a line for each image.")] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Of a segmenter: also draw the labels that these data (as data= of a recipe) have for the images, and"
+            " where they differ.",
+        ),
+    ] = None,
     checkpoint: Checkpoint = "last",
     trust: Trust = False,
 ) -> None:
-    """Name the most probable classes of images; of a segmenter their shares, with masks and overlays as files."""
+    """Name the most probable classes of images; of a segmenter their shares, with masks and overlays as files.
+
+    A file that cannot be read is named, the others are predicted, and the exit code is 1.
+    """
     from .commands.arguments import choose_student
     from .commands.predict import print_predictions
 
-    print_predictions(choose_student(run, checkpoint), images, top=top, out=out, as_json=as_json, trust=trust)
+    print_predictions(
+        choose_student(run, checkpoint),
+        images,
+        top=top,
+        out=out,
+        as_json=as_json,
+        table=csv,
+        compare=compare,
+        trust=trust,
+    )
 
 
 @app.command()

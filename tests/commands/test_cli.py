@@ -1,5 +1,6 @@
 """The commands, as a user types them, on the built-in digits."""
 
+import csv
 import importlib
 import json
 import re
@@ -154,9 +155,40 @@ def test_predict_names_a_file_that_is_no_image(run, trained, tmp_path):
     assert code == 1 and "bad.png" in err and err.count("\n") == 1
 
 
+def test_predict_goes_on_after_a_bad_file_and_fails_at_the_end(run, trained, tmp_path):
+    for name in ("a", "c"):
+        Image.new("RGB", (20, 30), (200, 10, 10)).save(tmp_path / f"{name}.png")
+    Image.new("RGB", (20, 30)).save(tmp_path / ".hidden.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    code, out, err = run("predict", trained, tmp_path, "--csv", tmp_path / "t.csv")
+    assert code == 1 and [line.split("\t")[0][-5:] for line in out.splitlines()] == ["a.png", "c.png"]
+    bad, last = err.splitlines()
+    assert bad.startswith("not predicted: ") and "b.png cannot be read" in bad
+    assert last == "error: 1 of 3 images could not be predicted"
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    assert [row["image"][-5:] for row in rows] == ["a.png", "b.png", "c.png"]
+    assert [bool(row["error"]) for row in rows] == [False, True, False] and 0 < float(rows[0]["share"]) <= 1
+    assert rows[0]["class"] in "0123456789"
+    code, out, _ = run("predict", trained, tmp_path, "--json", "--top", 2, "--csv", tmp_path / "t.csv")
+    assert code == 1 and ["error" in json.loads(line) for line in out.splitlines()] == [False, True, False]
+    assert "class_1,share_1,class_2,share_2" in (tmp_path / "t.csv").read_text().splitlines()[0]
+
+
+def test_predict_writes_its_table_over_no_other_file(run, trained, tmp_path):
+    Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("image,label\na.png,3\n")
+    for file in ("labels.csv", "a.png", "."):
+        before = (tmp_path / "labels.csv").read_bytes(), (tmp_path / "a.png").read_bytes()
+        code, _, err = run("predict", trained, tmp_path / "a.png", "--csv", tmp_path / file)
+        assert code == 1 and "--csv" in err and err.count("\n") == 1
+        assert before == ((tmp_path / "labels.csv").read_bytes(), (tmp_path / "a.png").read_bytes())
+
+
 def test_a_classifier_writes_no_masks(run, trained, tmp_path):
     code, _, err = run("predict", trained, tmp_path, "--out", tmp_path)
     assert code == 1 and "--out" in err and "classifier" in err
+    code, _, err = run("predict", trained, tmp_path, "--compare", "digits")
+    assert code == 1 and "--compare has no effect" in err
 
 
 class Pixelwise(torch.nn.Module):
@@ -265,7 +297,7 @@ def test_predict_reads_images_of_every_kind_at_their_own_size(run, segmenter, tm
     for line in lines:
         assert line["mask"].startswith(str(segmenter / "predictions"))
         with Image.open(line["mask"]) as mask, Image.open(line["overlay"]) as overlay:
-            assert mask.size == overlay.size
+            assert overlay.width >= mask.width and overlay.height > mask.height  # a legend is below it
             sizes[line["image"].rpartition("/")[2]] = mask.size
     assert sizes.pop("turned.jpg") == (20, 30) and set(sizes.values()) == {(30, 20)}
 
@@ -280,6 +312,19 @@ def test_predict_writes_no_file_twice_and_none_over_an_image(run, segmenter, tmp
     assert (tmp_path / "out/a/x.png").exists() and (tmp_path / "out/b/x.png").exists()
     code, _, err = run("predict", segmenter, tmp_path / "a", "--out", tmp_path / "a")
     assert code == 1 and "x.png would be written over" in err
+
+
+def test_predict_shows_labels_and_errors_beside_the_masks_and_says_where(run, segmenter, street, tmp_path):
+    Image.new("RGB", (24, 18), (35, 35, 35)).save(tmp_path / "new.png")
+    words = ["predict", segmenter, street / "images", tmp_path / "new.png", "--out", tmp_path / "out"]
+    code, _, err = run(*words, "--compare", street)
+    assert code == 0 and f"masks, overlays and comparisons of 11 images are in {tmp_path / 'out'}" in err
+    assert f"note: 1 image of these has no label in {street}" in err
+    assert len([*(tmp_path / "out").glob("*_comparison.png")]) == 10
+    with Image.open(tmp_path / "out" / "0_comparison.png") as picture:
+        assert picture.width > 4 * 24
+    code, _, err = run(*words, "--compare", "scenes")
+    assert code == 1 and err.count("\n") == 1
 
 
 def test_between_two_predictions_gradients_are_as_the_caller_has_them(segmenter, street, tmp_path):

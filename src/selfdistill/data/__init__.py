@@ -9,7 +9,7 @@ from .defaults import choose_defaults
 from .loader import eval_loader, train_loader
 from .prepare import OpenedData, PreparedData, prepare_data
 from .sampler import BatchSampler, EpochIndex
-from .split import Splits, check, open_one_split, open_splits
+from .split import Splits, check, list_labels, open_one_split, open_splits
 from .task_data import TaskData
 from .transforms.base import get_scoring_window, image_shape
 
@@ -30,6 +30,7 @@ __all__ = [
     "choose_defaults",
     "eval_loader",
     "image_shape",
+    "list_labels",
     "open_one_split",
     "open_splits",
     "prepare_data",

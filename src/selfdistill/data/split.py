@@ -1,15 +1,20 @@
 """Opens the training, validation and test images that a recipe's data settings describe."""
 
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from ..config.recipe import DataPart
 from .datasets.base import LabeledDataset, Subset, quote_names
 from .datasets.image_io import ALPHA
 from .datasets.labels import align, are_numbers, find_similar
+from .datasets.masks import MaskDataset
 from .datasets.registry import open_source, say_hidden
 from .datasets.splits import DatasetSplits, parse_split
 from .random.seeds import create_generator
@@ -76,6 +81,23 @@ def open_one_split(settings: DataPart, source: str, classes: Sequence[str], task
     if not len(dataset):
         raise ValueError(f"{source} has no rows")
     return OneSplit(align(dataset, tuple(classes)), (*opened.notes, *_describe_labels(opened, source, classes)))
+
+
+def list_labels(
+    settings: DataPart, source: str, classes: Sequence[str], task: TaskData
+) -> dict[Path, Callable[[], Int64[Tensor, "h w"]]]:
+    """Functions that read the label of each image file of a source with masks, by the file's resolved path."""
+    labels = {}
+    for dataset in open_source(settings, source, task, classes).splits.values():
+        aligned = align(dataset, tuple(classes))
+        assert isinstance(aligned, MaskDataset), "the source has masks"
+        for i in range(len(aligned)):
+            image = aligned.source(i)
+            if isinstance(image, str):
+                labels[Path(image).resolve()] = functools.partial(aligned.mask, i)
+    if not labels:
+        raise ValueError(f"{source} holds no image files, whose labels could be compared with")
+    return labels
 
 
 def _describe_labels(opened: DatasetSplits, source: str, classes: Sequence[str]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ..config.recipe import DataPart
@@ -57,6 +57,9 @@ class Column(NamedTuple):
     scale: float = 100.0  # shares are shown in percent
 
 
+ReadLabel = Callable[[], Int64[Tensor, "h w"]]  # the class index of every pixel of an image, negative for void
+
+
 class ImageFile(NamedTuple):
     """An image to predict."""
 
@@ -74,6 +77,13 @@ class Prediction(NamedTuple):
 
 class Predictor:
     """Predicts image files with a trained student."""
+
+    def compare_with(self, labels: Mapping[Path, ReadLabel]) -> None:
+        """Makes `predict` write a comparison for each image that has a label; `labels` are by the resolved path.
+
+        Raises `ValueError` for a task that writes no pictures.
+        """
+        raise ValueError("--compare has no effect: it draws the labels of pixels, and this run has none")
 
     def check(self, images: Sequence[ImageFile]) -> None:
         """Raises `ValueError` if the predictions cannot be written; writes nothing."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..config.recipe import DataPart
 from ..data import get_scoring_window, read_image
 from ..data.datasets.cityscapes import open_cityscapes
+from ..data.datasets.image_io import convert_channels
 from ..data.datasets.label_files import find_label_map
 from ..data.datasets.mask_classes import read_masks
 from ..data.datasets.mask_folder import open_mask_folder
@@ -21,7 +22,8 @@ from ..data.datasets.scenes import open_scenes
 from ..data.datasets.splits import DatasetSplits
 from ..data.datasets.table import open_mask_table
 from ..data.datasets.voc import open_voc
-from ..data.mask_writer import Color, draw_overlay, write_mask
+from ..data.mask_writer import Color, write_mask
+from ..data.pictures import add_legend, draw_comparison, draw_overlay
 from ..data.task_data import Opener, Show, Size
 from ..data.transforms import image_mask
 from ..data.transforms.image_mask import EvalMaskTransform, TrainMaskTransform
@@ -40,6 +42,7 @@ from .base import (
     Mixer,
     Prediction,
     Predictor,
+    ReadLabel,
     TaskKind,
     find_device,
     select_largest,
@@ -170,10 +173,10 @@ class Segmentation(TaskKind):
 
 
 class Segmenter(Predictor):
-    """Names the classes that cover most of an image, with their shares, and writes a mask and an overlay.
+    """Names the classes that cover most of an image, with their shares, and writes a mask and pictures of it.
 
     OUT/STEM.png is the mask. It has the size of the image, and the values of the training masks. OUT/STEM_overlay.png
-    shows the mask over the image.
+    shows the mask over the image, above a legend. For an image with a label, OUT/STEM_comparison.png shows both.
     """
 
     def __init__(
@@ -193,10 +196,17 @@ class Segmenter(Predictor):
         self.window, self.values, self.colors = window, values, colors
         self.max_megapixels = max_megapixels
         self.root, self.out = root, out  # no link below `root` is followed
+        self.labels: Mapping[Path, ReadLabel] = {}
+
+    def compare_with(self, labels: Mapping[Path, ReadLabel]) -> None:
+        self.labels = labels
 
     def list_output_files(self, image: ImageFile) -> dict[str, Path]:
         path = self.out / image.stem
-        return {"mask": path.with_name(f"{path.name}.png"), "overlay": path.with_name(f"{path.name}_overlay.png")}
+        files = {"mask": path.with_name(f"{path.name}.png"), "overlay": path.with_name(f"{path.name}_overlay.png")}
+        if image.path.resolve() in self.labels:
+            files["comparison"] = path.with_name(f"{path.name}_comparison.png")
+        return files
 
     def check(self, images: Sequence[ImageFile]) -> None:
         """Raises `ValueError` if a file would be written twice, or over an image."""
@@ -225,6 +235,12 @@ class Segmenter(Predictor):
         palette = dict(zip(self.values, self.colors, strict=True))
         with replace_file(files["mask"], durable=False) as temporary:
             write_mask(temporary, torch.tensor(self.values)[numbers], palette)
+        shown = convert_channels(picture, 3, self.transform.gray_range)
+        present = [(self.classes[k], self.colors[k]) for k in numbers.unique().tolist()]
         with replace_file(files["overlay"], durable=False) as temporary:
-            draw_overlay(picture, numbers, self.colors).save(temporary)
+            add_legend(draw_overlay(shown, numbers, self.colors), present).save(temporary)
+        if "comparison" in files:
+            label = self.labels[image.path.resolve()]()
+            with replace_file(files["comparison"], durable=False) as temporary:
+                draw_comparison(shown, numbers, label, names=self.classes, colors=self.colors).save(temporary)
         return files

@@ -58,4 +58,6 @@ def test_a_jpeg_is_no_mask(mask_folder):
 def test_default_colours_differ(count):
     colours = np.array(choose_distinct_colors(count))
     distance = np.abs(colours[:, None] - colours).max(axis=2) + 999 * np.eye(count)
-    assert len(colours) == count and distance.min() >= (51 if count < 216 else 42)
+    assert len(colours) == count and distance.min() >= (51 if count <= 214 else 42)
+    for plain in ((0, 0, 0), (255, 255, 255)):
+        assert np.abs(colours - plain).max(axis=1).min() >= (51 if count <= 214 else 42)

@@ -7,13 +7,12 @@ from .base import select_evenly
 from .image_folder import list_folders
 from .label_map import LabelMap
 from .mask_folder import create_mask_file_dataset, open_listed_files
+from .palettes import CITYSCAPES
 from .splits import DatasetSplits, parse_split
 
-CITY_VALUES = {  # the values in labelIds; labelTrainIds number the classes in this order
-    **{7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light"},
-    **{20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car"},
-    **{27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle"},
-}
+CITY_NUMBERS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+# the values in labelIds; labelTrainIds number the classes in this order
+CITY_VALUES = dict(zip(CITY_NUMBERS, CITYSCAPES, strict=True))
 CITY_IGNORED = frozenset({*range(34), 255} - CITY_VALUES.keys())
 CITY_LABEL_MAPS = {
     "labelTrainIds": LabelMap(dict(enumerate(CITY_VALUES.values())), ignored=frozenset({255})),

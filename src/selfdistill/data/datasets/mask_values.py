@@ -104,18 +104,19 @@ def _encode_colors(colors: np.ndarray) -> np.ndarray:
 
 
 def choose_distinct_colors(count: int) -> tuple[Color, ...]:
-    """Chooses `count` colors from an even grid, black first, each as far as possible from those before it.
+    """Chooses `count` colors from an even grid, each as far as possible from black, white and those before it.
 
-    >>> choose_distinct_colors(2)
-    ((0, 0, 0), (255, 255, 255))
+    >>> choose_distinct_colors(3)
+    ((255, 0, 255), (0, 255, 0), (0, 102, 255))
     """
-    side = next(n for n in itertools.count(6) if n**3 >= count)
+    side = next(n for n in itertools.count(6) if n**3 >= count + 2)
     levels = [255 * k // (side - 1) for k in range(side)]
     grid = np.array(list(itertools.product(levels, repeat=3)))
-    chosen = [grid[0]]
+    chosen = [grid[0], grid[-1]]  # black and white, which are left out below: pictures have them already
     distance = np.full(len(grid), np.inf)
-    while len(chosen) < count:
-        # weights: the eye distinguishes greens best and blues worst
-        distance = np.minimum(distance, ((grid - chosen[-1]) ** 2 * (3, 4, 2)).sum(axis=1))
+    while len(chosen) < count + 2:
+        for color in chosen[-2:]:
+            # weights: the eye distinguishes greens best and blues worst
+            distance = np.minimum(distance, ((grid - color) ** 2 * (3, 4, 2)).sum(axis=1))
         chosen.append(grid[distance.argmax()])
-    return tuple((int(r), int(g), int(b)) for r, g, b in chosen[:count])
+    return tuple((int(r), int(g), int(b)) for r, g, b in chosen[2:])

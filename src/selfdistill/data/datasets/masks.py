@@ -23,6 +23,7 @@ from .mask_values import (
     read_palette_colors,
     say_palette,
 )
+from .palettes import find_known_colors
 
 UNKNOWN = -1  # marks values without a meaning in a table of class indices
 
@@ -213,11 +214,12 @@ class MaskDataset(RawMaskDataset):
 
     @cached_property
     def colors(self) -> tuple[Color, ...]:
-        """The color (r, g, b) of each class: from the palette, else from the masks, else well separated."""
+        """The color (r, g, b) of each class: from the palette, the masks or the published ones; else well separated."""
         palette = self.label_map.palette or self._read_palette()
         colors = tuple(palette[value] for value in self.values if value in palette)
-        distinct = len(set(colors)) == len(self.classes)
-        return colors if distinct else choose_distinct_colors(len(self.classes))
+        if len(set(colors)) == len(self.classes):
+            return colors
+        return find_known_colors(self.classes) or choose_distinct_colors(len(self.classes))
 
     def is_void(self, value: int) -> bool:
         return value in (self.label_map.ignored or ())

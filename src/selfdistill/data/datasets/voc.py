@@ -4,12 +4,9 @@ import os
 
 from .label_map import LabelMap
 from .mask_folder import open_listed_files
+from .palettes import VOC_CLASSES
 from .splits import DatasetSplits
 
-VOC_CLASSES = (
-    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-)
 VOC_LABEL_MAP = LabelMap(dict(enumerate(VOC_CLASSES)), ignored=frozenset({255}))
 VOC_LISTS = os.path.join("ImageSets", "Segmentation")
 VOC_YEARS = ("VOC2007", "VOC2012")  # both together: the training and test images of FRSKD's paper
