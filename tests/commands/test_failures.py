@@ -53,6 +53,18 @@ def criterion(logits, target, soft_target, ignore_index):
 
 def transform(image):
     return image.no_such_thing()  # line 46
+
+
+class OnlyFloat32(Net):
+    def forward(self, images):
+        scores = self.head(images.flatten(1))
+        return torch.zeros(scores.shape).scatter(1, scores.argsort(dim=1), scores)
+
+
+class OnlyFloat32AtRest(Net):
+    def forward(self, images):
+        scores = self.head(images.flatten(1))
+        return scores if self.training else torch.zeros(scores.shape).scatter(1, scores.argsort(dim=1), scores)
 """
 
 
@@ -83,6 +95,16 @@ def test_an_error_in_own_code_keeps_its_file_and_line_and_blames_no_image(run, f
     assert last.endswith("; --traceback shows all of it")
     for blame in ("cannot be read", "take another image size", "more such image", "cannot take images"):
         assert blame not in last
+
+
+@pytest.mark.parametrize("student", ["OnlyFloat32", "OnlyFloat32AtRest"])
+def test_a_student_that_fails_in_bfloat16_names_the_precision(run, folder, student):
+    words = [*TINY, f"student=own_code:{student}", "method=baseline"]
+    code, _, err = run("train", *words, "precision=bf16", f"out={folder / 'half'}")
+    last = err.splitlines()[-1]
+    assert code == 1 and last.startswith("error: the student runs in float32 and not in bf16 (RuntimeError: ")
+    assert "own_code.py:" in last and "set precision=fp32" in last
+    assert run("train", *words, f"out={folder / 'full'}")[0] == 0
 
 
 def test_traceback_shows_all_wherever_it_stands(run, folder):

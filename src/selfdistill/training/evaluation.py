@@ -1,9 +1,12 @@
 """The student's scores after each epoch, and the check that it is not broken."""
 
 import torch
+from torch import nn
 
 from ..data import get_scoring_window
 from ..distributed import broadcast_buffers
+from ..errors import one_line
+from ..features.hooks import copy_without_hooks
 from ..tasks import Scores, evaluate
 from .experiment import Experiment
 from .state import TrainState
@@ -38,3 +41,28 @@ def refuse_broken_student(state: TrainState, lr: float | None) -> None:
             f"the network's values became NaN or infinite before step {state.step}; lower optim.lr, now {lr}, or the "
             "weights of the loss terms, set optim.clip, or use precision=fp32"
         )
+
+
+def blame_precision(
+    error: Exception, student: nn.Module, image_shape: tuple[int, int, int], *, precision: torch.dtype | None
+) -> ValueError | None:
+    """The error for a student that runs in float32 and not in the run's precision; None where it runs in both."""
+    if precision is None or runs_in(precision, student, image_shape) or not runs_in(None, student, image_shape):
+        return None
+    name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[precision]
+    return ValueError(f"the student runs in float32 and not in {name} ({one_line(error)}); set precision=fp32")
+
+
+def runs_in(precision: torch.dtype | None, student: nn.Module, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a copy of the student trains on two images, and scores them, under autocast to `precision`."""
+    device = next((parameter.device for parameter in student.parameters()), torch.device("cpu"))
+    try:
+        twin, images = copy_without_hooks(student), torch.rand(2, *image_shape, device=device)
+        with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+            logits = twin.train()(images)
+            with torch.no_grad():
+                twin.eval()(images)
+        logits.float().square().sum().backward()
+    except Exception:  # other people's code
+        return False
+    return True

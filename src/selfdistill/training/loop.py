@@ -26,7 +26,7 @@ from .callbacks import Callback
 from .checkpoint import load_state, refuse_other_recipe
 from .compile import create_compiler, find_usual_batches
 from .device import AUTOCAST, create_accelerator
-from .evaluation import refuse_broken_student, score_student
+from .evaluation import blame_precision, refuse_broken_student, score_student
 from .experiment import Experiment
 from .log import RunLog, create_writers
 from .memory import keep_freed_memory
@@ -70,6 +70,12 @@ def fit(
             if resume:
                 trainer.resume()
             return trainer.train()
+        except Exception as error:
+            precision = AUTOCAST[trainer.accelerator.mixed_precision]
+            task, student = experiment.method.task, experiment.method.student
+            if blamed := blame_precision(error, student, task.image_shape, precision=precision):
+                raise blamed from error
+            raise
         finally:
             trainer.close()
 
