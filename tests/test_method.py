@@ -17,6 +17,7 @@ from helpers.networks import CLASSES, small_student
 from selfdistill import Method, Step, Task, create_method, evaluate
 from selfdistill.methods.baseline import Baseline
 from selfdistill.methods.mean_teacher import MeanTeacher
+from selfdistill.models import build_student
 
 TASKS = ["classification", "segmentation"]
 every_task = pytest.mark.parametrize("kind", TASKS)
@@ -233,6 +234,27 @@ def test_values_on_another_device_are_read_in_the_first_call_alone(monkeypatch):
     for _ in range(3):
         method(batch, torch.tensor(0.5))
     assert len(read) == 1
+
+
+class NeedsGradients(nn.Module):
+    def __init__(self, num_classes=CLASSES, at_rest=False):
+        super().__init__()
+        self.body, self.at_rest = small_student(small_task()), at_rest
+
+    def forward(self, images):
+        with torch.set_grad_enabled(torch.is_grad_enabled() or self.at_rest):
+            scores = self.body(images)
+            (slope,) = torch.autograd.grad(scores.sum(), self.body.fc.weight, create_graph=True)
+            return scores * (1 + slope.mean())
+
+
+def test_a_student_that_needs_gradients_is_told_how_to_be_scored_without():
+    shape, told = {"num_classes": CLASSES, "image_shape": (3, 16, 16)}, r"without gradients, .* torch.enable_grad\(\)"
+    with pytest.raises(ValueError, match=f"raised RuntimeError: .*{told}"):
+        build_student(f"{__name__}:NeedsGradients", **shape)
+    with pytest.raises(ValueError, match=f"NeedsGradients does not run on 3x16x16 .*{told}"):
+        create_method("frskd", NeedsGradients(), small_task(), total_steps=100)
+    build_student(f"{__name__}:NeedsGradients", **shape, at_rest=True)
 
 
 @every_task

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -20,3 +21,13 @@ def set_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
         module.train()  # networks that cache values in eval mode drop them here
         for submodule, mode in modes.items():
             submodule.training = mode
+
+
+def advise_gradients(network: nn.Module, images: Tensor) -> str:
+    """What to do about a network that raised without gradients, if it runs with them; else nothing."""
+    try:
+        with torch.enable_grad():
+            network(images)
+    except Exception:  # other people's code
+        return ""
+    return "; it is scored without gradients, so put what needs them under torch.enable_grad()"

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from ..errors import did_you_mean, find_user_line, one_line
 from .hooks import Hooks
 from .layouts import find_layouts
-from .modes import set_mode
+from .modes import advise_gradients, set_mode
 from .stages import FeatureMap, Output, choose_levels, count_nesting, find_relu_behind, find_stages
 
 IMAGES = 2  # the fewest that batch norm takes in training mode
@@ -163,7 +163,10 @@ class DryRun:
                 logits = self.student(self.images)
         except Exception as error:
             is_users = find_user_line(error) is not None
-            advice = "" if is_users else "; take another image size, or build it for this one"
+            with _preserve_state(self.student, training):
+                advice = advise_gradients(self.student, self.images)
+            if not advice and not is_users:
+                advice = "; take another image size, or build it for this one"
             raise ValueError(
                 f"{self.network} does not run on {self.shape} images{mode} ({one_line(error)}){advice}"
             ) from error

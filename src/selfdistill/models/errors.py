@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import did_you_mean, find_user_line, one_line
-from ..features.modes import set_mode
+from ..features.modes import advise_gradients, set_mode
 
 HTTP_LIBRARIES = ("httpx", "requests", "urllib3")
 
@@ -101,8 +101,11 @@ def find_misfit(
             logits = network(parameter.new_zeros(1, *image_shape))
     except Exception as error:
         size = "x".join(map(str, image_shape))
-        if find_user_line(error):
-            return Misfit(f"raised {one_line(error)}, given images of {size} in eval mode without gradients", error)
+        with set_mode(network, training=False):
+            advice = advise_gradients(network, parameter.new_zeros(1, *image_shape))
+        if advice or find_user_line(error):
+            what = f"raised {one_line(error)}, given images of {size} in eval mode without gradients"
+            return Misfit(f"{what}{advice}", error)
         return Misfit(f"cannot take images of {size} ({one_line(error)})", error)
     if not isinstance(logits, Tensor):
         return Misfit(f"must return a tensor of scores, not a {type(logits).__name__}")
