@@ -10,6 +10,7 @@ from pathlib import Path
 
 FEW = 30  # names that a sentence can list
 LONGEST_MESSAGE = 240
+LONGEST_VALUE = 100
 NOT_USERS = [Path(__file__).resolve().parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))]
 
 
@@ -64,6 +65,12 @@ def count_of(count: int, noun: str) -> str:
     """
     plural = f"{noun}es" if noun.endswith(("s", "x", "ch")) else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
+
+
+def quote_value(value: object) -> str:
+    """A value as code has it, cut short where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def escape_controls(text: str, keep: str = "") -> str:

@@ -111,3 +111,14 @@ def test_a_finished_run_whose_recipe_was_changed_is_said_to_be_one(run, tmp_path
     assert code == 0 and "is finished" in err and "recipe.yaml was changed after this run began" in err
     notes = compare_runs([recipe.parent]).notes
     assert any("recipe.yaml was changed after the run began" in note for note in notes)
+
+
+def test_a_recipe_that_was_cut_before_the_first_checkpoint_does_not_begin_another_run(run, tmp_path):
+    folder = tmp_path / "run"
+    assert run("train", *TINY, "student=cifar:resnet8", "method=baseline", f"out={folder}")[0] == 0
+    for name in ("last.pt", "metrics.jsonl"):
+        (folder / name).unlink()
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().partition("optim:")[0])
+    code, _, err = run("train", "--resume", folder)
+    assert code == 1 and "recipe.yaml was cut or changed after the run began, and no checkpoint tells" in err

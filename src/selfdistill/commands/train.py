@@ -62,6 +62,11 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
             raise ValueError(f"{word} cannot change when a run goes on; what can: {', '.join(RESUMABLE)}")
     recipe, stored = run.recipe([*words, f"out={run.path}"], trust=trust), run.recipe(trust=True)
     refuse_edited_recipe(run)
+    if not run.has_checkpoint and run.is_recipe_edited():
+        raise ValueError(
+            f"{run.path / 'recipe.yaml'} was cut or changed after the run began, and no checkpoint tells what stood "
+            "there; put it back, or start a new run"
+        )
     if stored.student.pretrained and not recipe.student.pretrained and not run.has_checkpoint:
         raise ValueError(
             f"{run.path} has no checkpoint, and this machine did not write it: its pretrained weights would be fetched "

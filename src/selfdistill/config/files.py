@@ -10,6 +10,8 @@ from .names import find_recipe
 from .part import Part
 from .recipe import Recipe
 
+MOST_VALUES = 100_000
+
 
 class RecipeFile(NamedTuple):
     """What one file says, without the files that it builds on."""
@@ -46,13 +48,28 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """Return the names and values of a YAML file; `ValueError` in one sentence for a file that is anything else."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        refuse_many_values(values)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ValueError(f"{path} cannot be read as YAML: it is nested too deep") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, not names and values")
     return {str(name): value for name, value in values.items()}
+
+
+def refuse_many_values(values: Any) -> None:
+    """Raises `yaml.YAMLError` for values that fill the memory once they are written out, as nested aliases do."""
+    waiting, count = [values], 0
+    while waiting:
+        value = waiting.pop()
+        inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        count += 1 + len(inner)
+        waiting += inner
+        if count > MOST_VALUES:
+            raise yaml.YAMLError(f"it holds more than {MOST_VALUES:,} values")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the one in C is ten times as fast

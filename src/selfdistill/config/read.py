@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..errors import did_you_mean
+from ..errors import did_you_mean, quote_value
 from .checks import find_conflicts
 from .files import RecipeFile, load_with_bases
 from .names import find_recipe
@@ -97,7 +97,7 @@ def _describe_setting(name: str, errors: list[Any], known: list[str]) -> str:
         return describe_unknown_setting(name, known)
     messages = [error["msg"].removeprefix("Input ").removeprefix("Value error, ") for error in errors]
     message = " or ".join(dict.fromkeys(messages))
-    return f"{name}={errors[0]['input']!r} {message}" if name else message
+    return f"{name}={quote_value(errors[0]['input'])} {message}" if name else message
 
 
 def describe_unknown_setting(name: str, known: Iterable[str]) -> str:

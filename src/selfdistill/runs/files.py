@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
+from ..errors import LONGEST_MESSAGE, LONGEST_VALUE, quote_value
+
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows does not have it
 
 
@@ -149,7 +151,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds; raises `ValueError` for anything else."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):
@@ -157,13 +159,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a text says in JSON; raises `ValueError` for whatever is none, nested too deep included."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def describe_problem(error: ValidationError) -> str:
     """What is wrong with the first value that did not fit, as the end of a sentence."""
     problem = error.errors()[0]
     name = ".".join(map(str, problem["loc"]))
     if problem["type"] == "missing":
-        return f"it has no {name!r}"
-    return f"{name}={problem['input']!r} {problem['msg'].removeprefix('Input ')}"
+        return f"it has no {quote_value(name)}"
+    message = problem["msg"].removeprefix("Input ")[:LONGEST_MESSAGE]
+    subject = f"{name[:LONGEST_VALUE]}={quote_value(problem['input'])}" if name else quote_value(problem["input"])
+    return f"{subject} {message}"
 
 
 def to_plain(value: Any) -> Any:

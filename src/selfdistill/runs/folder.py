@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from ..config.files import dump
+from ..config.files import dump, load_yaml
 from ..config.read import change, read
 from ..config.recipe import Recipe
 from ..errors import did_you_mean, escape_controls
@@ -99,6 +99,8 @@ class Run:
         A recipe that this machine did not write is read as `runs.trust` says, unless `trust`: it may name no code
         outside the package, and its settings that reach the network or other folders are as by default.
         """
+        if "base" in load_yaml(self.path / "recipe.yaml"):
+            raise ValueError(f"{self.path / 'recipe.yaml'} builds on another file, and a run's recipe stands alone")
         recipe = read(self.path / "recipe.yaml")
         if "drop_last" not in recipe.data.model_fields_set:  # the run began before there was this setting
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"drop_last": False})})
@@ -127,7 +129,7 @@ class Run:
     def environment(self) -> Environment | None:
         """environment.json; None where it was never written."""
         path = self.path / "environment.json"
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             return Environment.model_validate(read_json(path))
@@ -148,13 +150,13 @@ class Run:
     def records(self) -> list[AnyRecord]:
         """All records of metrics.jsonl, oldest first. A last line that a kill cut short is left out."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        lines = path.read_bytes().split(b"\n") if path.is_file() else []
         return [from_line(line, number, path) for number, line in enumerate(lines[:-1], start=1)]
 
     def log_bytes(self) -> int:
         """The size of metrics.jsonl, to which `rewind` can go back."""
         path = self.path / "metrics.jsonl"
-        return path.stat().st_size if path.exists() else 0
+        return path.stat().st_size if path.is_file() else 0
 
     def rewind(self, step: int, *, size: int | None = None) -> None:
         """Drops the records that a run resumed after `step` writes again, and that of the run's end.
@@ -164,7 +166,7 @@ class Run:
         """
         path = self.path / "metrics.jsonl"
         if size is not None and size <= self.log_bytes():
-            kept = path.read_bytes()[:size] if path.exists() else b""
+            kept = path.read_bytes()[:size] if path.is_file() else b""
         else:
             records = [record for record in self.records() if record.step <= step]
             kept = b"".join(to_line(record) for record in records if not isinstance(record, EndRecord))
@@ -177,7 +179,7 @@ class Run:
         Raises `ValueError` for a state that needs code execution to be read.
         """
         path, metrics = self.path / LAST, self.path / "metrics.jsonl"
-        if metrics.exists():
+        if metrics.is_file():
             sync(metrics, os.O_RDWR)  # a checkpoint must not outlive the records of the steps before it
         with replace_file(path, keep=None if self._last_is_damaged else self.path / BEFORE_LAST) as temporary:
             with CheckedFile(temporary) as file:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
 
 from ..metrics.evaluation import restore_scores
-from .files import describe_problem
+from .files import describe_problem, parse_json
 
 
 def read_scores(value: Any) -> Any:
@@ -118,7 +118,7 @@ def to_line(record: Record) -> bytes:
 def from_line(line: bytes, number: int, path: Path) -> AnyRecord:
     """The record of a line; raises `ValueError` that names a damaged one."""
     try:
-        return ADAPTER.validate_python(json.loads(line))
+        return ADAPTER.validate_python(parse_json(line))
     except ValidationError as error:
         raise ValueError(f"line {number} of {path} is damaged: {describe_problem(error)}") from None
     except ValueError:

@@ -118,6 +118,8 @@ def _parse_json(text: str, where: str) -> dict[str, Any]:
         values = json.loads(text, object_pairs_hook=read_object)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{where} is not a row: it is nested too deep") from None
     if not isinstance(values, dict):
         raise ValueError(f"{where} holds a {type(values).__name__}, not an object with a path and a label")
     return values
