@@ -1,6 +1,7 @@
 """A run of changed code is another run, a changed recipe is said, and a small comparison keeps the larger table."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -72,7 +73,7 @@ def test_a_run_of_changed_code_does_not_go_on(run, code, tmp_path):
     code(width="OPTIONS = {}  # another\n")
     status, _, err = run("train", "--resume", "a", "max_steps=2")
     assert status == 1
-    assert "the code of a changed since it began, in width; undo that, or start another run with:" in err
+    assert "what a is made of changed since it began, in width; undo that, or start another run with:" in err
     code(width="OPTIONS = {}\n")
     assert run("train", "--resume", "a", "max_steps=2")[0] == 0
     command = err.split("with: selfdistill ")[1].split()
@@ -122,3 +123,20 @@ def test_a_recipe_that_was_cut_before_the_first_checkpoint_does_not_begin_anothe
     recipe.write_text(recipe.read_text().partition("optim:")[0])
     code, _, err = run("train", "--resume", folder)
     assert code == 1 and "recipe.yaml was cut or changed after the run began, and no checkpoint tells" in err
+
+
+def test_a_teacher_that_was_trained_anew_makes_another_run(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    student = [*TINY, "student=cifar:resnet8"]
+    compared = ["compare", *student, "methods=kd+teacher=teacher", "seeds=1", "out=all"]
+    started = ["train", *student, "epochs=2", "method=kd", "method.teacher=teacher", "student.start=start"]
+    for seed in (0, 1):
+        for folder in ("teacher", "start"):
+            shutil.rmtree(folder, ignore_errors=True)
+            assert run("train", *student, "method=baseline", f"seed={seed}", f"out={folder}")[0] == 0
+        code, _, err = run(*compared)
+        assert code == 0 and ("note: method.teacher changed since" in err) == (seed == 1)
+        if seed == 0:
+            assert run(*started, "out=a", "--max-steps", "1")[0] == 0
+    code, _, err = run("train", "--resume", "a", "max_steps=2")
+    assert code == 1 and "what a is made of changed since it began, in method.teacher; undo that" in err

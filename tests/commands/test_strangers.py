@@ -178,7 +178,8 @@ def test_a_strangers_plain_run_works_without_trust_and_without_the_network(run, 
 def test_a_stranger_without_checkpoint_does_not_begin_anew_with_other_weights(run, stranger):
     edit_recipe(stranger, "pretrained: false", "pretrained: true")
     finish_never(stranger)
-    (stranger.path / "last.pt").unlink()
+    for name in ("last.pt", "environment.json"):  # the latter knows another recipe
+        (stranger.path / name).unlink()
     code, _, err = run("train", "--resume", "strange")
     assert code == 1 and "its pretrained weights would be fetched anew, so say --trust" in err
 

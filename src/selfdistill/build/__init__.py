@@ -24,9 +24,7 @@ from ..data import (
 from ..method import Method
 from ..methods import create_method, find_method
 from ..models import build_student
-from ..runs.code import hash_code
 from ..runs.student import NetworkCard, StudentCard, load_trained_weights, read_card
-from ..runs.trust import list_code
 from ..task import Batch, Task
 from ..tasks import complete_recipe, find_task
 from ..tasks.base import TaskKind
@@ -34,6 +32,7 @@ from ..training.device import choose_device, choose_precision
 from ..training.experiment import Experiment, HeldOut
 from ..training.optim import count_steps
 from .checks import check_labeled, check_method, check_same_data, check_student_options, check_student_was_trained
+from .sources import hash_sources
 from .teacher import load_teacher, normalize_as_teacher, note_channels
 
 
@@ -46,9 +45,9 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
     work, before anything is trained.
     """
     recipe = complete_recipe(recipe)
-    code = hash_code(name for _, name in list_code(recipe))  # before it is imported
     task_kind, method_class = find_task(recipe.task.kind), find_method(recipe.method.name)
     check_method(recipe, task_kind, method_class)
+    sources = hash_sources(recipe, trust=trust)
     precision = choose_precision(recipe)
     teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, method_class, trust=trust)
 
@@ -123,7 +122,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
             for name, dataset in prepared.splits._asdict().items()
             if isinstance(dataset, LabeledDataset)
         },
-        code=code,
+        sources=sources,
         notes=tuple(dict.fromkeys(notes)),
     )
 

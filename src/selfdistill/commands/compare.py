@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..build import build, make_file_name
+from ..build.sources import hash_sources
 from ..config.overrides import write_word
 from ..config.part import list_settings
 from ..config.read import change
@@ -14,10 +15,9 @@ from ..errors import did_you_mean
 from ..methods import find_method
 from ..report.comparison import compare_runs
 from ..report.earlier import add_earlier_runs
-from ..runs.code import describe_changes, hash_code
+from ..runs.code import describe_changes
 from ..runs.files import write_text
 from ..runs.folder import Run
-from ..runs.trust import list_code
 from ..training.experiment import Experiment
 from .arguments import parse_seeds, take_setting
 from .console import console, tell
@@ -37,7 +37,7 @@ def compare_methods(words: Sequence[str], *, trust: bool = False) -> None:
     parts = ("compare", Path(base.data.source).stem, base.student.name.partition(":")[2])
     folder = Path(base.out or f"runs/{make_file_name('-'.join(parts))}")
     recipes = {arm: build_arm_recipe(base, arm) for arm in arms}
-    paths = {arm: find_run_paths(folder, arm, seeds, recipes[arm]) for arm in arms}
+    paths = {arm: find_run_paths(folder, arm, seeds, recipes[arm], trust=trust) for arm in arms}
     opened = OpenedData()
     experiments = {arm: build_arm(recipes[arm], paths[arm][0], seeds[0], opened, trust=trust) for arm in arms}
     resolved = {arm: experiment.recipe for arm, experiment in experiments.items()}
@@ -99,16 +99,16 @@ def choose_run_path(folder: Path, arm: str, seed: int) -> Path:
     return folder / make_file_name(f"{arm}-s{seed}")
 
 
-def find_run_paths(folder: Path, arm: str, seeds: Sequence[int], recipe: Recipe) -> list[Path]:
-    """The run folder of each seed. A run whose code changed is another one, with a number behind its name."""
-    code = hash_code(name for _, name in list_code(recipe))
-    return [find_run_path(choose_run_path(folder, arm, seed), code) for seed in seeds]
+def find_run_paths(folder: Path, arm: str, seeds: Sequence[int], recipe: Recipe, *, trust: bool) -> list[Path]:
+    """The run folder of each seed. A run of other code or another teacher has a number behind its name."""
+    sources = hash_sources(recipe, trust=trust)
+    return [find_run_path(choose_run_path(folder, arm, seed), sources) for seed in seeds]
 
 
-def find_run_path(path: Path, code: dict[str, str]) -> Path:
-    """The first of PATH, PATH-2, ... that is free or holds a run of this code; a note says why a new one is made."""
+def find_run_path(path: Path, sources: dict[str, str]) -> Path:
+    """The first of PATH, PATH-2, ... that is free or holds a run of these sources; a note says why one is new."""
     chosen, number, note = path, 2, ""
-    while changed := describe_changed_code(chosen, code):
+    while changed := describe_changed_sources(chosen, sources):
         note = f"note: {changed} changed since {chosen.name} was trained"
         chosen, number = path.with_name(f"{path.name}-{number}"), number + 1
     if note and not chosen.exists() and is_first_process():
@@ -116,12 +116,12 @@ def find_run_path(path: Path, code: dict[str, str]) -> Path:
     return chosen
 
 
-def describe_changed_code(path: Path, code: dict[str, str]) -> str:
-    """The modules that are not what the run in a folder imported; empty where there is none, or it did not tell."""
+def describe_changed_sources(path: Path, sources: dict[str, str]) -> str:
+    """What is not as when the run in a folder began; empty where there is none, or it did not tell."""
     if not (path / "recipe.yaml").exists():
         return ""
     environment = Run.open(path).environment()
-    return "" if environment is None or environment.code is None else describe_changes(environment.code, code)
+    return "" if environment is None or environment.sources is None else describe_changes(environment.sources, sources)
 
 
 def build_arm(recipe: Recipe, path: Path, seed: int, opened: OpenedData, *, trust: bool = False) -> Experiment:

@@ -11,19 +11,19 @@ import torch
 
 from ..build import build, find_free_folder
 from ..build.checks import check_machine
+from ..build.sources import START, hash_sources
 from ..config.recipe import Recipe
 from ..data import EpochIndex, get_scoring_window
 from ..distributed import is_first_process, is_lost_connection, share_from_first, world_size
 from ..errors import one_line
 from ..features.modes import set_mode
-from ..runs.code import describe_changes, hash_code
+from ..runs.code import describe_changes
 from ..runs.environment import describe_environment
 from ..runs.files import remove_leftovers
 from ..runs.folder import BEST, DamagedCheckpoint, Run
 from ..runs.lock import FolderTaken
 from ..runs.records import EndRecord
 from ..runs.student import has_whole_student
-from ..runs.trust import list_code
 from ..tasks import find_task
 from ..training.callbacks import Callback
 from ..training.checkpoint import refuse_edited_recipe
@@ -78,18 +78,25 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
         raise ValueError("max_steps laid out this run's learning-rate schedule and cannot change; start a new run")
     if recipe.precision == "auto" and choose_device(recipe) == "cpu":  # it began when that was fp32 on every CPU
         recipe = recipe.model_copy(update={"precision": "fp32"})
-    refuse_changed_code(run, recipe)
+    refuse_changed_sources(run, recipe, trust=trust)
     return train_on(build(find_recipe_paths(recipe, run), trust=trust), run)
 
 
-def refuse_changed_code(run: Run, recipe: Recipe) -> None:
-    """Raises `ValueError` where the user's own code is not what the run began with: it would be another run."""
+def refuse_changed_sources(run: Run, recipe: Recipe, *, trust: bool) -> None:
+    """Raises `ValueError` where the user's own code or the teacher is not what the run began with.
+
+    It would be another run. The weights that it started from are not needed any more.
+    """
     environment = run.environment()
-    if environment is None or environment.code is None:
+    if environment is None or environment.sources is None:
         return
-    if changed := describe_changes(environment.code, hash_code(name for _, name in list_code(recipe))):
+    now = hash_sources(
+        recipe.model_copy(update={"student": recipe.student.model_copy(update={"start": None})}), trust=trust
+    )
+    before = {name: value for name, value in environment.sources.items() if name != START}
+    if changed := describe_changes(before, now):
         raise ValueError(
-            f"the code of {run.path} changed since it began, in {changed}; undo that, or start another run with: "
+            f"what {run.path} is made of changed since it began, in {changed}; undo that, or start another run with: "
             f"selfdistill train {run.path / 'recipe.yaml'} out=FOLDER"
         )
 
@@ -177,7 +184,7 @@ def write_environment(experiment: Experiment, run: Run) -> None:
         data=dict(experiment.fingerprint),
         processes=world_size(),
         precision=experiment.recipe.precision,
-        code=dict(experiment.code),
+        sources=dict(experiment.sources),
         recipe=run.hash_recipe(),
     )
     run.write_environment(environment)

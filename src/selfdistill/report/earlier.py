@@ -15,13 +15,13 @@ class Identity(NamedTuple):
 
     task: str
     seed: int
-    code: Mapping[str, str] | None
+    sources: Mapping[str, str] | None
 
 
 def add_earlier_runs(arms: Mapping[str, Sequence[Path]], folder: Path) -> Arms:
     """The runs of every arm, and those of the table in `folder`, whose order comes first where it has further arms.
 
-    Left out are runs that are gone, damaged or of another task, and seeds of an arm that were trained with other code.
+    Left out are runs that are gone, damaged or of another task, and seeds of an arm that were made of something else.
     """
     earlier = read_earlier_runs(folder)
     task = next(_identify(path) for group in arms.values() for path in group).task
@@ -34,7 +34,7 @@ def add_earlier_runs(arms: Mapping[str, Sequence[Path]], folder: Path) -> Arms:
             for path, identity in earlier.get(arm, {}).items()
             if identity.task == task
             and identity.seed not in [other.seed for other in known]
-            and all(identity.code == other.code for other in known)
+            and all(identity.sources == other.sources for other in known)
         ]
         if own or kept:
             whole[arm] = own + kept
@@ -68,4 +68,4 @@ def _identify_readable(paths: Sequence[Path]) -> dict[Path, Identity]:
 def _identify(path: Path) -> Identity:
     run = Run.open(path)
     recipe, environment = run.recipe(trust=True), run.environment()  # compared, not built
-    return Identity(recipe.task.kind, recipe.seed, None if environment is None else environment.code)
+    return Identity(recipe.task.kind, recipe.seed, None if environment is None else environment.sources)

@@ -71,15 +71,15 @@ def find_differing(several: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if any(values.get(name) != several[0].get(name) for values in several)]
 
 
-def describe_code_changes(environments: Sequence[Environment]) -> list[str]:
-    """A sentence where runs imported different versions of one module of the user's own."""
+def describe_source_changes(environments: Sequence[Environment]) -> list[str]:
+    """A sentence where runs were made with different versions of one module or one teacher."""
     first: dict[str, str] = {}
     changed = set()
     for environment in environments:
-        for module, value in (environment.code or {}).items():
-            if first.setdefault(module, value) != value:
-                changed.add(module)
-    return [f"The code changed between the runs: {', '.join(sorted(changed))}."] if changed else []
+        for name, value in (environment.sources or {}).items():
+            if first.setdefault(name, value) != value:
+                changed.add(name)
+    return [f"What they are made of changed between the runs: {', '.join(sorted(changed))}."] if changed else []
 
 
 def describe_differences(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
@@ -99,7 +99,7 @@ def describe_differences(groups: Mapping[str, Sequence[FinishedRun]]) -> list[st
     if edited := [str(run.run.path) for run in runs if run.run.is_recipe_edited()]:
         notes.append(f"recipe.yaml was changed after the run began: {', '.join(edited)}.")
     environments = [run.run.environment() or Environment() for run in runs]
-    notes += describe_code_changes(environments)
+    notes += describe_source_changes(environments)
     if find_differing([{"data": environment.data} for environment in environments]):
         notes.append("The images changed between the runs: their fingerprints differ.")
     if find_differing([{"cpu": environment.cpu, "gpus": environment.gpus} for environment in environments]):

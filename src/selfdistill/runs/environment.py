@@ -41,7 +41,7 @@ class Environment(BaseModel):
     data: dict[str, str] | None = None  # the fingerprint of each split
     processes: int = 1
     precision: str | None = None
-    code: dict[str, str] | None = None  # SHA-256 of each module of the user's own; None in runs of older versions
+    sources: dict[str, str] | None = None  # SHA-256 of each of the user's modules, of a teacher's and a start's weights
     recipe: str | None = None  # SHA-256 of recipe.yaml
     resumed: list["Environment"] = []  # of each time that the run went on
 
@@ -51,7 +51,7 @@ def describe_environment(
     data: dict[str, str] | None = None,
     processes: int = 1,
     precision: str | None = None,
-    code: dict[str, str] | None = None,
+    sources: dict[str, str] | None = None,
     recipe: str | None = None,
 ) -> Environment:
     """The environment of this process, and what a run adds to it."""
@@ -73,7 +73,7 @@ def describe_environment(
         data=data,
         processes=processes,
         precision=precision,
-        code=code,
+        sources=sources,
         recipe=recipe,
     )
 

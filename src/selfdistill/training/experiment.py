@@ -25,7 +25,7 @@ class Experiment:
         mix: maps each batch to one with mixed images and labels.
         card: describes the student; needed for a run folder, which rebuilds the network from it.
         fingerprint: a hash of each split's images and labels, for environment.json.
-        code: a hash of each module of the user's own that the recipe names or that those import.
+        sources: a hash of each module of the user's own and of the weights of other runs, for environment.json.
         notes: sentences for the user about what was chosen.
     """
 
@@ -37,5 +37,5 @@ class Experiment:
     mix: Callable[[Batch], Batch] | None = None
     card: StudentCard | None = None
     fingerprint: Mapping[str, str] = field(default_factory=dict)
-    code: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

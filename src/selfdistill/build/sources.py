@@ -1,0 +1,23 @@
+"""What a run is made of beside its recipe and its images, as hashes: the user's own code, and other runs' weights."""
+
+from ..config.recipe import Recipe
+from ..runs.code import hash_code
+from ..runs.student import read_card
+from ..runs.trust import is_code, list_code
+
+START = "student.start"
+
+
+def hash_sources(recipe: Recipe, *, trust: bool = False) -> dict[str, str]:
+    """The hash of each module of the user's own by its name, and of the weights of a teacher and of `student.start`.
+
+    Cards of older versions do not tell the latter. Raises `ValueError` for a folder that `read_card` refuses.
+    """
+    names, weights = [name for _, name in list_code(recipe)], {}
+    for setting, folder in (("method.teacher", recipe.method.teacher), (START, recipe.student.start)):
+        if folder is not None:
+            card = read_card(folder, trust=trust)
+            weights[setting] = card.weights_sha256
+            if setting != START:  # whose code is not imported
+                names += filter(is_code, (card.task, card.student.name))
+    return {**hash_code(names), **{setting: value for setting, value in weights.items() if value is not None}}
