@@ -60,10 +60,10 @@ def _similarity(name: str, other: str) -> tuple[float, int]:
 def count_of(count: int, noun: str) -> str:
     """A count with its noun, in the plural unless the count is 1.
 
-    >>> count_of(1, "value"), count_of(1200, "step"), count_of(0, "class")
-    ('1 value', '1,200 steps', '0 classes')
+    >>> count_of(1, "epoch"), count_of(1200, "epoch"), count_of(0, "class")
+    ('1 epoch', '1,200 epochs', '0 classes')
     """
-    plural = f"{noun}es" if noun.endswith(("s", "x", "ch")) else f"{noun}s"
+    plural = f"{noun}es" if noun.endswith(("s", "x", "tch")) else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
 
 

@@ -131,6 +131,10 @@ class Method(Configurable, nn.Module):
             wanted = f"one that method={cls.teacher_method} trained" if cls.teacher_method else "a plain network"
             raise ValueError(f"the teacher of {cls.__name__} must be {wanted}, and this is a {type(teacher).__name__}")
 
+    def list_cheaper_settings(self) -> list[str]:
+        """Settings as `name=value` that make a training step cheaper; none unless a method says so."""
+        return []
+
     def refuse_other_classes(self) -> None:
         """For `setup`: raises `ValueError` for a teacher whose number of classes is not the task's."""
         assert self.teacher is not None, f"{type(self).__name__} declares no teacher"

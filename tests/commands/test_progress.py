@@ -1,12 +1,13 @@
 """What a person sees while a network trains."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from helpers.runs import small_state
-from selfdistill.commands.progress import PlainProgress, RichProgress
+from selfdistill.commands.progress import PlainProgress, RichProgress, describe_cost, describe_time_left
 from selfdistill.metrics.classification import ClassificationScores
 from selfdistill.runs.records import EpochRecord, TrainRecord, WarningRecord
 
@@ -45,3 +46,38 @@ def test_plain_lines_show_each_epoch_s_last_losses_once(capsys, every_seconds):
     assert err == "warning: step 8: look\n"
     assert shown.count(later.sentence()) == 1 and shown[-1] == EPOCH.sentence()
     assert (TRAIN.sentence() in shown) == (not every_seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_step", "left"), [(0.001, "1 s"), (1.0, "90 s"), (2.0, "3 min"), (100.0, "2 h"), (600.0, "15 h")]
+)
+def test_the_time_left_has_a_unit_that_suits_it(seconds_per_step, left):
+    state = small_state(last_step=100)
+    state.step = 10
+    sentence = describe_time_left(state, seconds_per_step)
+    assert f"about {left} of training left" in sentence and "step 10 of 100" in sentence
+
+
+def test_a_pipe_is_told_the_plan_the_cost_and_after_ten_steps_the_time_left(capsys):
+    lines, state = PlainProgress(), small_state(last_step=20, steps_per_epoch=20)
+    lines.on_start(state)
+    assert re.search(r"20 steps to go, up to 1 epoch; parameters: [\d,]+ of the student, 0 ", capsys.readouterr().err)
+    state.slowdown = 9.8
+    state.method.list_cheaper_settings = lambda: ["width=1", "depth=1"]
+    told = []
+    for state.step in range(1, 13):
+        lines.on_step(state)
+        told.append(capsys.readouterr())
+    assert told[0].err.startswith("a training step takes 9.8 times the arithmetic of the student alone; ")
+    assert told[0].err.endswith("method.width=1 or method.depth=1 makes it cheaper\n")
+    assert re.match(r"step 10 of 20  \d+ ms/step  about 1 s of training left\n", told[9].out)
+    assert all(line == ("", "") for line in (*told[1:9], *told[10:]))
+
+
+@pytest.mark.parametrize(("slowdown", "is_told", "is_advised"), [(None, 0, 0), (1.0, 0, 0), (1.7, 1, 0), (3.5, 1, 1)])
+def test_only_an_expensive_method_is_advised(slowdown, is_told, is_advised):
+    state = small_state()
+    state.slowdown = slowdown
+    state.method.list_cheaper_settings = lambda: ["width=1"]
+    assert ("times" in (describe_cost(state) or "")) == is_told
+    assert ("width" in (describe_cost(state) or "")) == is_advised

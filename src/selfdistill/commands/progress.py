@@ -3,20 +3,64 @@
 import time
 from typing import Any
 
-from ..errors import escape_controls
+from ..errors import count_of, escape_controls
 from ..runs.records import EpochRecord, Record, TrainRecord, WarningRecord
 from ..training.callbacks import Callback
+from ..training.profile import count_method_parameters
 from ..training.state import TrainState
 from .console import say, tell
 
+MEASURED_STEPS = 10  # after so many steps the time left is told
+EXPENSIVE = 3.0  # times a plain student's arithmetic, from which on a cheaper setting is named
+
+
+def describe_plan(state: TrainState) -> str:
+    """What a run will do, before its first step."""
+    steps = count_of(state.last_step - state.step, "step")
+    epochs = count_of(-(-state.last_step // state.steps_per_epoch), "epoch")
+    parameters = count_method_parameters(state.method)
+    student, training_only = (f"{count:,}" for count in parameters.values())
+    return f"{steps} to go, up to {epochs}; parameters: {student} of the student, {training_only} for training only"
+
+
+def describe_cost(state: TrainState) -> str | None:
+    """How much more a step computes than the student's alone, after the first step; None where it does not."""
+    if state.slowdown is None or state.slowdown < 1.05:
+        return None
+    cheaper = [f"method.{setting}" for setting in state.method.list_cheaper_settings()]
+    advice = f"; {' or '.join(cheaper)} makes it cheaper" if cheaper and state.slowdown >= EXPENSIVE else ""
+    return f"a training step takes {state.slowdown:.1f} times the arithmetic of the student alone{advice}"
+
+
+def describe_time_left(state: TrainState, seconds_per_step: float) -> str:
+    """When training will end, evaluation aside."""
+    left = (state.last_step - state.step) * seconds_per_step
+    amount, unit = (left / 3600, "h") if left > 5400 else (left / 60, "min") if left > 120 else (left, "s")
+    pace = f"{1000 * seconds_per_step:.0f} ms/step"
+    return f"step {state.step} of {state.last_step}  {pace}  about {max(amount, 1):.0f} {unit} of training left"
+
 
 class PlainProgress(Callback):
-    """Prints lines: every epoch's losses and scores, and between them the losses every few seconds."""
+    """Prints what a run will cost, the time left, every epoch's losses and scores, and losses every few seconds."""
 
     def __init__(self, every_seconds: float = 5.0) -> None:
         self.every_seconds = every_seconds
         self.printed_at = 0.0
         self.waiting = ""  # the newest line of losses, if it is not printed
+        self.first_step, self.started = 0, 0.0
+
+    def on_start(self, state: TrainState) -> None:
+        self.first_step = state.step
+        tell(describe_plan(state))
+
+    def on_step(self, state: TrainState) -> None:
+        done = state.step - self.first_step
+        if done == 1:  # which takes longer than others
+            self.started = time.monotonic()
+            if cost := describe_cost(state):
+                tell(cost)
+        if done == MEASURED_STEPS and state.step < state.last_step:
+            say(describe_time_left(state, (time.monotonic() - self.started) / (MEASURED_STEPS - 1)))
 
     def on_log(self, state: TrainState, record: Record) -> None:
         if isinstance(record, WarningRecord):
@@ -65,11 +109,15 @@ class RichProgress(Callback):
         return Group(self.progress, *(Text(escape_controls(line)) for line in (self.losses, self.scores) if line))
 
     def on_start(self, state: TrainState) -> None:
+        self.first_step = state.step
+        tell(describe_plan(state))
         self.bar = self.progress.add_task(self.title, total=state.last_step, completed=state.step)
         self.display.start()
 
     def on_step(self, state: TrainState) -> None:
         epoch = -(-state.step // state.steps_per_epoch)
+        if state.step == self.first_step + 1 and (cost := describe_cost(state)):
+            self.display.console.print(cost, highlight=False, markup=False)
         self.progress.update(self.bar, completed=state.step, description=f"{self.title}  epoch {epoch}")
 
     def on_log(self, state: TrainState, record: Record) -> None:

@@ -109,6 +109,11 @@ class FRSKD(Method):
         if self.beta and self.feature_loss == "overhaul":
             self.before_relu = BeforeReLU(self.taps, DryRun(self.student, self.task.image_shape).outputs)
 
+    def list_cheaper_settings(self) -> list[str]:
+        width = {"BiFPNc": "width", "BiFPN": "num_channels"}.get(self.net)
+        names = [name for name in (width, "depth") if name is not None and getattr(self, name) > 1]
+        return [f"{name}={getattr(self, name) // 2}" for name in names]
+
     @property
     def unlabeled_terms(self) -> Sequence[str]:
         return ("feature", "kd") if self.distil_void else ("feature",)

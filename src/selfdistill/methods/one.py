@@ -38,6 +38,9 @@ class ONE(Method):
     )
     copies: Count = hparam(2, "branches beside the student's own")
 
+    def list_cheaper_settings(self) -> list[str]:
+        return [f"copies={self.copies - 1}"] if self.copies > 1 else []
+
     def setup(self) -> None:
         level = shallow_levels(self.taps)[-1]
         self.branches = nn.ModuleList(

@@ -25,6 +25,7 @@ from .batch_norm import BatchNormSizes, describe_few_values
 from .callbacks import Callback
 from .checkpoint import load_state, refuse_other_recipe
 from .compile import create_compiler, find_usual_batches
+from .cost import StepCost
 from .device import AUTOCAST, create_accelerator
 from .evaluation import blame_precision, refuse_broken_student, score_student
 from .experiment import Experiment
@@ -121,7 +122,7 @@ class Trainer:
         )
         writers = create_writers(experiment, run if self.rank == 0 else None, self.accelerator)
         self.log = RunLog(self.state, [*writers, *callbacks])
-        self.batch_norms = BatchNormSizes(method)
+        self.batch_norms, self.cost = BatchNormSizes(method), StepCost(method.student)
 
     def resume(self) -> None:
         """Goes on from the last checkpoint; the records that were written after it are dropped."""
@@ -211,11 +212,17 @@ class Trainer:
             if (micro, self.rank) != (0, 0):
                 seed_generators(*seeds, micro, self.rank)
             is_last = micro == len(usual) - 1
-            count_values = self.batch_norms if state.step == micro == 0 else nullcontext()  # which is never compiled
-            with count_values, nullcontext() if is_last else self.accelerator.no_sync(self.module):
+            is_first = state.step == micro == 0  # which is never compiled
+            with ExitStack() as stack:
+                for context in (self.batch_norms, self.cost) if is_first else ():
+                    stack.enter_context(context)
+                if not is_last:
+                    stack.enter_context(self.accelerator.no_sync(self.module))
                 share = sizes[self.rank][micro] * self.world / images  # gradients are averaged over processes
                 with deal_rows([of_process[micro] for of_process in sizes]):
                     step = self.train_micro_batch(batch, share, label_weight, usual=usual[micro])
+            if is_first:
+                state.slowdown = self.cost.slowdown(len(batch.images))
             compiled |= self.compiler.just_compiled
             state.meter.add(step, batch, state.method.task)
         clip_gradients(self.accelerator, self.module, self.recipe.optim)

@@ -107,7 +107,7 @@ def choose_distinct_colors(count: int) -> tuple[Color, ...]:
     """Chooses `count` colors from an even grid, each as far as possible from black, white and those before it.
 
     >>> choose_distinct_colors(3)
-    ((255, 0, 255), (0, 255, 0), (0, 102, 255))
+    ((0, 255, 51), (255, 0, 204), (0, 102, 255))
     """
     side = next(n for n in itertools.count(6) if n**3 >= count + 2)
     levels = [255 * k // (side - 1) for k in range(side)]
