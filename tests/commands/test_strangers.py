@@ -1,6 +1,7 @@
 """Run folders from somebody else, as every command gets them: their code is not run, the network is not reached."""
 
 import json
+import pickle
 import shutil
 import socket
 import sys
@@ -173,6 +174,34 @@ def test_a_strangers_plain_run_works_without_trust_and_without_the_network(run, 
     assert not reached
     made = {path.name for path in tmp_path.iterdir()}
     assert made <= {"evil.py", "strange", "image.png", "new", "config", "__pycache__"}
+
+
+WEIGHTS = "ran.pth"
+REACHES = {
+    "timm's weights": {"student": {"name": "timm:resnet18", "options": {"pretrained": True}}},
+    "a file of timm's": {
+        "student": {"name": "timm:resnet18", "options": {"pretrained_cfg_overlay": {"file": WEIGHTS}}}
+    },
+    "the Hub": {"student": {"name": "timm:hf-hub:a/b"}},
+    "torchvision's weights": {"student": {"name": "torchvision:resnet18", "options": {"weights": "DEFAULT"}}},
+    "a checkpoint": {"student": {"name": "smp:Unet/tu-resnet18", "options": {"checkpoint_path": WEIGHTS}}},
+    "a data set of the Hub": {"data": {"source": "hf:cifar10", "download": True}},
+    "a data set of torchvision": {"data": {"source": "torchvision:CIFAR10", "download": True, "root": "far"}},
+}
+
+
+@pytest.mark.parametrize("what", REACHES)
+def test_names_and_options_of_a_strangers_card_fetch_and_unpickle_nothing(run, stranger, reached, tmp_path, what):
+    class Trap:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    (tmp_path / WEIGHTS).write_bytes(pickle.dumps(Trap()))
+    card = json.loads((stranger.path / "student.json").read_text())
+    edit_card(stranger, **{part: {**card[part], **values} for part, values in REACHES[what].items()})
+    code, _, err = run("eval", "strange")
+    assert code == 1 and err.splitlines()[-1].startswith("error: ")  # none of them fits the weights or is here
+    assert not reached and not (tmp_path / "ran").exists() and not (tmp_path / "far").exists()
 
 
 def test_a_stranger_without_checkpoint_does_not_begin_anew_with_other_weights(run, stranger):
