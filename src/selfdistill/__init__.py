@@ -1,7 +1,8 @@
 """Self-distillation for vision: train any PyTorch image network to be better without a bigger teacher.
 
 >>> import selfdistill as sd                                                            # doctest: +SKIP
->>> method = sd.create_method("frskd", student, sd.Task("classification", 10, (3, 32, 32)))  # doctest: +SKIP
+>>> task = sd.Task("classification", 10, (3, 32, 32))                                   # doctest: +SKIP
+>>> method = sd.create_method("frskd", student, task, total_steps=10_000)               # doctest: +SKIP
 >>> step = method(sd.Batch(images, target), progress)                                   # doctest: +SKIP
 >>> step.loss.backward()                                                                # doctest: +SKIP
 """

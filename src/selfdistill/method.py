@@ -306,7 +306,6 @@ def _check_step(method: Method, args: tuple[Any, ...], step: Step) -> None:
         raise ValueError(f"the student scores {logits.shape[1]} classes and the task has {num_classes}")
     if torch.compiler.is_compiling() or method._values_were_checked or logits.device.type == "meta":
         return
-    method._values_were_checked = True
     for name, value in step.losses.items():
         if not isinstance(value, Tensor) or value.ndim:
             what = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
@@ -318,3 +317,4 @@ def _check_step(method: Method, args: tuple[Any, ...], step: Step) -> None:
             f"the scores of {type(method.student).__name__} are probabilities, as after a softmax; let it return the "
             f"scores before that, as the loss has a softmax of its own"
         )
+    method._values_were_checked = True

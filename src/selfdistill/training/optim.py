@@ -56,7 +56,9 @@ def create_ema(student: nn.Module, optim: OptimPart) -> Any:
     """timm's moving average of the student; None where `optim.ema` is not set."""
     if optim.ema is None:
         return None
-    from timm.utils import ModelEmaV3
+    from timm.utils import (
+        ModelEmaV3,
+    )  # averages batch norms' statistics too, which modules/teachers.MovingAverage copies
 
     return ModelEmaV3(student, decay=optim.ema, use_warmup=True)
 
