@@ -157,6 +157,20 @@ def test_evaluate_takes_a_data_loader_of_pairs(kind):
     assert evaluate(method.student, pairs, **settings).main == evaluate(method.student, [batch], **settings).main
 
 
+def test_evaluate_refuses_what_is_no_network_and_no_batch(untyped):
+    method, batch = baseline()
+    for student, sentence in ((method, "this is a Baseline; give its student"), ("timm:resnet18", "this is a str")):
+        with pytest.raises(ValueError, match=f"evaluate scores a plain network, and {sentence}"):
+            evaluate(student, [batch], num_classes=CLASSES)
+    wrong = {
+        "images are torch.uint8; give floats": changed(batch, images=lambda x: x.byte()),
+        "not a Tensor": batch.images,
+    }
+    for sentence, given in wrong.items():
+        with pytest.raises(ValueError, match=sentence):
+            evaluate(method.student, [given], num_classes=CLASSES)
+
+
 def changed(batch, **fields):
     return batch._replace(**{name: change(getattr(batch, name)) for name, change in fields.items()})
 

@@ -53,11 +53,16 @@ def as_batch(batch: Any) -> Batch:
     raise ValueError(f"a batch is sd.Batch(images, target, ...) or a pair of both, not a {given}")
 
 
+def refuse_integer_images(images: Tensor) -> None:
+    """Raises `ValueError` for images that are not floats."""
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}; give floats, scaled and normalized as the network expects them")
+
+
 def check_batch(batch: Batch, task: "Task") -> None:
     """Raises `ValueError` for images and labels of a type or shape that does not fit `task`. Reads no value."""
     images, target, soft_target = batch.images, batch.target, batch.soft_target
-    if not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype}; give floats, scaled and normalized as for evaluation")
+    refuse_integer_images(images)
     if images.ndim != 4 or images.shape[1] != task.image_shape[0]:
         raise ValueError(f"images {tuple(images.shape)} must be (b, {task.image_shape[0]}, h, w), as the task says")
     if len(target) != len(images):

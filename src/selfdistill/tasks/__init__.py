@@ -14,7 +14,7 @@ from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scores, measure
-from ..task import as_batch
+from ..task import as_batch, refuse_integer_images
 from . import base
 from .base import TaskKind
 
@@ -139,14 +139,26 @@ def evaluate(
         all images. Where the logit of a labeled position is NaN, so are `nll` and `ece`.
 
     Raises:
-        ValueError: for an unknown task, for labels outside the student's classes, and if there is nothing to score.
+        ValueError: for an unknown task, for a student that is no plain network, for batches of another form, for labels
+            outside the student's classes, and if there is nothing to score.
     """
+    is_method = isinstance(getattr(student, "task", None), base.Task)
+    if is_method or not isinstance(student, nn.Module):
+        given, hint = type(student).__name__, "; give its student" if is_method else ""
+        raise ValueError(f"evaluate scores a plain network, and this is a {given}{hint}")
     task = find_task(kind)
     return measure(
         student,
-        (batch if hasattr(batch, "images") else as_batch(batch) for batch in batches),
+        map(_take_scored, batches),
         task.metric(num_classes, ignore_index),
         score=task.scorer(window),
         device=device,
         precision=precision,
     )
+
+
+def _take_scored(batch: Any) -> Any:
+    """A batch with `.images` and `.target`, from a pair of both too; raises `ValueError` for anything else."""
+    batch = batch if hasattr(batch, "images") and hasattr(batch, "target") else as_batch(batch)
+    refuse_integer_images(batch.images)
+    return batch
