@@ -1,16 +1,15 @@
-"""The arithmetic of a training step, counted."""
+"""The time of a training step beside the plain student's."""
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from helpers.batches import small_task
 from helpers.methods import small_method
-from helpers.runs import recipe, train
+from helpers.runs import recipe, small_state, train, weights
 from selfdistill.methods import create_method, find_method
+from selfdistill.training import cost
 from selfdistill.training.callbacks import Callback
-from selfdistill.training.cost import StepCost
+from selfdistill.training.cost import SlowdownMeter, time_student
 
 
 class Slowdown(Callback):
@@ -23,46 +22,37 @@ class Slowdown(Callback):
         self.seen.setdefault(self.name, []).append(state.slowdown)
 
 
-def counted(function, student=None):
-    cost = StepCost(student or nn.Identity())
-    with cost:
-        function()
-    return cost.total / 3
-
-
-def test_multiply_adds_are_those_of_the_definitions():
-    images = torch.zeros(2, 4, 5, 6)
-    assert counted(lambda: F.conv2d(images, torch.zeros(8, 4, 3, 3), padding=1)) == 2 * 5 * 6 * 8 * 4 * 9
-    assert counted(lambda: F.conv2d(images, torch.zeros(8, 2, 1, 1), groups=2, stride=2)) == 2 * 3 * 3 * 8 * 2
-    assert counted(lambda: F.conv_transpose2d(images, torch.zeros(4, 7, 2, 2), stride=2)) == 2 * 5 * 6 * 4 * 7 * 4
-    assert counted(lambda: nn.Linear(6, 9)(images)) == 2 * 4 * 5 * 6 * 9
-    assert counted(lambda: images @ torch.zeros(6, 3)) == 2 * 4 * 5 * 6 * 3
-    attended = torch.zeros(2, 3, 7, 5)
-    assert counted(lambda: F.scaled_dot_product_attention(attended, attended, attended)) == 2 * (2 * 3 * 7 * 5 * 7)
-    assert counted(lambda: images + images) == 0
-
-
-def test_what_has_no_gradient_costs_a_third_and_the_students_first_pass_is_the_measure():
-    student, other = nn.Linear(10, 10), nn.Linear(10, 20)
-    cost = StepCost(student)
-    with cost:
-        student(torch.zeros(4, 10))  # of two views of two images
-        with torch.no_grad():
-            other(torch.zeros(2, 10))
-        student(torch.zeros(2, 10))
-    assert cost.slowdown(2) == pytest.approx((3 * 4 * 100 + 2 * 200 + 3 * 2 * 100) / (3 * 2 * 100))
-    before = cost.total
-    student(torch.zeros(4, 10))  # neither counted nor hooked any more
-    assert cost.total == before and not student._forward_hooks and not student._forward_pre_hooks
-
-
-def test_a_run_counts_its_first_step_only_and_the_students_own_costs_one(tmp_path):
+@pytest.mark.parametrize(("name", "is_measured"), [("baseline", False), ("frskd", True), ("ddgsd", True)])
+def test_a_method_that_does_more_than_its_student_is_timed_once(tmp_path, monkeypatch, name, is_measured):
+    monkeypatch.setattr(cost, "WORTH_IT", 6)
     seen = {}
-    for name in ("baseline", "frskd"):
-        method, _, _ = train(recipe(tmp_path / name, method=name, max_steps=2), Slowdown(seen, name))
-        assert not any(hook for module in method.student.modules() for hook in module._forward_pre_hooks.values())
-    assert seen["baseline"] == [1.0, 1.0]
-    assert seen["frskd"][0] == seen["frskd"][1] > 1.5
+    timed, _, _ = train(recipe(tmp_path / "timed", method=name, max_steps=6), Slowdown(seen, name))
+    assert [value is not None for value in seen[name]] == [False] * (3 if is_measured else 6) + [True] * 3 * is_measured
+    assert all(value is None or value > 0 for value in seen[name]) and len({*seen[name][3:]}) == 1
+    monkeypatch.setattr(cost, "WORTH_IT", 50)
+    plain, _, _ = train(recipe(tmp_path / "plain", method=name, max_steps=6), Slowdown(seen, "plain"))
+    assert seen["plain"] == [None] * 6
+    assert all(torch.equal(value, weights(plain)[key]) for key, value in weights(timed).items())
+
+
+def test_timing_a_student_leaves_it_as_it_was():
+    method = small_method(find_method("frskd"), small_task("classification"))
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    hooks = [len(module._forward_hooks) for module in method.modules()]
+    assert time_student(method, 4, torch.device("cpu"), torch.enable_grad) > 0
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert all(parameter.grad is None for parameter in method.parameters())
+    assert hooks == [len(module._forward_hooks) for module in method.modules()]
+
+
+def test_a_student_that_cannot_be_run_alone_is_not_timed(monkeypatch):
+    method = small_method(find_method("frskd"), small_task("classification"))
+    method.student.forward = None
+    assert time_student(method, 4, torch.device("cpu"), torch.enable_grad) is None
+
+
+def test_a_run_of_short_epochs_is_not_timed():
+    assert not SlowdownMeter(small_state(last_step=100, steps_per_epoch=3), autocast=torch.enable_grad).is_wanted
 
 
 def test_settings_that_are_said_to_be_cheaper_are():

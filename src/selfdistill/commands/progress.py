@@ -11,7 +11,7 @@ from ..training.state import TrainState
 from .console import say, tell
 
 MEASURED_STEPS = 10  # after so many steps the time left is told
-EXPENSIVE = 3.0  # times a plain student's arithmetic, from which on a cheaper setting is named
+EXPENSIVE = 2.5  # times a plain student's step, from which on a cheaper setting is named
 
 
 def describe_plan(state: TrainState) -> str:
@@ -24,12 +24,12 @@ def describe_plan(state: TrainState) -> str:
 
 
 def describe_cost(state: TrainState) -> str | None:
-    """How much more a step computes than the student's alone, after the first step; None where it does not."""
+    """How much longer a step takes than the student's alone; None where it does not, or where this is not known."""
     if state.slowdown is None or state.slowdown < 1.05:
         return None
     cheaper = [f"method.{setting}" for setting in state.method.list_cheaper_settings()]
     advice = f"; {' or '.join(cheaper)} makes it cheaper" if cheaper and state.slowdown >= EXPENSIVE else ""
-    return f"a training step takes {state.slowdown:.1f} times the arithmetic of the student alone{advice}"
+    return f"a training step takes {state.slowdown:.1f} times as long as one of the student alone{advice}"
 
 
 def describe_time_left(state: TrainState, seconds_per_step: float) -> str:
@@ -47,7 +47,7 @@ class PlainProgress(Callback):
         self.every_seconds = every_seconds
         self.printed_at = 0.0
         self.waiting = ""  # the newest line of losses, if it is not printed
-        self.first_step, self.started = 0, 0.0
+        self.first_step, self.started, self.is_cost_told = 0, 0.0, False
 
     def on_start(self, state: TrainState) -> None:
         self.first_step = state.step
@@ -57,8 +57,9 @@ class PlainProgress(Callback):
         done = state.step - self.first_step
         if done == 1:  # which takes longer than others
             self.started = time.monotonic()
-            if cost := describe_cost(state):
-                tell(cost)
+        if not self.is_cost_told and (cost := describe_cost(state)):
+            tell(cost)
+            self.is_cost_told = True
         if done == MEASURED_STEPS and state.step < state.last_step:
             say(describe_time_left(state, (time.monotonic() - self.started) / (MEASURED_STEPS - 1)))
 
@@ -89,7 +90,7 @@ class RichProgress(Callback):
             TimeRemainingColumn,
         )
 
-        self.title, self.losses, self.scores = title, "", ""
+        self.title, self.losses, self.scores, self.is_cost_told = title, "", "", False
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(24),
@@ -109,15 +110,15 @@ class RichProgress(Callback):
         return Group(self.progress, *(Text(escape_controls(line)) for line in (self.losses, self.scores) if line))
 
     def on_start(self, state: TrainState) -> None:
-        self.first_step = state.step
         tell(describe_plan(state))
         self.bar = self.progress.add_task(self.title, total=state.last_step, completed=state.step)
         self.display.start()
 
     def on_step(self, state: TrainState) -> None:
         epoch = -(-state.step // state.steps_per_epoch)
-        if state.step == self.first_step + 1 and (cost := describe_cost(state)):
+        if not self.is_cost_told and (cost := describe_cost(state)):
             self.display.console.print(cost, highlight=False, markup=False)
+            self.is_cost_told = True
         self.progress.update(self.bar, completed=state.step, description=f"{self.title}  epoch {epoch}")
 
     def on_log(self, state: TrainState, record: Record) -> None:

@@ -1,77 +1,75 @@
-"""What a training step computes, beside what the student alone would."""
+"""How long a training step takes beside that of the plain student, measured on a run's first steps."""
 
-import math
-from typing import Any
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from ..features.hooks import Hooks
+from ..features.hooks import copy_without_hooks
+from ..method import Method
+from .profile import count_method_parameters
+from .state import TrainState
 
-TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d)
-CONVOLUTIONS = (F.conv1d, F.conv2d)
-PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm)
-BACKWARD = 3  # forward and backward of a layer that is trained take three times the arithmetic of its forward
+FIRST, LAST = 2, 4  # the steps that are timed; the first one of a process takes longer
+WORTH_IT = 50  # steps of a run; a shorter one is not timed, as this takes two of the plain student's steps
+
+Autocast = Callable[[], AbstractContextManager]
 
 
-class StepCost(TorchFunctionMode):
-    """Counts the multiply-adds of convolutions and matrix products while it is entered.
+class SlowdownMeter:
+    """Times some steps of a run and then its student alone, and sets `state.slowdown`.
 
-    `slowdown` is their number over that of a plain student's step: one pass over the batch, and its backward pass.
-    What runs without gradients counts once, all else three times.
+    A run whose first epoch is shorter than these steps is not timed, and neither is one that trains nothing beside the
+    plain student.
     """
 
-    def __init__(self, student: nn.Module) -> None:
-        super().__init__()
-        self.student = student
-        self.hooks = Hooks()
-        self.total = self.student_total = 0.0
-        self.images = 0  # that the student's first pass saw
-        self.is_in_first_pass = False
+    def __init__(self, state: TrainState, *, autocast: Autocast) -> None:
+        self.state, self.autocast = state, autocast
+        self.is_wanted = min(state.last_step, WORTH_IT) == WORTH_IT and state.steps_per_epoch >= LAST
+        self.is_wanted = self.is_wanted and costs_more(state.method)
+        self.done, self.started = 0, 0.0
 
-    def __enter__(self) -> "StepCost":
-        self.hooks.close()
-        self.hooks = Hooks()
-        self.hooks.on_input(self.student, self._begin_pass)
-        self.hooks.on_output(self.student, self._end_pass)
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self.hooks.close()
-
-    def _begin_pass(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if not self.images and inputs:
-            self.images, self.is_in_first_pass = len(inputs[0]), True
-
-    def _end_pass(self, *_: Any) -> None:
-        self.is_in_first_pass = False
-
-    def slowdown(self, batch_size: int) -> float | None:
-        """How many times the arithmetic of a plain student's step; None where nothing was counted."""
-        alone = BACKWARD * self.student_total * batch_size / self.images if self.images else 0
-        return self.total / alone if alone else None
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        count = count_multiply_adds(func, args, output)
-        if count:
-            self.total += count * (BACKWARD if torch.is_grad_enabled() else 1)
-            self.student_total += count * self.is_in_first_pass
-        return output
+    def after_step(self, sizes: list[int]) -> None:
+        """Called after each step, which had micro-batches of these sizes. Waits for the device before and after."""
+        self.done += 1
+        if not self.is_wanted or not FIRST - 1 <= self.done <= LAST:
+            return
+        wait_for(self.state.device)
+        if self.done == FIRST - 1:
+            self.started = time.perf_counter()
+        if self.done == LAST:
+            seconds = (time.perf_counter() - self.started) / (LAST - FIRST + 1)
+            alone = time_student(self.state.method, sizes[0], self.state.device, self.autocast)
+            self.state.slowdown = None if alone is None else seconds / (alone * len(sizes))
 
 
-def count_multiply_adds(func: Any, args: tuple[Any, ...], output: Any) -> int:
-    """The multiply-adds of one call; 0 for functions that hardly compute."""
-    if func in CONVOLUTIONS:
-        return output.numel() * math.prod(args[1].shape[1:])
-    if func in TRANSPOSED:
-        return args[0].numel() * math.prod(args[1].shape[1:])
-    if func is F.linear or func in PRODUCTS:
-        return output.numel() * args[0].shape[-1]
-    if func is F.scaled_dot_product_attention:
-        return 2 * args[0].numel() * args[1].shape[-2]
-    return 0
+def costs_more(method: Method) -> bool:
+    """Whether a step can take longer than the plain student's: it has more networks, or shows more images."""
+    has_more = method.teacher is not None or count_method_parameters(method)["training_only"] > 0
+    return has_more or method.views > 0 or method.positives > 0
+
+
+def time_student(method: Method, batch_size: int, device: torch.device, autocast: Autocast) -> float | None:
+    """Seconds of a forward and backward pass of a copy of the student; None where it fails, as for want of memory."""
+    times = []
+    try:
+        student = copy_without_hooks(method.student).train()
+        noise = torch.rand(batch_size, *method.task.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
+        for _ in range(2):  # the first one takes longer
+            wait_for(device)
+            started = time.perf_counter()
+            with autocast():
+                scores = student(noise)
+            scores.float().square().mean().backward()
+            wait_for(device)
+            times.append(time.perf_counter() - started)
+    except Exception:  # a student may need what only its method gives it; measuring must not end a run
+        return None
+    return min(times)
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -25,7 +25,7 @@ from .batch_norm import BatchNormSizes, describe_few_values
 from .callbacks import Callback
 from .checkpoint import load_state, refuse_other_recipe
 from .compile import create_compiler, find_usual_batches
-from .cost import StepCost
+from .cost import SlowdownMeter
 from .device import AUTOCAST, create_accelerator
 from .evaluation import blame_precision, refuse_broken_student, score_student
 from .experiment import Experiment
@@ -122,7 +122,10 @@ class Trainer:
         )
         writers = create_writers(experiment, run if self.rank == 0 else None, self.accelerator)
         self.log = RunLog(self.state, [*writers, *callbacks])
-        self.batch_norms, self.cost = BatchNormSizes(method), StepCost(method.student)
+        self.batch_norms = BatchNormSizes(method)
+        # not where steps are compiled, or where a student that is run alone would wait for other processes
+        is_comparable = self.compiler.mode is None and self.world == 1
+        self.slowdown = SlowdownMeter(self.state, autocast=self.accelerator.autocast) if is_comparable else None
 
     def resume(self) -> None:
         """Goes on from the last checkpoint; the records that were written after it are dropped."""
@@ -180,6 +183,8 @@ class Trainer:
             line_is_full = len(state.timer.steps) + 1 >= LOG_STEPS or number == len(steps)
             means = state.meter.flush(sum_over_processes) if line_is_full else None  # this waits for the device
             state.timer.add(time.perf_counter() - started, compiled=compiled)
+            if self.slowdown is not None:
+                self.slowdown.after_step(step_sizes[self.rank])
             started = time.perf_counter()
             if means is not None:
                 self.log_means(*means)
@@ -212,17 +217,11 @@ class Trainer:
             if (micro, self.rank) != (0, 0):
                 seed_generators(*seeds, micro, self.rank)
             is_last = micro == len(usual) - 1
-            is_first = state.step == micro == 0  # which is never compiled
-            with ExitStack() as stack:
-                for context in (self.batch_norms, self.cost) if is_first else ():
-                    stack.enter_context(context)
-                if not is_last:
-                    stack.enter_context(self.accelerator.no_sync(self.module))
+            count_values = self.batch_norms if state.step == micro == 0 else nullcontext()  # which is never compiled
+            with count_values, nullcontext() if is_last else self.accelerator.no_sync(self.module):
                 share = sizes[self.rank][micro] * self.world / images  # gradients are averaged over processes
                 with deal_rows([of_process[micro] for of_process in sizes]):
                     step = self.train_micro_batch(batch, share, label_weight, usual=usual[micro])
-            if is_first:
-                state.slowdown = self.cost.slowdown(len(batch.images))
             compiled |= self.compiler.just_compiled
             state.meter.add(step, batch, state.method.task)
         clip_gradients(self.accelerator, self.module, self.recipe.optim)

@@ -32,7 +32,7 @@ class TrainState:
     meter: Meter = field(default_factory=Meter)
     timer: StepTimer = field(default_factory=StepTimer)
     is_collected: bool = True  # whether `meter` holds the sums of all processes, as a checkpoint must
-    slowdown: float | None = None  # counted in the first step, see `training/cost.py`
+    slowdown: float | None = None  # of a step beside the plain student's, measured, see `training/cost.py`
     scores: Scores | None = None  # of `shipped` after this step; None before the epoch is scored
     is_best: bool = False  # whether `scores` are the best so far
 
