@@ -127,14 +127,16 @@ class Run:
         write_json(self.path / "environment.json", environment.model_dump())
 
     def environment(self) -> Environment | None:
-        """environment.json; None where it was never written."""
+        """environment.json; None where it was never written. Raises `ValueError` for a damaged one."""
         path = self.path / "environment.json"
         if not path.is_file():
             return None
         try:
             return Environment.model_validate(read_json(path))
         except ValidationError as error:
-            raise ValueError(f"{path} is damaged: {describe_problem(error)}") from None
+            raise ValueError(f"{path} is damaged: {describe_problem(error)}; delete it, and it is begun anew") from None
+        except ValueError as error:
+            raise ValueError(f"{error}; delete it, and it is begun anew") from None
 
     def log(self, line: str) -> None:
         """Appends a line to train.log, with its time in UTC."""
@@ -158,20 +160,24 @@ class Run:
         path = self.path / "metrics.jsonl"
         return path.stat().st_size if path.is_file() else 0
 
-    def rewind(self, step: int, *, size: int | None = None) -> None:
+    def rewind(self, step: int, *, size: int | None = None) -> str | None:
         """Drops the records that a run resumed after `step` writes again, and that of the run's end.
 
         `size` is what `log_bytes` gave at the checkpoint. Older checkpoints do not hold it; then the records of later
-        steps are dropped.
+        steps are dropped. Gives a sentence about records that are lost, which a damaged log no longer has.
         """
-        path = self.path / "metrics.jsonl"
-        if size is not None and size <= self.log_bytes():
+        path, length = self.path / "metrics.jsonl", self.log_bytes()
+        if size is not None:
             kept = path.read_bytes()[:size] if path.is_file() else b""
+            kept = kept[: kept.rfind(b"\n") + 1]
         else:
             records = [record for record in self.records() if record.step <= step]
             kept = b"".join(to_line(record) for record in records if not isinstance(record, EndRecord))
         with replace_file(path) as temporary:
             temporary.write_bytes(kept)
+        if size is None or length >= size:
+            return None
+        return f"{path} was cut or edited: it had {length} bytes instead of {size}, and what is missing is lost"
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replaces last.pt, which becomes last.1.pt.

@@ -134,7 +134,7 @@ class Trainer:
         refuse_other_recipe(self.experiment, checkpoint, self.run)
         load_state(self.state, checkpoint)
         if self.rank == 0:
-            self.run.rewind(self.state.step, size=checkpoint.get("log_bytes"))
+            self.log.warn("log", self.run.rewind(self.state.step, size=checkpoint.get("log_bytes")))
         self.log.warn("checkpoint", damage)
 
     def train(self) -> Result:
