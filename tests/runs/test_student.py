@@ -113,7 +113,7 @@ def edited(run: Run, **changes: Any) -> None:
 
 def test_a_student_that_does_not_fit_is_refused(run: Run) -> None:
     save_student(run, plain().state_dict(), CARD)
-    edited(run, student={**NETWORK.model_dump(), "num_classes": 5})
+    edited(run, student={**NETWORK.model_dump(), "num_classes": 5}, classes=[*"abcde"])
     with pytest.raises(
         ValueError, match=r"does not fit cifar:resnet8: for .* \(3, .*\) instead of \(5, .*, and 1 more"
     ):
@@ -248,6 +248,11 @@ def test_a_newer_format_is_refused(run: Run) -> None:
         ({"student": {**NETWORK.model_dump(), "image_shape": [3, 16]}}, "it has no 'student.image_shape.2'"),
         ({"student": {"name": "cifar:resnet8"}}, "it has no 'student.num_classes'"),
         ({"data": {"meen": [0.5]}}, r"data.meen=\[0.5\]"),
+        ({"data": {"mean": [0.5]}}, r".* data.mean has 1 items and should have 3"),
+        ({"data": {"channels": 1}}, r".* data.channels=1 and the network takes 3"),
+        ({"classes": ["a", "b"]}, r".* classes has 2 items and should have 3"),
+        ({"masks": {"values": [0, 1, 70000], "colours": [[0, 0, 0]] * 3}}, "masks.values.2=70000 should be less than"),
+        ({"student": {**NETWORK.model_dump(), "image_shape": [3, 0, 16]}}, "student.image_shape.1=0 should be greater"),
         ({"masks": {"values": [0, 1, 2]}}, "it has no 'masks.colours'"),
     ],
 )

@@ -11,7 +11,7 @@ from ..distributed import default_device
 from ..errors import count_of, escape_controls
 from ..runs.files import replace_nan
 from ..runs.folder import Run
-from ..runs.student import load_student, read_card
+from ..runs.student import load_student, read_card, read_complete_card
 from ..tasks import Scores, evaluate, find_task
 from ..tasks.base import TaskKind
 from .arguments import tell_ignored
@@ -40,7 +40,7 @@ def print_scores(path: Path, source: str | None, *, as_json: bool, trust: bool =
 
 def evaluate_run(path: Path, source: str | None, *, trust: bool = False) -> Evaluation:
     """Scores a run's student on its own held-out images, or on all labeled images of `source`."""
-    card = read_card(path, trust=trust)
+    card = read_complete_card(path, trust=trust)
     task = find_task(card.task)
     if source is None:
         tell_ignored(path, read_card(path, trust=True).data, card.data)
@@ -61,6 +61,10 @@ def evaluate_run(path: Path, source: str | None, *, trust: bool = False) -> Eval
         window=get_scoring_window(card.data),
         device=default_device(),
     )
+    if not scores.finite:
+        raise ValueError(
+            f"the scores of {path} on {images} are NaN or infinite: its network computes no numbers for some of them"
+        )
     return Evaluation(scores, name_classes(scores, card.classes), images)
 
 

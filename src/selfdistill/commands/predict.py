@@ -13,7 +13,7 @@ from ..data.datasets.image_folder import is_hidden, is_image
 from ..distributed import default_device
 from ..errors import count_of, escape_controls, find_user_line, one_line
 from ..runs.files import replace_file
-from ..runs.student import load_student, read_card
+from ..runs.student import load_student, read_complete_card
 from ..tasks import find_task
 from ..tasks.base import ImageFile, Prediction
 from .console import say, tell
@@ -85,7 +85,7 @@ def predict_images(
     the first image is read, `ValueError` is raised where a file would be written twice or over an image, and for `out`
     or `compare` with a task that draws nothing.
     """
-    card = read_card(run, trust=trust)
+    card = read_complete_card(run, trust=trust)
     student = load_student(run, trust=trust).to(default_device())
     task = find_task(card.task)
     predictor = task.predictor(student, card, run, out)

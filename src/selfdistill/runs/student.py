@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from .. import __version__
@@ -18,6 +27,8 @@ from .folder import Run
 from .trust import drop_fetching, hash_bytes, ignore_reaching_data, is_signed, refuse_code, serialize, sign
 
 FORMAT = 1  # of student.json
+Count = Annotated[StrictInt, Field(ge=1)]
+Level = Annotated[StrictInt, Field(ge=0, lt=256)]  # of a color
 WEIGHTS = ("student.safetensors", "student.next.safetensors")  # the second until the card of the same step is written
 
 
@@ -35,16 +46,16 @@ class NetworkCard(BaseModel):
     model_config = ConfigDict(frozen=True)
     name: StrictStr
     options: Annotated[dict[str, Any], AfterValidator(refuse_facts)] = {}
-    num_classes: StrictInt
-    image_shape: tuple[StrictInt, StrictInt, StrictInt]  # (channels, height, width) of one training image
+    num_classes: Count
+    image_shape: tuple[Count, Count, Count]  # (channels, height, width) of one training image
 
 
 class MaskCard(BaseModel):
     """How masks show the classes of a segmenter, in the order of the classes."""
 
     model_config = ConfigDict(frozen=True)
-    values: tuple[StrictInt, ...]
-    colours: tuple[tuple[StrictInt, StrictInt, StrictInt], ...]  # red, green, blue, 0 to 255
+    values: tuple[Annotated[StrictInt, Field(ge=0, lt=2**16)], ...]
+    colours: tuple[tuple[Level, Level, Level], ...]  # red, green, blue
 
 
 class StudentCard(BaseModel):
@@ -62,6 +73,24 @@ class StudentCard(BaseModel):
     step: StrictInt = 0
     scores: dict[str, Any] | None = None  # on the held-out images, by name
     weights_sha256: StrictStr | None = None  # of student.safetensors; None in cards of older versions
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> "StudentCard":
+        """Everything that there is one of for each class, or for each channel, has as many."""
+        classes, channels = self.student.num_classes, self.student.image_shape[0]
+        counts = {
+            "classes": (self.classes, classes),
+            "masks.values": (self.masks and self.masks.values, classes),
+            "masks.colours": (self.masks and self.masks.colours, classes),
+            "data.mean": (self.data.mean, channels),
+            "data.std": (self.data.std, channels),
+        }
+        for name, (values, count) in counts.items():
+            if values is not None and len(values) != count:
+                raise ValueError(f"{name} has {len(values)} items and should have {count}")
+        if self.data.channels not in (None, channels):
+            raise ValueError(f"data.channels={self.data.channels} and the network takes {channels}")
+        return self
 
 
 def read_card(run: str | Path, *, trust: bool = False) -> StudentCard:
@@ -95,6 +124,17 @@ def read_card(run: str | Path, *, trust: bool = False) -> StudentCard:
         return card
     refuse_code(folder.path, [("task", card.task), ("student", card.student.name)])
     return card.model_copy(update={"data": ignore_reaching_data(card.data)})
+
+
+def read_complete_card(run: str | Path, *, trust: bool = False) -> StudentCard:
+    """As `read_card`; raises `ValueError` also for a card that does not tell how images are shown to the student."""
+    card = read_card(run, trust=trust)
+    for name in ("source", "image_size", "channels", "mean", "std"):
+        if getattr(card.data, name) is None:
+            raise ValueError(f"{Path(run) / 'student.json'} is damaged: it has no 'data.{name}'")
+    if not isinstance(card.data.image_size, tuple):
+        raise ValueError(f"{Path(run) / 'student.json'} is damaged: data.image_size is no height and width")
+    return card
 
 
 def load_student(run: str | Path, *, trust: bool = False) -> nn.Module:

@@ -149,7 +149,8 @@ class Segmentation(TaskKind):
         return 1
 
     def predictor(self, student: nn.Module, card: StudentCard, run: Path, out: Path | None) -> Predictor:
-        assert card.masks is not None, "a segmenter's card tells its mask values"
+        if card.masks is None:
+            raise ValueError("student.json is damaged: it has no 'masks', which tell a segmenter's mask values")
         return Segmenter(
             student,
             card.classes,
@@ -164,7 +165,8 @@ class Segmentation(TaskKind):
 
     def export_metadata(self, card: StudentCard) -> dict[str, str]:
         """The value and color of each class in masks, and the short side for resizing images, null for none."""
-        assert card.masks is not None, "a segmenter's card tells its mask values"
+        if card.masks is None:
+            raise ValueError("student.json is damaged: it has no 'masks', which tell a segmenter's mask values")
         return {
             "mask_values": json.dumps(card.masks.values),
             "colours": json.dumps(card.masks.colours),

@@ -1,5 +1,7 @@
 """Folders of class folders."""
 
+import os
+
 import pytest
 
 from helpers.images import list_names, opened, write_classes, write_image
@@ -81,3 +83,14 @@ def test_a_folder_that_cannot_be_trained_on_says_why(tmp_path, folders, message)
     with pytest.raises(ValueError, match=message) as error:
         opened(tmp_path / "set")
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_class_whose_name_is_no_text_is_named_before_training(tmp_path):
+    write_classes(tmp_path / "images", {"a": 2, "b": 2})
+    os.rename(tmp_path / "images" / "a", os.fsencode(tmp_path / "images") + b"/m\xf6we")  # Latin-1
+    with pytest.raises(
+        ValueError, match=r"the name of the class 'm\\udcf6we' of .*images is no text in UTF-8; rename it"
+    ):
+        opened(tmp_path / "images")
+    os.rename(os.fsencode(tmp_path / "images") + b"/m\xf6we", tmp_path / "images" / "möwe")
+    assert opened(tmp_path / "images", val_fraction=0.5).train.classes == ("b", "möwe")

@@ -35,9 +35,20 @@ def open_source(settings: DataPart, source: str, task: TaskData, classes: Sequen
     for dataset in stored.splits.values():
         dataset.limit_pixels(settings.max_megapixels)
     opened = task.read_labels(stored, settings, source, classes)
+    for name in dict.fromkeys(name for dataset in opened.splits.values() for name in dataset.classes):
+        if not name.isascii():
+            refuse_bytes(name, source)
     if form == location and os.path.exists(source):
         opened = opened._replace(notes=(say_hidden(source, "the built-in data set"), *opened.notes))
     return opened
+
+
+def refuse_bytes(name: str, source: str) -> None:
+    """Raises `ValueError` for the name of a class that no file of a run could hold: bytes that are no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the name of the class {name!r} of {source} is no text in UTF-8; rename it") from None
 
 
 def say_hidden(name: str, meaning: str) -> str:
