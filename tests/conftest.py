@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -21,6 +22,12 @@ def own_key(tmp_path_factory):
 def own_seed():
     """Every test starts from the same random state, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def untyped(monkeypatch):
+    """Calls without run-time type checks: as users make them, and as the compiler of torch 2.6 can trace them."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import gc
 import pickle
 import warnings
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -21,12 +20,6 @@ from selfdistill.models import build_student
 
 TASKS = ["classification", "segmentation"]
 every_task = pytest.mark.parametrize("kind", TASKS)
-
-
-@pytest.fixture
-def untyped(monkeypatch):
-    """Calls with arguments of other types than the annotations say, as users make them."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 class Bare(Method):

@@ -241,13 +241,13 @@ def test_options_reach_the_cifar_constructors():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["shufflenetv1", "shufflenetv2"])
-def test_a_shuffling_stage_compiles_to_one_graph(network):
+def test_a_shuffling_stage_compiles_to_one_graph(network, untyped):
     stage, x = cifar(network).eval().layer1[:2], torch.randn(2, 24, 8, 8)
     compiled = torch.compile(stage, fullgraph=True, backend="eager")
     assert torch.equal(compiled(x), stage(x))
 
 
-def test_a_cifar_network_compiles_to_one_graph():
+def test_a_cifar_network_compiles_to_one_graph(untyped):
     net, images = cifar("frskd-wrn-10-1").eval(), torch.randn(2, 3, 8, 8)
     compiled = torch.compile(net, fullgraph=True, backend="eager")
     assert torch.equal(compiled(images), net(images))
