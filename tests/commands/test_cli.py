@@ -327,6 +327,20 @@ def test_predict_shows_labels_and_errors_beside_the_masks_and_says_where(run, se
     assert code == 1 and err.count("\n") == 1
 
 
+def test_predictions_are_not_written_through_links(run, segmenter, street, tmp_path):
+    folder, outside = tmp_path / "run", tmp_path / "outside"
+    shutil.copytree(segmenter, folder, ignore=shutil.ignore_patterns("predictions"))
+    outside.mkdir()
+    image = next((street / "images").rglob("*.*"))
+    (folder / "predictions").symlink_to(outside)
+    code, _, err = run("predict", folder, image)
+    assert code == 1 and "predictions is a link, and nothing is written through it" in err
+    (folder / "predictions").unlink()
+    (folder / "predictions").mkdir()
+    (folder / "predictions" / f"{image.stem}.png").symlink_to(outside / "made.png")
+    assert run("predict", folder, image)[0] == 0 and list(outside.iterdir()) == []
+
+
 def test_between_two_predictions_gradients_are_as_the_caller_has_them(segmenter, street, tmp_path):
     for _ in predict_images(segmenter, [street / "images"], out=tmp_path):
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()

@@ -116,7 +116,7 @@ def test_a_strangers_card_runs_no_code(run, stranger, reached, tmp_path, command
     edit_card(stranger, **changes)
     code, out, err = run(*ON_CARD[command])
     name = "torch.hub:load" if named == "hub" else "evil:"
-    assert code == 1 and "strange was not written by this machine and would import and run" in err and name in err
+    assert code == 1 and "strange is not signed by this machine and would import and run" in err and name in err
     assert "--trust" in err and err.count("\n") == 1
     assert not (tmp_path / "ran").exists() and not (tmp_path / "new").exists() and not reached
 
@@ -170,7 +170,7 @@ def test_a_strangers_plain_run_works_without_trust_and_without_the_network(run, 
     finish_never(stranger)
     code, _, err = run("train", "--resume", "strange")
     assert code == 0, err
-    assert "note: machine.track=['wandb'] of strange is ignored, as this machine did not write it" in err
+    assert "note: machine.track=['wandb'] of strange is ignored, as this machine did not sign it" in err
     assert not reached
     made = {path.name for path in tmp_path.iterdir()}
     assert made <= {"evil.py", "strange", "image.png", "new", "config", "__pycache__"}

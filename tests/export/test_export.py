@@ -202,6 +202,22 @@ def test_a_failed_export_leaves_the_one_before(trained: Path, writes: Any) -> No
     assert path.read_bytes() == before
 
 
+def test_links_in_the_run_folder_are_not_written_through(trained: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("precious")
+    (trained / "export").symlink_to(outside)
+    with pytest.raises(ValueError, match="export is a link, and nothing is written through it; name another folder"):
+        export(trained, "safetensors")
+    (trained / "export").unlink()
+    (trained / "export").mkdir()
+    for name in ("student.safetensors", ".student.tmp.safetensors"):  # the file, and how its draft was once called
+        (trained / "export" / name).symlink_to(outside / "precious")
+    assert not export(trained, "safetensors").path.is_symlink()
+    assert [file.name for file in outside.iterdir()] == ["precious"]
+    assert (outside / "precious").read_text() == "precious"
+
+
 def test_wrong_words_get_the_nearest_right_ones(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no export format is called 'onx'; did you mean 'onnx'?"):
         export(trained, "onx")

@@ -14,7 +14,7 @@ def tell_ignored(folder: Path, stored: Part, used: Part) -> None:
     other = used.flatten()
     for name, value in stored.flatten().items():
         if value != other.get(name):
-            tell(f"note: {name}={value} of {folder} is ignored, as this machine did not write it; --trust takes it")
+            tell(f"note: {name}={value} of {folder} is ignored, as this machine did not sign it; --trust takes it")
 
 
 def choose_student(run: Path, checkpoint: str) -> Path:

@@ -69,7 +69,7 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
         )
     if stored.student.pretrained and not recipe.student.pretrained and not run.has_checkpoint:
         raise ValueError(
-            f"{run.path} has no checkpoint, and this machine did not write it: its pretrained weights would be fetched "
+            f"{run.path} has no checkpoint, and this machine did not sign it: its pretrained weights would be fetched "
             "anew, so say --trust"
         )
     if not trust and not run.is_own:

@@ -125,7 +125,7 @@ def refuse_code(folder: Path, names: Iterable[tuple[str, str]]) -> None:
     listed = ", ".join(f"{setting}={name}" for setting, name in names if is_code(name))
     if listed:
         raise ValueError(
-            f"{folder} was not written by this machine and would import and run {listed}; look at that code, then say "
+            f"{folder} is not signed by this machine and would import and run {listed}; look at that code, then say "
             "--trust (in Python: trust=True)"
         )
 
