@@ -35,7 +35,9 @@ def test_words_become_recipes_and_settings():
 )
 def test_settings_have_their_values(setting, values):
     assert list_completions("words", f"{setting}=") == [f"{setting}={value}" for value in values]
-    assert list_completions("words", "", [setting, "="]) == sorted(list_completions("words", "=", [setting])) == values
+    if setting != "no.such.setting":
+        for before in ([setting], [setting, "="], ["quick/digits", setting, "="]):  # as bash cuts the line
+            assert list_completions("words", "", before) == list_completions("words", "=", before) == values
 
 
 def test_names_of_methods_and_recipes_are_completed():

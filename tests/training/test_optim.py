@@ -32,6 +32,14 @@ def test_the_step_schedule_is_the_paper_s():
     assert found[49] == 1 and found[50] == pytest.approx(0.1) and found[75] == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (2, 0.5)])
+def test_a_cosine_of_one_step_is_the_rate_itself_without_a_line_of_timm(caplog, steps, warmup):
+    optimizer = create_optimizer(nn.Linear(1, 1), OptimPart(lr=0.5))
+    schedule = create_schedule(optimizer, OptimPart(lr=0.5, warmup=warmup), steps)
+    schedule.step_update(steps - 1)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5) and not caplog.records
+
+
 def test_cosine_falls_to_its_end_and_warm_up_rises():
     found = rates(schedule="cosine", warmup=0.1)
     assert found[0] == pytest.approx(0.01) and found[10] == pytest.approx(1.0) and found[-1] < 0.001

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config.names import hides_shipped
-from ..config.part import Part
+from ..config.part import Part, list_settings
+from ..config.recipe import Recipe
 from ..runs.folder import BEST, Run
 from .console import tell
 
@@ -31,7 +32,7 @@ def choose_student(run: Path, checkpoint: str) -> Path:
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """The recipe, if the first word is one, and the settings."""
-    if not words or "=" in words[0]:
+    if not words or "=" in words[0] or words[0] in list_settings(Recipe):
         return None, [*words]
     if hides_shipped(words[0]):
         tell(f"note: {words[0]} is the file here, not the recipe that comes with the package")

@@ -15,22 +15,22 @@ SOURCES = ("cifar:", "efficientdet:", "smp:", "timm:", "torchvision:")
 def list_completions(kind: str, incomplete: str, before: Sequence[str] = ()) -> list[str]:
     """What a word that begins with `incomplete` may become; `before` are the words that stand before it.
 
-    `kind` is "words" (a recipe and settings), "methods" or "recipes". bash takes the = of a setting for a word.
+    `kind` is "words" (a recipe and settings), "methods" or "recipes". bash takes the = of a setting for a word, and
+    typer leaves it out.
     """
     if kind == "methods":
         return _select(_list_files("methods"), incomplete)
     if kind == "recipes":
         return _select(list_recipes(), incomplete)
-    words = [*before]
-    if incomplete == "=" and words:
-        return _list_values(words[-1])
-    if len(words) > 1 and words[-1] == "=":
-        return _select(_list_values(words[-2]), incomplete)
+    words = [word for word in before if word != "="]
+    settings = [*list_settings(Recipe), "methods"]
+    if words and words[-1] in settings:
+        return _select(_list_values(words[-1]), incomplete.removeprefix("="))
     name, equals, value = incomplete.partition("=")
     if equals:
         return [f"{name}={choice}" for choice in _select(_list_values(name), value)]
     recipes = [] if words else list_recipes()
-    return _select([*recipes, *(f"{setting}=" for setting in list_settings(Recipe))], incomplete)
+    return _select([*recipes, *(f"{setting}=" for setting in settings)], incomplete)
 
 
 def _select(names: Sequence[str] | dict[str, Any], beginning: str) -> list[str]:

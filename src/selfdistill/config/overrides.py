@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from .part import Part, find_field_types, find_part_class
+from .part import Part, find_field_types, find_part_class, list_settings
 
 
 def merge(values: dict[str, Any], changes: dict[str, Any], part: type[Part] | None) -> dict[str, Any]:
@@ -34,7 +34,8 @@ def apply_word(values: dict[str, Any], word: str, root: type[Part]) -> None:
     """Put a `name=value` word into the nested `values` of a `root`, in place. A mapping replaces what is there."""
     name, equals, text = word.partition("=")
     if not equals:
-        raise ValueError(f"{word!r} is neither a recipe nor name=value")
+        hint = f"; write {word}=VALUE" if word in list_settings(root) else ""
+        raise ValueError(f"{word!r} is neither a recipe nor name=value{hint}")
     *parents, last = name.split(".")
     target, part = values, root
     for parent in parents:
