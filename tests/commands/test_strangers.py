@@ -204,6 +204,18 @@ def test_names_and_options_of_a_strangers_card_fetch_and_unpickle_nothing(run, s
     assert not reached and not (tmp_path / "ran").exists() and not (tmp_path / "far").exists()
 
 
+def test_a_strangers_data_set_is_not_unpacked_into_a_cache(run, stranger, tmp_path, monkeypatch):
+    card = json.loads((stranger.path / "student.json").read_text())
+    edit_card(stranger, data={**card["data"], "source": "hf:images"})
+    edit_recipe(stranger, "source: digits", "source: hf:images")
+    finish_never(stranger)
+    reason = "its data.source=hf:images would be unpacked outside of it; name the images yourself"
+    for words in (["eval", "strange"], ["train", "--resume", "strange"]):
+        code, _, err = run(*words)
+        assert code == 1 and reason in err
+    assert run("predict", "strange", "image.png")[0] == 0  # which needs none of them
+
+
 def test_a_stranger_without_checkpoint_does_not_begin_anew_with_other_weights(run, stranger):
     edit_recipe(stranger, "pretrained: false", "pretrained: true")
     finish_never(stranger)

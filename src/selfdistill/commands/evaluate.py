@@ -11,7 +11,8 @@ from ..distributed import default_device
 from ..errors import count_of, escape_controls
 from ..runs.files import replace_nan
 from ..runs.folder import Run
-from ..runs.student import load_student, read_card, read_complete_card
+from ..runs.student import is_own_card, load_student, read_card, read_complete_card
+from ..runs.trust import refuse_unpacking
 from ..tasks import Scores, evaluate, find_task
 from ..tasks.base import TaskKind
 from .arguments import tell_ignored
@@ -43,6 +44,8 @@ def evaluate_run(path: Path, source: str | None, *, trust: bool = False) -> Eval
     card = read_complete_card(path, trust=trust)
     task = find_task(card.task)
     if source is None:
+        if not trust and not is_own_card(path):
+            refuse_unpacking(path, card.data)
         tell_ignored(path, read_card(path, trust=True).data, card.data)
         settings = find_data_paths(card.data, Run(path), card.task, advice="name the images with --data")
         split, dataset = open_held_out(settings, task)

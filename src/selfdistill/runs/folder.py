@@ -34,7 +34,7 @@ from .files import (
 )
 from .lock import FolderTaken, lock_folder
 from .records import AnyRecord, EndRecord, Record, from_line, to_line
-from .trust import hash_bytes, ignore_reaching, is_signed_text, list_code, refuse_code, sign_text
+from .trust import hash_bytes, ignore_reaching, is_signed_text, list_code, refuse_code, refuse_unpacking, sign_text
 
 LAST, BEFORE_LAST = "last.pt", "last.1.pt"  # the checkpoint, and the one before it
 BEST = "best"  # the folder of the best student, by the validation images
@@ -106,6 +106,7 @@ class Run:
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"drop_last": False})})
         if not trust and not self.is_own:
             refuse_code(self.path, list_code(recipe))
+            refuse_unpacking(self.path, recipe.data)
             recipe = ignore_reaching(recipe)
         words = list(words)
         return change(recipe, words) if words else recipe

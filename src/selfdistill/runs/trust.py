@@ -130,6 +130,16 @@ def refuse_code(folder: Path, names: Iterable[tuple[str, str]]) -> None:
         )
 
 
+def refuse_unpacking(folder: Path, data: DataPart) -> None:
+    """Raises `ValueError` for data that a stranger's file has a library unpack into a cache of its own."""
+    for name in ("source", "val"):
+        if (getattr(data, name) or "").startswith("hf:"):
+            raise ValueError(
+                f"{folder} is not signed by this machine, and its data.{name}={getattr(data, name)} would be unpacked "
+                "outside of it; name the images yourself with --data, or say --trust"
+            )
+
+
 def ignore_reaching(recipe: Recipe) -> Recipe:
     """A stranger's recipe without settings that reach the network, other folders or programs.
 
