@@ -67,11 +67,18 @@ def test_a_student_that_is_no_network_is_refused(student, sentence, untyped):
         create_method("baseline", student, small_task())
 
 
-def test_a_compiled_student_is_refused_by_every_method():
+def test_a_student_that_is_compiled_or_wrapped_is_refused_by_every_method():
     task = small_task()
-    compiled = torch.compile(small_student(task))
-    with pytest.raises(ValueError, match="is compiled .*; give the plain network, compile the method"):
-        create_method("baseline", compiled, task)
+    for student, sentence in (
+        (torch.compile(small_student(task)), "is compiled .*; give the plain network, compile the method"),
+        (
+            nn.DataParallel(small_student(task)),
+            "DataParallel wraps a network .*; give the plain network, wrap the method",
+        ),
+        (baseline()[0], "the student of Baseline must be a plain network, and this is a Baseline"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            create_method("baseline", student, task)
 
 
 def test_a_task_is_made_by_its_name(untyped):

@@ -242,6 +242,8 @@ def _refuse_other_objects(name: str, student: Any, task: Any, teacher: Any) -> N
             )
         if not isinstance(network, nn.Module) and not (network is None and role == "teacher"):
             raise ValueError(f"the {role} of {name} must be a torch.nn.Module, not a {type(network).__name__}")
+    if isinstance(student, Method):
+        raise ValueError(f"the student of {name} must be a plain network, and this is a {type(student).__name__}")
     refuse_compiled_or_empty(student)
     if not isinstance(task, Task):
         raise ValueError(

@@ -263,6 +263,8 @@ def refuse_compiled_or_empty(student: nn.Module) -> None:
         raise ValueError(
             f"{network} is compiled and hides its feature maps; give the plain network, compile the method"
         )
+    if isinstance(student, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ValueError(f"{network} wraps a network for several devices; give the plain network, wrap the method")
     if any(is_lazy(t) or t.is_meta for t in (*student.parameters(), *student.buffers())):
         raise ValueError(f"{network} has parameters without values (lazy, or on the meta device); give it values first")
 
