@@ -1,17 +1,21 @@
 """Callbacks are told what happens, in order, and a user's own cannot harm a run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import selfdistill as sd
 from helpers.runs import recipe, small_state, train, untimed, weights
 from selfdistill.build import build
+from selfdistill.config.recipe import MachinePart
 from selfdistill.metrics.classification import ClassificationScores
 from selfdistill.metrics.segmentation import SegmentationScores
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import EndRecord, Parameters
 from selfdistill.runs.student import load_student
 from selfdistill.training.callbacks import TrainLogWriter
+from selfdistill.training.log import create_writers
 
 
 class Told(sd.Callback):
@@ -120,3 +124,13 @@ def test_train_log_names_the_iou_of_every_class(tmp_path):
         log.on_log(small_state(), end)
     lines = (tmp_path / "train.log").read_text().splitlines()
     assert len(lines) == 4 and lines[-1].endswith(" IoU: sky 50.0%  road -")
+
+
+def test_trackers_do_not_write_through_a_link_in_the_run_folder(tmp_path):
+    experiment = build(recipe(tmp_path / "run"))
+    tracked = experiment.recipe.model_copy(update={"machine": MachinePart(track=["tensorboard"])})
+    run = Run.create(tmp_path / "run", experiment.recipe)
+    (tmp_path / "outside").mkdir()
+    (run.path / "selfdistill").symlink_to(tmp_path / "outside")
+    with pytest.raises(ValueError, match="selfdistill is a link, and nothing is written through it"):
+        list(create_writers(replace(experiment, recipe=tracked), run, None))
