@@ -153,7 +153,7 @@ def build_method(name: str, student: str, task: Task) -> Method:
         teacher = build_method(method_class.teacher_method, student, task)
     elif method_class.needs_teacher:
         teacher = build_method("baseline", student, task).student
-    return create_method(name, net, task, teacher=teacher)
+    return create_method(name, net, task, teacher=teacher, total_steps=100_000)  # the settings of the papers
 
 
 def draw_batch(task: Task, rows: int, *, views: int = 0, positives: int = 0) -> Batch:
