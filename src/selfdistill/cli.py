@@ -138,6 +138,8 @@ def compare(words: Words = None, trust: Trust = False) -> None:
 
     methods=baseline,frskd,frskd+beta=0 (settings behind a +) and seeds=3 (or a list: seeds=0,7) stand beside a
     recipe's settings. Runs that are finished are not repeated, so an interrupted comparison goes on where it stopped.
+    A run whose code or teacher changed since is trained anew beside the old one, and the written table keeps the arms
+    and seeds that it had.
     """
     from .commands.launch import refuse_lone_process
 
