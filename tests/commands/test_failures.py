@@ -37,22 +37,29 @@ def broken_build(num_classes):
     return {}["net"]  # line 28
 
 
+class Mislaid(Net):
+    def forward(self, images):
+        if self.training:
+            open("no such file")  # line 34
+        return super().forward(images)
+
+
 class Mine(Baseline):
     def forward(self, batch, progress):
-        raise ValueError("not today")  # line 33
+        raise ValueError("not today")  # line 40
 
 
 class MineAtSetup(Baseline):
     def setup(self):
-        self.layer = nn.Lienar(3, 3)  # line 38
+        self.layer = nn.Lienar(3, 3)  # line 45
 
 
 def criterion(logits, target, soft_target, ignore_index):
-    return logits[target.shape[0] + 99].sum()  # line 42
+    return logits[target.shape[0] + 99].sum()  # line 49
 
 
 def transform(image):
-    return image.no_such_thing()  # line 46
+    return image.no_such_thing()  # line 53
 
 
 class OnlyFloat32(Net):
@@ -82,10 +89,11 @@ def folder(tmp_path, monkeypatch):
         (["student=own_code:Typo", "method=baseline"], "AttributeError: 'Typo' object has no attribute 'haed'", 19),
         (["student=own_code:WrongSize", "method=baseline"], "RuntimeError", 24),
         (["student=own_code:broken_build", "method=baseline"], "KeyError: 'net'", 28),
-        (["student=own_code:Net", "method=own_code:Mine"], "ValueError: not today", 33),
-        (["student=own_code:Net", "method=own_code:MineAtSetup"], "AttributeError", 38),
-        (["student=own_code:Net", "method=baseline", "task.criterion=own_code:criterion"], "IndexError", 42),
-        (["student=own_code:Net", "method=baseline", "data.augment=own_code:transform"], "AttributeError", 46),
+        (["student=own_code:Mislaid", "method=baseline"], "FileNotFoundError", 34),
+        (["student=own_code:Net", "method=own_code:Mine"], "ValueError: not today", 40),
+        (["student=own_code:Net", "method=own_code:MineAtSetup"], "AttributeError", 45),
+        (["student=own_code:Net", "method=baseline", "task.criterion=own_code:criterion"], "IndexError", 49),
+        (["student=own_code:Net", "method=baseline", "data.augment=own_code:transform"], "AttributeError", 53),
     ],
 )
 def test_an_error_in_own_code_keeps_its_file_and_line_and_blames_no_image(run, folder, words, error, line):

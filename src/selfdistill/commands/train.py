@@ -15,7 +15,7 @@ from ..build.sources import START, hash_sources
 from ..config.recipe import Recipe
 from ..data import EpochIndex, get_scoring_window
 from ..distributed import is_first_process, is_lost_connection, share_from_first, world_size
-from ..errors import one_line
+from ..errors import find_user_line, one_line
 from ..features.modes import set_mode
 from ..runs.code import describe_changes
 from ..runs.environment import describe_environment
@@ -214,7 +214,7 @@ def train(
 
 def describe_outage(error: Exception) -> str | None:
     """What failed, if it is the machine, and neither the settings nor the code: such a run can go on."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not find_user_line(error):
         return f"{error.filename or 'the disk'}: {error.strerror or error}"
     if "DataLoader worker" in str(error):
         return (
