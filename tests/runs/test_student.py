@@ -19,7 +19,15 @@ from selfdistill.models import build_student
 from selfdistill.runs.environment import Environment
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import WarningRecord
-from selfdistill.runs.student import NetworkCard, StudentCard, load_student, read_card, save_student, save_weights
+from selfdistill.runs.student import (
+    MaskCard,
+    NetworkCard,
+    StudentCard,
+    load_student,
+    read_card,
+    save_student,
+    save_weights,
+)
 
 NETWORK = NetworkCard(name="cifar:resnet8", num_classes=3, image_shape=(3, 16, 16))
 CARD = StudentCard(task="classification", classes=("a", "b", "c"), student=NETWORK, data={}, method="frskd", step=7)
@@ -208,6 +216,12 @@ def test_weights_and_card_are_of_one_step_whenever_a_save_is_cut(run: Run, monke
         for name, content in before.items():
             (run.path / name).write_bytes(content)
         finished += 1
+
+
+def test_mask_values_that_no_mask_has_come_back(run: Run) -> None:
+    masks = MaskCard(values=(0, 65535, -1), colours=((0, 0, 0),) * 3)
+    save_student(run, plain().state_dict(), CARD.model_copy(update={"masks": masks}))
+    assert read_card(run.path).masks == masks
 
 
 def test_weights_of_nan_are_an_error(run: Run) -> None:

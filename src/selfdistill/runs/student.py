@@ -54,7 +54,7 @@ class MaskCard(BaseModel):
     """How masks show the classes of a segmenter, in the order of the classes."""
 
     model_config = ConfigDict(frozen=True)
-    values: tuple[Annotated[StrictInt, Field(ge=0, lt=2**16)], ...]
+    values: tuple[Annotated[StrictInt, Field(ge=-(2**15), lt=2**16)], ...]  # -1: of no mask that was trained on
     colours: tuple[tuple[Level, Level, Level], ...]  # red, green, blue
 
 
