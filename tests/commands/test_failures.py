@@ -72,6 +72,12 @@ class OnlyFloat32AtRest(Net):
     def forward(self, images):
         scores = self.head(images.flatten(1))
         return scores if self.training else torch.zeros(scores.shape).scatter(1, scores.argsort(dim=1), scores)
+
+
+class TooLarge(Net):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.extra = torch.empty(2**50)
 """
 
 
@@ -120,6 +126,13 @@ def test_traceback_shows_all_wherever_it_stands(run, folder):
         with pytest.raises(ValueError, match="raised KeyError") as error:
             run(*words, *TINY, "student=own_code:broken_build", "method=baseline", f"out={folder / 'run'}")
         assert isinstance(error.value.__cause__, KeyError)
+
+
+def test_too_little_memory_is_one_sentence(run, folder):
+    code, _, err = run("train", *TINY, "student=own_code:TooLarge", "method=baseline", f"out={folder / 'run'}")
+    last = err.splitlines()[-1]
+    assert code == 1 and last.startswith("error: there is too little memory (")
+    assert last.endswith("or a larger optim.accumulate, needs less")
 
 
 def test_errors_of_others_name_no_line(run, tmp_path):

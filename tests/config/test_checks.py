@@ -4,6 +4,8 @@ import pytest
 
 from selfdistill.config.read import parse, read
 
+BUDGET, END = ", and data.max_megapixels", " allows no larger ones"
+
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
@@ -11,6 +13,15 @@ from selfdistill.config.read import parse, read
         (
             ["student.start=runs/a", "student.pretrained=true"],
             "student.pretrained=True has no effect with student.start",
+        ),
+        (["data.image_size=100000"], f"data.image_size=100000 makes images of 10,000 million pixels{BUDGET}=64{END}"),
+        (
+            ["data.image_size=[900, 900]", "data.max_megapixels=0.5"],
+            f"data.image_size=(900, 900) makes images of 1 million pixels{BUDGET}=0.5{END}",
+        ),
+        (
+            ["task=segmentation", "data.short_side=9000"],
+            f"data.short_side=9000 makes images of 81 million pixels{BUDGET}=64{END}",
         ),
         (["mix.alpha=0.2"], "mix.alpha=0.2 has no effect with mix=none"),
         (["mix.probability=0.5"], "mix.probability=0.5 has no effect with mix=none"),

@@ -263,6 +263,10 @@ def test_a_newer_format_is_refused(run: Run) -> None:
         ({"student": {"name": "cifar:resnet8"}}, "it has no 'student.num_classes'"),
         ({"data": {"meen": [0.5]}}, r"data.meen=\[0.5\]"),
         ({"data": {"mean": [0.5]}}, r".* data.mean has 1 items and should have 3"),
+        (
+            {"student": {**NETWORK.model_dump(), "image_shape": [3, 10**6, 10**6]}},
+            ".* student.image_shape has more pixels than data.max_megapixels=64",
+        ),
         ({"data": {"channels": 1}}, r".* data.channels=1 and the network takes 3"),
         ({"classes": ["a", "b"]}, r".* classes has 2 items and should have 3"),
         ({"masks": {"values": [0, 1, 70000], "colours": [[0, 0, 0]] * 3}}, "masks.values.2=70000 should be less than"),

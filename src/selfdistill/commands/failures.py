@@ -12,6 +12,12 @@ def describe_failure(error: BaseException) -> tuple[str, int] | None:
     """The sentence about an error and the exit code; None for one that no user can mend."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
+    if is_out_of_memory(error):
+        return (
+            f"error: there is too little memory ({one_line(error)}); a smaller batch_size, data.image_size or student, "
+            "or a larger optim.accumulate, needs less",
+            1,
+        )
     if find_user_line(error):
         return f"error: {one_line(error)}; --traceback shows all of it", 1
     if isinstance(error, ValueError):
@@ -22,6 +28,19 @@ def describe_failure(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, OSError):
         return f"error: {error.filename or ''}: {error.strerror or error}", 1
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of a GPU; the error itself or what it was raised from says so.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+    (True, False)
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
+        return True
+    if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # on the CPU it has no type of its own
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 def say_without_dashes(option: str, value: str) -> str:

@@ -6,7 +6,7 @@
 from collections.abc import Iterator
 
 from .part import Part
-from .recipe import Recipe
+from .recipe import DataPart, Recipe
 
 
 def find_conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -25,6 +25,20 @@ def find_conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
             part, _, field = name.partition(".")
             if idle and _is_set(getattr(recipe, part), field):
                 yield name, f"{name}={getattr(getattr(recipe, part), field)} has no effect with {reason}"
+    yield from _find_huge_sizes(recipe.data)
+
+
+def _find_huge_sizes(data: DataPart) -> Iterator[tuple[str, str]]:
+    """Sizes that images are resized to, and that would fill the memory."""
+    for name in ("image_size", "short_side"):
+        sides = getattr(data, name)
+        height, width = sides if isinstance(sides, tuple) else (sides or 0, sides or 0)
+        if height * width > data.max_megapixels * 1e6:
+            yield (
+                f"data.{name}",
+                f"data.{name}={sides} makes images of {height * width / 1e6:,.0f} million pixels, and "
+                f"data.max_megapixels={data.max_megapixels:g} allows no larger ones",
+            )
 
 
 def _is_set(part: Part, field: str) -> bool:

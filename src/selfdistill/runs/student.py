@@ -88,6 +88,11 @@ class StudentCard(BaseModel):
         for name, (values, count) in counts.items():
             if values is not None and len(values) != count:
                 raise ValueError(f"{name} has {len(values)} items and should have {count}")
+        height, width = self.student.image_shape[1:]
+        if height * width > self.data.max_megapixels * 1e6:
+            raise ValueError(
+                f"student.image_shape has more pixels than data.max_megapixels={self.data.max_megapixels:g}"
+            )
         if self.data.channels not in (None, channels):
             raise ValueError(f"data.channels={self.data.channels} and the network takes {channels}")
         return self
