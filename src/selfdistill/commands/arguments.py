@@ -25,6 +25,8 @@ def choose_student(run: Path, checkpoint: str) -> Path:
     if checkpoint == "last":
         return run
     folder = Run.open(run).path / BEST
+    if (run / "best.pt").exists() and not folder.exists():
+        raise ValueError(f"{run} was trained by version 0.1, which kept no best student to read; train it anew for one")
     if not (folder / "student.json").exists():
         raise ValueError(f"{run} holds no best student: a run chooses one by its validation images, so set data.val")
     return folder
