@@ -65,15 +65,19 @@ def test_a_run_may_take_its_lock_again_and_two_runs_of_one_process_may_not(run):
         pass
 
 
-def test_a_child_does_not_keep_the_lock_of_a_parent_that_ended(run):
-    """A process that loads images may live on for seconds after its parent was killed."""
+def test_a_child_does_not_keep_the_lock_of_a_parent_that_was_killed(run):
+    """A process that loads images may live on for seconds after its parent."""
+    told, tell = os.pipe()
+    context = lock_folder(run.path)
+
+    def lock_and_fork():
+        context.__enter__()
+        os.write(tell, str(fork(lambda: None)).encode())
+
+    kill(fork(lock_and_fork))
     with run.lock():
-        child = fork(lambda: None)
-    try:
-        with run.lock():
-            pass
-    finally:
-        kill(child)
+        pass
+    os.kill(int(os.read(told, 100)), signal.SIGKILL)  # it was still there
 
 
 def test_a_lock_file_that_somebody_left_is_no_lock(run):
