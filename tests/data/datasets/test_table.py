@@ -177,6 +177,8 @@ def test_paths_of_other_systems_are_found(tmp_path, mask):
         lambda path: unicodedata.normalize("NFD", path),
         lambda path: path.replace("/", "\\"),
         lambda path: unicodedata.normalize("NFD", path).replace("/", "\\"),
+        lambda path: path.upper(),
+        lambda path: f".\\{path.title()}",
     ):
         if mask:
             lines = [f"{spell(f'im/{name}.png')},{spell(f'masks/{name}.png')}" for name in names]
@@ -185,6 +187,16 @@ def test_paths_of_other_systems_are_found(tmp_path, mask):
             lines = [f"{spell(f'im/{name}.png')},{k % 2}" for k, name in enumerate(names)]
             rows = opened(write_table(tmp_path / "t.csv", ["path,label", *lines])).train
         check(rows)
+
+
+def test_a_path_in_another_case_must_mean_one_file_below_the_table(tmp_path):
+    for name in ("a/0.png", "a/1.png", "A/0.png", "b/2.png", "../c/3.png"):
+        write_image(tmp_path / "set" / name)
+    for path in ("A/1.PNG", "a/1.PNG", "B/9.png", "../C/3.png", "B"):
+        lines = [f"{path},0", "b/2.png,1"] * 2
+        with pytest.raises(ValueError, match="line 2 of .* which does not exist"):
+            opened(write_table(tmp_path / "set" / "t.csv", ["path,label", *lines]))
+    assert opened(write_table(tmp_path / "set" / "t.csv", ["path,label", *["B/2.PNG,0", "a/0.png,1"] * 2])).train
 
 
 def test_the_plain_spelling_of_a_path_comes_first(tmp_path):

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import functools
 import os
 import unicodedata
 from collections import Counter
@@ -45,8 +46,39 @@ def refuse_repeated(names: Iterable[str], where: str) -> None:
 def find_spelling(folder: str, path: str) -> str | None:
     """The spelling of a relative or absolute path under which a file exists; None if there is none.
 
-    Other systems separate folders by backslashes, or compose accents differently (macOS lists them decomposed).
+    Other systems separate folders by backslashes, compose accents differently (macOS lists them decomposed), or take
+    names in any case. Then the name must be the only one that is meant.
     """
     slashed = path.replace("\\", "/")
     spellings = [path, *(unicodedata.normalize(form, text) for text in (path, slashed) for form in ("NFC", "NFD"))]
-    return next((name for name in [*spellings, slashed] if os.path.isfile(os.path.join(folder, name))), None)
+    existing = next((name for name in [*spellings, slashed] if os.path.isfile(os.path.join(folder, name))), None)
+    return existing or _find_in_any_case(folder, slashed)
+
+
+def _find_in_any_case(folder: str, path: str) -> str | None:
+    parts = []
+    for part in os.path.normpath(path).split("/"):
+        here = os.path.join(folder, *parts)
+        if part in ("", ".."):
+            return None  # an absolute path, or one that leaves the folder
+        if not os.path.isdir(here):
+            return None
+        alike = _list_names(here, os.stat(here).st_mtime_ns).get(_fold(part), [])
+        if len(alike) != 1:
+            return None
+        parts.append(alike[0])
+    found = os.path.join(*parts)
+    return found if os.path.isfile(os.path.join(folder, found)) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _list_names(folder: str, modified: int) -> dict[str, list[str]]:
+    """The names in a folder, by their folded spelling; `modified` tells a folder that has changed from before."""
+    names: dict[str, list[str]] = {}
+    for name in os.listdir(folder):
+        names.setdefault(_fold(name), []).append(name)
+    return names
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
