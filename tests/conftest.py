@@ -26,7 +26,7 @@ def own_seed():
 
 @pytest.fixture
 def untyped(monkeypatch):
-    """Calls without run-time type checks: as users make them, and as the compiler of torch 2.6 can trace them."""
+    """Calls without run-time type checks: as users make them and as compilers can trace them."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
