@@ -32,10 +32,7 @@ def at_step(monkeypatch):
                 if state.step == number:
                     work()
 
-        fit = train.fit
-        monkeypatch.setattr(
-            train, "fit", lambda *args, callbacks, **options: fit(*args, callbacks=[*callbacks, Then()], **options)
-        )
+        monkeypatch.setattr(train, "PlainProgress", Then)  # to replace `fit` would make this file the user's code
 
     return at_step
 
