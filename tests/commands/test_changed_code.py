@@ -47,6 +47,7 @@ def read_rows(path):
     }
 
 
+@pytest.mark.slow
 def test_compare_trains_changed_code_anew_and_says_so(run, code, tmp_path):
     words = ["compare", *TINY, "student=mynet:net", "methods=baseline,mymethod:Mine", "seeds=1", "out=all"]
     code_, _, err = run(*words)
@@ -80,6 +81,7 @@ def test_a_run_of_changed_code_does_not_go_on(run, code, tmp_path):
     assert run(*command[:-1], "max_steps=1", "out=b")[0] == 0
 
 
+@pytest.mark.slow
 def test_fewer_arms_or_seeds_keep_the_larger_table(run, tmp_path):
     words = ["compare", *TINY, "student=cifar:resnet8", f"out={tmp_path / 'all'}"]
     assert run(*words, "methods=baseline,label_smoothing", "seeds=2")[0] == 0
@@ -125,6 +127,7 @@ def test_a_recipe_that_was_cut_before_the_first_checkpoint_does_not_begin_anothe
     assert code == 1 and "recipe.yaml was cut or changed after the run began, and no checkpoint tells" in err
 
 
+@pytest.mark.slow
 def test_a_teacher_that_was_trained_anew_makes_another_run(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     student = [*TINY, "student=cifar:resnet8"]

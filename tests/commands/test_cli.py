@@ -314,6 +314,7 @@ def test_predict_writes_no_file_twice_and_none_over_an_image(run, segmenter, tmp
     assert code == 1 and "x.png would be written over" in err
 
 
+@pytest.mark.slow
 def test_predict_shows_labels_and_errors_beside_the_masks_and_says_where(run, segmenter, street, tmp_path):
     Image.new("RGB", (24, 18), (35, 35, 35)).save(tmp_path / "new.png")
     words = ["predict", segmenter, street / "images", tmp_path / "new.png", "--out", tmp_path / "out"]

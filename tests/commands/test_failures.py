@@ -170,6 +170,7 @@ def test_a_word_that_is_nearly_right_is_answered_with_the_right_one(run, folder,
     assert code == 1 and err.startswith("error: ") and answer in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_hint_names_nothing_unlike_what_was_said(run, folder):
     (folder / "prepare.py").write_text("")
     for word in ("student=zebra:Net", "student=mynet.TinyNet", "patience=3", "student.freeze=true"):

@@ -157,6 +157,7 @@ def test_a_strangers_task_is_not_imported_to_compare_scores(stranger, tmp_path):
     assert compare_runs([stranger.path], trust=True).rows
 
 
+@pytest.mark.slow
 def test_a_strangers_plain_run_works_without_trust_and_without_the_network(run, stranger, reached, tmp_path):
     edit_recipe(stranger, "pretrained: false", "pretrained: true")
     edit_recipe(stranger, "download: false", "download: true")

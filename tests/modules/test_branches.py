@@ -184,6 +184,7 @@ def test_the_deepest_branch_of_a_wide_network_with_single_blocks_adds_the_raw_ma
     assert taps.channels[-1] == 128
 
 
+@pytest.mark.slow
 def test_the_deepest_branch_of_a_vgg_is_its_last_two_blocks_once_more():
     student = build_student("cifar:vgg8", num_classes=CLASSES, image_shape=SHAPE).double()
     taps, made = branches(student)

@@ -69,6 +69,7 @@ def rewrite_recipe(run, **changes):
     (run.path / "recipe.yaml").write_text(dump(run.recipe().model_copy(update=changes)))
 
 
+@pytest.mark.slow
 def test_a_recipe_that_was_edited_under_its_checkpoint_is_noticed(tmp_path):
     with pytest.raises(Interrupted):
         train(recipe(tmp_path / "run"), StopAt(3))
@@ -90,6 +91,7 @@ def test_a_recipe_that_was_edited_under_its_checkpoint_is_noticed(tmp_path):
     assert train(run.recipe(), resume=True)[2].step == 4
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_one_sentence(tmp_path):
     with pytest.raises(Interrupted):
         train(recipe(tmp_path / "run"), StopAt(3))

@@ -22,6 +22,7 @@ class Slowdown(Callback):
         self.seen.setdefault(self.name, []).append(state.slowdown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "is_measured"), [("baseline", False), ("frskd", True), ("ddgsd", True)])
 def test_a_method_that_does_more_than_its_student_is_timed_once(tmp_path, monkeypatch, name, is_measured):
     monkeypatch.setattr(cost, "WORTH_IT", 6)
