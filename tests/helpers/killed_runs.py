@@ -137,7 +137,7 @@ def run_processes(words: list[str], folder: Path, kill_at: int | None, world: in
     _, status = os.waitpid(first, 0)
     killed = os.WIFSIGNALED(status)
     for other, pipe in others:
-        if killed:
+        if status:  # they would wait for it
             os.kill(other, signal.SIGKILL)
         os.waitpid(other, 0)
         os.close(pipe)
