@@ -177,10 +177,10 @@ def test_predict_goes_on_after_a_bad_file_and_fails_at_the_end(run, trained, tmp
 def test_predict_writes_its_table_over_no_other_file(run, trained, tmp_path):
     Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_text("image,label\na.png,3\n")
-    for file in ("labels.csv", "a.png", "."):
+    for file in ("labels.csv", "a.png", ".", "gone/t.csv"):
         before = (tmp_path / "labels.csv").read_bytes(), (tmp_path / "a.png").read_bytes()
-        code, _, err = run("predict", trained, tmp_path / "a.png", "--csv", tmp_path / file)
-        assert code == 1 and "--csv" in err and err.count("\n") == 1
+        code, out, err = run("predict", trained, tmp_path / "a.png", "--csv", tmp_path / file)
+        assert code == 1 and not out and "--csv" in err and err.count("\n") == 1
         assert before == ((tmp_path / "labels.csv").read_bytes(), (tmp_path / "a.png").read_bytes())
 
 

@@ -82,8 +82,8 @@ def test_a_set_smaller_than_the_batch_is_one_batch():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ((1, 8, 1), "1 training images are too few"),
-        ((3, 8, 2), "3 training images are too few for 2 processes"),
+        ((1, 8, 1), "1 training image cannot be dealt to 1 process;"),
+        ((3, 8, 2), "3 training images cannot be dealt to 2 processes"),
         ((9, 1, 1), "batch_size=1 cannot be dealt"),
         ((9, 9, 2), "batch_size=9 cannot be dealt to 2 processes; choose a multiple of 2 from 4 on"),
         ((9, 2, 2), "batch_size=2 cannot be dealt"),

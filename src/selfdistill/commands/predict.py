@@ -128,9 +128,11 @@ def describe_outcome(outcome: Prediction | Unreadable) -> dict[str, Any]:
 
 
 def refuse_foreign_table(path: Path) -> None:
-    """Raises `ValueError` if a file is there that this command did not write."""
-    if path.is_dir():
-        raise ValueError(f"--csv={path} is a folder; name a file")
+    """Raises `ValueError` if a file is there that this command did not write, or none can be."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait for its writer
+        raise ValueError(f"--csv={path} is a folder, pipe or device; name a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"--csv={path} lies in a folder that does not exist; create {path.parent} first")
     if path.exists() and not path.read_bytes().startswith(f"{FIRST_COLUMN},class".encode()):
         raise ValueError(f"--csv={path} is there already and is no table of predictions; name another file")
 

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from ..errors import count_of
 from .random.seeds import create_generator
 
 ORDER = 1  # the purpose of a seed: the order of an epoch
@@ -51,7 +52,8 @@ class BatchSampler:
                 "batch norm needs two images in each"
             )
         if num_images < 2 * world:
-            raise ValueError(f"{num_images} training images are too few for {world} processes; each needs at least two")
+            images, processes = count_of(num_images, "training image"), count_of(world, "process")
+            raise ValueError(f"{images} cannot be dealt to {processes}; each needs at least two")
         self.drop_last = num_images >= batch_size if drop_last == "auto" else drop_last
         if self.drop_last and num_images < batch_size:
             raise ValueError(

@@ -108,7 +108,10 @@ def read_card(run: str | Path, *, trust: bool = False) -> StudentCard:
     path = folder.path / "student.json"
     if not path.is_file():
         raise ValueError(f"{run} holds no student yet; continue the run with `--resume {run}`")
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; continue the run with `--resume {run}`, which writes it anew") from None
     if values.get("format") != FORMAT:
         raise ValueError(
             f"{path} has format {values.get('format')}, written by selfdistill {values.get('selfdistill')}, and this "

@@ -1,6 +1,7 @@
 """Reading single images: modes, orientation, damage, and the check that looks at all of them before training."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -212,6 +213,16 @@ def test_a_damaged_file_is_named_before_training(tmp_path, kind, message, suffix
     with pytest.raises(ValueError, match=f"b/1{suffix} cannot be read as an image: .*({message})") as error:
         check(opened(tmp_path).train.dataset)
     assert "\n" not in str(error.value)
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path):
+    write_classes(tmp_path, {"a": 3, "b": 3})
+    os.mkfifo(tmp_path / "b" / "x.png")
+    with pytest.raises(ValueError, match=r"b/x.png is a folder, pipe or device, not a file"):
+        check(opened(tmp_path).train.dataset)
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(ValueError, match=r"t.csv is a folder, pipe or device, not a file"):
+        opened(tmp_path / "t.csv")
 
 
 def test_a_blob_in_a_table_is_named_by_its_row(tmp_path):

@@ -145,3 +145,11 @@ def test_a_class_that_training_does_not_know_is_an_error_where_it_has_pixels(mas
     val = opened_masks(mask_folder, val=str(tmp_path / "more")).val
     with pytest.raises(ValueError, match=r"more/masks/0.png holds the class 'gnu' \(value 1\), .* cat, dog, emu"):
         check(val)
+
+
+@pytest.mark.parametrize(("value", "message"), [(255, r"no class, only void \(255\)"), (7, "hold the value 7 only")])
+def test_masks_of_one_value_without_a_class_are_refused(mask_folder, value, message):
+    for number in range(5):
+        write_mask(mask_folder / "masks" / f"{number}.png", np.full((2, 3), value, np.uint8))
+    with pytest.raises(ValueError, match=message):
+        opened_masks(mask_folder)

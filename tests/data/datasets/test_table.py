@@ -1,6 +1,7 @@
 """CSV and JSON-lines tables of images with labels or masks."""
 
 import json
+import re
 import unicodedata
 
 import pytest
@@ -14,6 +15,7 @@ from helpers.images import (
 )
 from helpers.mask_files import masks_of, opened_masks, write_mask, write_photo
 from selfdistill.data import check
+from selfdistill.data.datasets.table import open_table
 
 
 @pytest.mark.parametrize("header", ["path,label", "Filename,Class", "image,target", "file;label"])
@@ -33,6 +35,31 @@ def test_a_csv_may_say_the_split_and_have_columns_of_any_name(images):
     assert train.classes == ("0", "1") and list_names(test) == ["images/3.png"]
     with pytest.raises(ValueError, match="no column 'wher'.*did you mean 'where'"):
         opened(table, image_column="wher", label_column="kind")
+
+
+@pytest.mark.parametrize("start", [["", "", "path,label"], ["sep=,", "path,label"], ["SEP=|", "path|label"]])
+def test_a_csv_may_begin_with_empty_lines_or_the_delimiter_that_spreadsheets_read(images, start):
+    delimiter = start[-1][4]
+    rows = [f"images/{i}.png{delimiter}{'ab'[i % 2]}" for i in range(4)]
+    assert opened(write_table(images / "t.csv", [*start, *rows])).train.classes == ("a", "b")
+    with pytest.raises(ValueError, match=f"line {len(start) + 5} of .* names no image"):
+        opened(write_table(images / "t.csv", [*start, *rows, f"{delimiter}a"]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "note"),
+    [
+        (["0.png,a,train", "1.png,b,train", "0.png,b,val"], "lines 2 and 4 of .*with the labels 'a' and 'b'"),
+        (["0.png,a,train", "1.png,b,train", "0.png,a,val"], "lines 2 and 4 of .*in the splits train and val"),
+        (["0.png,a,train", "1.png,b,train", "0.png,a,train"], "lines 2 and 4 of .* name the same image twice"),
+        (["0.png,a,train", "1.png,b,train", "2.png,a,val"], None),
+    ],
+)
+def test_an_image_that_a_table_names_twice_is_told(images, lines, note):
+    rows = [f"images/{line}" for line in lines]
+    opened_table = open_table(str(write_table(images / "t.csv", ["path,label,split", *rows])))
+    assert len(opened_table.notes) == (note is not None)
+    assert note is None or re.search(note, opened_table.notes[0])
 
 
 def test_json_lines_hold_names_or_numbers(images):

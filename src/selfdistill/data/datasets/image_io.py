@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...config.recipe import DataPart
+from .text_files import NOT_A_FILE, is_special
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 GRAY_16 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
@@ -136,6 +137,8 @@ def _reduce_to_8_bits(image: Image.Image, mode: str, gray_range: tuple[float, fl
 
 
 def _open(source: str | bytes, max_megapixels: float) -> Image.Image:
+    if isinstance(source, str) and is_special(source):
+        raise OSError(NOT_A_FILE)
     image = Image.open(source if isinstance(source, str) else io.BytesIO(source), formats=FORMATS)
     width, height = image.size
     if width * height > max_megapixels * 1e6:
@@ -177,6 +180,8 @@ def _say_unreadable(source: str | bytes, name: str, error: Exception) -> ValueEr
     name = name or (source if isinstance(source, str) else "the image")
     if isinstance(error, FileNotFoundError):
         return ValueError(f"{name} does not exist")
+    if isinstance(source, str) and is_special(source):
+        return ValueError(f"{name} {NOT_A_FILE}")
     if not (os.path.getsize(source) if isinstance(source, str) else len(source)):
         return ValueError(f"{name} cannot be read as an image: it is empty")
     if isinstance(error, UnidentifiedImageError):

@@ -98,19 +98,23 @@ def _count_values(source: str, splits: DatasetSplits, void: Sequence[int | str] 
     if not masks:
         raise ValueError(f"{source} has no image with a mask")
     values = _collect_values(masks)
-    largest = max(values - ignored, default=0)
     examples = f"{masks.mask_name(0)} and others"
+    if values <= ignored:
+        raise ValueError(f"{examples} hold no class, only void ({', '.join(map(str, sorted(values)))})")
+    largest = max(values - ignored)
     if largest > MOST:
         raise ValueError(f"{examples} hold values up to {largest}; name the classes in data.classes")
     covered = sum(value in values or value in ignored for value in range(largest + 1))
     if 2 * covered <= largest or (void is None and values == {0, BORDER}):
         every = sorted(values)
-        listed = f"{', '.join(map(str, every[:8]))} and so on"
-        if len(every) <= 8:
-            listed = f"{', '.join(map(str, every[:-1]))} and {every[-1]}"
+        listed = f"values {', '.join(map(str, every[:8]))} and so on"
+        if len(every) == 1:
+            listed = f"value {every[0]}"
+        elif len(every) <= 8:
+            listed = f"values {', '.join(map(str, every[:-1]))} and {every[-1]}"
         colors = {number: color for number, (color, _) in masks.known_colors.items()}
         raise ValueError(
-            f"{examples} hold the values {listed} only, which do not look like numbers of classes from 0 on"
+            f"{examples} hold the {listed} only, which do not look like numbers of classes from 0 on"
             f" ({BORDER} is void where it has no name); {say_palette(every, colors)}"
         )
     return LabelMap({value: str(value) for value in range(largest + 1)}), values

@@ -1,6 +1,7 @@
 """CSV and JSON-lines files that name one image and its label per line."""
 
 import csv
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -33,8 +34,10 @@ def open_table(table: str, *, image_column: str | None = None, label_column: str
     lines = _read_lines(table)
     image = find_column(_list_columns(lines), image_column, IMAGE_NAMES, table, "image_column")
     label = find_column(_list_columns(lines), label_column, LABEL_NAMES, table, "label_column")
+    groups = _group_by_split(lines, table)
     return DatasetSplits(
-        {split: _create_dataset(table, group, image, label) for split, group in _group_by_split(lines, table).items()}
+        {split: _create_dataset(table, group, image, label) for split, group in groups.items()},
+        tuple(_say_repeated(table, groups, image, label)),
     )
 
 
@@ -90,16 +93,21 @@ def find_column(names: list[str], user_choice: str | None, usual: tuple[str, ...
 
 def _read_csv(table: str) -> Iterator[Line]:
     with open_text(table, "CSV") as file:
-        text = file.readline()
+        text = next((line.strip() for line in file if line.strip()), "")
         file.seek(0)
-        delimiter = max(",;\t", key=text.count)
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-        refuse_repeated(reader.fieldnames or [], table)
-        for values in reader:
-            if None in values:
+        names_delimiter = text[:4].lower() == "sep=" and len(text) == 5  # the first line, for spreadsheets
+        delimiter = text[4] if names_delimiter else max(",;\t", key=text.count)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        rows = (row for row in reader if row)
+        if names_delimiter:
+            next(rows)
+        header = next(rows, [])
+        refuse_repeated(header, table)
+        for row in rows:
+            if len(row) > len(header):
                 where = f"line {reader.line_num} of {table}"
                 raise ValueError(f"{where} has more fields than the header; quote what holds {delimiter!r}")
-            yield Line(reader.line_num, values)
+            yield Line(reader.line_num, dict(itertools.zip_longest(header, row)))
 
 
 def _read_json_lines(table: str) -> Iterator[Line]:
@@ -139,6 +147,28 @@ def _create_dataset(table: str, lines: list[Line], image: str, label: str) -> Im
     dataset = ImageFileDataset(root, paths, labels.numbers, classes=labels.classes)
     dataset.label_notes = labels.notes
     return dataset
+
+
+def _say_repeated(table: str, groups: dict[str, list[Line]], image: str, label: str) -> Iterator[str]:
+    """A note on the first two lines that name one image, for each of the ways in which they mislead."""
+    first: dict[str, tuple[str, Line]] = {}  # path -> split and line
+    said: set[str] = set()
+    for split, lines in groups.items():
+        for line in lines:
+            other_split, other = first.setdefault(str(line.values[image]).strip(), (split, line))
+            labels = [str(row.values.get(label)).strip() for row in (other, line)]
+            if labels[0] != labels[1]:
+                trouble = f"with the labels {labels[0]!r} and {labels[1]!r}"
+            elif split != other_split:
+                trouble = f"in the splits {other_split} and {split}, so the scores are not those of unseen images"
+            elif other is not line and len(groups) == 1:
+                trouble = "twice; if one of them is held out, its score is not that of an unseen image"
+            else:
+                continue
+            kind = trouble.split()[0]
+            if kind not in said:
+                said.add(kind)
+                yield f"lines {other.number} and {line.number} of {table} name the same image {trouble}"
 
 
 def _create_mask_dataset(table: str, lines: list[Line], image: str, mask: str) -> RawMaskDataset:

@@ -16,6 +16,12 @@ MARKS = {  # byte-order marks; the one of UTF-32 begins like the one of UTF-16
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+NOT_A_FILE = "is a folder, pipe or device, not a file"
+
+
+def is_special(path: str) -> bool:
+    """Whether something that is no regular file has this path; opening a pipe would wait for its writer."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 @contextmanager
@@ -24,6 +30,8 @@ def open_text(path: str, kind: str = "text") -> Iterator[TextIO]:
 
     Raises `ValueError` for another encoding and for wrong quotes; `kind` says what the file should be.
     """
+    if is_special(path):
+        raise ValueError(f"{path} {NOT_A_FILE}")
     with open(path, "rb") as file:
         head = file.read(4)
     encoding = next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8-sig")
