@@ -344,3 +344,44 @@ def test_a_copy_is_watched_by_itself_and_nothing_is_left_behind():
     assert method(batch).loss.isfinite() and copies[1](batch).loss.isfinite()
     del method, copies
     assert len(_global_optimizer_post_hooks) == before
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "shape", "message"),
+    [
+        (0, (3, 16, 16), "num_classes=0 must be a whole number"),
+        (4.0, (3, 16, 16), "num_classes=4.0 must be"),
+        ("4", (3, 16, 16), "num_classes='4' must be"),
+        (4, (16, 16), r"image_shape=\(16, 16\) must be \(channels, height, width\)"),
+        (4, 32, "image_shape=32 must be"),
+        (4, (3, 0, 16), "image_shape="),
+        (4, "cat", "image_shape='cat'"),
+    ],
+)
+def test_a_task_without_classes_or_an_image_shape_is_refused(untyped, num_classes, shape, message):
+    with pytest.raises(ValueError, match=message):
+        Task("classification", num_classes, shape)
+
+
+@pytest.mark.parametrize(
+    ("change", "progress", "message"),
+    [
+        ({"target": None}, 0.5, "batch.target is a NoneType; give a tensor"),
+        ({"target": [0, 1]}, 0.5, "batch.target is a list"),
+        ({"images": "x"}, 0.5, "batch.images is a str"),
+        ({"images": torch.empty(0, 3, 16, 16), "target": torch.empty(0).long()}, 0.5, "the batch holds no image"),
+        ({}, None, "progress=None is the share"),
+        ({}, "0.5", "progress='0.5' is the share"),
+    ],
+)
+def test_what_is_no_batch_and_no_progress_is_refused(untyped, change, progress, message):
+    task = small_task()
+    method = create_method("baseline", small_student(task), task)
+    with pytest.raises(ValueError, match=message):
+        method(small_batch(Baseline, task)._replace(**change), progress)
+
+
+def test_total_steps_that_are_no_number_are_refused(untyped):
+    task = small_task()
+    with pytest.raises(ValueError, match="total_steps='9' is how many"):
+        create_method("frskd", small_student(task), task, total_steps="9")

@@ -59,6 +59,10 @@ def main() -> None:
     try:
         _refuse_dashes(words)
         app(args=words, prog_name="selfdistill")
+    except SystemExit as end:
+        if end.__context__ is not None and isinstance(end.__context__.__cause__, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)  # typer ends the program without a word
+        raise
     except (Exception, KeyboardInterrupt) as error:
         from .commands.failures import describe_failure
 

@@ -10,6 +10,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_origin, get_type_hints
 
 from annotated_types import Ge, Interval
@@ -95,8 +96,8 @@ class Configurable:
 
         Raises `ValueError` for less than one step.
         """
-        if total_steps < 1:
-            raise ValueError(f"total_steps={total_steps} is how many optimizer steps training takes, 1 or more")
+        if not isinstance(total_steps, Integral) or total_steps < 1:
+            raise ValueError(f"total_steps={total_steps!r} is how many optimizer steps training takes, 1 or more")
         if total_steps >= SHORT_RUN:
             return {}
         defaults = cls.defaults(output)

@@ -291,8 +291,9 @@ def _check_values(method: Method, batch: Batch, progress: Tensor | float) -> Non
                 f"batch.index goes from {low} to {high}, and the task has {method.task.num_examples} images, its "
                 f"num_examples"
             )
-    if not 0 <= float(progress) <= 1:
-        share = f"{float(progress):g}"
+    is_number = isinstance(progress, Tensor | int | float)
+    if not is_number or not 0 <= float(progress) <= 1:
+        share = f"{float(progress):g}" if is_number else repr(progress)
         raise ValueError(f"progress={share} is the share of training done, between 0 and 1; give step / total_steps")
 
 

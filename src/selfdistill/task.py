@@ -1,7 +1,8 @@
 """What is to be learned: the label space, the supervised loss and the shape of one image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -62,9 +63,14 @@ def refuse_integer_images(images: Tensor) -> None:
 def check_batch(batch: Batch, task: "Task") -> None:
     """Raises `ValueError` for images and labels of a type or shape that does not fit `task`. Reads no value."""
     images, target, soft_target = batch.images, batch.target, batch.soft_target
+    for name, value in (("images", images), ("target", target)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"batch.{name} is a {type(value).__name__}; give a tensor")
     refuse_integer_images(images)
     if images.ndim != 4 or images.shape[1] != task.image_shape[0]:
         raise ValueError(f"images {tuple(images.shape)} must be (b, {task.image_shape[0]}, h, w), as the task says")
+    if not len(images):
+        raise ValueError("the batch holds no image")
     if len(target) != len(images):
         raise ValueError(f"there are {len(images)} images and {len(target)} labels")
     if task.target != "class":
@@ -116,6 +122,10 @@ def predict_class(logits: Float[Tensor, "b k *pos"]) -> Int64[Tensor, " b *pos"]
     return logits.argmax(dim=1)
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
 @dataclass(frozen=True)
 class Task:
     """A supervised problem. Class scores always lie along dim 1; any further dims are positions.
@@ -139,6 +149,14 @@ class Task:
     target: str = "class"  # what a label is: "class", its number; or something of the task's own
     criterion: Criterion = cross_entropy
     predict: Callable[[Tensor], Tensor] = predict_class
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a class count or an image shape that is none."""
+        if not _is_count(self.num_classes):
+            raise ValueError(f"num_classes={self.num_classes!r} must be a whole number, 1 or more")
+        shape = self.image_shape
+        if not (isinstance(shape, Sequence) and len(shape) == 3 and all(map(_is_count, shape))):
+            raise ValueError(f"image_shape={shape!r} must be (channels, height, width), such as (3, 32, 32)")
 
     @property
     def positions(self) -> tuple[int, ...]:

@@ -9,8 +9,9 @@ import pytest
 from torch.utils.data import get_worker_info
 
 from selfdistill import __main__ as program
-from selfdistill.commands import train
+from selfdistill.commands import show, train
 from selfdistill.commands.compare import is_done
+from selfdistill.commands.failures import describe_failure
 from selfdistill.config.read import read
 from selfdistill.runs.folder import Run
 from selfdistill.training.callbacks import Callback
@@ -113,6 +114,18 @@ def test_a_setting_that_a_comparison_advises_is_taken(tmp_path):
         is_done(run.path, read(None, words))
     word = str(raised.value).partition("; set ")[2].partition(" or ")[0]
     assert not is_done(run.path, read(None, [*words, word]))
+
+
+def test_a_full_disk_behind_standard_output_is_no_empty_name():
+    assert describe_failure(OSError(28, "No space left on device")) == ("error: No space left on device", 1)
+
+
+def test_ctrl_c_in_a_command_is_one_word(run, monkeypatch):
+    def interrupt(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(show, "print_methods", interrupt)
+    assert run("methods") == (130, "", "interrupted\n")
 
 
 def test_ctrl_c_in_an_import_is_no_traceback_and_other_errors_are(capsys):

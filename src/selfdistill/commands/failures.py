@@ -26,7 +26,8 @@ def describe_failure(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, ModuleNotFoundError):
         return f"error: {error.name or error} is not installed", 1
     if isinstance(error, OSError):
-        return f"error: {error.filename or ''}: {error.strerror or error}", 1
+        where = f"{error.filename}: " if error.filename else ""
+        return f"error: {where}{error.strerror or error}", 1
     return None
 
 
