@@ -364,6 +364,14 @@ def test_init_counts_the_images_and_classes_of_masks(run, street, tmp_path):
     assert "2 classes; images: 8 train, 2 val" in (tmp_path / "r.yaml").read_text()
 
 
+@pytest.mark.parametrize("out", [".", "student.safetensors", "best"])
+def test_export_does_not_replace_the_student_of_a_run(run, trained, out):
+    file = trained / ("best" if out == "best" else ".") / "student.safetensors"
+    before = file.read_bytes()
+    code, _, err = run("export", trained, "--out", trained / out)
+    assert code == 1 and "is the student of a run itself" in err and file.read_bytes() == before
+
+
 def test_export_writes_weights_that_load_strictly(run, trained, tmp_path):
     from safetensors.torch import load_file
 

@@ -101,6 +101,8 @@ def _choose_path(out: str | Path, format: str) -> Path:
     path = Path(out) / f"student{FORMATS[format]}" if Path(out).is_dir() else Path(out)
     if path.suffix != FORMATS[format]:
         raise ValueError(f"out={out} must end in {FORMATS[format]} for the format {format}, or be a folder")
+    if path.name == "student.safetensors" and (path.parent / "student.json").is_file():
+        raise ValueError(f"{path} is the student of a run itself, which an export would replace; choose another out")
     return path
 
 
