@@ -14,6 +14,10 @@ MANY = [f"network{i}" for i in range(31)]
         ("RESNET18", ["ResNet18"], "; did you mean 'ResNet18'?"),
         ("resnet21", ["resnet32", "resnet20"], "; did you mean 'resnet20'?"),  # of two as similar, the same beginning
         ("zzz", ["a", "b"], "; the choice is: a, b"),
+        ("None", ["one", "kd"], "; the choice is: one, kd"),  # short names are often alike without being meant
+        ("nope", ["one"], "; the choice is: one"),
+        ("onee", ["one", "kd"], "; did you mean 'one'?"),
+        ("KD", ["one", "kd"], "; did you mean 'kd'?"),
         ("zzz", MANY, ""),
         ("zzz", [], ""),
     ],

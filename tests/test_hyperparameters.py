@@ -50,6 +50,15 @@ def test_a_subclass_fixes_one_by_a_plain_value_and_declares_another_anew():
 
 
 @pytest.mark.parametrize(
+    ("value", "sentence"),
+    [(True, "alpha=True should be a number, not true or false"), ("1_0", "alpha='1_0' should be a number in plain")],
+)
+def test_what_does_not_read_as_a_number_is_none(value, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Objective(alpha=value)
+
+
+@pytest.mark.parametrize(
     ("given", "sentence"),
     [
         ({"alpha": 0, "temperature": 2}, "Objective: temperature=2.0 has no effect with alpha=0"),

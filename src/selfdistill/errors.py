@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import sysconfig
 import traceback
 import unicodedata
@@ -9,6 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FEW = 30  # names that a sentence can list
+SHORT_NAME = 4  # letters; such names are often alike without being meant
+SHORT_NAME_CUTOFF = 0.75
+PLAIN_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 LONGEST_MESSAGE = 240
 LONGEST_VALUE = 100
 NOT_USERS = [Path(__file__).resolve().parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))]
@@ -25,8 +29,9 @@ def did_you_mean(
 ) -> str:
     """The end of a sentence about an unknown name: the most similar of the `known` names, whatever its case.
 
-    Where none is similar (`cutoff`: 0 to 1), it says `otherwise`; without that, it lists all names if they are few.
-    With `last_after`, only what follows the last such mark is compared.
+    Names of up to four letters must be more alike, and begin alike. Where none is similar (`cutoff`: 0 to 1), it says
+    `otherwise`; without that, it lists all names if they are few. With `last_after`, only what
+    follows the last such mark is compared.
 
     >>> did_you_mean("Resnet81", ["resnet18", "vgg11"], "cifar:")
     "; did you mean 'cifar:resnet18'?"
@@ -43,6 +48,10 @@ def did_you_mean(
     spelling = {shorten(known_name): known_name for known_name in reversed(known)}
     wanted = shorten(name)
     similar = difflib.get_close_matches(wanted, spelling, n=5, cutoff=cutoff)
+    if len(wanted) <= SHORT_NAME:
+        similar = [
+            other for other in similar if wanted[:1] == other[:1] and _similarity(wanted, other)[0] >= SHORT_NAME_CUTOFF
+        ]
     if similar:
         best = max(similar, key=lambda other: _similarity(wanted, other))
         return f"; did you mean '{prefix}{spelling[best]}'?"
@@ -71,6 +80,24 @@ def quote_value(value: object) -> str:
     """A value as code has it, cut short where it is long."""
     text = repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
+
+
+def describe_misread_number(value: object, result: object) -> str:
+    """What is wrong with a value that a type made a number of, and that does not read as one; empty if nothing is.
+
+    A boolean is no number, and 1_0 is no way to write one. Lists and tuples are compared item by item.
+
+    >>> describe_misread_number(True, 1), describe_misread_number("010", 10), describe_misread_number(["1_0"], [10])
+    ('should be a number, not true or false', '', 'should be a number in plain digits')
+    """
+    if isinstance(value, list | tuple) and isinstance(result, list | tuple):
+        return next(filter(None, map(describe_misread_number, value, result)), "")
+    if isinstance(result, bool) or not isinstance(result, int | float):
+        return ""
+    if isinstance(value, bool):
+        return "should be a number, not true or false"
+    is_other_text = isinstance(value, str) and not PLAIN_NUMBER.fullmatch(value.strip())
+    return "should be a number in plain digits" if is_other_text else ""
 
 
 def escape_controls(text: str, keep: str = "") -> str:

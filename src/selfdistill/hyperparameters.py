@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_origin, ge
 
 from annotated_types import Ge, Interval
 
-from .errors import did_you_mean
+from .errors import describe_misread_number, did_you_mean
 
 SHORT_RUN = 20_000  # optimizer steps; the papers' schedules have 50,000 and more
 T = TypeVar("T")
@@ -129,6 +129,8 @@ class Configurable:
             except ValidationError as error:
                 message = error.errors()[0]["msg"].removeprefix("Input ")
                 raise ValueError(f"{cls.__name__}: {name}={settings[name]!r} {message}") from None
+            if problem := describe_misread_number(settings.get(name, default), values[name]):
+                raise ValueError(f"{cls.__name__}: {name}={settings[name]!r} {problem}")
         return values
 
     def configure(self, output: str, given: Mapping[str, Any]) -> None:

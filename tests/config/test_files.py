@@ -40,6 +40,32 @@ def test_mappings_merge_and_everything_else_replaces(tmp_path):
     assert recipe.method.hyperparameters == {"alpha": 3, "levels": 2}
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epochs: true", "epochs=True should be a number, not true or false"),
+        ("epochs: 0x10", "epochs='0x10' should be a valid integer, unable to parse string as an integer"),
+        ("epochs: 1_0", "epochs='1_0' should be a number in plain digits"),
+        ("optim: {milestones: [0.5, true]}", "optim.milestones=[0.5, True] should be a number, not true or false"),
+    ],
+)
+def test_what_yaml_would_make_a_number_is_refused_unless_it_reads_as_one(tmp_path, text, sentence):
+    path = write(tmp_path, child=text)
+    assert refusal(path) == f"{path}: {sentence}"
+
+
+def test_names_that_look_like_other_numbers_stay_text(tmp_path):
+    recipe = read(write(tmp_path, child="data: {classes: [001, 1_0, 1:30, 0x1]}\nstudent: {options: {a: 0.5, b: -3}}"))
+    assert recipe.data.classes == ["001", "1_0", "1:30", "0x1"]
+    assert recipe.student.options == {"a": 0.5, "b": -3}
+    assert read(write(tmp_path, again=dump(recipe))) == recipe
+
+
+def test_merge_keys_are_refused(tmp_path):
+    path = write(tmp_path, child="data: &x {limit: 5}\noptim:\n  <<: *x\n")
+    assert refusal(path).endswith("merge keys (<<) are not read; write the settings out")
+
+
 def test_an_empty_mapping_takes_back_what_the_base_says(tmp_path):
     recipe = read(write(tmp_path, base=BASE, child="base: base.yaml\nstudent: {options: {}}\noptim: {}\nmethod:\n"))
     assert recipe.student.options == {} and recipe.student.name == "cifar:resnet8"

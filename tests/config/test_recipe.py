@@ -147,6 +147,12 @@ def test_names_and_paths_stay_as_they_were_written(text):
     assert (recipe.data.source, recipe.out, recipe.student.name) == (text, text, text)
 
 
+@pytest.mark.parametrize(("text", "number"), [("010", 10), ("+5", 5), ("007", 7), ("20", 20)])
+def test_digits_are_a_decimal_number_in_words_and_files(tmp_path, text, number):
+    assert read(words=[f"epochs={text}"]).epochs == number
+    assert read(written(tmp_path, f"epochs: {text}\n")).epochs == number
+
+
 def test_none_takes_a_setting_back(tmp_path):
     path = written(tmp_path, "optim: {clip: 1.0}\nepochs: 5\n")
     recipe = read(path, ["optim.clip=null", "epochs=null", "max_steps=7"])
@@ -187,6 +193,16 @@ def test_unknown_name_unlike_any_other_is_refused_with_its_siblings():
     [
         ("epochs=0", "epochs=0 should be greater than or equal to 1"),
         ("epochs=2.5", "epochs=2.5 should be a valid integer"),
+        ("epochs=0x10", "epochs='0x10' should be a valid integer"),
+        ("epochs=1:30", "epochs='1:30' should be a valid integer"),
+        ("epochs=1_0", "epochs='1_0' should be a number in plain digits"),
+        ("optim.lr=1_0.5", "optim.lr='1_0.5' should be a number in plain digits"),
+        ("optim.lr=1_0e-3", "optim.lr='1_0e-3' should be a number in plain digits"),
+        ("data.image_size=[1_0, 20]", "data.image_size=['1_0', 20] should be a number in plain digits"),
+        ("epochs=true", "epochs=True should be a number, not true or false"),
+        ("optim.lr=false", "optim.lr=False should be"),
+        ("data.channels=true", "data.channels=True should be a number, not true or false"),
+        ("data.void=[true]", "data.void=[True] should be a number, not true or false"),
         ("epochs=ten", "epochs='ten' should be a valid integer"),
         ("optim.lr=-1", "optim.lr=-1 should be greater than 0"),
         ("optim.lr=nan", "optim.lr="),

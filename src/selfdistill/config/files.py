@@ -1,5 +1,6 @@
 """Recipe files: YAML, the files that a file builds on, and recipes written out."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,12 @@ from .part import Part
 from .recipe import Recipe
 
 MOST_VALUES = 100_000
+PLAIN_NUMBERS = {  # as YAML 1.1 writes them, without octal, hexadecimal and sexagesimal numbers and underscores
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"([-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+}
 
 
 class RecipeFile(NamedTuple):
@@ -47,7 +54,7 @@ def load_with_bases(path: Path) -> list[RecipeFile]:
 def load_yaml(path: Path) -> dict[str, Any]:
     """Return the names and values of a YAML file; `ValueError` in one sentence for a file that is anything else."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        values = parse_yaml(path.read_text(encoding="utf-8"))
         refuse_many_values(values)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
@@ -58,6 +65,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, not names and values")
     return {str(name): value for name, value in values.items()}
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what YAML says; numbers are plain decimals, and 010, 0x10, 1_0 and 1:30 are text."""
+    return yaml.load(text, Loader=_Loader)
 
 
 def refuse_many_values(values: Any) -> None:
@@ -73,14 +85,25 @@ def refuse_many_values(values: Any) -> None:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the one in C is ten times as fast
-    """YAML in which a name may stand once only."""
+    """YAML in which a name may stand once only, and numbers are plain decimals."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in PLAIN_NUMBERS]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.YAMLError("merge keys (<<) are not read; write the settings out")
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
         for name in names:
             if names.count(name) > 1:
                 raise yaml.YAMLError(f"{name} stands twice")
         return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern in PLAIN_NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
 
 
 def dump(recipe: Recipe) -> str:

@@ -4,6 +4,8 @@ from typing import Any
 
 import yaml
 
+from ..errors import PLAIN_NUMBER
+from .files import parse_yaml
 from .part import Part, find_field_types, find_part_class, list_settings
 
 
@@ -75,15 +77,11 @@ def read_text(text: str, types: set[type]) -> Any:
     if short_form or (str in types and not text.lstrip().startswith(("[", "{"))):
         return text
     try:
-        return float(text) if _is_decimal(text) else yaml.safe_load(text)
+        return float(text) if _is_decimal(text) else parse_yaml(text)
     except yaml.YAMLError:
         return text
 
 
 def _is_decimal(text: str) -> bool:
     """Whether it is a number with a point or exponent; YAML takes 1e-3 for a string."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return not text.lstrip("+-").isdigit() and any(character.isdigit() for character in text)
+    return PLAIN_NUMBER.fullmatch(text) is not None and not text.lstrip("+-").isdigit()

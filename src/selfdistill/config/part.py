@@ -1,10 +1,12 @@
 """A group of settings: defaults, short forms, and the names and types of its fields."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+from ..errors import describe_misread_number
 
 
 class Part(BaseModel):
@@ -24,6 +26,14 @@ class Part(BaseModel):
             return value
         values = value if isinstance(value, dict) else {cls.main: value}
         return {str(name): cls._as_list(str(name), item) for name, item in values.items()}
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _refuse_misread_numbers(cls, value: Any, validate: Callable[[Any], Any]) -> Any:
+        result = validate(value)
+        if problem := describe_misread_number(value, result):
+            raise ValueError(problem)
+        return result
 
     @classmethod
     def _as_list(cls, name: str, value: Any) -> Any:
