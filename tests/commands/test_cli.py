@@ -418,6 +418,8 @@ def test_init_writes_a_commented_recipe_that_trains(run, tmp_path):
     assert "# 12 images" in file.read_text() or "2 classes" in file.read_text()
     assert "# images per optimizer step" in file.read_text()
     assert "exists already" in run("init", "--file", file)[2]
+    missing = tmp_path / "no" / "r.yaml"
+    assert f"there is no folder {missing.parent}; make it, or choose another" in run("init", "--file", missing)[2]
     code, _, err = run("train", file, "epochs=1", "batch_size=4", f"out={tmp_path / 'run'}")
     assert code == 0, err
 

@@ -42,6 +42,13 @@ def test_val_may_be_another_folder_that_lacks_a_class(tmp_path):
     assert "none of the 2 images from" in check(val)[0] and "'cat'" in check(val)[0]
 
 
+def test_one_image_is_called_the_only_one(tmp_path):
+    write_classes(tmp_path / "train", {"cat": 2, "dog": 2})
+    write_classes(tmp_path / "val", {"cat": 1})
+    (note,) = check(opened(tmp_path).val)
+    assert note.startswith("the only image, ") and note.endswith("cat/0.png, lacks the class 'dog'")
+
+
 def test_limit_keeps_classes_in_balance(tmp_path):
     write_classes(tmp_path / "train", {"a": 6, "b": 2, "c": 6})
     write_classes(tmp_path / "val", {"a": 1, "b": 1, "c": 1})

@@ -14,6 +14,10 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     """Writes a recipe with every setting, commented, after a look at its data; an existing file is refused."""
     if path.exists():
         raise ValueError(f"{path} exists already; choose another --file")
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"{path} cannot be written: there is no folder {path.parent}; make it, or choose another --file"
+        )
     splits = open_splits(recipe.data, find_task(recipe.task.kind))
     counts = {name: len(rows) for name, rows in splits._asdict().items() if name != "notes" and rows is not None}
     images = ", ".join(f"{count:,} {name}" for name, count in counts.items())

@@ -95,7 +95,9 @@ def _describe(errors: list[Any]) -> dict[str, str]:
 def _describe_setting(name: str, errors: list[Any], known: list[str]) -> str:
     if errors[0]["type"] == "extra_forbidden":
         return describe_unknown_setting(name, known)
-    messages = [error["msg"].removeprefix("Input ").removeprefix("Value error, ") for error in errors]
+    of_value = [error for error in errors if not error["type"].endswith(("_type", "_parsing", "literal_error"))]
+    # a value of a type that the setting takes is not blamed for the others
+    messages = [error["msg"].removeprefix("Input ").removeprefix("Value error, ") for error in of_value or errors]
     message = " or ".join(dict.fromkeys(messages))
     return f"{name}={quote_value(errors[0]['input'])} {message}" if name else message
 

@@ -30,7 +30,7 @@ class DataPart(Part):
     main: ClassVar[str] = "source"
     source: str | None = Field(
         None,
-        description="digits | scenes | a folder | .csv | .jsonl | .parquet | hf:NAME | torchvision:NAME",
+        description="digits | scenes | a folder | .csv | .tsv | .jsonl | .parquet | hf:NAME | torchvision:NAME",
     )
     val: str | None = Field(None, description="validation source or split name; a split called val is found without it")
     val_fraction: float | None = Field(

@@ -83,6 +83,21 @@ def _choose_gray_range(settings: DataPart, splits: Splits) -> tuple[float, float
     return None
 
 
+def describe_16_bits(splits: Splits, chosen: DataPart) -> list[str]:
+    """A note on the first gray image of 16 bits that is read with their whole range, as it is beside others of 8."""
+    if chosen.gray_range is not None:
+        return []
+    for images in (splits.train, splits.val, splits.test):
+        if images is None or not any(image.mode in GRAY_16 for image in images.formats):
+            continue
+        name = next(images.name(i) for i in range(len(images)) if images.format(i).mode in GRAY_16)
+        return [
+            f"{name} is gray of 16 bits, and not all images are: its values 0 to 65535 become black to white; if they "
+            f"span less, such as 0 to 4095, it is nearly black, and data.gray_range=LOW,HIGH mends that"
+        ]
+    return []
+
+
 def _refuse_unknown_range(images: LabeledDataset) -> None:
     modes = {image.mode for image in images.formats} & (DEEP - GRAY_16)
     if modes:

@@ -12,7 +12,7 @@ import torch
 from ..config.recipe import DataPart
 from .cache.cached import CachedDataset
 from .datasets.base import LabeledDataset
-from .defaults import add_statistics, choose_from_headers, needs_statistics
+from .defaults import add_statistics, choose_from_headers, describe_16_bits, needs_statistics
 from .reading import check_images
 from .split import Splits, describe_splits, open_splits
 from .statistics import PixelStatistics
@@ -124,6 +124,7 @@ def prepare_data(
             *splits.notes,
             *describe_splits(splits, settings.channels),
             *_describe_pixels(settings, chosen, statistics),
+            *describe_16_bits(splits, chosen),
         ),
     )
 

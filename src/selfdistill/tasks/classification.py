@@ -80,7 +80,9 @@ class Classification(TaskKind):
         "hf": _open_hub,
         "torchvision": _open_torchvision,
     }
-    sources_in_words = "digits, a folder of class folders, a .csv, .jsonl or .parquet file, hf:NAME or torchvision:NAME"
+    sources_in_words = (
+        "digits, a folder of class folders, a .csv, .tsv, .jsonl or .parquet file, hf:NAME or torchvision:NAME"
+    )
     other_labels = "has a label for every pixel, not for every image; set task=segmentation to learn it"
     idle_settings = ("classes", "void", "palette", "short_side", "window")  # they concern masks
     mixers = {"mixup": Mixer(_mixup, soft=True), "cutmix": Mixer(_cutmix, soft=True)}

@@ -100,7 +100,7 @@ class Segmentation(TaskKind):
         "parquet": _open_parquet,
         "hf": _open_hub,
     }
-    sources_in_words = "scenes, a folder of images and masks, a .csv, .jsonl or .parquet file, or hf:NAME"
+    sources_in_words = "scenes, a folder of images and masks, a .csv, .tsv, .jsonl or .parquet file, or hf:NAME"
     other_labels = "has a label for every image, not for every pixel; set data=scenes or a folder of images and masks"
     mixers = {"cutmix": Mixer(_cutmix, soft=False)}
     columns = (

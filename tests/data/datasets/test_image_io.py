@@ -134,6 +134,16 @@ def test_the_range_of_gray_values_can_be_set_and_must_rise(tmp_path):
         convert_channels(nan, 1)
 
 
+def test_16_bits_beside_8_are_mentioned_with_the_setting(tmp_path):
+    write_classes(tmp_path, {"a": 3, "b": 3})
+    image = Image.fromarray(np.full((6, 8), 4095, np.uint16))
+    image.save(tmp_path / "b" / "deep.png")
+    note, setting = "b/deep.png is gray of 16 bits", DataPart(source=str(tmp_path))
+    assert any(note in line for line in prepare_data(setting, CLASSIFICATION).notes)
+    ranged = setting.model_copy(update={"gray_range": (0.0, 4095.0)})
+    assert not any(note in line for line in prepare_data(ranged, CLASSIFICATION).notes)
+
+
 def test_ranges_are_mentioned(tmp_path):
     prepared = prepare_data(DataPart(source=str(write_deep(tmp_path / "deep", np.uint16, 100, 900))), CLASSIFICATION)
     low, high = prepared.settings.gray_range

@@ -34,6 +34,19 @@ def test_grey_levels_are_not_taken_for_numbers_of_classes(mask_folder, values, k
     assert the_mask(opened_masks(mask_folder).train)[0] == [*range(len(values))]
 
 
+@pytest.mark.parametrize("settings", [{}, {"void": []}])
+@pytest.mark.parametrize("largest", [201, 255])
+def test_nearly_every_gray_level_is_no_class_unless_it_has_a_name(mask_folder, settings, largest):
+    levels = np.arange(largest + 1)[None]
+    for number in range(5):
+        write_mask(mask_folder / "masks" / f"{number}.png", levels)
+        write_photo(mask_folder / "images" / f"{number}.jpg", number, size=(largest + 1, 1))
+    with pytest.raises(ValueError, match=f"hold {largest + 1} of the values from 0 to 255, .* gray levels, such as "):
+        opened_masks(mask_folder, **settings)
+    named = opened_masks(mask_folder, classes=[str(k) for k in levels[0]], **settings).train
+    assert the_mask(named)[0] == levels[0].tolist()
+
+
 def test_void_classes_are_left_out_and_the_others_close_up(mask_folder):
     for void in ([1], ["b"], ["B"], ["1"]):
         names = ["0", "1", "2"] if void == ["1"] else ["a", "b", "c"]

@@ -226,6 +226,16 @@ def test_a_path_in_another_case_must_mean_one_file_below_the_table(tmp_path):
     assert opened(write_table(tmp_path / "set" / "t.csv", ["path,label", *["B/2.PNG,0", "a/0.png,1"] * 2])).train
 
 
+def test_a_tsv_is_a_table_with_tabs_whatever_its_header_holds(images):
+    lines = ["path\tlabel\ta, b, c", *(f"images/{i}.png\t{'cd'[i % 2]}\tx" for i in range(6))]
+    assert opened(write_table(images / "t.TSV", lines)).train.classes == ("c", "d")
+
+
+def test_a_minus_makes_another_number_and_no_similar_name(images):
+    rows = [f"images/{i}.png,{('-1', '1', 'cat')[i % 3]}" for i in range(6)]
+    assert not [note for note in opened(write_table(images / "t.csv", ["path,label", *rows])).notes if "-1" in note]
+
+
 def test_the_plain_spelling_of_a_path_comes_first(tmp_path):
     write_image(tmp_path / "a\\b.png", 1), write_image(tmp_path / "a" / "b.png", 2)
     lines = ["a\\b.png,0", "a/b.png,1"] * 2
@@ -234,10 +244,10 @@ def test_the_plain_spelling_of_a_path_comes_first(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
 def test_a_byte_order_mark_says_the_encoding(images, encoding, suffix):
     rows = [(f"images/{i}.png", "häuser" if i % 2 else "bäume") for i in range(6)]
-    if suffix == ".csv":
+    if suffix != ".jsonl":
         text = "\r\n".join(["path\tlabel", *("\t".join(row) for row in rows)])
     else:
         text = "\r\n".join(json.dumps({"path": path, "label": label}, ensure_ascii=False) for path, label in rows)

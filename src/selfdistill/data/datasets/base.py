@@ -183,11 +183,10 @@ class LabeledDataset(ABC, Dataset[Sample]):
     def describe_labels(self) -> list[str]:
         """Sentences for the user about what reading the labels has shown."""
         absent = [self.classes[k] for k in self.find_absent_classes()]
-        return [f"none of {self.say_which()} has the class {quote_names(absent)}"] * bool(absent)
-
-    def say_which(self) -> str:
-        """The images in words, by their number and the first of them."""
-        return f"the {count_of(len(self), 'image')} from {self.name(0)} on"
+        if not absent:
+            return []
+        verb = "lacks" if len(self) == 1 else "has"
+        return [f"{say_some(0, len(self), 'image', self.name(0))} {verb} the class {quote_names(absent)}"]
 
     def describe_for_card(self) -> dict[str, Any]:
         """What student.json records about the labels besides the class names."""
@@ -308,6 +307,17 @@ def summarize_errors(errors: Sequence[str]) -> str:
     'a.png is empty (and 1 more such image)'
     """
     return errors[0] + (f" (and {count_of(len(errors) - 1, 'more such image')})" if len(errors) > 1 else "")
+
+
+def say_some(number: int, total: int, noun: str, first: str) -> str:
+    """How many of all images or masks, the first of which is named, as the subject of a sentence.
+
+    >>> say_some(0, 5, "mask", "0.png"), say_some(1, 1, "mask", "0.png")
+    ('none of the 5 masks from 0.png on', 'the only mask, 0.png,')
+    """
+    if total == 1:
+        return f"the only {noun}, {first},"
+    return f"{number or 'none'} of the {count_of(total, noun)} from {first} on"
 
 
 def select_evenly(count: int, most: int) -> list[int]:

@@ -96,10 +96,13 @@ def _from_names(names: list[str], name: Callable[[int], str]) -> NumberedLabels:
 def find_similar(classes: Sequence[str]) -> list[str]:
     """Lists the class names that differ from another one only in case, spaces, hyphens or underscores.
 
-    >>> find_similar(["cat", "Cat", "dog"])
+    The minus of a negative number counts.
+
+    >>> find_similar(["cat", "Cat", "dog", "-1", "1"])
     ['cat', 'Cat']
     """
-    keys = [re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip() for name in classes]
+    plain = [unicodedata.normalize("NFKC", name).casefold() for name in classes]
+    keys = [re.sub(r"(?!^-[0-9])[\s_-]+", " ", name).strip() for name in plain]
     counts = Counter(keys)
     return [name for name, key in zip(classes, keys, strict=True) if counts[key] > 1]
 

@@ -14,6 +14,7 @@ from .masks import RawMaskDataset
 from .splits import DatasetSplits
 
 MOST = 1000  # larger values need a name to count as classes
+MOST_IN_8_BITS = 200  # a largest value between this and 255 means gray levels rather than classes without names
 
 
 def read_masks(
@@ -91,7 +92,8 @@ def _rename_values(label_map: LabelMap | None, classes: Sequence[str]) -> LabelM
 def _count_values(source: str, splits: DatasetSplits, void: Sequence[int | str] | None) -> tuple[LabelMap, set[int]]:
     """Names the values from 0 to the largest one in the training masks by their numbers; also returns the values.
 
-    Raises `ValueError` if most of these have no pixel, so that they are gray levels rather than numbers of classes.
+    Raises `ValueError` for what are gray levels rather than numbers of classes: where most of these have no pixel, and
+    where they fill the range of 8 bits, as in maps of probabilities.
     """
     ignored = {int(item) for item in void if str(item).isdecimal()} if void is not None else {BORDER}
     masks = splits.splits.get("train", next(iter(splits.splits.values()), None))
@@ -116,6 +118,12 @@ def _count_values(source: str, splits: DatasetSplits, void: Sequence[int | str] 
         raise ValueError(
             f"{examples} hold the {listed} only, which do not look like numbers of classes from 0 on"
             f" ({BORDER} is void where it has no name); {say_palette(every, colors)}"
+        )
+    if MOST_IN_8_BITS < largest <= BORDER:
+        raise ValueError(
+            f"{examples} hold {len(values)} of the values from 0 to {BORDER}, which look like gray levels, such as"
+            f" probabilities, and not like classes; name all {largest + 1} in data.classes if they are,"
+            f" or the few levels that are in data.palette"
         )
     return LabelMap({value: str(value) for value in range(largest + 1)}), values
 

@@ -10,8 +10,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from ...errors import count_of
-from .base import DECODED, LabeledDataset, Sample, Subset, quote_names, select_evenly
+from .base import DECODED, LabeledDataset, Sample, Subset, quote_names, say_some, select_evenly
 from .image_io import Format, Source, is_turned, read_format, read_image
 from .label_map import IGNORE_INDEX, LabelMap
 from .mask_values import (
@@ -266,19 +265,20 @@ class MaskDataset(RawMaskDataset):
         if not turned:
             return []
         upright = "their masks, which do not, are taken as drawn on the upright image"
-        of = f"{turned} of the {count_of(len(indices), 'image')} from {self.name(0)} on"
-        return [f"{of} are turned by their EXIF orientation; {upright}"]
+        of = say_some(turned, len(indices), "image", self.name(0))
+        return [f"{of} {'is turned by its' if turned == 1 else 'are turned by their'} EXIF orientation; {upright}"]
 
     def _describe_counts(self) -> list[str]:
         """Sentences on classes without a pixel and masks without a class; none for large data sets."""
         if not self.is_decoded_by_check:
             return []
-        where = f"of the {count_of(len(self), 'mask')} from {self.mask_name(0)} on"
         missing = [self.classes[k] for k in (self.counts() == 0).nonzero().flatten().tolist()]
         ignored = self.label_map.ignored or frozenset()
         empty = sum(self.read_values(i) <= ignored for i in range(len(self)))
-        return [f"none {where} has a pixel of the class {quote_names(missing)}"] * bool(missing) + [
-            f"{empty} {where} {'has' if empty == 1 else 'have'} no pixel of any class, only void"
+        none, some = (say_some(number, len(self), "mask", self.mask_name(0)) for number in (0, empty))
+        lacks, have = "lacks" if len(self) == 1 else "has", "has" if empty == 1 else "have"
+        return [f"{none} {lacks} a pixel of the class {quote_names(missing)}"] * bool(missing) + [
+            f"{some} {have} no pixel of any class, only void"
         ] * bool(empty)
 
     def settings(self) -> dict[str, Any]:

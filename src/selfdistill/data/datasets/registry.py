@@ -11,7 +11,7 @@ from .splits import DatasetSplits
 
 BUILT_IN = ("digits", "scenes")
 PREFIXES = ("hf", "torchvision")
-FORMS_BY_SUFFIX = {".parquet": "parquet", ".csv": "table", ".jsonl": "table"}
+FORMS_BY_SUFFIX = {".parquet": "parquet", ".csv": "table", ".tsv": "table", ".jsonl": "table"}
 FORMS = ("folder", "parquet", "table", *PREFIXES)  # all other forms are names of built-in data sets
 TABLES = ("hf", "parquet", "table")  # forms that have columns
 

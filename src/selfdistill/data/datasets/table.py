@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 def open_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> DatasetSplits:
-    """Opens the rows of a `.csv` (with a header) or `.jsonl` file, by its `split` column if it has one.
+    """Opens the rows of a `.csv` or `.tsv` (with a header) or `.jsonl` file, by its `split` column if it has one.
 
     Paths are relative to the table. Raises `ValueError`, naming the line, for unreadable lines and missing files.
     """
@@ -56,7 +56,7 @@ def open_mask_table(table: str, *, image_column: str | None = None, label_column
 
 
 def _read_lines(table: str) -> list[Line]:
-    lines = list(_read_csv(table) if table.lower().endswith(".csv") else _read_json_lines(table))
+    lines = list(_read_csv(table) if table.lower().endswith((".csv", ".tsv")) else _read_json_lines(table))
     if not lines:
         raise ValueError(f"{table} has no rows")
     return lines
@@ -96,7 +96,7 @@ def _read_csv(table: str) -> Iterator[Line]:
         text = next((line.strip() for line in file if line.strip()), "")
         file.seek(0)
         names_delimiter = text[:4].lower() == "sep=" and len(text) == 5  # the first line, for spreadsheets
-        delimiter = text[4] if names_delimiter else max(",;\t", key=text.count)
+        delimiter = text[4] if names_delimiter else _find_delimiter(table, text)
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         rows = (row for row in reader if row)
         if names_delimiter:
@@ -108,6 +108,10 @@ def _read_csv(table: str) -> Iterator[Line]:
                 where = f"line {reader.line_num} of {table}"
                 raise ValueError(f"{where} has more fields than the header; quote what holds {delimiter!r}")
             yield Line(reader.line_num, dict(itertools.zip_longest(header, row)))
+
+
+def _find_delimiter(table: str, header: str) -> str:
+    return "\t" if table.lower().endswith(".tsv") else max(",;\t", key=header.count)
 
 
 def _read_json_lines(table: str) -> Iterator[Line]:
