@@ -5,12 +5,15 @@ import pickle
 import shutil
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from selfdistill.config.files import dump
 from selfdistill.report.comparison import compare_runs
 from selfdistill.runs.folder import Run
+from selfdistill.runs.trust import sign_text
 
 TINY = ["data.limit=40", "student=cifar:resnet8", "epochs=1", "batch_size=16", "precision=fp32", "method=baseline"]
 CODE = """
@@ -245,6 +248,30 @@ def test_names_reach_the_terminal_and_the_log_as_text(run, stranger, tmp_path):
     assert "\\x1b]0;owned\\x07\\u202e\\n\\udcff.png\t" in printed[0][1] and "\\x1b[31m\\r\\t" in printed[1][1]
     stranger.log(f"a {trap}")
     assert (stranger.path / "train.log").read_text().endswith("a \\x1b]0;owned\\x07\\u202e\\n\\udcff\n")
+
+
+def test_a_student_of_another_run_is_said_to_be(run, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "mixed")
+    assert "another run" not in run("predict", "mixed", tmp_path)[2] + run("eval", "mixed")[2]
+    recipe = Run.open("mixed").recipe()
+    for seed, method, sentence in [
+        (7, "baseline", "is of another run or machine: this machine did not write it beside this recipe.yaml"),
+        (0, "kd", "is of another run: it says method=baseline, and recipe.yaml says method=kd"),
+    ]:
+        update = {"seed": seed, "method": recipe.method.model_copy(update={"name": method})}
+        Path("mixed/recipe.yaml").write_text(sign_text(dump(recipe.model_copy(update=update))))
+        code, out, err = run("eval", "mixed")
+        assert code == 0 and "top-1" in out and err.count("note: mixed/student.json") == 1 and sentence in err
+        Path("mixed/last.pt").unlink(missing_ok=True)
+        assert sentence in run("train", "--resume", "mixed")[2]
+
+
+def test_a_comparison_in_a_run_folder_is_refused(run, trained):
+    before = sorted(trained.iterdir())
+    code, _, err = run("compare", *TINY[:-1], "methods=baseline", "seeds=1", f"out={trained}")
+    assert code == 1 and "is itself a run, and a comparison is a folder of runs; choose another `out=`" in err
+    assert sorted(trained.iterdir()) == before
 
 
 def test_a_damaged_student_of_a_finished_run_is_written_again(run, stranger):

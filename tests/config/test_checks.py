@@ -14,6 +14,7 @@ BUDGET, END = ", and data.max_megapixels", " allows no larger ones"
             ["student.start=runs/a", "student.pretrained=true"],
             "student.pretrained=True has no effect with student.start",
         ),
+        (["data.val=0.9"], "data.val=0.9 is a share, and no source or split; did you mean data.val_fraction=0.9?"),
         (["data.image_size=100000"], f"data.image_size=100000 makes images of 10,000 million pixels{BUDGET}=64{END}"),
         (
             ["data.image_size=[900, 900]", "data.max_megapixels=0.5"],

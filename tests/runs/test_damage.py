@@ -93,6 +93,14 @@ def test_a_runs_recipe_stands_alone(run: Run) -> None:
         run.recipe()
 
 
+@pytest.mark.parametrize("text", ["", "\n", "# signed\n"])
+def test_an_empty_recipe_is_named_and_leaves_the_student_readable(run: Run, text: str) -> None:
+    (run.path / "recipe.yaml").write_text(text)
+    with pytest.raises(ValueError, match="recipe.yaml is empty or cut"):
+        run.recipe(trust=True)
+    assert read_card(run.path).method == "kd"
+
+
 @pytest.mark.parametrize("name", ["environment.json", "metrics.jsonl", "student.json", "last.pt", "recipe.yaml"])
 def test_a_pipe_or_a_device_is_not_waited_for(run: Run, name: str) -> None:
     (run.path / name).unlink(missing_ok=True)

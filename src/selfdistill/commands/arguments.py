@@ -7,6 +7,7 @@ from ..config.names import hides_shipped
 from ..config.part import Part, list_settings
 from ..config.recipe import Recipe
 from ..runs.folder import BEST, Run
+from ..runs.student import StudentCard, describe_other_run
 from .console import tell
 
 
@@ -16,6 +17,13 @@ def tell_ignored(folder: Path, stored: Part, used: Part) -> None:
     for name, value in stored.flatten().items():
         if value != other.get(name):
             tell(f"note: {name}={value} of {folder} is ignored, as this machine did not sign it; --trust takes it")
+
+
+def tell_other_run(run: Path, card: StudentCard) -> None:
+    """Says where the student in a run folder seems to be of another run."""
+    if sentence := describe_other_run(run, card):
+        advice = "" if run.name == BEST else f", or delete student.json and say --resume {run}"
+        tell(f"note: {sentence}; copy the folder anew{advice}")
 
 
 def choose_student(run: Path, checkpoint: str) -> Path:

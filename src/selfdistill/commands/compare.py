@@ -36,6 +36,8 @@ def compare_methods(words: Sequence[str], *, trust: bool = False) -> None:
     arms, seeds, base = parse_words([*words])
     parts = ("compare", Path(base.data.source).stem, base.student.name.partition(":")[2])
     folder = Path(base.out or f"runs/{make_file_name('-'.join(parts))}")
+    if (folder / "recipe.yaml").exists():
+        raise ValueError(f"{folder} is itself a run, and a comparison is a folder of runs; choose another `out=`")
     recipes = {arm: build_arm_recipe(base, arm) for arm in arms}
     paths = {arm: find_run_paths(folder, arm, seeds, recipes[arm], trust=trust) for arm in arms}
     opened = OpenedData()

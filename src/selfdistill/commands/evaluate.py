@@ -15,7 +15,7 @@ from ..runs.student import is_own_card, load_student, read_card, read_complete_c
 from ..runs.trust import refuse_unpacking
 from ..tasks import Scores, evaluate, find_task
 from ..tasks.base import TaskKind
-from .arguments import tell_ignored
+from .arguments import tell_ignored, tell_other_run
 from .console import say, tell
 from .places import find_data_paths
 
@@ -42,6 +42,7 @@ def print_scores(path: Path, source: str | None, *, as_json: bool, trust: bool =
 def evaluate_run(path: Path, source: str | None, *, trust: bool = False) -> Evaluation:
     """Scores a run's student on its own held-out images, or on all labeled images of `source`."""
     card = read_complete_card(path, trust=trust)
+    tell_other_run(path, card)
     task = find_task(card.task)
     if source is None:
         if not trust and not is_own_card(path):

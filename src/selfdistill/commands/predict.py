@@ -16,6 +16,7 @@ from ..runs.files import replace_file
 from ..runs.student import load_student, read_complete_card
 from ..tasks import find_task
 from ..tasks.base import ImageFile, Prediction
+from .arguments import tell_other_run
 from .console import say, tell
 from .evaluate import forget_columns
 
@@ -86,6 +87,7 @@ def predict_images(
     or `compare` with a task that draws nothing.
     """
     card = read_complete_card(run, trust=trust)
+    tell_other_run(run, card)
     student = load_student(run, trust=trust).to(default_device())
     task = find_task(card.task)
     predictor = task.predictor(student, card, run, out)

@@ -23,7 +23,7 @@ from ..runs.files import remove_leftovers
 from ..runs.folder import BEST, DamagedCheckpoint, Run
 from ..runs.lock import FolderTaken
 from ..runs.records import EndRecord
-from ..runs.student import has_whole_student
+from ..runs.student import has_whole_student, read_card
 from ..tasks import find_task
 from ..training.callbacks import Callback
 from ..training.checkpoint import refuse_edited_recipe
@@ -32,7 +32,7 @@ from ..training.experiment import Experiment
 from ..training.loop import fit
 from ..training.signals import Interrupted
 from ..training.state import Result
-from .arguments import tell_ignored
+from .arguments import tell_ignored, tell_other_run
 from .console import tell
 from .places import find_recipe_paths
 from .progress import PlainProgress, RichProgress
@@ -56,6 +56,7 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
     if path.name == BEST and (path.parent / "recipe.yaml").exists():
         raise ValueError(f"{path} holds the best student of a run; go on with the run: --resume {path.parent}")
     if not words and has_whole_student(run) and tell_if_finished(run):
+        tell_other_run(path, read_card(path, trust=True))
         return None
     for word in words:
         if word.partition("=")[0].partition(".")[0] not in RESUMABLE:

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator
 
+from ..errors import PLAIN_NUMBER
 from .part import Part
 from .recipe import DataPart, Recipe
 
@@ -26,6 +27,17 @@ def find_conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
             if idle and _is_set(getattr(recipe, part), field):
                 yield name, f"{name}={getattr(getattr(recipe, part), field)} has no effect with {reason}"
     yield from _find_huge_sizes(recipe.data)
+    if is_share(recipe.data.val):
+        yield (
+            "data.val",
+            f"data.val={recipe.data.val} is a share, and no source or split; did you mean "
+            f"data.val_fraction={recipe.data.val}?",
+        )
+
+
+def is_share(text: str | None) -> bool:
+    """Whether a name is a number between 0 and 1."""
+    return text is not None and PLAIN_NUMBER.fullmatch(text) is not None and 0 < float(text) < 1
 
 
 def _find_huge_sizes(data: DataPart) -> Iterator[tuple[str, str]]:

@@ -99,7 +99,10 @@ class Run:
         A recipe that this machine did not write is read as `runs.trust` says, unless `trust`: it may name no code
         outside the package, and its settings that reach the network or other folders are as by default.
         """
-        if "base" in load_yaml(self.path / "recipe.yaml"):
+        values = load_yaml(self.path / "recipe.yaml")
+        if not values:
+            raise ValueError(f"{self.path / 'recipe.yaml'} is empty or cut; copy it anew, or start a new run")
+        if "base" in values:
             raise ValueError(f"{self.path / 'recipe.yaml'} builds on another file, and a run's recipe stands alone")
         recipe = read(self.path / "recipe.yaml")
         if "drop_last" not in recipe.data.model_fields_set:  # the run began before there was this setting

@@ -31,6 +31,8 @@ Count = Annotated[StrictInt, Field(ge=1)]
 Level = Annotated[StrictInt, Field(ge=0, lt=256)]  # of a color
 WEIGHTS = ("student.safetensors", "student.next.safetensors")  # the second until the card of the same step is written
 
+SHOWN = ("image_size", "channels", "mean", "std")  # settings of data by which images are shown to the student
+
 
 def refuse_facts(options: dict[str, Any]) -> dict[str, Any]:
     """The options of a network; raises `ValueError` for what is no option."""
@@ -142,10 +144,32 @@ def is_own_card(run: str | Path) -> bool:
     return is_signed(_get_signed_content(folder, values), signature)
 
 
+def describe_other_run(run: str | Path, card: StudentCard) -> str:
+    """Why the student in a run folder seems to be of another run than its recipe.yaml; empty if it does not."""
+    folder = Run.open(run)
+    try:
+        recipe = folder.recipe(trust=True)  # compared, not built
+    except ValueError:  # the student's card is enough to use it
+        return ""
+    settings = {
+        "task": (card.task, recipe.task.kind),
+        "student": (card.student.name, recipe.student.name),
+        "method": (card.method, recipe.method.name),
+        **{f"data.{name}": (getattr(card.data, name), getattr(recipe.data, name)) for name in SHOWN},
+    }
+    path = folder.path / "student.json"
+    for name, (of_card, of_recipe) in settings.items():
+        if of_card != of_recipe:
+            return f"{path} is of another run: it says {name}={of_card}, and recipe.yaml says {name}={of_recipe}"
+    if folder.is_own and "signature" in read_json(path) and not is_own_card(run):
+        return f"{path} is of another run or machine: this machine did not write it beside this recipe.yaml"
+    return ""
+
+
 def read_complete_card(run: str | Path, *, trust: bool = False) -> StudentCard:
     """As `read_card`; raises `ValueError` also for a card that does not tell how images are shown to the student."""
     card = read_card(run, trust=trust)
-    for name in ("source", "image_size", "channels", "mean", "std"):
+    for name in ("source", *SHOWN):
         if getattr(card.data, name) is None:
             raise ValueError(f"{Path(run) / 'student.json'} is damaged: it has no 'data.{name}'")
     if not isinstance(card.data.image_size, tuple):
