@@ -3,7 +3,6 @@
 SELFDISTILL_FAULTS=10 tries ten times as many kills as the 65 of one round.
 """
 
-import gc
 import json
 import os
 import shutil
@@ -15,9 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch.multiprocessing as mp
 
 from helpers.images import damage
 from helpers.killed_runs import DIGITS, KINDS, compare
+from helpers.soak import soak
 from selfdistill.commands import train
 from selfdistill.config.read import read
 from selfdistill.runs.folder import Run
@@ -156,28 +157,10 @@ def test_a_process_that_was_killed_ends_the_other_with_a_sentence(tmp_path):
     assert "another process of this training ended or cannot be reached; go on with: selfdistill train --resume" in said
 
 
-class Handles(Callback):
-    """Notes the open files, the objects and the memory of this process, every so many steps."""
-
-    def __init__(self, every):
-        self.every, self.seen = every, []
-
-    def on_step(self, state):
-        if state.step % self.every == 0:
-            gc.collect()
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            files = len(os.listdir("/proc/self/fd"))
-            self.seen.append((files, len(gc.get_objects()), pages * os.sysconf("SC_PAGE_SIZE") / 2**20))
-
-
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads what Linux tells of a process")
 def test_two_thousand_steps_leave_memory_and_open_files_as_they_were(tmp_path):
-    handles = Handles(every=500)
-    changes = ["method=tfd", "student=helpers.plain_students:classifier", "batch_size=4", "data.limit=360", "epochs=23"]
-    words = [*DIGITS, *changes]
-    experiment = train.build(read(None, [*words, "machine.checkpoint_minutes=0.02", f"out={tmp_path / 'run'}"]))
-    run = Run.create(tmp_path / "run", experiment.recipe)
-    fit(experiment, run, callbacks=[handles])
-    assert len(handles.seen) == 4
-    (files, objects, memory), *_, (files_at_end, objects_at_end, memory_at_end) = handles.seen
+    mp.spawn(soak, args=(str(tmp_path),), nprocs=1)
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert len(seen) == 4
+    (files, objects, memory), *_, (files_at_end, objects_at_end, memory_at_end) = seen
     assert files_at_end == files and objects_at_end - objects < 500 and memory_at_end - memory < 16
