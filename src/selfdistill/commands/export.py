@@ -10,6 +10,6 @@ from .console import say
 
 def export_run(run: Path, format: str, *, out: Path | None, fixed_size: bool, trust: bool = False) -> None:
     """Writes the file, and prints how far its scores are from the student's."""
-    tell_other_run(run, read_card(run, trust=trust))
     exported = export(run, format, out=out, fixed_size=fixed_size, trust=trust)
+    tell_other_run(run, read_card(run, trust=trust))
     say(f"{exported.path}: the scores differ from the student's by {exported.max_difference:.2g} at most")
