@@ -18,6 +18,8 @@ MANY = [f"network{i}" for i in range(31)]
         ("nope", ["one"], "; the choice is: one"),
         ("onee", ["one", "kd"], "; did you mean 'one'?"),
         ("KD", ["one", "kd"], "; did you mean 'kd'?"),
+        ("d3", ["d0", "b0"], "; did you mean 'd0'?"),
+        ("sdg", ["sgd", "one"], "; did you mean 'sgd'?"),
         ("zzz", MANY, ""),
         ("zzz", [], ""),
     ],

@@ -11,7 +11,6 @@ from pathlib import Path
 
 FEW = 30  # names that a sentence can list
 SHORT_NAME = 4  # letters; such names are often alike without being meant
-SHORT_NAME_CUTOFF = 0.75
 PLAIN_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 LONGEST_MESSAGE = 240
 LONGEST_VALUE = 100
@@ -29,7 +28,7 @@ def did_you_mean(
 ) -> str:
     """The end of a sentence about an unknown name: the most similar of the `known` names, whatever its case.
 
-    Names of up to four letters must be more alike, and begin alike. Where none is similar (`cutoff`: 0 to 1), it says
+    Names of up to four letters must begin alike. Where none is similar (`cutoff`: 0 to 1), it says
     `otherwise`; without that, it lists all names if they are few. With `last_after`, only what
     follows the last such mark is compared.
 
@@ -49,9 +48,7 @@ def did_you_mean(
     wanted = shorten(name)
     similar = difflib.get_close_matches(wanted, spelling, n=5, cutoff=cutoff)
     if len(wanted) <= SHORT_NAME:
-        similar = [
-            other for other in similar if wanted[:1] == other[:1] and _similarity(wanted, other)[0] >= SHORT_NAME_CUTOFF
-        ]
+        similar = [other for other in similar if wanted[:1] == other[:1]]
     if similar:
         best = max(similar, key=lambda other: _similarity(wanted, other))
         return f"; did you mean '{prefix}{spelling[best]}'?"
