@@ -171,6 +171,44 @@ def test_evaluate_refuses_what_is_no_network_and_no_batch(untyped):
             evaluate(method.student, [given], num_classes=CLASSES)
 
 
+@every_task
+def test_evaluate_says_what_is_wrong_with_labels_classes_and_batches(untyped, kind):
+    method, batch = baseline(kind)
+    examples = torch.utils.data.TensorDataset(batch.images, batch.target)
+    wrong = [
+        ([changed(batch, target=lambda y: y.float())], CLASSES, r"labels are torch.float32; .*target.long\(\)"),
+        ([changed(batch, target=lambda y: y.tolist())], CLASSES, "batch.target is a list; give a tensor"),
+        ([changed(batch, images=lambda x: x.double())], CLASSES, r"images are torch.float64, .* give images.float\(\)"),
+        (examples, CLASSES, r"images \(3, 16, 16\) and labels \(.*\) are one example, .*DataLoader of the data set"),
+        ([batch], "4", "num_classes='4' must be a whole number, 1 or more"),
+        ([batch], 0, "num_classes=0 must be a whole number, 1 or more"),
+    ]
+    for batches, num_classes, sentence in wrong:
+        with pytest.raises(ValueError, match=sentence):
+            evaluate(method.student, batches, num_classes=num_classes, kind=kind)
+
+
+def test_images_in_another_precision_than_the_weights_are_refused():
+    method, batch = baseline()
+    for call in (method, method.eval()):
+        with pytest.raises(ValueError, match=r"images are torch.float64, .* torch.float32; give images.float\(\)"):
+            call(changed(batch, images=lambda x: x.double()))
+    with pytest.raises(ValueError, match=r"weights of .* are torch.float64; give images.double\(\)"):
+        method.double()(batch)
+    assert method(changed(batch, images=lambda x: x.double())).loss.isfinite()
+
+
+def test_a_student_that_cannot_learn_is_refused_unless_the_method_froze_it():
+    task = small_task()
+    with pytest.raises(ValueError, match=r"no weight of the student .* student.requires_grad_\(True\) before Baseline"):
+        create_method("baseline", small_student(task).requires_grad_(False), task)
+    frozen = create_method("sskd_teacher", small_student(task).requires_grad_(False), task, joint=False)
+    assert not any(parameter.requires_grad for parameter in frozen.student.parameters())
+    partly = small_student(task).requires_grad_(False)
+    partly.fc.requires_grad_(True)
+    create_method("baseline", partly, task)
+
+
 def changed(batch, **fields):
     return batch._replace(**{name: change(getattr(batch, name)) for name, change in fields.items()})
 

@@ -15,7 +15,7 @@ from .features.probe import DryRun, refuse_compiled_or_empty
 from .hyperparameters import Configurable
 from .losses import are_probabilities, cross_entropy
 from .modules.teachers import Frozen
-from .task import Batch, Step, Task, as_batch, check_batch, check_labels
+from .task import Batch, Step, Task, as_batch, check_batch, check_labels, refuse_other_precision
 
 
 class Method(Configurable, nn.Module):
@@ -100,11 +100,21 @@ class Method(Configurable, nn.Module):
         self._awaits_after_step = False
         self._watch_optimizers()
         self.setup()
+        self._refuse_idle_student()
         self._match_student_device()
         self.register_forward_pre_hook(_check_call, with_kwargs=True)
         self.register_forward_hook(_check_step)
         if taps is not None and self._taps is None:
             raise ValueError(f"{type(self).__name__} reads no feature maps, so taps={list(taps)} would have no effect")
+
+    def _refuse_idle_student(self) -> None:
+        """Raises `ValueError` for a student without a weight that learns, unless the method froze it."""
+        learn = [parameter.requires_grad for parameter in self.student.parameters()]
+        if learn and not any(learn) and not self._student_is_frozen:
+            raise ValueError(
+                f"no weight of the student {type(self.student).__name__} learns: all are frozen; call "
+                f"student.requires_grad_(True) before {type(self).__name__} takes it"
+            )
 
     def freeze_student(self) -> None:
         """For `setup`: keeps the student as it is, without gradients and always in eval mode."""
@@ -123,9 +133,12 @@ class Method(Configurable, nn.Module):
         """Raises `ValueError` for a teacher that is missing, not needed, or trained by another method."""
         if (teacher is not None) != cls.needs_teacher:
             if not cls.needs_teacher:
-                raise ValueError(f"{cls.__name__} needs no teacher; leave method.teacher out")
+                raise ValueError(f"{cls.__name__} needs no teacher; leave out method.teacher, or teacher=")
             trained = f"a run of method={cls.teacher_method}" if cls.teacher_method else "the run of a trained network"
-            raise ValueError(f"{cls.__name__} needs a teacher: set method.teacher to {trained}")
+            network = f"a trained {cls.teacher_method} method" if cls.teacher_method else "a trained network"
+            raise ValueError(
+                f"{cls.__name__} needs a teacher: set method.teacher to {trained}, or pass teacher=, {network}"
+            )
         trained_by = type(teacher).__module__.rpartition(".")[2] if isinstance(teacher, Method) else ""
         if trained_by != cls.teacher_method:
             wanted = f"one that method={cls.teacher_method} trained" if cls.teacher_method else "a plain network"
@@ -269,6 +282,7 @@ def _check_call(
         if count and (images is None or images.shape[1] < count):
             raise ValueError(f"{name} needs batch.{field} with {count} for each image, (b, {count}, c, h, w)")
     if not torch.compiler.is_compiling():  # compiled code would be compiled anew for each of these values
+        refuse_other_precision(batch.images, method.student)
         _check_values(method, batch, progress)
         if method._awaits_after_step and method.training and torch.is_grad_enabled():
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from .losses import are_probabilities, cross_entropy, describe_shape, refuse_float_target
 
@@ -60,13 +60,49 @@ def refuse_integer_images(images: Tensor) -> None:
         raise ValueError(f"images are {images.dtype}; give floats, scaled and normalized as the network expects them")
 
 
-def check_batch(batch: Batch, task: "Task") -> None:
-    """Raises `ValueError` for images and labels of a type or shape that does not fit `task`. Reads no value."""
-    images, target, soft_target = batch.images, batch.target, batch.soft_target
-    for name, value in (("images", images), ("target", target)):
+def refuse_other_precision(images: Tensor, network: nn.Module) -> None:
+    """Raises `ValueError` for float64 images to a network in another precision, and the reverse.
+
+    Autocast would not help: it leaves float64 as it is.
+    """
+    if images.dtype == getattr(next(network.parameters(), None), "dtype", None):
+        return
+    dtypes = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()}
+    if dtypes and images.dtype not in dtypes and torch.float64 in (images.dtype, *dtypes):
+        wanted = next((dtype for dtype in dtypes if dtype != torch.float32), torch.float32)
+        cast = {torch.float32: "float()", torch.float64: "double()"}.get(wanted, f"to({wanted})")
+        raise ValueError(
+            f"images are {images.dtype}, and the weights of {type(network).__name__} are {wanted}; give images.{cast}"
+        )
+
+
+def _check_tensors(batch: Any) -> None:
+    """Raises `ValueError` for images that are no floats, and for labels that are no tensor."""
+    for name, value in (("images", batch.images), ("target", batch.target)):
         if not isinstance(value, Tensor):
             raise ValueError(f"batch.{name} is a {type(value).__name__}; give a tensor")
-    refuse_integer_images(images)
+    refuse_integer_images(batch.images)
+
+
+def check_scored(batch: Any, student: nn.Module, target: str) -> None:
+    """Raises `ValueError` for images and labels, of a task's `target` type, that the student cannot be scored on."""
+    _check_tensors(batch)
+    refuse_other_precision(batch.images, student)
+    if target != "class":
+        return
+    if batch.images.ndim == 3 or batch.target.ndim == 0:
+        raise ValueError(
+            f"images {tuple(batch.images.shape)} and labels {tuple(batch.target.shape)} are one example, not a batch; "
+            f"give a torch.utils.data.DataLoader of the data set"
+        )
+    if batch.target.is_floating_point():
+        raise ValueError(f"labels are {batch.target.dtype}; give class numbers, target.long()")
+
+
+def check_batch(batch: Batch, task: "Task") -> None:
+    """Raises `ValueError` for images and labels of a type or shape that does not fit `task`. Reads no value."""
+    _check_tensors(batch)
+    images, target, soft_target = batch.images, batch.target, batch.soft_target
     if images.ndim != 4 or images.shape[1] != task.image_shape[0]:
         raise ValueError(f"images {tuple(images.shape)} must be (b, {task.image_shape[0]}, h, w), as the task says")
     if not len(images):
@@ -126,6 +162,12 @@ def _is_count(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
 
 
+def refuse_no_count(num_classes: object) -> None:
+    """Raises `ValueError` for a number of classes that is none."""
+    if not _is_count(num_classes):
+        raise ValueError(f"num_classes={num_classes!r} must be a whole number, 1 or more")
+
+
 @dataclass(frozen=True)
 class Task:
     """A supervised problem. Class scores always lie along dim 1; any further dims are positions.
@@ -152,8 +194,7 @@ class Task:
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a class count or an image shape that is none."""
-        if not _is_count(self.num_classes):
-            raise ValueError(f"num_classes={self.num_classes!r} must be a whole number, 1 or more")
+        refuse_no_count(self.num_classes)
         shape = self.image_shape
         if not (isinstance(shape, Sequence) and len(shape) == 3 and all(map(_is_count, shape))):
             raise ValueError(f"image_shape={shape!r} must be (channels, height, width), such as (3, 32, 32)")

@@ -75,7 +75,7 @@ def test_the_student_has_the_published_losses_and_gradients():
     method = create_method("hsakd", SmallResNet(10), task, teacher=teacher, temperature=temperature)
     for each, who in ((method, "student"), (teacher, "teacher")):
         replay(each, values[f"{who}_logits"], [values[f"{who}_aux_logits.{level}"] for level in range(3)])
-    images = torch.zeros(len(values["target"]), 3, 8, 8, dtype=torch.float64)
+    images = torch.zeros(len(values["target"]), 3, 8, 8)
     step = method(small_batch(type(method), task)._replace(images=images, target=values["target"]))
     for term, published in {"task": "ce", "kd": "kl_final", "joint": "kl_aux"}.items():
         close(step.losses[term], values[f"loss.{published}"])

@@ -14,7 +14,7 @@ from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scores, measure
-from ..task import as_batch, refuse_integer_images
+from ..task import as_batch, check_scored, refuse_no_count
 from . import base
 from .base import TaskKind
 
@@ -147,9 +147,10 @@ def evaluate(
         given, hint = type(student).__name__, "; give its student" if is_method else ""
         raise ValueError(f"evaluate scores a plain network, and this is a {given}{hint}")
     task = find_task(kind)
+    refuse_no_count(num_classes)
     return measure(
         student,
-        map(_take_scored, batches),
+        (_take_scored(batch, student, task) for batch in batches),
         task.metric(num_classes, ignore_index),
         score=task.scorer(window),
         device=device,
@@ -157,8 +158,8 @@ def evaluate(
     )
 
 
-def _take_scored(batch: Any) -> Any:
+def _take_scored(batch: Any, student: nn.Module, task: TaskKind) -> Any:
     """A batch with `.images` and `.target`, from a pair of both too; raises `ValueError` for anything else."""
     batch = batch if hasattr(batch, "images") and hasattr(batch, "target") else as_batch(batch)
-    refuse_integer_images(batch.images)
+    check_scored(batch, student, task.target)
     return batch
