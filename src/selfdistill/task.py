@@ -54,12 +54,6 @@ def as_batch(batch: Any) -> Batch:
     raise ValueError(f"a batch is sd.Batch(images, target, ...) or a pair of both, not a {given}")
 
 
-def refuse_integer_images(images: Tensor) -> None:
-    """Raises `ValueError` for images that are not floats."""
-    if not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype}; give floats, scaled and normalized as the network expects them")
-
-
 def refuse_other_precision(images: Tensor, network: nn.Module) -> None:
     """Raises `ValueError` for float64 images to a network in another precision, and the reverse.
 
@@ -81,7 +75,10 @@ def _check_tensors(batch: Any) -> None:
     for name, value in (("images", batch.images), ("target", batch.target)):
         if not isinstance(value, Tensor):
             raise ValueError(f"batch.{name} is a {type(value).__name__}; give a tensor")
-    refuse_integer_images(batch.images)
+    if not batch.images.is_floating_point():
+        raise ValueError(
+            f"images are {batch.images.dtype}; give floats, scaled and normalized as the network expects them"
+        )
 
 
 def check_scored(batch: Any, student: nn.Module, target: str) -> None:
