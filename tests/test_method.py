@@ -177,12 +177,17 @@ def test_evaluate_says_what_is_wrong_with_labels_classes_and_batches(untyped, ki
     examples = torch.utils.data.TensorDataset(batch.images, batch.target)
     wrong = [
         ([changed(batch, target=lambda y: y.float())], CLASSES, r"labels are torch.float32; .*target.long\(\)"),
+        ([changed(batch, target=lambda y: y[..., None])], CLASSES, r"labels \(8, .*1\) must be \(b,\), or \(b, h, w\)"),
         ([changed(batch, target=lambda y: y.tolist())], CLASSES, "batch.target is a list; give a tensor"),
         ([changed(batch, images=lambda x: x.double())], CLASSES, r"images are torch.float64, .* give images.float\(\)"),
         (examples, CLASSES, r"images \(3, 16, 16\) and labels \(.*\) are one example, .*DataLoader of the data set"),
         ([batch], "4", "num_classes='4' must be a whole number, 1 or more"),
         ([batch], 0, "num_classes=0 must be a whole number, 1 or more"),
     ]
+    if kind == "classification":
+        wrong.append(
+            ([changed(batch, target=lambda y: y.int())], CLASSES, r"labels are torch.int32; .*target.long\(\)")
+        )
     for batches, num_classes, sentence in wrong:
         with pytest.raises(ValueError, match=sentence):
             evaluate(method.student, batches, num_classes=num_classes, kind=kind)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from .losses import are_probabilities, cross_entropy, describe_shape, refuse_float_target
 
+SCORED_LABELS = (torch.int64, torch.uint8)  # what torch's cross-entropy takes for the class numbers of images
+
 
 class Batch(NamedTuple):
     """What the loader yields; `Batch(images, target)` is enough for most methods."""
@@ -92,7 +94,9 @@ def check_scored(batch: Any, student: nn.Module, target: str) -> None:
             f"images {tuple(batch.images.shape)} and labels {tuple(batch.target.shape)} are one example, not a batch; "
             f"give a torch.utils.data.DataLoader of the data set"
         )
-    if batch.target.is_floating_point():
+    if batch.target.ndim not in (1, 3):
+        raise ValueError(f"labels {tuple(batch.target.shape)} must be (b,), or (b, h, w) where they belong to pixels")
+    if batch.target.is_floating_point() or batch.target.ndim == 1 and batch.target.dtype not in SCORED_LABELS:
         raise ValueError(f"labels are {batch.target.dtype}; give class numbers, target.long()")
 
 
