@@ -15,7 +15,7 @@ from .features.probe import DryRun, refuse_compiled_or_empty
 from .hyperparameters import Configurable
 from .losses import are_probabilities, cross_entropy
 from .modules.teachers import Frozen
-from .task import Batch, Step, Task, as_batch, check_batch, check_labels, refuse_other_precision
+from .task import Batch, Step, Task, as_batch, check_batch, check_labels
 
 
 class Method(Configurable, nn.Module):
@@ -282,7 +282,6 @@ def _check_call(
         if count and (images is None or images.shape[1] < count):
             raise ValueError(f"{name} needs batch.{field} with {count} for each image, (b, {count}, c, h, w)")
     if not torch.compiler.is_compiling():  # compiled code would be compiled anew for each of these values
-        refuse_other_precision(batch.images, method.student)
         _check_values(method, batch, progress)
         if method._awaits_after_step and method.training and torch.is_grad_enabled():
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from .losses import are_probabilities, cross_entropy, describe_shape, refuse_float_target
 
@@ -56,22 +56,6 @@ def as_batch(batch: Any) -> Batch:
     raise ValueError(f"a batch is sd.Batch(images, target, ...) or a pair of both, not a {given}")
 
 
-def refuse_other_precision(images: Tensor, network: nn.Module) -> None:
-    """Raises `ValueError` for float64 images to a network in another precision, and the reverse.
-
-    Autocast would not help: it leaves float64 as it is.
-    """
-    if images.dtype == getattr(next(network.parameters(), None), "dtype", None):
-        return
-    dtypes = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()}
-    if dtypes and images.dtype not in dtypes and torch.float64 in (images.dtype, *dtypes):
-        wanted = next((dtype for dtype in dtypes if dtype != torch.float32), torch.float32)
-        cast = {torch.float32: "float()", torch.float64: "double()"}.get(wanted, f"to({wanted})")
-        raise ValueError(
-            f"images are {images.dtype}, and the weights of {type(network).__name__} are {wanted}; give images.{cast}"
-        )
-
-
 def _check_tensors(batch: Any) -> None:
     """Raises `ValueError` for images that are no floats, and for labels that are no tensor."""
     for name, value in (("images", batch.images), ("target", batch.target)):
@@ -83,10 +67,9 @@ def _check_tensors(batch: Any) -> None:
         )
 
 
-def check_scored(batch: Any, student: nn.Module, target: str) -> None:
-    """Raises `ValueError` for images and labels, of a task's `target` type, that the student cannot be scored on."""
+def check_scored(batch: Any, target: str) -> None:
+    """Raises `ValueError` for images and labels, of a task's `target` type, that no student can be scored on."""
     _check_tensors(batch)
-    refuse_other_precision(batch.images, student)
     if target != "class":
         return
     if batch.images.ndim == 3 or batch.target.ndim == 0:

@@ -150,7 +150,7 @@ def evaluate(
     refuse_no_count(num_classes)
     return measure(
         student,
-        (_take_scored(batch, student, task) for batch in batches),
+        (_take_scored(batch, task) for batch in batches),
         task.metric(num_classes, ignore_index),
         score=task.scorer(window),
         device=device,
@@ -158,8 +158,8 @@ def evaluate(
     )
 
 
-def _take_scored(batch: Any, student: nn.Module, task: TaskKind) -> Any:
+def _take_scored(batch: Any, task: TaskKind) -> Any:
     """A batch with `.images` and `.target`, from a pair of both too; raises `ValueError` for anything else."""
     batch = batch if hasattr(batch, "images") and hasattr(batch, "target") else as_batch(batch)
-    check_scored(batch, student, task.target)
+    check_scored(batch, task.target)
     return batch
