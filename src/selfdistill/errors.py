@@ -123,9 +123,18 @@ class UserCodeError(ValueError):
     """An error of the user's own code, which is not the fault of the image that it was given."""
 
 
+def flatten_message(error: BaseException) -> str:
+    """The whole message of an error on one line.
+
+    >>> flatten_message(ValueError("one\\n  two"))
+    'one two'
+    """
+    return " ".join(str(error).split())
+
+
 def one_line(error: BaseException) -> str:
     """The type and the beginning of the message of an error, on one line, and where in the user's code it arose."""
-    message = " ".join(str(error).split())
+    message = flatten_message(error)
     if len(message) > LONGEST_MESSAGE:
         message = f"{message[:LONGEST_MESSAGE]}..."
     line = f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.generators import draw_from_generators, seed_generators
 from helpers.images import damage, encoded, opened, write_classes, write_image, write_parquet
 from helpers.tasks import CLASSIFICATION
 from helpers.transforms import FunctionTransform
@@ -58,7 +59,7 @@ def presented(augment: str | list[str] = "auto") -> DataPart:
 def test_augmentation_depends_on_seed_epoch_row_and_view_alone(digits):
     dataset = TrainSet(digits, NOISE, seed=0, views=2, positives=2)
     first = dataset[EpochIndex(0, 7)]
-    dataset[EpochIndex(0, 8)], drawn()
+    dataset[EpochIndex(0, 8)], draw_from_generators()
     again = dataset[EpochIndex(0, 7)]
     seen = [first.images, *first.views, *first.positives]
     for one, two in zip(seen, [again.images, *again.views, *again.positives], strict=True):
@@ -71,27 +72,18 @@ def test_augmentation_depends_on_seed_epoch_row_and_view_alone(digits):
     )  # whatever else is asked for
 
 
-def seeded() -> None:
-    torch.manual_seed(5)
-    random.seed(5)
-    np.random.seed(5)
-
-
-def drawn() -> tuple[float, float, float]:
-    return torch.rand(()).item(), random.random(), np.random.rand()
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_loading_draws_nothing_from_the_generators_outside(digits, workers):
     dataset = TrainSet(digits, NOISE, seed=0, views=1, positives=1)
-    seeded()
-    expected = drawn()
-    seeded()
+    seed_generators()
+    expected = draw_from_generators()
+    seed_generators()
     for _ in train_loader(dataset, BatchSampler(len(digits), 20, seed=0).epoch(0), workers=workers):
         pass
     for _ in eval_loader(EvalSet(digits, MEAN_GRAY), batch_size=20, workers=workers):
         pass
-    assert drawn()[::2] == expected[::2]  # not random's, which the checks of annotations in tests draw from
+    # Not random's, which the checks of annotations in tests draw from.
+    assert draw_from_generators()[::2] == expected[::2]
 
 
 def test_positives_are_other_rows_of_the_same_label(tmp_path):

@@ -45,7 +45,7 @@ def _find_huge_sizes(data: DataPart) -> Iterator[tuple[str, str]]:
     for name in ("image_size", "short_side"):
         sides = getattr(data, name)
         height, width = sides if isinstance(sides, tuple) else (sides or 0, sides or 0)
-        if height * width > data.max_megapixels * 1e6:
+        if not data.allows_size(height, width):
             yield (
                 f"data.{name}",
                 f"data.{name}={sides} makes images of {height * width / 1e6:,.0f} million pixels, and "

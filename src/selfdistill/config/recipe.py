@@ -86,6 +86,10 @@ class DataPart(Part):
     download: bool = Field(False, description="allow torchvision: and hf: sources to download what is missing")
     root: str = Field("data", description="folder of torchvision: sources, and where they are downloaded to")
 
+    def allows_size(self, height: int, width: int) -> bool:
+        """Whether images of this size, in pixels, stay within `max_megapixels`."""
+        return height * width <= self.max_megapixels * 1e6
+
 
 class TaskPart(Part):
     """What the network learns."""

@@ -18,7 +18,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from ..config.files import dump, load_yaml
 from ..config.read import change, read
 from ..config.recipe import Recipe
-from ..errors import did_you_mean, escape_controls
+from ..errors import did_you_mean, escape_controls, flatten_message
 from .environment import Environment, now
 from .files import (
     CheckedFile,
@@ -229,7 +229,7 @@ class Run:
                     raise ValueError(f"it holds a {type(state).__name__}")
                 return state
         except Exception as error:
-            reason = " ".join(str(error).split())[:120]
+            reason = flatten_message(error)[:120]
             raise DamagedCheckpoint(f"{path} is truncated or damaged ({reason})", "start the run anew") from error
         raise ValueError(f"{path} is refused: reading it would run code ({', '.join(code)}); start the run anew")
 

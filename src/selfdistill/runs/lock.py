@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..errors import escape_controls
 from .files import NO_LINKS
 
 try:
@@ -60,8 +61,8 @@ def _take(folder: Path) -> int:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
             raise FolderTaken(
-                f"{folder} is being written by {_printable(holder) or 'another process'}; wait until that ends, stop "
-                "it, or choose another out="
+                f"{folder} is being written by {escape_controls(holder)[:100] or 'another process'}; "
+                "wait until that ends, stop it, or choose another out="
             ) from None
         if _is_file(descriptor, path):
             os.truncate(descriptor, 0)
@@ -76,10 +77,6 @@ def _is_file(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
         return False
-
-
-def _printable(text: str) -> str:
-    return "".join(character for character in text if character.isprintable())[:100]
 
 
 def _close_in_child() -> None:

@@ -90,8 +90,7 @@ class StudentCard(BaseModel):
         for name, (values, count) in counts.items():
             if values is not None and len(values) != count:
                 raise ValueError(f"{name} has {len(values)} items and should have {count}")
-        height, width = self.student.image_shape[1:]
-        if height * width > self.data.max_megapixels * 1e6:
+        if not self.data.allows_size(*self.student.image_shape[1:]):
             raise ValueError(
                 f"student.image_shape has more pixels than data.max_megapixels={self.data.max_megapixels:g}"
             )

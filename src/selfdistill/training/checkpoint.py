@@ -7,7 +7,7 @@ from typing import Any
 from ..config.overrides import write_word
 from ..config.recipe import Recipe
 from ..distributed import is_first_process
-from ..errors import one_line
+from ..errors import flatten_message, one_line
 from ..method import Method
 from ..runs.folder import Run
 from ..runs.student import save_student
@@ -42,7 +42,7 @@ def load_method(method: Method, checkpoint: Mapping[str, Any]) -> None:
     try:
         method.load_state_dict(checkpoint["method"])
     except (RuntimeError, KeyError) as error:
-        problem = " ".join(str(error).split()).removeprefix("Error(s) in loading state_dict for ")[:200]
+        problem = flatten_message(error).removeprefix("Error(s) in loading state_dict for ")[:200]
         raise ValueError(
             f"the checkpoint is one of another network or method ({problem}); start a new run, or resume with the "
             "network that it was made with"

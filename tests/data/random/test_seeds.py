@@ -1,37 +1,24 @@
 """Generators of one's own."""
 
-import random
-
-import numpy as np
 import pytest
-import torch
 
+from helpers.generators import draw_from_generators, seed_generators
 from selfdistill.data.random.seeds import isolate_generators
 
 
-def seeded() -> None:
-    torch.manual_seed(5)
-    random.seed(5)
-    np.random.seed(5)
-
-
-def drawn() -> tuple[float, float, float]:
-    return torch.rand(()).item(), random.random(), np.random.rand()
-
-
 def test_private_generators_leave_the_global_ones_as_they_were():
-    seeded()
-    expected = drawn(), drawn()
-    seeded()
+    seed_generators()
+    expected = draw_from_generators(), draw_from_generators()
+    seed_generators()
     inside = []
     for number in (1, 1, 2):
         with isolate_generators() as seed:
             seed(number)
-            inside.append(drawn())
+            inside.append(draw_from_generators())
     assert inside[0] == inside[1] and not set(inside[0]) & set(inside[2])
-    assert drawn() == expected[0]
+    assert draw_from_generators() == expected[0]
     with pytest.raises(KeyError), isolate_generators() as seed:
         seed(2**64 - 1)
-        drawn()
+        draw_from_generators()
         raise KeyError
-    assert drawn() == expected[1]
+    assert draw_from_generators() == expected[1]

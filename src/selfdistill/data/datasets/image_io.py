@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...config.recipe import DataPart
+from ...errors import flatten_message
 from .text_files import NOT_A_FILE, is_special
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -186,5 +187,5 @@ def _say_unreadable(source: str | bytes, name: str, error: Exception) -> ValueEr
         return ValueError(f"{name} cannot be read as an image: it is empty")
     if isinstance(error, UnidentifiedImageError):
         return ValueError(f"{name} cannot be read as an image: it has no known image format ({', '.join(FORMATS)})")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = flatten_message(error) or type(error).__name__
     return ValueError(f"{name} cannot be read as an image: {reason}")
