@@ -209,6 +209,28 @@ def predict(
 
 
 @app.command()
+def explain(
+    run: RunFolder,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[IMAGES]...", help="Image files, or folders of them; else held-out images of the run."),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Another run, whose maps are drawn above the student's.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the pictures go; RUN/explain by default.")
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="How many images at most.")] = 12,
+    trust: Trust = False,
+) -> None:
+    """Draw where the student and its self-teacher look: attention maps at every level, and a class activation map."""
+    from .commands.explain import print_explanation
+
+    print_explanation(run, images or [], baseline=baseline, out=out, most=most, trust=trust)
+
+
+@app.command()
 def export(
     run: RunFolder,
     format: Annotated[str, typer.Option(help="safetensors | onnx | torch-export")] = "safetensors",

@@ -202,6 +202,10 @@ class Method(Configurable, nn.Module):
     def setup(self) -> None:
         """Builds what only training needs; `student`, `task`, `teacher` and the hyper-parameters are set already."""
 
+    def compare_maps(self, images: Float[Tensor, "b c h w"]) -> tuple[list[Tensor], list[Tensor]] | None:
+        """The student's maps and the self-teacher's of these images, shallow to deep; None without a self-teacher."""
+        return None
+
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         """The losses of one training step. `progress`, a scalar in [0, 1], is the share of training done.
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from selfdistill.data.pictures import WRONG, add_legend, draw_comparison, draw_errors, draw_overlay
+from selfdistill.data.pictures import WRONG, add_legend, draw_comparison, draw_errors, draw_grid, draw_overlay
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -68,3 +68,13 @@ def test_a_legend_is_below_the_picture_and_wraps():
     long = add_legend(picture, [(f"class with a name {k}", (k, k, 200)) for k in range(30)], void=True)
     assert long.width == 300 and long.height > short.height + 100
     assert add_legend(Image.new("RGB", (8, 8)), [("猫\x1b[31m", RED)]).width > 8  # small, with a name of any script
+
+
+def test_a_grid_has_titles_and_leaves_places_empty():
+    tile = Image.new("RGB", (200, 100), RED)
+    grid = draw_grid({"a\x1b": [tile, None], "longer": [None, tile]}, ["one", "two"])
+    pixels = np.asarray(grid)
+    red = (pixels == RED).all(axis=2)
+    assert red.sum() == 2 * 200 * 100 and not red[:20].any()
+    rows = red.any(axis=1).nonzero()[0]
+    assert rows[-1] - rows[0] + 1 == 204

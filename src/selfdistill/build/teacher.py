@@ -1,4 +1,6 @@
-"""The trained teacher of a method: its network, and the images that it knows."""
+"""Trained methods from run folders: the teacher of another method, with the images that it knows."""
+
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -22,17 +24,27 @@ def load_teacher(folder: str, method_class: type[Method], *, trust: bool = False
     """
     if not method_class.teacher_method:
         return load_student(folder, trust=trust)
-    run, card = Run.open(folder), read_card(folder, trust=trust)
-    part = run.recipe(trust=trust).method
-    if part.name != method_class.teacher_method:
+    name = Run.open(folder).recipe(trust=trust).method.name
+    if name != method_class.teacher_method:
         raise ValueError(
             f"{method_class.__name__} learns from a run of method={method_class.teacher_method}, "
-            f"and {folder} is one of {part.name}"
+            f"and {folder} is one of {name}"
         )
+    return rebuild_method(folder, trust=trust)
+
+
+def rebuild_method(folder: str | Path, *, trust: bool = False) -> Method:
+    """The method of a run folder as its last checkpoint has it, training-only parts included, on the CPU.
+
+    For methods that neither have a teacher nor remember single images. Raises `ValueError` where the folder holds no
+    checkpoint or would run code, unless `trust`. The random state is left as it was.
+    """
+    run, card = Run.open(folder), read_card(folder, trust=trust)
+    part = run.recipe(trust=trust).method
     task = find_task(card.task).create_task(len(card.classes), card.student.image_shape)
     with torch.random.fork_rng(devices=[]):
         method = create_method(part.name, build_network(card), task, taps=part.taps, **part.hyperparameters)
-    load_method(method, run.load_checkpoint())
+    load_method(method, run.load_whole_checkpoint()[0])
     return method
 
 

@@ -1,6 +1,6 @@
 """Pictures of what a segmenter says: masks over images, with a legend, and beside their labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int64
@@ -72,6 +72,26 @@ def draw_comparison(
         drawing.text((number * (width + 4) + 4, 3), title, fill=INK, font=_load_font())
     present = sorted({*classes.unique().tolist(), *labels.unique().tolist()})
     return add_legend(row, [(names[k], colors[k]) for k in present if k >= 0], void=bool((~labeled).any()))
+
+
+def draw_grid(rows: Mapping[str, Sequence[Image.Image | None]], columns: Sequence[str]) -> Image.Image:
+    """Pictures of one size in rows and columns with titles; None leaves a place empty. Small pictures are enlarged."""
+    font, gap = _load_font(), 4
+    scaled = {title: [panel and _fit(panel) for panel in panels] for title, panels in rows.items()}
+    width, height = next(panel.size for panels in scaled.values() for panel in panels if panel)
+    left = max(round(font.getlength(escape_controls(title))) for title in rows) + 3 * gap
+    size = (left + len(columns) * (width + gap), ROW + len(rows) * (height + gap))
+    grid = Image.new("RGB", size, PAPER)
+    drawing = ImageDraw.Draw(grid)
+    for number, title in enumerate(columns):
+        drawing.text((left + number * (width + gap), 3), escape_controls(title), fill=INK, font=font)
+    for row, (title, panels) in enumerate(scaled.items()):
+        top = ROW + row * (height + gap)
+        drawing.text((gap, top + height // 2), escape_controls(title), fill=INK, font=font)
+        for number, panel in enumerate(panels):
+            if panel is not None:
+                grid.paste(panel, (left + number * (width + gap), top))
+    return grid
 
 
 def add_legend(picture: Image.Image, entries: Sequence[tuple[str, Color]], *, void: bool = False) -> Image.Image:

@@ -184,6 +184,10 @@ class FRSKD(Method):
         teacher_logits, refined = self.self_teacher(inputs)
         return BothNetworks(logits, features, compared, bilinear(teacher_logits, logits), refined)
 
+    def compare_maps(self, images: Float[Tensor, "b c h w"]) -> tuple[list[Tensor], list[Tensor]]:
+        both = self.both(images)
+        return both.features, [refined.relu() for refined in both.refined]  # overhaul gives them before their ReLU
+
     def feature_distance(self, features: list[Tensor], refined: list[Tensor]) -> Float[Tensor, ""]:
         """Distance of the student's maps from the refined maps, summed over levels; the refined maps are constants."""
         if self.feature_loss == "attention":
