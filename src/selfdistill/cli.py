@@ -155,17 +155,21 @@ def compare(words: Words = None, trust: Trust = False) -> None:
 
 @app.command("eval")
 def evaluate(
-    run: RunFolder,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; several give a table.")],
     data: Annotated[str | None, typer.Option(help="Other labeled images, as data= of a recipe.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     checkpoint: Checkpoint = "last",
     trust: Trust = False,
 ) -> None:
     """Score a run's student by its task: top-1, or mean IoU and every class's; nll (nats) and ece."""
     from .commands.arguments import choose_student
-    from .commands.evaluate import print_scores
+    from .commands.evaluate import print_scores, print_table
 
-    print_scores(choose_student(run, checkpoint), data, as_json=as_json, trust=trust)
+    paths = [choose_student(run, checkpoint) for run in dict.fromkeys(runs)]
+    if len(paths) > 1:
+        print_table(paths, data, as_json=as_json, trust=trust)
+    else:
+        print_scores(paths[0], data, as_json=as_json, trust=trust)
 
 
 @app.command()

@@ -67,6 +67,7 @@ def test_a_recipe_file_comes_first_and_words_override_it(run, tmp_path):
         (["export", "/nowhere", "--format", "onxx"], "onnx"),
         (["compare", "methods=baseline,frsk"], "did you mean 'frskd'?"),
         (["compare", "seeds=three"], "seeds='three' is not a whole number"),
+        (["compare", "seeds=0,-7"], "seeds=[7] takes seed 7"),
     ],
 )
 def test_what_a_user_can_mend_is_one_sentence_and_a_failure(run, words, sentence):
@@ -112,6 +113,19 @@ def test_eval_scores_the_held_out_rows_as_training_did(run, trained):
     assert code == 0, err
     scores, last = json.loads(out), Run.open(trained).records()[-1].scores
     assert scores["top1"] == pytest.approx(last.top1) and scores["nll"] == pytest.approx(last.nll, rel=1e-4)
+
+
+def test_eval_of_several_runs_is_a_table_and_names_the_run_that_cannot_be_scored(run, digits_run, tmp_path):
+    other = Run.create(tmp_path / "empty", Run.open(digits_run).recipe()).path
+    code, out, err = run("eval", digits_run, digits_run.parent / "run/", "--json")
+    assert code == 0 and len(out.splitlines()) == 1, err
+    copy = shutil.copytree(digits_run, tmp_path / "copy")
+    code, out, err = run("eval", digits_run, other, copy, "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 1 and str(other) in err and [line["run"] for line in lines] == [str(digits_run), str(copy)]
+    assert lines[0]["top1"] == lines[1]["top1"]
+    code, out, err = run("eval", digits_run, copy)
+    assert code == 0 and "top-1" in out and out.count(f"{100 * lines[0]['top1']:.2f}") >= 2, err
 
 
 def test_eval_predict_and_export_take_the_best_student_where_there_is_one(run, trained, tmp_path):

@@ -57,14 +57,15 @@ def take_setting(words: list[str], name: str, default: str) -> str:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds from their number, or from a list.
+    """Seeds from their number, or from a list, which one seed is with brackets or a comma behind it.
 
-    >>> parse_seeds("3"), parse_seeds("0,7")
-    ([0, 1, 2], [0, 7])
+    >>> parse_seeds("3"), parse_seeds("0,7"), parse_seeds("[7]"), parse_seeds("0,")
+    ([0, 1, 2], [0, 7], [7], [0])
     """
-    if text.isdigit():
-        return [*range(int(text))]
-    for word in text.split(","):
-        if not word.strip().isdigit():
-            raise ValueError(f"seeds={word!r} is not a whole number")
-    return [int(word) for word in text.split(",")]
+    words = text.strip().removeprefix("[").removesuffix("]").removesuffix(",").split(",")
+    for word in words:
+        if not word.strip().isdecimal() or int(word) >= 2**31:
+            raise ValueError(
+                f"seeds={word!r} is not a whole number below 2**31; seeds=3 takes 0, 1 and 2, seeds=[7] takes seed 7"
+            )
+    return [*range(int(text))] if text.strip().isdecimal() else [int(word) for word in words]

@@ -1,6 +1,7 @@
 """eval: scores a run's student on labeled images."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +15,9 @@ from ..runs.folder import Run
 from ..runs.student import is_own_card, load_student, read_card, read_complete_card
 from ..runs.trust import refuse_unpacking
 from ..tasks import Scores, evaluate, find_task
-from ..tasks.base import TaskKind
+from ..tasks.base import Column, TaskKind
 from .arguments import tell_ignored, tell_other_run
-from .console import say, tell
+from .console import console, say, tell
 from .places import find_data_paths
 
 
@@ -32,11 +33,48 @@ def print_scores(path: Path, source: str | None, *, as_json: bool, trust: bool =
     """Prints the scores of a run's student, and the scores of single classes."""
     scores, values, images = evaluate_run(path, source, trust=trust)
     if as_json:
-        say(json.dumps({"data": images, **values}))
+        say(json.dumps({"run": str(path), "data": images, **values}))
         return
     say(f"{images}: {scores.sentence()}  ({count_of(scores.count, 'image')})")
     for line in describe_classes(path, values, trust=trust):
         say(line)
+
+
+def print_table(paths: Sequence[Path], source: str | None, *, as_json: bool, trust: bool = False) -> None:
+    """Prints the scores of several runs' students; a run that cannot be scored is named, and the exit code is 1."""
+    tasks, rows, failed = [], [], False
+    for path in paths:
+        try:
+            _, values, images = evaluate_run(path, source, trust=trust)
+            task = find_task(read_card(path, trust=trust).task)
+        except ValueError as error:
+            tell(str(error))
+            failed = True
+            continue
+        if as_json:
+            say(json.dumps({"run": str(path), "data": images, **values}))
+        tasks.append(task)
+        rows.append({"run": str(path), "images": images, **values})
+    if rows and not as_json:
+        console().print(draw_table(rows, list(dict.fromkeys(column for task in tasks for column in task.columns))))
+    if failed:
+        sys.exit(1)
+
+
+def draw_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> Any:
+    """A table of the runs' scores, to print on a rich console."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    table.add_column("run", overflow="fold")
+    for title in [*(column.title for column in columns), "images"]:
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        known = [(row.get(column.score), column) for column in columns]
+        cells = ["-" if value is None else format(column.scale * value, column.format) for value, column in known]
+        table.add_row(*(Text(escape_controls(cell)) for cell in [row["run"], *cells, f"{row['count']:,}"]))
+    return table
 
 
 def evaluate_run(path: Path, source: str | None, *, trust: bool = False) -> Evaluation:
