@@ -157,6 +157,12 @@ def compare(words: Words = None, trust: Trust = False) -> None:
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; several give a table.")],
     data: Annotated[str | None, typer.Option(help="Other labeled images, as data= of a recipe.")] = None,
+    robust: Annotated[
+        bool, typer.Option("--robust", help="Score on corrupted images too: noise, blur, light, JPEG; 5 severities.")
+    ] = False,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="With --robust: how many images at most; 1,000 by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     checkpoint: Checkpoint = "last",
     trust: Trust = False,
@@ -164,9 +170,14 @@ def evaluate(
     """Score a run's student by its task: top-1, or mean IoU and every class's; nll (nats) and ece."""
     from .commands.arguments import choose_student
     from .commands.evaluate import print_scores, print_table
+    from .commands.robustness import print_robustness
 
     paths = [choose_student(run, checkpoint) for run in dict.fromkeys(runs)]
-    if len(paths) > 1:
+    if most is not None and not robust:
+        raise ValueError(f"--most={most} has no effect without --robust; leave it out")
+    if robust:
+        print_robustness(paths, data, most=most, as_json=as_json, trust=trust)
+    elif len(paths) > 1:
         print_table(paths, data, as_json=as_json, trust=trust)
     else:
         print_scores(paths[0], data, as_json=as_json, trust=trust)

@@ -12,7 +12,7 @@ from ..distributed import default_device
 from ..errors import count_of, escape_controls
 from ..runs.files import replace_nan
 from ..runs.folder import Run
-from ..runs.student import is_own_card, load_student, read_card, read_complete_card
+from ..runs.student import StudentCard, is_own_card, load_student, read_card, read_complete_card
 from ..runs.trust import refuse_unpacking
 from ..tasks import Scores, evaluate, find_task
 from ..tasks.base import Column, TaskKind
@@ -82,19 +82,7 @@ def evaluate_run(path: Path, source: str | None, *, trust: bool = False) -> Eval
     card = read_complete_card(path, trust=trust)
     tell_other_run(path, card)
     task = find_task(card.task)
-    if source is None:
-        if not trust and not is_own_card(path):
-            refuse_unpacking(path, card.data)
-        tell_ignored(path, read_card(path, trust=True).data, card.data)
-        settings = find_data_paths(card.data, Run(path), card.task, advice="name the images with --data")
-        split, dataset = open_held_out(settings, task)
-        images = f"held-out images of {card.data.source}"
-        if has_changed(dataset, split, Run(path)):
-            tell(f"note: the {images} are not those that the run was scored on: their names, labels or sizes differ")
-    else:
-        (dataset, notes), images = open_one_split(forget_columns(card.data), source, card.classes, task), source
-        for note in (*notes, *check(dataset, card.data.channels)):
-            tell(f"note: {note}")
+    dataset, images = open_scored(path, card, source, trust=trust)
     scores = evaluate(
         load_student(path, trust=trust).to(default_device()),
         eval_loader(EvalSet(dataset, task.eval_transform(card.data)), batch_size=task.eval_batch_size(card.data)),
@@ -108,6 +96,25 @@ def evaluate_run(path: Path, source: str | None, *, trust: bool = False) -> Eval
             f"the scores of {path} on {images} are NaN or infinite: its network computes no numbers for some of them"
         )
     return Evaluation(scores, name_classes(scores, card.classes), images)
+
+
+def open_scored(path: Path, card: StudentCard, source: str | None, *, trust: bool) -> tuple[LabeledDataset, str]:
+    """A run's own held-out images, or all labeled images of `source`; and what they are, in words."""
+    task = find_task(card.task)
+    if source is not None:
+        dataset, notes = open_one_split(forget_columns(card.data), source, card.classes, task)
+        for note in (*notes, *check(dataset, card.data.channels)):
+            tell(f"note: {note}")
+        return dataset, source
+    if not trust and not is_own_card(path):
+        refuse_unpacking(path, card.data)
+    tell_ignored(path, read_card(path, trust=True).data, card.data)
+    settings = find_data_paths(card.data, Run(path), card.task, advice="name the images with --data")
+    split, dataset = open_held_out(settings, task)
+    images = f"held-out images of {card.data.source}"
+    if has_changed(dataset, split, Run(path)):
+        tell(f"note: the {images} are not those that the run was scored on: their names, labels or sizes differ")
+    return dataset, images
 
 
 def name_classes(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
