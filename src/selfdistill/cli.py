@@ -224,6 +224,24 @@ def predict(
 
 
 @app.command()
+def transfer(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... data=DATA [NAME=VALUE]...",
+            help="Run folders, and labeled images with data settings as in a recipe; seeds=3.",
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    trust: Trust = False,
+) -> None:
+    """Try the frozen features of students on another data set: a linear probe and nearest neighbors."""
+    from .commands.transfer import print_transfer
+
+    print_transfer(words, as_json=as_json, trust=trust)
+
+
+@app.command()
 def explain(
     run: RunFolder,
     images: Annotated[
