@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from helpers.runs import small_state
-from selfdistill.commands.progress import PlainProgress, RichProgress, describe_cost, describe_time_left
+from selfdistill.commands.progress import PlainProgress, RichProgress, describe_cost, describe_time_left, draw_sparkline
 from selfdistill.metrics.classification import ClassificationScores
 from selfdistill.runs.records import EpochRecord, TrainRecord, WarningRecord
 
@@ -32,7 +32,26 @@ def test_the_live_view_shows_epoch_steps_losses_and_scores():
     console.print(live.view())
     shown = console.file.getvalue()
     assert "frskd on net  epoch 2" in shown and "7/20 steps" in shown
-    assert "task 1.25  kd 0.5" in shown and "top-1 90.00%" in shown
+    assert re.search(r"task +1.25 .*\n *kd +0.5 ", shown) and "top-1 90.00%" in shown
+    assert "lr 0.1  20 ms/step" in shown and re.search(r"val score +0.9 ", shown)
+
+
+def test_the_live_view_draws_courses_and_keeps_the_best_score():
+    live = RichProgress("frskd on net")
+    live.can_draw = True  # whatever this terminal can
+    for epoch, (loss, top1) in enumerate([(3.0, 0.2), (2.0, 0.8), (1.0, 0.7)], 1):
+        live.on_log(small_state(), TRAIN.model_copy(update={"losses": {"task": loss, "\x1b": 0.5}}))
+        live.on_log(small_state(), EPOCH.model_copy(update={"epoch": epoch, "scores": SCORES._replace(top1=top1)}))
+    console = Console(file=io.StringIO(), width=120)
+    console.print(live.view())
+    shown = console.file.getvalue()
+    assert re.search(r"task +1 +█▅▁", shown) and "\x1b" not in shown and "\\x1b" in shown
+    assert re.search(r"val score +0.7 +▁█▇", shown) and "best so far 0.8, after epoch 2" in shown
+
+
+def test_a_long_course_is_averaged_to_the_width():
+    bars = draw_sparkline([float(i) for i in range(1000)])
+    assert len(bars) == 32 and [*bars] == sorted(bars) and draw_sparkline([]) == ""
 
 
 @pytest.mark.parametrize("every_seconds", [0.0, 1e6])

@@ -1,6 +1,8 @@
 """What a person sees while a network trains: a live display in a terminal, plain lines elsewhere."""
 
+import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import count_of, escape_controls
@@ -11,6 +13,7 @@ from ..training.state import TrainState
 from .console import say, tell
 
 MEASURED_STEPS = 10  # after so many steps the time left is told
+BARS, SPARKS = "▁▂▃▄▅▆▇█", 32  # of a sparkline: its bars from low to high, and how many at most
 EXPENSIVE = 2.5  # times a plain student's step, from which on a cheaper setting is named
 
 
@@ -38,6 +41,22 @@ def describe_time_left(state: TrainState, seconds_per_step: float) -> str:
     amount, unit = (left / 3600, "h") if left > 5400 else (left / 60, "min") if left > 120 else (left, "s")
     pace = f"{1000 * seconds_per_step:.0f} ms/step"
     return f"step {state.step} of {state.last_step}  {pace}  about {max(amount, 1):.0f} {unit} of training left"
+
+
+def draw_sparkline(values: Sequence[float], width: int = SPARKS) -> str:
+    """Bars from the lowest to the highest of the values; each is the mean of as many as fit, and a gap is not finite.
+
+    >>> draw_sparkline([1.0, 2.0, math.nan, 8.0]), draw_sparkline([1.0, 1.0]), draw_sparkline([0.0, 2.0, 9.0], width=2)
+    ('▁▂ █', '▄▄', '▁█')
+    """
+    size = -(-len(values) // width) or 1
+    groups = [values[max(end - size, 0) : end] for end in range(len(values), 0, -size)][::-1]
+    means = [sum(group) / len(group) for group in groups]
+    finite = [mean for mean in means if math.isfinite(mean)]
+    low, span = min(finite, default=0.0), max(finite, default=0.0) - min(finite, default=0.0)
+    return "".join(
+        " " if not math.isfinite(mean) else BARS[round((mean - low) / span * 7)] if span else BARS[3] for mean in means
+    )
 
 
 class PlainProgress(Callback):
@@ -77,9 +96,10 @@ class PlainProgress(Callback):
 
 
 class RichProgress(Callback):
-    """Draws a progress bar with epoch, step and time left, and below it the loss terms and the scores."""
+    """Draws a bar with epoch, step and time left; below it each loss term, accuracy and scores, with their course."""
 
     def __init__(self, title: str) -> None:
+        from rich import get_console
         from rich.live import Live
         from rich.progress import (
             BarColumn,
@@ -90,7 +110,10 @@ class RichProgress(Callback):
             TimeRemainingColumn,
         )
 
-        self.title, self.losses, self.scores, self.is_cost_told = title, "", "", False
+        self.title, self.is_cost_told = title, False
+        self.can_draw = get_console().encoding.startswith("utf")
+        self.history: dict[str, list[float]] = {}  # by loss term and score
+        self.pace, self.scores, self.best = "", "", ""
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(24),
@@ -103,11 +126,17 @@ class RichProgress(Callback):
         self.display = Live(get_renderable=self.view, refresh_per_second=4)
 
     def view(self) -> Any:
-        """The bar, and below it the lines that are not empty."""
+        """The bar, a row for each loss term and score with its last value and its course, and the last scores."""
         from rich.console import Group
+        from rich.table import Table
         from rich.text import Text
 
-        return Group(self.progress, *(Text(escape_controls(line)) for line in (self.losses, self.scores) if line))
+        rows = Table.grid(padding=(0, 2))
+        for name, values in self.history.items():
+            course = draw_sparkline(values) if self.can_draw else ""
+            rows.add_row(Text(escape_controls(name)), f"{values[-1]:.4g}", course)
+        lines = [line for line in (self.pace, self.scores, self.best) if line]
+        return Group(self.progress, rows, *(Text(escape_controls(line)) for line in lines))
 
     def on_start(self, state: TrainState) -> None:
         tell(describe_plan(state))
@@ -128,9 +157,24 @@ class RichProgress(Callback):
             warning = Text.assemble(("warning:", "yellow"), escape_controls(f" step {record.step}: {record.text}"))
             self.display.console.print(warning)
         elif isinstance(record, TrainRecord):
-            self.losses = record.sentence()
+            self.pace = f"lr {record.lr:.3g}  {1000 * record.seconds_per_step:.0f} ms/step"
+            self.remember({**record.losses, "accuracy": record.accuracy})
         elif getattr(record, "scores", None) is not None:
             self.scores = record.sentence()
+            if isinstance(record, EpochRecord):
+                self.remember_scores(record)
+
+    def remember_scores(self, record: EpochRecord) -> None:
+        """Adds an epoch's main score, and notes the best one; it is shown only: nothing is chosen by it."""
+        name = f"{record.split} score"
+        self.remember({name: record.scores.main})
+        values = self.history[name]
+        if values[-1] >= max(values):
+            self.best = f"best so far {values[-1]:.4g}, after epoch {record.epoch}"
+
+    def remember(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.history.setdefault(name, []).append(value)
 
     def on_end(self, state: TrainState) -> None:
         self.display.stop()
