@@ -27,6 +27,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def process_rank() -> int:
+    """Which of the processes that train together this is, counted from 0."""
+    return dist.get_rank() if is_distributed() else 0
+
+
 def world_size() -> int:
     """How many processes train together; known from the launcher before they have met."""
     if dist.is_available() and dist.is_initialized():
@@ -95,6 +100,21 @@ def gather_rows(rows: Tensor) -> Tensor:
     gathered = [torch.empty_like(padded) for _ in _rows]
     dist.all_gather(gathered, padded)
     return torch.cat([part[: per_image * count] for part, count in zip(gathered, _rows, strict=True)])
+
+
+def gather_parts(rows: Tensor, device: str | torch.device = "cpu") -> list[Tensor]:
+    """The rows (n, ...) of each process, which may differ in number, on the CPU; exchanged on `device`."""
+    if not is_distributed():
+        return [rows]
+    rows = rows.to(device)
+    count = torch.tensor([len(rows)], device=device)
+    counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, count)
+    padded = rows.new_zeros(max(map(int, counts)), *rows.shape[1:])  # processes exchange tensors of one size only
+    padded[: len(rows)] = rows
+    gathered = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(gathered, padded)
+    return [part[: int(count)].cpu() for part, count in zip(gathered, counts, strict=True)]
 
 
 def local_rows(gathered: Tensor) -> Tensor:

@@ -109,3 +109,47 @@ def test_numbers_that_stand_for_the_names_of_another_set_are_mentioned():
     _, notes = open_one_split(DataPart(), "digits", names, CLASSIFICATION)
     assert "digits has numbers for classes: 0 means 'animal 0', 1 means 'animal 1'" in notes[-1]
     assert open_one_split(DataPart(), "digits", [str(k) for k in range(10)], CLASSIFICATION).notes == ()
+
+
+def test_a_test_split_is_carved_once_and_apart_from_what_is_scored_while_training(tmp_path):
+    write_classes(tmp_path, {"a": 10, "b": 20, "c": 2, "d": 3})
+    without = opened(tmp_path)
+    train, val, test, notes = opened(tmp_path, test_fraction=0.3)
+    assert list_names(val) == list_names(without.val) and without.test is None
+    assert test.counts().tolist() == [3, 6, 0, 1] and train.counts().tolist() == [5, 10, 1, 1]
+    names = [list_names(rows) for rows in (train, val, test)]
+    assert sorted(sum(names, [])) == sorted([*list_names(without.train), *list_names(val)])
+    assert "30 % of each class of" in notes[1] and "10 of 35 images" in notes[1]
+    assert list_names(opened(tmp_path, test_fraction=0.3).test) == names[2]
+    assert list_names(opened(tmp_path, test_fraction=0.3, split_seed=1).test) != names[2]
+
+
+def test_a_test_fraction_that_cannot_be_is_refused(tmp_path):
+    write_classes(tmp_path / "one/train", {"a": 2, "b": 2})
+    write_classes(tmp_path / "one/test", {"a": 2, "b": 2})
+    write_classes(tmp_path / "two", {"a": 2, "b": 2})
+    with pytest.raises(ValueError, match="data.test_fraction=0.5 has no effect beside the test split of"):
+        opened(tmp_path / "one", test_fraction=0.5)
+    assert len(opened(tmp_path / "one", test_fraction=0.5, val="test").test) == 2
+    with pytest.raises(ValueError, match="data.test_fraction=0.9 leaves nothing to train on"):
+        opened(tmp_path / "two", test_fraction=0.9)
+    with pytest.raises(ValueError, match="data.test_fraction=0.1 takes no image of a class that has one"):
+        opened(tmp_path / "two", test_fraction=0.1)
+
+
+def test_a_smaller_fraction_is_a_part_of_a_larger_one(tmp_path):
+    write_classes(tmp_path, {"a": 10, "b": 20, "c": 2})
+    whole = opened(tmp_path)
+    fractions = [opened(tmp_path, fraction=fraction) for fraction in (0.1, 0.25, 0.5, 1)]
+    assert [splits.train.counts().tolist() for splits in fractions] == [[1, 2, 1], [2, 4, 1], [4, 8, 1], [8, 16, 1]]
+    assert all(list_names(splits.val) == list_names(whole.val) for splits in fractions)
+    names = [{*list_names(splits.train)} for splits in fractions]
+    assert names[0] < names[1] < names[2] < names[3] == {*list_names(whole.train)}
+    assert "data.fraction=0.25 trains on 7 of 25 images" in fractions[1].notes
+    assert {*list_names(opened(tmp_path, fraction=0.25, split_seed=3).train)} != names[1]
+
+
+def test_a_fraction_of_images_with_masks_is_one_of_all_images(mask_folder):
+    whole, part = opened_masks(mask_folder), opened_masks(mask_folder, fraction=0.5)
+    assert len(part.train) == round(len(whole.train) / 2) and {*masks_of(part.train)} < {*masks_of(whole.train)}
+    assert len(opened_masks(mask_folder, test_fraction=0.2).test) == 1

@@ -3,10 +3,14 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from selfdistill import evaluate
+from selfdistill.tasks import find_task
 
 ROWS = (7, 1, 0)
 DENSE = {"num_classes": 6, "kind": "segmentation"}
+CASES = [(kind, rows) for kind in ("classification", "segmentation") for rows in ROWS[:2]]
 
 
 class Labelled(NamedTuple):
@@ -32,3 +36,11 @@ def dense_batches(images: int, rank: int = 0, world: int = 1) -> list[Labelled]:
     target[:, :2, :3] = -100
     pairs = zip(shown.split(1), target.split(1), strict=True)
     return [Labelled(*pair) for pair in list(pairs)[rank::world]]
+
+
+def kept(kind: str, rows: int, rank: int = 0, world: int = 1) -> list[Tensor]:
+    """What is kept of each image of all processes, and the labels of the sample, sorted."""
+    collector = find_task(kind).outcomes(6, -100)
+    network, dealt = (nn.Flatten(), batches) if kind == "classification" else (nn.Identity(), dense_batches)
+    evaluate(network, dealt(rows, rank, world), num_classes=6, kind=kind, collector=collector)
+    return [*collector.compute(), collector.sample().target.sort().values]

@@ -55,7 +55,15 @@ def weights(method):
 
 
 def untimed(run):
-    timing = {"seconds_per_step", "peak_memory_mib", "compile_seconds"}
+    timing = {
+        "seconds_per_step",
+        "peak_memory_mib",
+        "compile_seconds",
+        "train_seconds",
+        "eval_seconds",
+        "processor_seconds",
+        "cost_per_step",
+    }
     return [record.model_dump(exclude=timing) for record in run.records()]
 
 

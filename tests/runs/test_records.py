@@ -9,7 +9,7 @@ from selfdistill.config.recipe import Recipe
 from selfdistill.metrics.classification import ClassificationScores
 from selfdistill.metrics.segmentation import SegmentationScores
 from selfdistill.runs.folder import Run
-from selfdistill.runs.records import EndRecord, EpochRecord, Parameters, TrainRecord, WarningRecord
+from selfdistill.runs.records import EndRecord, EpochRecord, GradientRecord, Parameters, TrainRecord, WarningRecord
 
 SCORES = ClassificationScores(top1=0.9, top5=1.0, nll=0.3, ece=0.02, count=10)
 DENSE = SegmentationScores(0.5, 0.75, 0.25, 1.0, 0.125, (0.5, math.nan), 3)
@@ -34,11 +34,23 @@ def run(tmp_path):
 
 def test_records_come_back_in_order(run):
     assert run.records() == []
-    records = [TRAIN, WARNING, EPOCH, END, END.model_copy(update={"scores": None})]
+    measured = {"train_seconds": 3.5, "train_scores": SCORES, "test_scores": SCORES, "temperature": 1.5}
+    gradients = GradientRecord(epoch=2, step=8, shares={"task": 0.75, "kd": 0.25}, cosines={"task": 1.0, "kd": -0.5})
+    taught = TRAIN.model_copy(update={"self_teacher_accuracy": 0.75})
+    records = [TRAIN, taught, WARNING, gradients, EPOCH, END, END.model_copy(update={"scores": None, **measured})]
     infinite = TRAIN.model_copy(update={"step": 9, "losses": {"kd": math.inf}})
     for record in (*records, infinite):
         run.append(record)
     assert run.records() == [*records, infinite]
+
+
+def test_sentences_of_records():
+    taught = TRAIN.model_copy(update={"self_teacher_accuracy": 0.75})
+    assert "accuracy 50.0%  self-teacher 75.0%  lr 0.1" in taught.sentence() and "teacher" not in TRAIN.sentence()
+    gradients = GradientRecord(epoch=2, step=8, shares={"task": 0.75, "kd": 0.25}, cosines={"kd": -0.5})
+    assert gradients.sentence() == "epoch 2  step 8  gradient norms: task 75.0%  kd 25.0% (cosine -0.50)"
+    tested = END.model_copy(update={"test_scores": SCORES._replace(top1=0.8)})
+    assert "final val: top-1 90.00%" in tested.sentence() and "  test: top-1 80.00%" in tested.sentence()
 
 
 def test_scores_of_every_task_come_back_as_their_own_type(run):
@@ -54,7 +66,11 @@ def test_lines_that_earlier_versions_wrote_are_read(run):
     line = json.dumps({**old, "parameters": {"student": 10, "training_only": 0}})
     (run.path / "metrics.jsonl").write_text(line + "\n")
     (record,) = run.records()
-    assert record.peak_memory_mib is None and record.compile_seconds == 0 and math.isnan(record.seconds_per_step)
+    assert (
+        record.peak_memory_mib is record.train_seconds is record.test_scores is None
+        and record.compile_seconds == 0
+        and math.isnan(record.seconds_per_step)
+    )
 
 
 @pytest.mark.parametrize(

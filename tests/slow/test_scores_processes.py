@@ -6,16 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
-from helpers.dealt_rows import DENSE, ROWS, batches, dense_batches
+from helpers.dealt_rows import CASES, DENSE, ROWS, batches, dense_batches, kept
 from selfdistill import evaluate
 
 pytestmark = pytest.mark.slow
 
 RANK = """
 import json, sys, torch
-from helpers.dealt_rows import DENSE, ROWS, batches, dense_batches
+from helpers.dealt_rows import CASES, DENSE, ROWS, batches, dense_batches, kept
 from selfdistill import evaluate
 folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
@@ -26,6 +27,7 @@ for rows in ROWS:
         print(json.dumps(str(error)))
 for images in ROWS[:2]:
     print(json.dumps(evaluate(torch.nn.Identity(), dense_batches(images, rank, world), **DENSE)))
+torch.save([kept(*case, rank, world) for case in CASES], f"{folder}/{rank}.pt")
 torch.distributed.destroy_process_group()
 """
 
@@ -43,3 +45,6 @@ def test_two_processes_score_like_one(tmp_path: Path) -> None:
     for rows, scores in zip(ROWS[:2], told[0][:2], strict=True):
         assert scores == pytest.approx(list(evaluate(nn.Flatten(), batches(rows), num_classes=6)), abs=1e-6)
     assert "no image to evaluate on" in told[0][2]
+    for rank in range(2):
+        for case, ours in zip(CASES, torch.load(tmp_path / f"{rank}.pt"), strict=True):
+            assert all(torch.equal(*pair) for pair in zip(kept(*case), ours, strict=True)), case

@@ -46,12 +46,16 @@ def test_a_checkpoint_of_an_earlier_version_resumes(tmp_path, whole):
         train(recipe(tmp_path / "run"), StopAt(7))
     run = Run.open(tmp_path / "run")
     checkpoint = run.load_checkpoint()
-    for name in ("log_bytes", "slow", "compiling"):  # which version 0.1.0 did not write
+    for name in ("log_bytes", "eval_seconds"):  # which version 0.1.0 did not write
         del checkpoint[name]
+    timer = checkpoint.pop("timer")
+    checkpoint |= {"window": [seconds for seconds, _, _ in timer["steps"]], "paces": timer["paces"]}
     run.save_checkpoint(checkpoint)
-    again, _, _ = train(run.recipe(), resume=True)
+    again, _, result = train(run.recipe(), resume=True)
     assert untimed(run) == untimed(whole[1])
     assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole[0]).items())
+    assert result.train_seconds is result.eval_seconds is result.processor_seconds is None  # of the whole run
+    assert result.cost_per_step > 0
 
 
 def test_a_checkpoint_of_another_format_is_refused(tmp_path):

@@ -18,6 +18,8 @@ from selfdistill.task import Batch, Step
 from selfdistill.training import checkpoint
 from selfdistill.training.signals import Interrupted
 
+END_SCORES = {"scores", "train_scores", "test_scores"}
+
 
 def test_a_run_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path):
     stop_and_resume(tmp_path, {"method": "frskd"}, 3)
@@ -80,6 +82,42 @@ def test_the_student_that_ships_is_the_plain_network_with_the_trained_weights(tm
     plain.load_state_dict(shipped.state_dict(), strict=True)
     images = torch.randn(4, 1, 8, 8)
     torch.testing.assert_close(shipped(images), method.student.eval()(images))
+
+
+def test_the_end_of_a_run_tells_what_it_cost_and_how_its_student_does_elsewhere(tmp_path):
+    data = {**QUICK["data"], "test_fraction": 0.1}
+    method, run, result = train(recipe(tmp_path / "run", data=data))
+    end = run.records()[-1]
+    assert end.model_dump(exclude={"kind", "split", "parameters", *END_SCORES}) == {
+        name: value for name, value in result._asdict().items() if name not in END_SCORES
+    }
+    assert all(getattr(end, name) == getattr(result, name) for name in END_SCORES)
+    assert end.train_scores.count == 80 and end.test_scores.count == 179 and end.split == "val"
+    assert end.train_seconds > 0 and end.eval_seconds > 0 and end.device_seconds is None
+    assert 10 * 0.5 * end.cost_per_step < end.processor_seconds  # ten steps, the first of which is slower
+    val, test = run.outcomes("val"), run.outcomes("test")
+    for rows, scores, tempered in [
+        (val, end.scores, end.nll_at_temperature),
+        (test, end.test_scores, end.test_nll_at_temperature),
+    ]:
+        assert scores.top1 == pytest.approx((rows.predicted == rows.label).double().mean().item())
+        assert scores.nll == pytest.approx(rows.nll.mean().item(), rel=1e-5)
+        at_temperature = nn.functional.cross_entropy(rows.logits.double() / end.temperature, rows.label)
+        assert tempered == pytest.approx(at_temperature.item())
+    assert end.nll_at_temperature <= end.scores.nll + 1e-6
+    assert torch.equal(val.label, build(run.recipe()).held_out.args[0].dataset.labels)
+
+
+def test_a_student_is_scored_every_so_many_epochs_and_at_the_end(tmp_path, whole):
+    changes = {"epochs": 5, "evaluate_every": 2}
+    _, run, result = train(recipe(tmp_path / "run", **changes))
+    assert [record.epoch for record in run.records() if record.kind == "epoch"] == [2, 4, 5]
+    assert result.scores is not None and read_card(run.open_best().path).epoch in (2, 4, 5)
+    with pytest.raises(Interrupted):
+        train(recipe(tmp_path / "stopped", **changes), StopAt(18))
+    stopped = Run.open(tmp_path / "stopped")
+    train(stopped.recipe(), resume=True)
+    assert untimed(stopped) == untimed(run)
 
 
 def test_every_term_of_the_loss_is_logged_at_every_window(tmp_path):

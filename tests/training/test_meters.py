@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfdistill import Batch, Step, Task
-from selfdistill.training.meters import Meter, StepTimer, check_losses
+from selfdistill.training.meters import Meter, check_losses
 
 LOGITS = torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 3.0], [3.0, 0.0, 0.0]])
 
@@ -132,36 +132,3 @@ def test_a_term_that_dwarfs_all_others_together_is_named():
 def test_each_term_has_a_key_of_its_own():
     spoken = list(check_losses({"task": 2.0, "kd": 0.0, "feature": math.nan, "votes": 1e9}))
     assert [key for key, _ in spoken] == ["kd zero", "feature finite", "votes dwarfs"]
-
-
-def timed(*steps, timer=None):
-    """A timer after steps of so many seconds; those above 1 compiled."""
-    timer = timer or StepTimer()
-    for seconds in steps:
-        timer.add(seconds, compiled=seconds > 1)
-    return timer
-
-
-def test_seconds_per_step_leave_out_what_compiles_and_the_first_step():
-    timer = timed(0.9, 60.0, 0.2, 0.4)
-    assert timer.flush() == pytest.approx(0.3)
-    assert timed(0.5, timer=timer).flush() == 0.5 and timer.seconds_per_step == pytest.approx(0.4)
-    assert timer.compile_seconds == pytest.approx(59.6)
-
-
-def test_where_every_step_compiles_their_mean_is_told():
-    assert timed(60.0, 40.0).flush() == 50
-
-
-def test_a_timer_goes_on_where_it_was_stopped():
-    state = timed(0.9, 60.0, 0.2).state_dict()
-    again = StepTimer()
-    again.load_state_dict(state)
-    assert timed(0.7, 0.4, timer=again).flush() == pytest.approx(0.3)  # 0.7: the first step of another process
-    assert again.compile_seconds == pytest.approx(59.7)
-
-
-def test_checkpoints_that_know_nothing_of_compiling_are_read():
-    timer = StepTimer()
-    timer.load_state_dict({"window": [0.2], "paces": [0.1, 0.3]})
-    assert timed(0.9, 0.4, timer=timer).flush() == pytest.approx(0.3) and timer.compile_seconds == 0

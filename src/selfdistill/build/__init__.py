@@ -21,6 +21,7 @@ from ..data import (
     image_shape,
     prepare_data,
 )
+from ..data.datasets.base import select_evenly
 from ..method import Method
 from ..methods import create_method, find_method
 from ..models import build_student
@@ -34,6 +35,8 @@ from ..training.optim import count_steps
 from .checks import check_labeled, check_method, check_same_data, check_student_options, check_student_was_trained
 from .sources import hash_sources
 from .teacher import load_teacher, normalize_as_teacher, note_channels
+
+TRAIN_SAMPLES = {"image": 2000, "pixel": 200}  # training images that are scored at a run's end, at most, by output
 
 
 def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = False) -> Experiment:
@@ -115,6 +118,8 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
         train_set=train_set,
         held_out=None if prepared.held_out is None else create_eval_loader(prepared.held_out, resolved, task_kind),
         split=prepared.held_out_split,
+        test=None if prepared.test is None else create_eval_loader(prepared.test, resolved, task_kind),
+        train_sample=create_eval_loader(sample_evenly(images, task.output), resolved, task_kind),
         mix=create_mixer(recipe.mix, task, task_kind),
         card=describe_student(resolved, task, images),
         fingerprint={
@@ -168,7 +173,12 @@ def create_mixer(settings: MixPart, task: Task, task_kind: TaskKind) -> Callable
     return mix_sometimes
 
 
-def create_eval_loader(dataset: CachedDataset, recipe: Recipe, task: TaskKind) -> HeldOut:
+def sample_evenly(images: LabeledDataset, output: str) -> LabeledDataset:
+    """At most 2,000 of the images, evenly spaced; fewer where each has many labels."""
+    return images.subset(torch.tensor(select_evenly(len(images), TRAIN_SAMPLES[output])))
+
+
+def create_eval_loader(dataset: CachedDataset | LabeledDataset, recipe: Recipe, task: TaskKind) -> HeldOut:
     """The batches of a data set as evaluation shows them."""
     return functools.partial(
         eval_loader,

@@ -36,7 +36,16 @@ class DataPart(Part):
     val_fraction: float | None = Field(
         None, gt=0, lt=1, description="share of each class held out; 0.2 where the source has no other split"
     )
+    test_fraction: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of each class held out for a test at the end of the run, where the source has no test split",
+    )
     split_seed: int = Field(0, description="seed of the held-out choice; independent of the training seed")
+    fraction: float | None = Field(
+        None, gt=0, le=1, description="train on this share of each class only; a larger share holds those of a smaller"
+    )
     limit: Natural | None = Field(None, description="train on only this many images, the first of every class in turn")
     drop_last: Literal["auto"] | bool = Field(
         "auto",
@@ -193,6 +202,9 @@ class Recipe(Part):
     epochs: Natural | None = Field(None, description="30 where max_steps is not given either")
     max_steps: Natural | None = Field(
         None, description="alone: the length of the schedule in optimizer steps; beside epochs: stops early"
+    )
+    evaluate_every: Natural = Field(
+        1, description="epochs between two scorings of the student; after the last step it is always scored"
     )
     batch_size: Natural | None = Field(
         None, description="images per optimizer step, over all processes; default: the task's"

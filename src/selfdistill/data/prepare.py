@@ -42,6 +42,7 @@ class PreparedData(NamedTuple):
     train: CachedDataset
     held_out: CachedDataset | None  # the images for evaluation
     held_out_split: str  # "val", or "test" without a validation split
+    test: LabeledDataset | None  # the images for a test at the end, where `held_out` are others
     notes: tuple[str, ...]  # sentences to show to the user
 
 
@@ -120,6 +121,7 @@ def prepare_data(
         train=train,
         held_out=held_out,
         held_out_split=held_out_split,
+        test=None if kept is splits.test or splits.test is None or splits.test.is_all_ignored() else splits.test,
         notes=(
             *splits.notes,
             *describe_splits(splits, settings.channels),

@@ -22,7 +22,7 @@ from .reading import check_images
 from .task_data import TaskData
 
 VAL_FRACTION = 0.2  # held out if the source has no other split
-HOLD_OUT = 5  # the purpose of a seed
+HOLD_OUT, HOLD_OUT_TEST, FRACTION = 5, 6, 7  # purposes of seeds
 
 
 class Splits(NamedTuple):
@@ -40,6 +40,7 @@ def open_splits(settings: DataPart, task: TaskData) -> Splits:
     Images are not opened yet (`check` does that), only masks if nobody names their values. The validation images are
     the first of these that exists: the source that `val` names, the source's own validation split, `val_fraction` of
     each training class (of all images, for masks), and 20 % of the training images if there is no test split either.
+    `test_fraction` then takes test images out of what is left, and `fraction` and `limit` leave out training images:
     `limit` keeps the first images of every class, as many of each as it can. Raises `ValueError` in one sentence,
     naming the file, for anything that cannot be trained on.
     """
@@ -54,13 +55,21 @@ def open_splits(settings: DataPart, task: TaskData) -> Splits:
         if split not in ("train", *empty)
     }
     notes = [*opened.notes, *_describe_labels(opened, settings.source, train.classes)]
+    num_labeled = len(train)
     train, val, split_notes = _split_validation(settings, task, train, others)
     notes += split_notes
-    notes += [f"the {split} split of {settings.source} has no images and is left out" for split in empty]
-    if settings.limit is not None:
-        train = limit_images(train, settings.limit)
     test = others.get("test")
     test = None if test is val else test
+    if settings.test_fraction is not None:
+        train, test, note = _hold_out_test(settings, train, test, num_labeled)
+        notes.append(note)
+    notes += [f"the {split} split of {settings.source} has no images and is left out" for split in empty]
+    if settings.fraction is not None:
+        count = len(train)
+        train = take_fraction(train, settings.fraction, settings.split_seed)
+        notes.append(f"data.fraction={settings.fraction:g} trains on {len(train)} of {count} images")
+    if settings.limit is not None:
+        train = limit_images(train, settings.limit)
     return Splits(train, val, test, tuple(notes))
 
 
@@ -179,19 +188,61 @@ def _open_named_validation(
     return open_one_split(settings.model_copy(update=train.settings()), settings.val, train.classes, task)
 
 
+def _hold_out_test(
+    settings: DataPart, train: LabeledDataset, test: LabeledDataset | None, num_labeled: int
+) -> tuple[LabeledDataset, LabeledDataset, str]:
+    """The training images without `test_fraction` of all `num_labeled` images, these, and a note about them."""
+    assert settings.test_fraction is not None
+    given = f"data.test_fraction={settings.test_fraction:g}"
+    if test is not None:
+        raise ValueError(f"{given} has no effect beside the test split of {settings.source}; drop it")
+    share = settings.test_fraction * num_labeled / len(train)
+    if share >= 1:
+        raise ValueError(f"{given} leaves nothing to train on beside the validation images; lower it")
+    held = draw_from_groups(train, lambda size: _count_held(share, size), settings.split_seed, HOLD_OUT_TEST)
+    if not len(held):
+        raise ValueError(f"{given} takes no image of a class that has one, and no class of {settings.source} has more")
+    kept, test = split_off(train, held)
+    note = f"{settings.test_fraction * 100:g} % of {train.shares} {settings.source} is held out for a test at the end"
+    return kept, test, f"{note}: {len(test)} of {num_labeled} images (split_seed {settings.split_seed})"
+
+
 def hold_out(dataset: LabeledDataset, fraction: float, seed: int) -> tuple[Subset, Subset]:
     """Splits off a random `fraction` of each group: at least one image, never all. Returns (kept, held out)."""
-    held = []
     for label, members in enumerate(dataset.groups()):
         if len(members) < 2:
             problem = f"has one image, {dataset.name(int(members[0]))}" if len(members) else "has no image"
             raise ValueError(f"class {dataset.classes[label]!r} {problem}; holding one out takes two")
-        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        order = torch.randperm(len(members), generator=create_generator(seed, label, HOLD_OUT))
-        held.append(members[order[:count]])
-    mask = torch.zeros(len(dataset), dtype=torch.bool)
-    mask[torch.cat(held)] = True
-    return dataset.subset((~mask).nonzero().flatten()), dataset.subset(mask.nonzero().flatten())
+    return split_off(dataset, draw_from_groups(dataset, lambda size: _count_held(fraction, size), seed, HOLD_OUT))
+
+
+def _count_held(fraction: float, size: int) -> int:
+    """How many of a group's images are held out: at least one, never all, and so none of one."""
+    return min(max(round(fraction * size), 1), size - 1)
+
+
+def take_fraction(dataset: LabeledDataset, fraction: float, seed: int) -> Subset:
+    """A random `fraction` of each group, at least one image; a larger fraction holds the images of a smaller one."""
+    chosen = draw_from_groups(dataset, lambda size: max(round(fraction * size), 1), seed, FRACTION)
+    return dataset.subset(chosen)
+
+
+def draw_from_groups(
+    dataset: LabeledDataset, count: Callable[[int], int], seed: int, purpose: int
+) -> Int64[Tensor, " n"]:
+    """The indices, in order, of as many random images of each group as `count` says for its size."""
+    chosen = [torch.empty(0, dtype=torch.int64)]
+    for label, members in enumerate(dataset.groups()):
+        order = torch.randperm(len(members), generator=create_generator(seed, label, purpose))
+        chosen.append(members[order[: count(len(members))]])
+    return torch.cat(chosen).sort().values
+
+
+def split_off(dataset: LabeledDataset, indices: Int64[Tensor, " n"]) -> tuple[Subset, Subset]:
+    """The other images, and those of `indices`."""
+    is_other = torch.ones(len(dataset), dtype=torch.bool)
+    is_other[indices] = False
+    return dataset.subset(is_other.nonzero().flatten()), dataset.subset(indices)
 
 
 def limit_images(dataset: LabeledDataset, limit: int) -> LabeledDataset:

@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_calibration_error
 
 from .calibration import BINS
+from .outcomes import find_top_classes
 
 
 class ClassificationScores(NamedTuple):
@@ -66,8 +67,7 @@ class ClassificationMetric(Metric):
     def update(self, logits: Float[Tensor, "b k"], target: Int64[Tensor, " b"]) -> None:
         self._check(logits, target)
         logits = logits.float()
-        highest = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        hits = (highest == target.unsqueeze(1)).float()
+        hits = (find_top_classes(logits) == target.unsqueeze(1)).float()
         self.top1 += hits[:, 0].sum()
         self.top5 += hits.sum(dim=1).sum()
         self.nll += F.cross_entropy(logits, target, reduction="none").sum()

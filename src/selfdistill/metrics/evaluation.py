@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..distributed import is_distributed
 from ..features.modes import set_mode
+from .outcomes import Collector
 from .sliding_window import score_map
 
 Scorer = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (student, images, target) -> logits as the metric wants them
@@ -97,8 +98,11 @@ def measure(
     score: Scorer = score_images,
     device: str | torch.device = "cpu",
     precision: torch.dtype | None = None,
+    collector: Collector | None = None,
 ) -> Any:
     """Computes `metric` from the student's logits on all `batches`, which have `.images` and `.target`.
+
+    The `collector` is given the same logits and labels.
 
     `precision` bfloat16 or float16 runs the student under autocast; the metric gets float32 all the same. If
     torch.distributed is initialized, every process gives its own images, possibly none, and all get the common scores.
@@ -112,6 +116,8 @@ def measure(
             with torch.autocast(device.type, dtype=precision if half else None, enabled=half):
                 logits = score(student, batch.images.to(device, non_blocking=True), target)
             metric.update(logits.float(), target)
+            if collector is not None:
+                collector.update(logits.float(), target)
     if not metric.update_called and not is_distributed():
         raise ValueError("there is no image to evaluate on: the loader gave no batch")
     return metric.compute()

@@ -19,6 +19,7 @@ from ..config.files import dump, load_yaml
 from ..config.read import change, read
 from ..config.recipe import Recipe
 from ..errors import did_you_mean, escape_controls, flatten_message
+from ..metrics.outcomes import Outcomes
 from .environment import Environment, now
 from .files import (
     CheckedFile,
@@ -33,6 +34,7 @@ from .files import (
     write_text,
 )
 from .lock import FolderTaken, lock_folder
+from .outcomes import read_outcomes, save_outcomes
 from .records import AnyRecord, EndRecord, Record, from_line, to_line
 from .trust import hash_bytes, ignore_reaching, is_signed_text, list_code, refuse_code, refuse_unpacking, sign_text
 
@@ -159,13 +161,28 @@ class Run:
         lines = path.read_bytes().split(b"\n") if path.is_file() else []
         return [from_line(line, number, path) for number, line in enumerate(lines[:-1], start=1)]
 
+    def outcomes(self, split: str) -> Outcomes | None:
+        """What the student answered for each image of "val" or "test".
+
+        None where nothing was written: for runs that have not ended, of older versions, or of a task of one's own.
+        Raises `ValueError` that names a damaged file.
+        """
+        return read_outcomes(self._outcomes_path(split))
+
+    def save_outcomes(self, split: str, outcomes: Outcomes) -> None:
+        """Replaces the outcomes of a split."""
+        save_outcomes(self._outcomes_path(split), outcomes)
+
+    def _outcomes_path(self, split: str) -> Path:
+        return self.path / f"outcomes-{split}.safetensors"
+
     def log_bytes(self) -> int:
         """The size of metrics.jsonl, to which `rewind` can go back."""
         path = self.path / "metrics.jsonl"
         return path.stat().st_size if path.is_file() else 0
 
     def rewind(self, step: int, *, size: int | None = None) -> str | None:
-        """Drops the records that a run resumed after `step` writes again, and that of the run's end.
+        """Drops the records that a run resumed after `step` writes again, and what is written at a run's end.
 
         `size` is what `log_bytes` gave at the checkpoint. Older checkpoints do not hold it; then the records of later
         steps are dropped. Gives a sentence about records that are lost, which a damaged log no longer has.
@@ -179,6 +196,8 @@ class Run:
             kept = b"".join(to_line(record) for record in records if not isinstance(record, EndRecord))
         with replace_file(path) as temporary:
             temporary.write_bytes(kept)
+        for outcomes in self.path.glob("outcomes-*.safetensors"):
+            outcomes.unlink()
         if size is None or length >= size:
             return None
         return f"{path} was cut or edited: it had {length} bytes instead of {size}, and what is missing is lost"

@@ -42,14 +42,34 @@ class TrainRecord(Record):
     lr: float
     losses: dict[str, float]  # each term as it was weighted
     accuracy: float  # share of the labeled positions, in [0, 1]; NaN where there are none
+    self_teacher_accuracy: float | None = None  # the same of the method's own teacher; None where it has none
     seconds_per_step: float
 
     def sentence(self) -> str:
         terms = "  ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+        teacher = self.self_teacher_accuracy
+        own_teacher = "" if teacher is None else f"  self-teacher {teacher:.1%}"
         return (
-            f"epoch {self.epoch}  step {self.step}  {terms}  accuracy {self.accuracy:.1%}  lr {self.lr:.3g}  "
-            f"{1000 * self.seconds_per_step:.0f} ms/step"
+            f"epoch {self.epoch}  step {self.step}  {terms}  accuracy {self.accuracy:.1%}{own_teacher}  "
+            f"lr {self.lr:.3g}  {1000 * self.seconds_per_step:.0f} ms/step"
         )
+
+
+class GradientRecord(Record):
+    """How each loss term pulls at the student's parameters, in one step."""
+
+    kind: Literal["gradients"] = "gradients"
+    epoch: int
+    step: int
+    shares: dict[str, float]  # the norm of each term's gradient over the sum of these norms
+    cosines: dict[str, float]  # of each term's gradient with that of "task"; only where both are not zero
+
+    def sentence(self) -> str:
+        terms = [
+            f"{name} {share:.1%}" + (f" (cosine {self.cosines[name]:+.2f})" if name in self.cosines else "")
+            for name, share in self.shares.items()
+        ]
+        return f"epoch {self.epoch}  step {self.step}  gradient norms: {'  '.join(terms)}"
 
 
 class EpochRecord(Record):
@@ -74,7 +94,10 @@ class Parameters(BaseModel):
 
 
 class EndRecord(Record):
-    """The end of a run."""
+    """The end of a run. What older versions did not measure is None.
+
+    Seconds are of the whole run, over resumes; what a kill undid is not counted.
+    """
 
     kind: Literal["end"] = "end"
     split: str
@@ -85,13 +108,24 @@ class EndRecord(Record):
     peak_memory_mib: float | None = None
     compile_seconds: float = 0.0
     parameters: Parameters
+    train_seconds: float | None = None  # wall clock of the training steps; scoring and saving lie between them
+    eval_seconds: float | None = None  # wall clock of all scoring
+    processor_seconds: float | None = None  # of the training steps on a CPU: this process and its loader workers
+    device_seconds: float | None = None  # of the training steps on a GPU: from a step's first kernel to its last
+    cost_per_step: float | None = None  # processor or device seconds of a step: median over the log's lines
+    train_scores: AnyScores = None  # on training images without augmentation; of at most 2,000
+    test_scores: AnyScores = None  # on the test images, where `split` is "val" and there are any
+    temperature: float | None = None  # with the lowest NLL on `split`
+    nll_at_temperature: float | None = None  # on `split`
+    test_nll_at_temperature: float | None = None  # on the test images, at the temperature of "val"
 
     def sentence(self) -> str:
         where = f"epoch {self.epoch}  step {self.step}"
         if self.scores is None:
             return f"{where}  end: nothing held out to score"
         compiled = f"  compiled in {self.compile_seconds:.0f} s" if self.compile_seconds else ""
-        return f"{where}  final {self.split}: {self.scores.sentence()}{compiled}"
+        test = f"  test: {self.test_scores.sentence()}" if self.test_scores is not None else ""
+        return f"{where}  final {self.split}: {self.scores.sentence()}{test}{compiled}"
 
 
 class WarningRecord(Record):
@@ -106,7 +140,7 @@ class WarningRecord(Record):
         return f"epoch {self.epoch}  step {self.step}  warning: {self.text}"
 
 
-AnyRecord = TrainRecord | EpochRecord | EndRecord | WarningRecord
+AnyRecord = TrainRecord | EpochRecord | EndRecord | WarningRecord | GradientRecord
 ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])
 
 

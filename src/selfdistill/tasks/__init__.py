@@ -14,6 +14,7 @@ from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scores, measure
+from ..metrics.outcomes import Collector
 from ..task import as_batch, check_scored, refuse_no_count
 from . import base
 from .base import TaskKind
@@ -118,6 +119,7 @@ def evaluate(
     window: tuple[int, int] | None = None,
     device: str | torch.device = "cpu",
     precision: torch.dtype | None = None,
+    collector: Collector | None = None,
 ) -> Scores:
     """Scores a student on all `batches`.
 
@@ -132,6 +134,7 @@ def evaluate(
         window: (height, width) of the windows in which a segmenter sees an image; None: it sees the whole image.
         device: Where the student is and computes.
         precision: bfloat16 or float16 runs the student under autocast; the scores are computed in float32.
+        collector: Is given the same class scores and labels, as the task's `outcomes` makes one.
 
     Returns:
         `ClassificationScores`, `SegmentationScores` or what the metric of another task computes. Where
@@ -155,6 +158,7 @@ def evaluate(
         score=task.scorer(window),
         device=device,
         precision=precision,
+        collector=collector,
     )
 
 

@@ -14,6 +14,7 @@ from ..config.recipe import DataPart
 from ..data.task_data import TaskData
 from ..imports import load
 from ..metrics.evaluation import Scorer, score_images, score_pixels
+from ..metrics.outcomes import ClassCollector, Collector, PixelCollector
 from ..runs.student import StudentCard
 from ..task import Batch, Criterion, Task
 
@@ -136,6 +137,14 @@ class TaskKind(TaskData):
     @abstractmethod
     def metric(self, num_classes: int, ignore_index: int) -> nn.Module:
         """The metric that computes the scores of a student from logits and labels."""
+
+    def outcomes(self, num_classes: int, ignore_index: int) -> Collector | None:
+        """Collects what a student answers for each image; None for a task with labels or predictions of its own."""
+        if self.target != "class" or self.predict is not None:
+            return None
+        if self.output == "pixel":
+            return PixelCollector(num_classes, ignore_index=ignore_index)
+        return ClassCollector(num_classes)
 
     def scorer(self, window: tuple[int, int] | None = None) -> Scorer:
         """The function that computes a student's logits; for pixels in windows of (height, width), if not None."""

@@ -1,5 +1,6 @@
 """Checkpoints: what they hold, and the callback that writes them."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +34,8 @@ def save_state(state: TrainState) -> dict[str, Any]:
         "scaler": None if state.scaler is None else state.scaler.state_dict(),
         "ema": None if state.ema is None else state.ema.state_dict(),
         "meter": state.meter.state_dict(),
-        **state.timer.state_dict(),
+        "timer": state.timer.state_dict(),
+        "eval_seconds": state.eval_seconds,
     }
 
 
@@ -64,7 +66,11 @@ def load_state(state: TrainState, checkpoint: Mapping[str, Any]) -> None:
         if state.scaler is not None and checkpoint["scaler"]:
             state.scaler.load_state_dict(checkpoint["scaler"])
         state.meter.load_state_dict(checkpoint["meter"], state.device, keep=is_first_process())
-        state.timer.load_state_dict(checkpoint)
+        if "timer" in checkpoint:
+            state.timer.load_state_dict(checkpoint["timer"])
+        else:
+            state.timer.load_older_state(checkpoint)
+        state.eval_seconds = checkpoint.get("eval_seconds", math.nan)
         state.epoch, state.step = checkpoint["epoch"], checkpoint["step"]
         state.step_in_epoch, state.best_score = checkpoint["step_in_epoch"], checkpoint["best"]
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:

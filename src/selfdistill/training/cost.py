@@ -35,11 +35,11 @@ class SlowdownMeter:
         self.done += 1
         if not self.is_wanted or not FIRST - 1 <= self.done <= LAST:
             return
-        wait_for(self.state.device)
+        now = read_clock(self.state.device)
         if self.done == FIRST - 1:
-            self.started = time.perf_counter()
+            self.started = now
         if self.done == LAST:
-            seconds = (time.perf_counter() - self.started) / (LAST - FIRST + 1)
+            seconds = (now - self.started) / (LAST - FIRST + 1)
             alone = time_student(self.state.method, sizes[0], self.state.device, self.autocast)
             self.state.slowdown = None if alone is None else seconds / (alone * len(sizes))
 
@@ -51,25 +51,29 @@ def costs_more(method: Method) -> bool:
 
 
 def time_student(method: Method, batch_size: int, device: torch.device, autocast: Autocast) -> float | None:
-    """Seconds of a forward and backward pass of a copy of the student; None where it fails, as for want of memory."""
+    """A forward and backward pass of a copy of the student by `read_clock`; None where it fails (want of memory)."""
     times = []
     try:
         student = copy_without_hooks(method.student).train()
         noise = torch.rand(batch_size, *method.task.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
         for _ in range(2):  # the first one takes longer
-            wait_for(device)
-            started = time.perf_counter()
+            started = read_clock(device)
             with autocast():
                 scores = student(noise)
             scores.float().square().mean().backward()
-            wait_for(device)
-            times.append(time.perf_counter() - started)
+            times.append(read_clock(device) - started)
     except Exception:  # a student may need what only its method gives it; measuring must not end a run
         return None
     return min(times)
 
 
-def wait_for(device: torch.device) -> None:
-    """Waits until a GPU has done what was asked of it."""
+def read_clock(device: torch.device) -> float:
+    """Processor seconds of this process's threads on a CPU, which other programs do not lengthen; elsewhere seconds.
+
+    Waits until a GPU has done what was asked of it.
+    """
+    if device.type == "cpu":
+        return time.process_time()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    return time.perf_counter()

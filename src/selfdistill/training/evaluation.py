@@ -1,4 +1,7 @@
-"""The student's scores after each epoch, and the check that it is not broken."""
+"""The student's scores after epochs and at the end of a run, and the check that it is not broken."""
+
+import time
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -7,29 +10,80 @@ from ..data import get_scoring_window
 from ..distributed import broadcast_buffers
 from ..errors import one_line
 from ..features.hooks import copy_without_hooks
-from ..tasks import Scores, evaluate
-from .experiment import Experiment
+from ..tasks import Collector, Scores, evaluate, find_task
+from .experiment import Experiment, HeldOut
 from .state import TrainState
 
 
-def score_student(
-    experiment: Experiment, state: TrainState, rank: int, world: int, *, precision: torch.dtype | None
-) -> Scores | None:
-    """Scores of the student that would ship now on the held-out images; None if there are none."""
-    if experiment.held_out is None:
-        return None
-    task = state.method.task
-    broadcast_buffers(state.shipped)
-    return evaluate(
-        state.shipped,
-        experiment.held_out(rank=rank, world=world, device=state.device),
-        num_classes=task.num_classes,
-        kind=task.kind,
-        ignore_index=task.ignore_index,
-        window=get_scoring_window(experiment.recipe.data),
-        device=state.device,
-        precision=precision,
-    )
+class FinalScores(NamedTuple):
+    """What is measured once, after the last step; None where there is nothing to measure it on."""
+
+    train_scores: Scores | None = None
+    test_scores: Scores | None = None
+    temperature: float | None = None
+    nll_at_temperature: float | None = None
+    test_nll_at_temperature: float | None = None
+
+
+class StudentScoring:
+    """Scores the student that would ship now: after epochs, and on further images after the last step.
+
+    Then `collectors` hold what it answered for each image of a split.
+    """
+
+    def __init__(
+        self, experiment: Experiment, state: TrainState, *, rank: int, world: int, precision: torch.dtype | None
+    ) -> None:
+        self.experiment, self.state = experiment, state
+        self.rank, self.world, self.precision = rank, world, precision
+        self.collectors: dict[str, Collector] = {}
+
+    def score_held_out(self) -> Scores | None:
+        """The scores on the held-out images, None if there are none; after the last step their answers are kept."""
+        is_last = self.state.step == self.state.last_step
+        return self._score(self.experiment.held_out, keep_as=self.experiment.split if is_last else None)
+
+    def finish(self) -> FinalScores:
+        """Measures what is measured once; the held-out images were scored just before."""
+        train_scores = self._score(self.experiment.train_sample)
+        test_scores = self._score(self.experiment.test, keep_as="test")
+        samples = {split: collector.sample(self.state.device) for split, collector in self.collectors.items()}
+        finite = {split: sample for split, sample in samples.items() if sample.is_finite}
+        held_out = finite.get(self.experiment.split)
+        if held_out is None:
+            return FinalScores(train_scores, test_scores)
+        temperature = held_out.fit_temperature()
+        test = finite.get("test") if test_scores is not None else None
+        return FinalScores(
+            train_scores,
+            test_scores,
+            temperature,
+            held_out.nll_at(temperature),
+            None if test is None else test.nll_at(temperature),
+        )
+
+    def _score(self, images: HeldOut | None, *, keep_as: str | None = None) -> Scores | None:
+        """The scores on these images; their answers are kept under the name of a split, if one is given."""
+        if images is None:
+            return None
+        state, task, started = self.state, self.state.method.task, time.perf_counter()
+        collector = None if keep_as is None else find_task(task.kind).outcomes(task.num_classes, task.ignore_index)
+        if keep_as is not None and collector is not None:
+            self.collectors[keep_as] = collector
+        broadcast_buffers(state.shipped)
+        scores = evaluate(
+            state.shipped,
+            images(rank=self.rank, world=self.world, device=state.device),
+            num_classes=task.num_classes,
+            kind=task.kind,
+            ignore_index=task.ignore_index,
+            window=get_scoring_window(self.experiment.recipe.data),
+            device=state.device,
+            precision=self.precision,
+            collector=collector,
+        )
+        state.eval_seconds += time.perf_counter() - started
+        return scores
 
 
 def refuse_broken_student(state: TrainState, lr: float | None) -> None:

@@ -22,6 +22,8 @@ class Experiment:
         train_set: the images to train on.
         held_out: gives the batches to score on after each epoch; None scores nothing.
         split: the name of the held-out images. Only "val" chooses the best checkpoint.
+        test: gives the batches to score on once, after the last step; None where `held_out` is the test split.
+        train_sample: gives training images as evaluation shows them, to score on after the last step.
         mix: maps each batch to one with mixed images and labels.
         card: describes the student; needed for a run folder, which rebuilds the network from it.
         fingerprint: a hash of each split's images and labels, for environment.json.
@@ -34,6 +36,8 @@ class Experiment:
     train_set: TrainSet
     held_out: HeldOut | None = None
     split: str = "val"
+    test: HeldOut | None = None
+    train_sample: HeldOut | None = None
     mix: Callable[[Batch], Batch] | None = None
     card: StudentCard | None = None
     fingerprint: Mapping[str, str] = field(default_factory=dict)

@@ -7,7 +7,6 @@ micro-batch. So a checkpoint needs no generator state, and a run resumed in the 
 
 import itertools
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -27,7 +26,7 @@ from .checkpoint import load_state, refuse_other_recipe
 from .compile import create_compiler, find_usual_batches
 from .cost import SlowdownMeter
 from .device import AUTOCAST, create_accelerator
-from .evaluation import blame_precision, refuse_broken_student, score_student
+from .evaluation import StudentScoring, blame_precision, refuse_broken_student
 from .experiment import Experiment
 from .log import RunLog, create_writers
 from .memory import keep_freed_memory
@@ -37,6 +36,7 @@ from .seeds import seed_generators
 from .sharing import mix_whole_batch, weigh_by_labels, weigh_terms
 from .signals import Interrupted, catch_stop_signals
 from .state import Result, TrainState
+from .timer import StepTimer, StepWatch, none_if_nan
 
 LOG_STEPS = 50  # optimizer steps between two records of the losses, at most
 COLLECT_STEPS = 10  # optimizer steps after which several processes share sums and signals, for which they wait
@@ -110,6 +110,7 @@ class Trainer:
         self.schedule = create_schedule(optimizer, recipe.optim, self.schedule_steps)
         ema = create_ema(method.student, recipe.optim)
         self.compiler = create_compiler(method, recipe, self.accelerator, steps=last_step)
+        self.watch = StepWatch(self.device, workers=recipe.machine.workers)
         self.module, self.optimizer = self.accelerator.prepare(method.train(), optimizer)
         self.state = TrainState(
             method=method,
@@ -119,7 +120,10 @@ class Trainer:
             device=self.device,
             steps_per_epoch=self.plan.steps_per_epoch,
             last_step=last_step,
+            timer=StepTimer(self.watch.kind),
         )
+        precision = AUTOCAST[self.accelerator.mixed_precision]
+        self.scoring = StudentScoring(experiment, self.state, rank=self.rank, world=self.world, precision=precision)
         writers = create_writers(experiment, run if self.rank == 0 else None, self.accelerator)
         self.log = RunLog(self.state, [*writers, *callbacks])
         self.batch_norms = BatchNormSizes(method)
@@ -174,18 +178,17 @@ class Trainer:
                 channels_last=machine.channels_last,
             )
         )
-        started = time.perf_counter()
         for number, (step_sizes, step_usual) in enumerate(zip(dealt[rest], usual[rest], strict=True), 1):
+            self.watch.start()
             compiled = self.train_step(batches, step_sizes, step_usual)
             if state.step == 1:
                 few_values = describe_few_values(self.batch_norms.values, sizes[0][0], min(map(min, sizes)))
                 self.log.warn("batch norm", few_values)
             line_is_full = len(state.timer.steps) + 1 >= LOG_STEPS or number == len(steps)
             means = state.meter.flush(sum_over_processes) if line_is_full else None  # this waits for the device
-            state.timer.add(time.perf_counter() - started, compiled=compiled)
+            state.timer.add(*self.watch.stop(), compiled=compiled)
             if self.slowdown is not None:
                 self.slowdown.after_step(step_sizes[self.rank])
-            started = time.perf_counter()
             if means is not None:
                 self.log_means(*means)
             state.is_collected = self.world == 1 or state.step % COLLECT_STEPS == 0
@@ -266,10 +269,11 @@ class Trainer:
         self.log.notify("on_epoch_end")
 
     def score_student(self) -> None:
-        """Scores the student that ships; raises `ValueError` if it is broken."""
-        precision = AUTOCAST[self.accelerator.mixed_precision]
-        self.state.scores = score_student(self.experiment, self.state, self.rank, self.world, precision=precision)
-        refuse_broken_student(self.state, self.recipe.optim.lr)
+        """Scores the student that ships, in the epochs that are scored; raises `ValueError` if it is broken."""
+        state = self.state
+        if state.step == state.last_step or state.epochs_begun % self.recipe.evaluate_every == 0:
+            state.scores = self.scoring.score_held_out()
+        refuse_broken_student(state, self.recipe.optim.lr)
 
     def log_means(self, losses: dict[str, float], accuracy: float) -> None:
         """Logs the means since the last line; raises `ValueError` where they come from a broken network."""
@@ -281,13 +285,22 @@ class Trainer:
     def finish(self) -> Result:
         """The result, after it was logged."""
         state = self.state
+        peak_memory = read_peak_memory(self.device)  # before images are scored that training never saw
+        final = self.scoring.finish()
+        for split, collector in self.scoring.collectors.items():
+            outcomes = collector.compute(self.device)
+            if self.run is not None and self.rank == 0:
+                self.run.save_outcomes(split, outcomes)
         result = Result(
             scores=state.scores,
             epoch=state.epochs_begun,
             step=state.step,
             seconds_per_step=state.timer.seconds_per_step,
-            peak_memory_mib=read_peak_memory(self.device),
+            peak_memory_mib=peak_memory,
             compile_seconds=state.timer.compile_seconds,
+            eval_seconds=none_if_nan(state.eval_seconds),
+            **state.timer.describe(),
+            **final._asdict(),
         )
         parameters = Parameters(**count_method_parameters(state.method))
         self.log.add(EndRecord(split=self.experiment.split, parameters=parameters, **result._asdict()))

@@ -1,9 +1,7 @@
-"""Running means of losses, accuracy and step time between two log lines, and checks of what they say."""
+"""Running means of losses and accuracy between two log lines, and checks of what they say."""
 
 import math
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,54 +91,3 @@ def check_losses(losses: dict[str, float], *, in_warmup: bool = False) -> Iterat
                 f"{name} dwarfs",
                 f"the loss term {name!r} ({value:.3g}) dwarfs all others together ({others:.3g}); lower its weight",
             )
-
-
-class StepTimer:
-    """Seconds per step for each log line, without the steps that compile and a process's first step."""
-
-    def __init__(self) -> None:
-        self.steps: list[float] = []  # seconds of each step since the last line
-        self.slow_steps: list[float] = []  # those among them that do not count
-        self.compiling_steps: list[float] = []  # of the whole run
-        self.lines: list[float] = []  # seconds per step of each line so far
-        self.is_first_step = True
-
-    def add(self, seconds: float, *, compiled: bool) -> None:
-        """Adds one step."""
-        self.steps.append(seconds)
-        if compiled:
-            self.compiling_steps.append(seconds)
-        if compiled or self.is_first_step:
-            self.slow_steps.append(seconds)
-        self.is_first_step = False
-
-    def flush(self) -> float:
-        """The mean since the last line, of slow steps if there are no others; then starts over."""
-        counted = len(self.steps) - len(self.slow_steps)
-        seconds = sum(self.steps) - sum(self.slow_steps) if counted else sum(self.steps)
-        self.lines.append(seconds / (counted or len(self.steps)))
-        self.steps, self.slow_steps = [], []
-        return self.lines[-1]
-
-    def state_dict(self) -> dict[str, list[float]]:
-        return {
-            "window": self.steps,
-            "slow": self.slow_steps,
-            "compiling": self.compiling_steps,
-            "paces": self.lines,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from a `state_dict`; older checkpoints hold no slow steps."""
-        self.steps, self.lines = list(state["window"]), list(state["paces"])
-        self.slow_steps, self.compiling_steps = list(state.get("slow", [])), list(state.get("compiling", []))
-
-    @property
-    def seconds_per_step(self) -> float:
-        """The median over the lines; NaN before the first."""
-        return statistics.median(self.lines) if self.lines else math.nan
-
-    @property
-    def compile_seconds(self) -> float:
-        """How much longer the steps that compiled took than usual ones."""
-        return sum((max(seconds - self.seconds_per_step, 0.0) for seconds in self.compiling_steps), start=0.0)

@@ -8,7 +8,8 @@ from torch import nn
 
 from ..method import Method
 from ..tasks import Scores
-from .meters import Meter, StepTimer
+from .meters import Meter
+from .timer import StepTimer
 
 
 @dataclass
@@ -31,9 +32,10 @@ class TrainState:
     best_score: float | None = None  # the best main score on the validation images so far
     meter: Meter = field(default_factory=Meter)
     timer: StepTimer = field(default_factory=StepTimer)
+    eval_seconds: float = 0.0  # of all scoring so far; NaN where an older version did some
     is_collected: bool = True  # whether `meter` holds the sums of all processes, as a checkpoint must
     slowdown: float | None = None  # of a step beside the plain student's, measured, see `training/cost.py`
-    scores: Scores | None = None  # of `shipped` after this step; None before the epoch is scored
+    scores: Scores | None = None  # of `shipped` after this step; None before the epoch is scored, or where it is not
     is_best: bool = False  # whether `scores` are the best so far
 
     @property
@@ -56,3 +58,13 @@ class Result(NamedTuple):
     seconds_per_step: float  # median over the log's lines, input included
     peak_memory_mib: float | None
     compile_seconds: float  # by which the steps that compiled were slower than that; 0 where nothing was compiled
+    train_seconds: float | None  # this and what follows: see `runs.records.EndRecord`
+    eval_seconds: float | None
+    processor_seconds: float | None
+    device_seconds: float | None
+    cost_per_step: float | None
+    train_scores: Scores | None
+    test_scores: Scores | None
+    temperature: float | None
+    nll_at_temperature: float | None
+    test_nll_at_temperature: float | None

@@ -1,0 +1,185 @@
+"""How long training steps take: by the wall clock, and in processor or device seconds, which other programs do not
+lengthen.
+"""
+
+import math
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+STAT_TIMES = slice(11, 13)  # processor time in user and system mode, behind the name in /proc/PID/stat
+
+
+class DeviceSpan(NamedTuple):
+    """Two events on a GPU, before and after a step."""
+
+    start: Any
+    end: Any
+
+    def read_seconds(self) -> float:
+        """Seconds between them; waits until the second has happened."""
+        self.end.synchronize()
+        return self.start.elapsed_time(self.end) / 1000
+
+
+Cost = float | DeviceSpan
+
+
+class StepWatch:
+    """Measures one step after another; what happens between `stop` and the next `start` is left out.
+
+    On a CPU the cost of a step is the processor time of all threads of this process and of its loader workers; on a GPU
+    it is the time from the step's first work on the device to its last. Elsewhere it is NaN. Nothing here waits.
+    """
+
+    def __init__(self, device: torch.device, *, workers: int = 0) -> None:
+        self.device, self.workers = device, workers
+        self.started, self.mark = 0.0, math.nan
+
+    @property
+    def kind(self) -> str | None:
+        """What the costs are."""
+        return {"cpu": "processor", "cuda": "device"}.get(self.device.type)
+
+    def start(self) -> None:
+        self.started, self.mark = time.perf_counter(), self._read()
+
+    def stop(self) -> tuple[float, Cost]:
+        """Seconds since `start`, and the cost."""
+        now = self._read()
+        cost = DeviceSpan(self.mark, now) if self.kind == "device" else now - self.mark
+        return time.perf_counter() - self.started, cost
+
+    def _read(self) -> Any:
+        if self.kind == "device":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record(torch.cuda.current_stream(self.device))
+            return event
+        if self.kind == "processor":
+            return time.process_time() + (read_children_seconds() if self.workers else 0.0)
+        return math.nan
+
+
+def read_children_seconds() -> float:
+    """Processor seconds of this process's children, ended or running; of running ones on Linux only."""
+    ended = os.times()
+    return ended.children_user + ended.children_system + sum(map(_read_child, multiprocessing.active_children()))
+
+
+def _read_child(child: Any) -> float:
+    try:
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has just ended, or this is no Linux
+        return 0.0
+    return sum(map(int, fields[STAT_TIMES])) / os.sysconf("SC_CLK_TCK")
+
+
+class Timed(NamedTuple):
+    """One step."""
+
+    seconds: float
+    cost: Cost
+    counts: bool  # in the pace: no step that compiles, and not a process's first one
+
+
+class StepTimer:
+    """The pace of each log line, without the steps that compile and a process's first step; and sums over the run."""
+
+    def __init__(self, kind: str | None = None) -> None:
+        """`kind` is `StepWatch.kind`: what the costs are."""
+        self.kind = kind
+        self.steps: list[Timed] = []  # since the last line
+        self.compiling_steps: list[float] = []  # seconds of those of the whole run
+        self.lines: list[float] = []  # seconds per step of each line so far
+        self.costs: list[float] = []  # cost per step of each line so far
+        self.seconds = self.cost = 0.0  # of all steps up to the last line; NaN where an older version trained some
+        self.is_first_step = True
+
+    def add(self, seconds: float, cost: Cost = math.nan, *, compiled: bool) -> None:
+        """Adds one step."""
+        self.steps.append(Timed(seconds, cost, counts=not (compiled or self.is_first_step)))
+        if compiled:
+            self.compiling_steps.append(seconds)
+        self.is_first_step = False
+
+    def flush(self) -> float:
+        """Seconds per step since the last line, of slow steps if there are no others; then starts over."""
+        steps = self._read_steps()
+        counted = [step for step in steps if step.counts] or steps
+        self.lines.append(sum(step.seconds for step in counted) / len(counted))
+        known = [step.cost for step in counted if not math.isnan(step.cost)]
+        self.costs.append(sum(known) / len(known) if known else math.nan)
+        self.seconds += sum(step.seconds for step in steps)
+        self.cost += sum(step.cost for step in steps)
+        self.steps = []
+        return self.lines[-1]
+
+    def _read_steps(self) -> list[Timed]:
+        """The steps since the last line, with their costs in seconds; waits for a GPU."""
+        costs = [step.cost.read_seconds() if isinstance(step.cost, DeviceSpan) else step.cost for step in self.steps]
+        self.steps = [step._replace(cost=cost) for step, cost in zip(self.steps, costs, strict=True)]
+        return self.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "steps": [list(step) for step in self._read_steps()],
+            "compiling": self.compiling_steps,
+            "paces": self.lines,
+            "costs": self.costs,
+            "seconds": self.seconds,
+            "cost": self.cost,
+            "kind": self.kind,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from a `state_dict`. Where another version or another kind of device began the run, its costs and
+        seconds are unknown."""
+        self.lines, self.compiling_steps = list(state["paces"]), list(state["compiling"])
+        self.steps = [Timed(*step) for step in state["steps"]]
+        self.costs, self.seconds, self.cost = list(state["costs"]), state["seconds"], state["cost"]
+        if state["kind"] != self.kind:
+            self.costs, self.cost = [], math.nan
+            self.steps = [step._replace(cost=math.nan) for step in self.steps]
+
+    def load_older_state(self, state: Mapping[str, Any]) -> None:
+        """Continues from what versions without costs wrote; the first of them knew no slow steps."""
+        slow = state.get("slow", [])
+        self.steps = [Timed(seconds, math.nan, counts=seconds not in slow) for seconds in state["window"]]
+        self.lines, self.compiling_steps = list(state["paces"]), list(state.get("compiling", []))
+        self.seconds = self.cost = math.nan
+
+    @property
+    def seconds_per_step(self) -> float:
+        """The median over the lines; NaN before the first."""
+        return statistics.median(self.lines) if self.lines else math.nan
+
+    @property
+    def cost_per_step(self) -> float:
+        """The median over the lines whose cost is known; NaN where there is none."""
+        known = [cost for cost in self.costs if not math.isnan(cost)]
+        return statistics.median(known) if known else math.nan
+
+    def describe(self) -> dict[str, float | None]:
+        """What the run's record of its end says of the cost; None for what is not known."""
+        return {
+            "train_seconds": none_if_nan(self.seconds),
+            "processor_seconds": none_if_nan(self.cost) if self.kind == "processor" else None,
+            "device_seconds": none_if_nan(self.cost) if self.kind == "device" else None,
+            "cost_per_step": none_if_nan(self.cost_per_step),
+        }
+
+    @property
+    def compile_seconds(self) -> float:
+        """How much longer the steps that compiled took than usual ones."""
+        return sum((max(seconds - self.seconds_per_step, 0.0) for seconds in self.compiling_steps), start=0.0)
+
+
+def none_if_nan(value: float) -> float | None:
+    """The value, None for NaN."""
+    return None if math.isnan(value) else value

@@ -1,0 +1,100 @@
+"""Seconds and costs of training steps."""
+
+import math
+import multiprocessing
+import time
+
+import pytest
+import torch
+
+from selfdistill.training.timer import StepTimer, StepWatch, read_children_seconds
+
+
+def timed(*steps, timer=None):
+    """A timer after steps of so many seconds, which cost ten times as many; those above 1 compiled."""
+    timer = timer or StepTimer("processor")
+    for seconds in steps:
+        timer.add(seconds, 10 * seconds, compiled=seconds > 1)
+    return timer
+
+
+def test_seconds_per_step_leave_out_what_compiles_and_the_first_step():
+    timer = timed(0.9, 60.0, 0.2, 0.4)
+    assert timer.flush() == pytest.approx(0.3)
+    assert timed(0.5, timer=timer).flush() == 0.5 and timer.seconds_per_step == pytest.approx(0.4)
+    assert timer.compile_seconds == pytest.approx(59.6)
+
+
+def test_where_every_step_compiles_their_mean_is_told():
+    assert timed(60.0, 40.0).flush() == 50
+
+
+def test_a_timer_goes_on_where_it_was_stopped():
+    state = timed(0.9, 60.0, 0.2).state_dict()
+    again = StepTimer("processor")
+    again.load_state_dict(state)
+    assert timed(0.7, 0.4, timer=again).flush() == pytest.approx(0.3)  # 0.7: the first step of another process
+    assert again.compile_seconds == pytest.approx(59.7)
+    assert again.cost_per_step == pytest.approx(3.0)
+    assert again.describe()["train_seconds"] == pytest.approx(62.2)
+    assert again.describe()["processor_seconds"] == pytest.approx(622)
+
+
+def test_what_earlier_versions_did_not_measure_is_unknown():
+    for state in ({"window": [0.2], "paces": [0.1, 0.3]}, {"window": [0.9, 0.2], "slow": [0.9], "paces": [0.1, 0.3]}):
+        timer = StepTimer("processor")
+        timer.load_older_state(state)
+        assert timed(0.9, 0.4, timer=timer).flush() == pytest.approx(0.3) and timer.compile_seconds == 0
+        assert timed(0.6, 0.6, timer=timer).flush() == pytest.approx(0.6) and timer.cost_per_step == pytest.approx(5.0)
+        told = timer.describe()
+        assert told["train_seconds"] is told["processor_seconds"] is None
+
+
+def test_costs_of_two_kinds_of_device_are_not_added_up():
+    timer = StepTimer("device")
+    timer.load_state_dict(timed(0.9, 0.2, 0.2).state_dict())
+    timed(0.5, timer=timer).flush()
+    told = timer.describe()
+    assert told["device_seconds"] is told["processor_seconds"] is told["cost_per_step"] is None
+    assert told["train_seconds"] == pytest.approx(1.8)
+
+
+def test_a_run_that_took_no_step_has_no_cost():
+    assert StepTimer("processor").describe()["cost_per_step"] is None
+
+
+def test_a_step_on_a_cpu_costs_processor_time_and_none_while_it_sleeps():
+    watch = StepWatch(torch.device("cpu"))
+    watch.start()
+    time.sleep(0.2)
+    seconds, cost = watch.stop()
+    assert seconds >= 0.2 > cost
+    worked = time.process_time()
+    while time.process_time() < worked + 0.05:
+        pass
+    watch.start()
+    while time.process_time() < worked + 0.15:
+        pass
+    assert watch.stop()[1] > 0.05
+
+
+def test_elsewhere_the_cost_is_unknown():
+    watch = StepWatch(torch.device("meta"))
+    watch.start()
+    assert watch.kind is None and math.isnan(watch.stop()[1])
+
+
+def work(seconds):
+    started = time.process_time()
+    while time.process_time() < started + seconds:
+        pass
+
+
+def test_loader_workers_count_while_they_run_and_after_they_ended():
+    before = read_children_seconds()
+    worker = multiprocessing.get_context("fork").Process(target=work, args=(0.3,))
+    worker.start()
+    while worker.is_alive():
+        time.sleep(0.05)
+    worker.join()
+    assert read_children_seconds() - before >= 0.25  # the system counts in hundredths
