@@ -36,7 +36,7 @@ from .checks import check_labeled, check_method, check_same_data, check_student_
 from .sources import hash_sources
 from .teacher import load_teacher, normalize_as_teacher, note_channels
 
-TRAIN_SAMPLES = {"image": 2000, "pixel": 200}  # training images that are scored at a run's end, at most, by output
+TRAIN_SAMPLES = {"image": 2000, "pixel": 100}  # training images that are scored at a run's end, at most, by output
 
 
 def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = False) -> Experiment:
