@@ -5,6 +5,6 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages("src"), "selfdistill.recipes"],
     package_dir={"": "src", "selfdistill.recipes": "recipes"},
-    package_data={"selfdistill.recipes": ["README.md", "*/*.yaml"]},
+    package_data={"selfdistill.report": ["page.css", "page.js"], "selfdistill.recipes": ["README.md", "*/*.yaml"]},
     include_package_data=False,
 )
