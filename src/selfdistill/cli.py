@@ -163,19 +163,28 @@ def evaluate(
     most: Annotated[
         int | None, typer.Option(min=1, help="With --robust: how many images at most; 1,000 by default.")
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Fit the probabilities' temperature on validation images; store it."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     checkpoint: Checkpoint = "last",
     trust: Trust = False,
 ) -> None:
     """Score a run's student by its task: top-1, or mean IoU and every class's; nll (nats) and ece."""
     from .commands.arguments import choose_student
+    from .commands.calibrate import print_calibrations
     from .commands.evaluate import print_scores, print_table
     from .commands.robustness import print_robustness
 
     paths = [choose_student(run, checkpoint) for run in dict.fromkeys(runs)]
     if most is not None and not robust:
         raise ValueError(f"--most={most} has no effect without --robust; leave it out")
-    if robust:
+    if robust and calibrate:
+        raise ValueError("--robust and --calibrate are two commands; call one after the other")
+    if calibrate:
+        print_calibrations(paths, data, as_json=as_json, trust=trust)
+    elif robust:
         print_robustness(paths, data, most=most, as_json=as_json, trust=trust)
     elif len(paths) > 1:
         print_table(paths, data, as_json=as_json, trust=trust)

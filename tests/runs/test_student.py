@@ -23,11 +23,13 @@ from selfdistill.runs.student import (
     MaskCard,
     NetworkCard,
     StudentCard,
+    is_own_card,
     load_student,
     read_card,
     save_student,
-    save_weights,
+    store_temperature,
 )
+from selfdistill.runs.weights import save_weights
 
 NETWORK = NetworkCard(name="cifar:resnet8", num_classes=3, image_shape=(3, 16, 16))
 CARD = StudentCard(task="classification", classes=("a", "b", "c"), student=NETWORK, data={}, method="frskd", step=7)
@@ -280,3 +282,34 @@ def test_a_card_with_wrong_values_is_one_sentence_that_names_the_file(run: Run, 
     with pytest.raises(ValueError, match=rf"^.*student\.json is damaged: {sentence}") as caught:
         read_card(run.path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_temperature_is_added_to_the_card_and_nothing_else_changes(run: Run) -> None:
+    save_student(run, plain().state_dict(), CARD)
+    before = json.loads((run.path / "student.json").read_text())
+    assert "temperature" not in before and read_card(run.path).temperature is None
+    store_temperature(run.path, 1.5)
+    card, after = read_card(run.path), json.loads((run.path / "student.json").read_text())
+    assert card.temperature == 1.5 and is_own_card(run.path)
+    assert {**after, "temperature": None, "checksum": 0, "signature": 0} == {
+        **before,
+        "temperature": None,
+        "checksum": 0,
+        "signature": 0,
+    }
+    load_student(run.path)
+
+
+def test_a_strangers_card_is_not_signed_by_writing_into_it(run: Run, monkeypatch, tmp_path: Path) -> None:
+    save_student(run, plain().state_dict(), CARD)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another machine"))
+    with pytest.raises(ValueError, match="not signed by this machine"):
+        store_temperature(run.path, 1.5)
+    store_temperature(run.path, 1.5, trust=True)
+    assert read_card(run.path, trust=True).temperature == 1.5 and not is_own_card(run.path)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, "hot", float("inf")])
+def test_a_temperature_that_is_none_is_refused(temperature) -> None:
+    with pytest.raises(ValueError):
+        StudentCard.model_validate({**CARD.model_dump(), "temperature": temperature})

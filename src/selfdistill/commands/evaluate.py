@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor, nn
+
 from ..config.recipe import DataPart
 from ..data import EvalSet, LabeledDataset, check, eval_loader, get_scoring_window, open_one_split, open_splits
 from ..distributed import default_device
@@ -14,11 +16,13 @@ from ..runs.files import replace_nan
 from ..runs.folder import Run
 from ..runs.student import StudentCard, is_own_card, load_student, read_card, read_complete_card
 from ..runs.trust import refuse_unpacking
-from ..tasks import Scores, evaluate, find_task
+from ..tasks import Collector, Scores, evaluate, find_task
 from ..tasks.base import Column, TaskKind
 from .arguments import tell_ignored, tell_other_run
 from .console import console, say, tell
 from .places import find_data_paths
+
+CALIBRATED = ("nll", "ece")  # scores that a temperature changes
 
 
 class Evaluation(NamedTuple):
@@ -36,6 +40,9 @@ def print_scores(path: Path, source: str | None, *, as_json: bool, trust: bool =
         say(json.dumps({"run": str(path), "data": images, **values}))
         return
     say(f"{images}: {scores.sentence()}  ({count_of(scores.count, 'image')})")
+    if "temperature" in values:
+        calibrated = "  ".join(f"{name} {value:.4f}" for name, value in values["at_temperature"].items())
+        say(f"at the temperature {values['temperature']:.4g} of student.json: {calibrated}")
     for line in describe_classes(path, values, trust=trust):
         say(line)
 
@@ -81,31 +88,36 @@ def evaluate_run(path: Path, source: str | None, *, trust: bool = False) -> Eval
     """Scores a run's student on its own held-out images, or on all labeled images of `source`."""
     card = read_complete_card(path, trust=trust)
     tell_other_run(path, card)
-    task = find_task(card.task)
-    dataset, images = open_scored(path, card, source, trust=trust)
-    scores = evaluate(
-        load_student(path, trust=trust).to(default_device()),
-        eval_loader(EvalSet(dataset, task.eval_transform(card.data)), batch_size=task.eval_batch_size(card.data)),
-        num_classes=len(card.classes),
-        kind=task.name,
-        window=get_scoring_window(card.data),
-        device=default_device(),
-    )
+    dataset, images, _ = open_scored(path, card, source, trust=trust)
+    student = load_student(path, trust=trust).to(default_device())
+    scores = score_student(student, card, dataset)
     if not scores.finite:
         raise ValueError(
             f"the scores of {path} on {images} are NaN or infinite: its network computes no numbers for some of them"
         )
-    return Evaluation(scores, name_classes(scores, card.classes), images)
+    values = name_classes(scores, card.classes)
+    if card.temperature is not None:
+        calibrated = score_student(AtTemperature(student, card.temperature), card, dataset)
+        values |= {"temperature": card.temperature, "at_temperature": replace_nan(choose_calibrated(calibrated))}
+    return Evaluation(scores, values, images)
 
 
-def open_scored(path: Path, card: StudentCard, source: str | None, *, trust: bool) -> tuple[LabeledDataset, str]:
-    """A run's own held-out images, or all labeled images of `source`; and what they are, in words."""
+class Scored(NamedTuple):
+    """Labeled images to score."""
+
+    dataset: LabeledDataset
+    images: str  # what they are, in words
+    split: str | None  # of the run's own data; None for other images
+
+
+def open_scored(path: Path, card: StudentCard, source: str | None, *, trust: bool) -> Scored:
+    """A run's own held-out images, or all labeled images of `source`."""
     task = find_task(card.task)
     if source is not None:
         dataset, notes = open_one_split(forget_columns(card.data), source, card.classes, task)
         for note in (*notes, *check(dataset, card.data.channels)):
             tell(f"note: {note}")
-        return dataset, source
+        return Scored(dataset, source, None)
     if not trust and not is_own_card(path):
         refuse_unpacking(path, card.data)
     tell_ignored(path, read_card(path, trust=True).data, card.data)
@@ -114,7 +126,40 @@ def open_scored(path: Path, card: StudentCard, source: str | None, *, trust: boo
     images = f"held-out images of {card.data.source}"
     if has_changed(dataset, split, Run(path)):
         tell(f"note: the {images} are not those that the run was scored on: their names, labels or sizes differ")
-    return dataset, images
+    return Scored(dataset, images, split)
+
+
+def score_student(
+    student: nn.Module, card: StudentCard, dataset: LabeledDataset, *, collector: Collector | None = None
+) -> Scores:
+    """The scores of a network that a card describes; the `collector` gets its answers."""
+    task = find_task(card.task)
+    return evaluate(
+        student,
+        eval_loader(EvalSet(dataset, task.eval_transform(card.data)), batch_size=task.eval_batch_size(card.data)),
+        num_classes=len(card.classes),
+        kind=task.name,
+        window=get_scoring_window(card.data),
+        device=default_device(),
+        collector=collector,
+    )
+
+
+class AtTemperature(nn.Module):
+    """A student whose class scores are divided by a temperature."""
+
+    def __init__(self, student: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.student, self.temperature = student, temperature
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.student(images) / self.temperature
+
+
+def choose_calibrated(scores: Scores) -> dict[str, Any]:
+    """The scores that depend on the temperature."""
+    values = scores._asdict()
+    return {name: values[name] for name in CALIBRATED if name in values}
 
 
 def name_classes(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:

@@ -91,6 +91,8 @@ def predict_images(
     student = load_student(run, trust=trust).to(default_device())
     task = find_task(card.task)
     predictor = task.predictor(student, card, run, out)
+    for note in predictor.notes:
+        tell(f"note: {note}")
     if compare is not None:
         labels = list_labels(forget_columns(card.data), compare, card.classes, task) if card.masks else {}
         predictor.compare_with(labels)

@@ -70,7 +70,7 @@ def measure_robustness(path: Path, source: str | None, *, most: int, trust: bool
     card = read_complete_card(path, trust=trust)
     tell_other_run(path, card)
     task = find_task(card.task)
-    dataset, images = open_scored(path, card, source, trust=trust)
+    dataset, images, _ = open_scored(path, card, source, trust=trust)
     if len(dataset) > most:
         count = count_of(len(dataset), "image")
         tell(f"note: {most:,} of {count} are scored, evenly spaced; --most={len(dataset)} takes all")

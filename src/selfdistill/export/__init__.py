@@ -16,7 +16,8 @@ from torch.fx.experimental import _config as tracing
 from .. import __version__
 from ..errors import did_you_mean, one_line
 from ..runs.files import make_folders, replace_file
-from ..runs.student import StudentCard, build_network, load_student, load_weights, read_card, save_weights
+from ..runs.student import StudentCard, build_network, load_student, read_card
+from ..runs.weights import load_weights, save_weights
 from ..tasks import find_task
 from ..tasks.base import FIXED_SIZE, FreeAxes, ImageShape
 
@@ -163,7 +164,10 @@ def _write_torch_export(network: nn.Module, card: StudentCard, path: Path, *, ax
 
 
 def collect_metadata(card: StudentCard) -> dict[str, str]:
-    """Collects what a program needs besides the weights, as text. Everything except names is JSON."""
+    """Collects what a program needs besides the weights, as text. Everything except names is JSON.
+
+    Logits stay as they are; `temperature`, if there is one, is what to divide them by for calibrated probabilities.
+    """
     return {
         "selfdistill": __version__,
         "student": card.student.name,
@@ -172,6 +176,7 @@ def collect_metadata(card: StudentCard) -> dict[str, str]:
         "image_shape": json.dumps(card.student.image_shape),
         "mean": json.dumps(card.data.mean),
         "std": json.dumps(card.data.std),
+        **({} if card.temperature is None else {"temperature": json.dumps(card.temperature)}),
         **({} if card.data.gray_range is None else {"gray_range": json.dumps(card.data.gray_range)}),
         **find_task(card.task).export_metadata(card),
     }

@@ -17,7 +17,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from torch import Tensor, nn
+from torch import nn
 
 from .. import __version__
 from ..config.recipe import DataPart
@@ -25,6 +25,7 @@ from ..models import build_student
 from .files import describe_problem, read_json, replace_file, replace_nan, to_plain, write_json
 from .folder import Run
 from .trust import drop_fetching, hash_bytes, ignore_reaching_data, is_signed, refuse_code, serialize, sign
+from .weights import load_weights, save_weights
 
 FORMAT = 1  # of student.json
 Count = Annotated[StrictInt, Field(ge=1)]
@@ -75,6 +76,7 @@ class StudentCard(BaseModel):
     step: StrictInt = 0
     scores: dict[str, Any] | None = None  # on the held-out images, by name
     weights_sha256: StrictStr | None = None  # of student.safetensors; None in cards of older versions
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # by which logits are to be divided
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> "StudentCard":
@@ -204,13 +206,30 @@ def save_student(run: Run, state_dict: Mapping[str, Any], card: StudentCard) -> 
     weights, next_weights = (run.path / name for name in WEIGHTS)
     with replace_file(next_weights) as temporary:
         save_weights(temporary, state_dict)
-    values = card.model_copy(update={"weights_sha256": hash_bytes(next_weights.read_bytes())}).model_dump(mode="json")
-    if card.masks is None:
-        del values["masks"]
-    values = replace_nan(to_plain({"format": FORMAT, "selfdistill": __version__, **values}))
-    signature, checksum = sign(_get_signed_content(run, values)), hash_bytes(serialize(values))
-    write_json(run.path / "student.json", {**values, "checksum": checksum, "signature": signature})
+    _write_card(run, card.model_copy(update={"weights_sha256": hash_bytes(next_weights.read_bytes())}), is_own=True)
     os.replace(next_weights, weights)
+
+
+def store_temperature(path: str | Path, temperature: float, *, trust: bool = False) -> None:
+    """Adds the temperature to student.json; the weights stay, and a card of somebody else stays somebody else's.
+
+    Raises `ValueError` where another process trains the run, and as `read_card`.
+    """
+    run = Run.open(path)
+    with run.lock():
+        own, card = is_own_card(path), read_card(path, trust=True)
+        if not own and not trust:
+            raise ValueError(f"{path} is not signed by this machine, and its student.json is not written; say --trust")
+        _write_card(run, card.model_copy(update={"temperature": temperature}), is_own=own)
+
+
+def _write_card(run: Run, card: StudentCard, *, is_own: bool) -> None:
+    """Replaces student.json, which is signed if it `is_own`; what does not concern a student is left out."""
+    left_out = {name for name in ("masks", "temperature") if getattr(card, name) is None}
+    values = card.model_dump(mode="json", exclude=left_out)
+    values = replace_nan(to_plain({"format": FORMAT, "selfdistill": __version__, **values}))
+    signature = sign(_get_signed_content(run, values)) if is_own else None
+    write_json(run.path / "student.json", {**values, "checksum": hash_bytes(serialize(values)), "signature": signature})
 
 
 def _get_signed_content(run: Run, values: Mapping[str, Any]) -> bytes:
@@ -262,47 +281,3 @@ def find_weights(run: str | Path, card: StudentCard) -> Path:
         f"{paths[0]} is damaged or of another step than student.json, whose checksum it does not have; copy the "
         f"folder anew, or continue the run with `--resume {run}`, which writes both"
     )
-
-
-def load_weights(network: nn.Module, path: Path, name: str) -> None:
-    """Loads a safetensors file into `network`; `ValueError` unless all keys and shapes agree and no value is NaN."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}); train or export it anew") from None
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    stored = {key: tuple(value.shape) for key, value in weights.items()}
-    differing = [key for key in expected | stored if expected.get(key) != stored.get(key)]
-    if differing:
-        stored_shape, expected_shape = stored.get(differing[0], "nothing"), expected.get(differing[0], "nothing")
-        more = f", and {len(differing) - 1} more differ" if len(differing) > 1 else ""
-        raise ValueError(
-            f"{path} does not fit {name}: for {differing[0]} it holds {stored_shape} instead of {expected_shape}{more}"
-        )
-    broken = next((key for key, value in weights.items() if value.is_floating_point() and not is_finite(value)), None)
-    if broken is not None:
-        raise ValueError(f"{path} holds NaN or infinite values, in {broken} for one; train or export it anew")
-    network.load_state_dict(weights, strict=True)
-
-
-def is_finite(values: Tensor) -> bool:
-    """Whether no value is NaN or infinite."""
-    return bool(values.isfinite().all())
-
-
-def save_weights(path: Path, state_dict: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file with the network's own keys; shared weights are written under each of their names."""
-    from safetensors.torch import save
-
-    for name, value in state_dict.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{name!r} of the student is no tensor, and a safetensors file can hold nothing else")
-    # The format knows contiguous tensors only, and no two names for one memory: each is a copy.
-    copies = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state_dict.items()
-    }
-    # save_file would let only this user read the file.
-    path.write_bytes(save(copies, metadata={"format": "pt", **(metadata or {})}))

@@ -79,6 +79,8 @@ class Prediction(NamedTuple):
 class Predictor:
     """Predicts image files with a trained student."""
 
+    notes: Sequence[str] = ()  # sentences for the user on what the numbers are
+
     def compare_with(self, labels: Mapping[Path, ReadLabel]) -> None:
         """Makes `predict` write a comparison for each image that has a label; `labels` are by the resolved path.
 

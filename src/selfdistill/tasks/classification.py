@@ -121,7 +121,11 @@ class Classification(TaskKind):
         if out is not None:
             raise ValueError(f"--out={out} has no effect: {run} holds a classifier, which writes no masks")
         return Classifier(
-            student, card.classes, self.eval_transform(card.data), max_megapixels=card.data.max_megapixels
+            student,
+            card.classes,
+            self.eval_transform(card.data),
+            max_megapixels=card.data.max_megapixels,
+            temperature=card.temperature,
         )
 
 
@@ -129,13 +133,21 @@ class Classifier(Predictor):
     """Names the most probable classes of a whole image, with their probabilities."""
 
     def __init__(
-        self, student: nn.Module, classes: Sequence[str], transform: ImageTransform, *, max_megapixels: float
+        self,
+        student: nn.Module,
+        classes: Sequence[str],
+        transform: ImageTransform,
+        *,
+        max_megapixels: float,
+        temperature: float | None = None,
     ) -> None:
         self.student, self.classes, self.transform = student, classes, transform
-        self.max_megapixels = max_megapixels
+        self.max_megapixels, self.temperature = max_megapixels, temperature or 1.0
+        if temperature is not None:
+            self.notes = [f"probabilities are at the temperature {temperature:.4g} of student.json"]
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
         picture = read_image(str(image.path), max_megapixels=self.max_megapixels)
         images = self.transform.show(picture)[None].to(find_device(self.student))
-        probabilities = self.student(images)[0].float().softmax(0)
+        probabilities = (self.student(images)[0].float() / self.temperature).softmax(0)
         return Prediction(image.path, select_largest(probabilities, self.classes, top), {})
