@@ -1,13 +1,8 @@
 """Callbacks: `fit` calls them while a network trains. The logs are written by callbacks too."""
 
-from typing import Any
-
-from ..config.part import flatten
 from ..runs.folder import Run
 from ..runs.records import Record
 from .state import TrainState
-
-TRACKED = "selfdistill"  # the project's name in trackers; those that write files do so in a folder of this name
 
 
 class Callback:
@@ -60,21 +55,3 @@ class TrainLogWriter(Callback):
         if class_ious is not None:
             named = zip(self.classes, class_ious, strict=True)
             self.run.log("IoU: " + "  ".join(f"{name} {'-' if iou != iou else f'{iou:.1%}'}" for name, iou in named))
-
-
-class Trackers(Callback):
-    """Sends the numbers of every record to accelerate's trackers."""
-
-    def __init__(self, accelerator: Any) -> None:
-        self.accelerator = accelerator
-
-    def on_start(self, state: TrainState) -> None:
-        self.accelerator.init_trackers(TRACKED)
-
-    def on_log(self, state: TrainState, record: Record) -> None:
-        values = flatten(record.model_dump())
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-        self.accelerator.log(numbers, step=state.step)
-
-    def on_end(self, state: TrainState) -> None:
-        self.accelerator.end_training()

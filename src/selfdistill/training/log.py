@@ -6,11 +6,12 @@ from typing import Any
 from ..runs.files import make_folders
 from ..runs.folder import Run
 from ..runs.records import Record, TrainRecord, WarningRecord
-from .callbacks import TRACKED, Callback, MetricsWriter, Trackers, TrainLogWriter
+from .callbacks import Callback, MetricsWriter, TrainLogWriter
 from .checkpoint import Checkpointer
 from .experiment import Experiment
 from .meters import check_losses
 from .state import TrainState
+from .trackers import TRACKED, Trackers
 
 
 class RunLog:
@@ -62,4 +63,4 @@ def create_writers(experiment: Experiment, run: Run | None, accelerator: Any) ->
     if machine.track:
         if run is not None:
             make_folders(run.path, TRACKED)
-        yield Trackers(accelerator)
+        yield Trackers(accelerator, experiment.recipe, run)
