@@ -144,6 +144,11 @@ class Method(Configurable, nn.Module):
             wanted = f"one that method={cls.teacher_method} trained" if cls.teacher_method else "a plain network"
             raise ValueError(f"the teacher of {cls.__name__} must be {wanted}, and this is a {type(teacher).__name__}")
 
+    @property
+    def learns_from_own_teacher(self) -> bool:
+        """Whether its own teacher, where `Step.teacher_logits` shows one, teaches the student."""
+        return True
+
     def list_cheaper_settings(self) -> list[str]:
         """Settings as `name=value` that make a training step cheaper; none unless a method says so."""
         return []

@@ -34,6 +34,7 @@ class Step(NamedTuple):
 
     losses: dict[str, Tensor]  # weighted terms, each ()
     logits: Tensor  # the student's scores for `batch.images`, as they were trained on
+    teacher_logits: Tensor | None = None  # those of the method's own teacher, if it has one, detached: only logged
 
     @property
     def loss(self) -> Tensor:

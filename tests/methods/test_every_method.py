@@ -52,6 +52,20 @@ def test_one_step_is_finite_and_every_parameter_learns(name, kind, side, padding
     assert all(p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
 
 
+OWN_TEACHERS = {"bake", "deep_supervision", "frskd", "frskd_sla", "mean_teacher", "mixskd", "one", "sla_sd"}
+
+
+@every_case
+def test_an_own_teacher_shows_its_scores_without_a_gradient(name, kind):
+    method, batch = made(name, kind)
+    step = method(batch, torch.tensor(0.5))
+    assert (step.teacher_logits is not None) == (name in OWN_TEACHERS)
+    if step.teacher_logits is not None:
+        assert step.teacher_logits.shape == step.logits.shape and not step.teacher_logits.requires_grad
+        assert not torch.equal(step.teacher_logits, step.logits)
+        assert method.learns_from_own_teacher == (name != "deep_supervision")
+
+
 @every_case
 def test_logits_are_the_students_for_the_images(name, kind):
     method, batch = made(name, kind, student=small_student(small_task(kind)).eval())

@@ -125,7 +125,7 @@ def test_every_term_of_the_loss_is_logged_at_every_window(tmp_path):
     for record in run.records():
         if record.kind == "train":
             assert set(record.losses) == {"task", "teacher", "kd", "feature"}
-            assert 0 <= record.accuracy <= 1 and record.lr > 0
+            assert 0 <= record.accuracy <= 1 and 0 <= record.self_teacher_accuracy <= 1 and record.lr > 0
 
 
 @pytest.mark.slow

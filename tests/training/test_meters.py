@@ -28,9 +28,51 @@ def test_means_are_over_rows_not_over_steps():
     meter = Meter()
     add(meter, step(4, task=1.0, kd=0.0), torch.tensor([0, 1, 2, 0]))
     add(meter, step(2, task=4.0, kd=3.0), torch.tensor([1, 0]))
-    losses, accuracy = meter.flush()
-    assert losses == {"task": pytest.approx(2.0), "kd": pytest.approx(1.0)}
-    assert accuracy == pytest.approx(4 / 6)
+    means = meter.flush()
+    assert means.losses == {"task": pytest.approx(2.0), "kd": pytest.approx(1.0)}
+    assert means.accuracy == pytest.approx(4 / 6) and means.self_teacher_accuracy is None
+
+
+def taught(right, rows=4):
+    """A step whose own teacher is right about so many of the labels 0, 1, 2, 0."""
+    teacher = LOGITS.roll(1, dims=1)
+    teacher[:right] = LOGITS[:right]
+    return step(rows, task=1.0)._replace(teacher_logits=teacher[:rows])
+
+
+def test_the_accuracy_of_an_own_teacher_is_that_of_a_student_with_its_answers():
+    meter, target = Meter(), torch.tensor([0, 1, 2, 0])
+    add(meter, taught(3), target)
+    add(meter, taught(1, rows=2), target[:2])
+    assert meter.flush().self_teacher_accuracy == pytest.approx(4 / 6)
+    soft = torch.tensor([[0.3, 0.7, 0.0]] * 4)
+    add(meter, taught(4), target, soft_target=soft)
+    assert meter.flush().self_teacher_accuracy == pytest.approx((0.3 + 0.7 + 0.0 + 0.3) / 4)
+    add(meter, step(task=1.0), target)
+    add(meter, taught(2), target)  # only where there is one
+    assert meter.flush().self_teacher_accuracy == pytest.approx(2 / 4)
+
+
+def test_an_own_teacher_that_is_no_better_is_told_of_the_whole_epoch():
+    meter, target = Meter(), torch.tensor([0, 1, 2, 0])
+    assert meter.describe_teacher() is None
+    add(meter, taught(2), target)
+    meter.flush()
+    meter.start_epoch()
+    add(meter, taught(4), target)
+    meter.flush()
+    again = Meter()
+    again.load_state_dict(meter.state_dict(), torch.device("cpu"))
+    add(again, taught(3), target)
+    again.flush()
+    assert "no better than the student (87.5% of 8 labels against 100.0%)" in again.describe_teacher()
+    add(meter, taught(4), torch.tensor([0, 1, 2, 1]))
+    meter.flush()
+    assert "(87.5% of 8 labels against 87.5%)" in meter.describe_teacher()  # a tie
+    meter.start_epoch()
+    add(meter, taught(4)._replace(logits=LOGITS.roll(1, dims=1)), target)
+    meter.flush()
+    assert meter.describe_teacher() is None
 
 
 def test_flush_starts_over():
@@ -38,15 +80,15 @@ def test_flush_starts_over():
     add(meter, step(task=1.0), torch.tensor([0, 1, 2, 0]))
     meter.flush()
     add(meter, step(other=7.0), torch.tensor([1, 1, 1, 1]))
-    assert meter.flush() == ({"other": 7.0}, 0.25)
+    assert meter.flush() == ({"other": 7.0}, 0.25, None)
 
 
 def test_flush_adds_up_over_processes():
     meter = Meter()
     add(meter, step(4, task=1.0), torch.tensor([0, 1, 2, 0]))
     elsewhere = torch.tensor([12.0, 0.0, 2.0, 2.0])  # of another process: term, right answers, labels, rows
-    losses, accuracy = meter.flush(lambda sums: sums + elsewhere)
-    assert losses == {"task": pytest.approx(16 / 6)} and accuracy == pytest.approx(4 / 6)
+    means = meter.flush(lambda sums: sums + elsewhere)
+    assert means.losses == {"task": pytest.approx(16 / 6)} and means.accuracy == pytest.approx(4 / 6)
 
 
 def test_state_goes_on_bit_for_bit():
@@ -62,7 +104,7 @@ def test_meter_holds_no_graph():
     meter = Meter()
     loss = torch.tensor(2.0, requires_grad=True)
     add(meter, Step({"task": loss * 3}, LOGITS), torch.tensor([0, 1, 2, 0]))
-    assert not any(value.requires_grad for value in meter.state_dict().values())
+    assert not any(value.requires_grad for value in meter.sums.values())
 
 
 def test_many_small_values_are_summed_without_loss():
@@ -85,7 +127,7 @@ def test_accuracy_of_masks_is_the_share_of_the_labeled_pixels():
     meter = Meter()
     add(meter, Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 1, -100]]]))
     add(meter, Step({"task": torch.tensor(4.0)}, maps.repeat(2, 1, 1, 1)), torch.tensor([[[1, 1, -100, -100]]] * 2))
-    assert meter.flush() == ({"task": pytest.approx(3.0)}, pytest.approx((2 + 2 * 1) / (3 + 2 * 2)))
+    assert meter.flush() == ({"task": pytest.approx(3.0)}, pytest.approx((2 + 2 * 1) / (3 + 2 * 2)), None)
     add(meter, Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 255, 255]]]), 255)
     assert meter.flush()[1] == 1
     soft = torch.full((1, 3, 1, 4), 1 / 3)
@@ -96,7 +138,7 @@ def test_accuracy_of_masks_is_the_share_of_the_labeled_pixels():
 def test_where_no_pixel_is_labeled_accuracy_is_no_number():
     meter = Meter()
     add(meter, Step({"task": torch.tensor(0.0)}, LOGITS.T[None, :, None]), torch.full((1, 1, 4), -100))
-    losses, accuracy = meter.flush()
+    losses, accuracy, _ = meter.flush()
     assert losses == {"task": 0.0} and math.isnan(accuracy)
 
 

@@ -48,12 +48,13 @@ class BAKE(Method):
         images = torch.cat([batch.images, batch.positives.flatten(0, 1)])
         target = torch.cat([batch.target, batch.target.repeat_interleave(batch.positives.shape[1])])
         logits, features = self.taps(images)
-        terms = {"task": self.task.loss(logits, target)}
+        terms, teacher_logits = {"task": self.task.loss(logits, target)}, None
         if self.weight:
             rows = gather_rows(features[-1].mean(dim=(2, 3))), gather_rows(logits)
             teacher = local_rows(ensemble_labels(*rows, omega=self.omega, temperature=self.temperature))
             terms["kd"] = self.weight * losses.kl(logits, teacher, self.temperature)
-        return Step(terms, logits[: len(batch.images)])
+            teacher_logits = teacher[: len(batch.images)].log()
+        return Step(terms, logits[: len(batch.images)], teacher_logits)
 
 
 @losses.in_float32

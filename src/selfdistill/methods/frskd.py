@@ -169,7 +169,11 @@ class FRSKD(Method):
             terms["kd"] = self.alpha * losses.kd(logits, teacher_logits, self.temperature, mask) * ramp
         if self.beta:
             terms["feature"] = self.beta * self.feature_distance(features, refined) * ramp
-        return Step(terms, logits)
+        return Step(terms, logits, teacher_logits.detach())
+
+    @property
+    def learns_from_own_teacher(self) -> bool:
+        return bool(self.alpha or self.beta)
 
     def both(self, images: Float[Tensor, "b c h w"]) -> BothNetworks:
         """The student's scores and maps, and the self-teacher's scores and refined maps."""

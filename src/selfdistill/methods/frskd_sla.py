@@ -60,7 +60,7 @@ class FRSKDSLA(FRSKD):
             terms["kd"] = self.alpha * losses.kd(scores, teacher_scores, self.temperature) * ramp
         if self.beta:
             terms["feature"] = self.beta * self.feature_distance(features, refined) * ramp
-        return Step(terms, logits)
+        return Step(terms, logits, teacher_logits.detach())
 
     def plain_and_joint(self, images: Tensor) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor], Tensor, Tensor]:
         """What `both` returns for images and rotations, and the joint scores (4 b, 4 k) of both networks.

@@ -35,7 +35,8 @@ class KDTfFD(TfFD):
         self.refuse_other_classes()
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        terms, logits = super().forward(batch, progress)
+        step = super().forward(batch, progress)
         mask = self.task.labeled_mask(batch.target)
-        kd = self.growth(progress) * losses.kd(logits, self.teacher(batch.images), self.temperature, mask)
-        return Step(terms | {"task": self.alpha * terms["task"], "kd": self.beta * kd}, logits)
+        kd = self.growth(progress) * losses.kd(step.logits, self.teacher(batch.images), self.temperature, mask)
+        weighted = {"task": self.alpha * step.losses["task"], "kd": self.beta * kd}
+        return Step(step.losses | weighted, step.logits)

@@ -47,11 +47,12 @@ class MeanTeacher(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        terms = {"task": self.task.loss(logits, batch.target)}
+        terms, teacher_logits = {"task": self.task.loss(logits, batch.target)}, None
         if self.weight:
             ramp = losses.ramp_up(progress, 0.0, self.ramp)
-            terms["consistency"] = ramp * self.weight * consistency(logits, self.trailing(batch.views[:, 0]))
-        return Step(terms, logits)
+            teacher_logits = self.trailing(batch.views[:, 0])
+            terms["consistency"] = ramp * self.weight * consistency(logits, teacher_logits)
+        return Step(terms, logits, teacher_logits)
 
     def after_step(self) -> None:
         super().after_step()

@@ -86,7 +86,9 @@ class MixSKD(Method):
                 for labels in ((batch.target, batch.soft_target), batch.permute_labels(order))
             )
             terms["mixed_task"] = share * task + (1 - share) * other_task
-        return Step(terms, clean[-1])
+        with torch.no_grad():
+            teacher_logits = self.teacher_scores([map_[:rows] for map_ in maps])
+        return Step(terms, clean[-1], teacher_logits)
 
     def run_branches(self, images: Float[Tensor, "b c h w"]) -> tuple[list[Tensor], list[Tensor]]:
         """Scores and deepest maps: of the branches, shallow to deep, and then of the student itself."""

@@ -60,7 +60,7 @@ class ONE(Method):
         if self.weight:
             kd = sum(losses.kd(scores, ensemble, self.temperature) for scores in [logits, *copies])
             terms["kd"] = losses.ramp_up(progress, 0.0, self.ramp) * self.weight * kd
-        return Step(terms, logits)
+        return Step(terms, logits, ensemble.detach())
 
 
 class Gate(nn.Module):

@@ -25,9 +25,10 @@ class SLASD(SLA):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, joint = self.plain_and_joint(batch.images)
+        votes = mixing.aggregate(joint)
         terms = {
             "task": self.task.loss(logits, batch.target),
             "joint": self.weight * losses.cross_entropy(joint, mixing.joint_labels(batch.target)),
-            "kd": losses.kd(logits, mixing.aggregate(joint), self.temperature),
+            "kd": losses.kd(logits, votes, self.temperature),
         }
-        return Step(terms, logits)
+        return Step(terms, logits, votes.detach())

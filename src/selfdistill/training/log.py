@@ -9,7 +9,7 @@ from ..runs.records import Record, TrainRecord, WarningRecord
 from .callbacks import Callback, MetricsWriter, TrainLogWriter
 from .checkpoint import Checkpointer
 from .experiment import Experiment
-from .meters import check_losses
+from .meters import Means, check_losses
 from .state import TrainState
 from .trackers import TRACKED, Trackers
 
@@ -29,7 +29,7 @@ class RunLog:
     def add(self, record: Record) -> None:
         self.notify("on_log", record)
 
-    def add_means(self, losses: dict[str, float], accuracy: float, *, lr: float, in_warmup: bool) -> None:
+    def add_means(self, means: Means, *, lr: float, in_warmup: bool) -> None:
         """Logs the means since the last such record, and warns of terms that cannot be right."""
         state = self.state
         self.add(
@@ -37,12 +37,11 @@ class RunLog:
                 epoch=state.epoch + 1,
                 step=state.step,
                 lr=lr,
-                losses=losses,
-                accuracy=accuracy,
                 seconds_per_step=state.timer.flush(),
+                **means._asdict(),
             )
         )
-        for key, sentence in check_losses(losses, in_warmup=in_warmup):
+        for key, sentence in check_losses(means.losses, in_warmup=in_warmup):
             self.warn(key, sentence)
 
     def warn(self, key: str, sentence: str | None) -> None:

@@ -30,6 +30,7 @@ from .evaluation import StudentScoring, blame_precision, refuse_broken_student
 from .experiment import Experiment
 from .log import RunLog, create_writers
 from .memory import keep_freed_memory
+from .meters import Means
 from .optim import clip_gradients, count_steps, create_ema, create_optimizer, create_schedule
 from .profile import count_method_parameters, read_peak_memory, reset_peak_memory
 from .seeds import seed_generators
@@ -163,6 +164,8 @@ class Trainer:
         """Trains what is left of the epoch, at most up to the last step."""
         state, machine = self.state, self.recipe.machine
         state.scores, state.is_best = None, False
+        if state.step_in_epoch == 0:
+            state.meter.start_epoch()
         all_steps = self.plan.epoch(state.epoch)
         dealt = [self.plan.deal(size) for size in self.plan.batch_sizes]  # of every process
         sizes = [dealt_step[self.rank] for dealt_step in dealt]
@@ -190,7 +193,7 @@ class Trainer:
             if self.slowdown is not None:
                 self.slowdown.after_step(step_sizes[self.rank])
             if means is not None:
-                self.log_means(*means)
+                self.log_means(means)
             state.is_collected = self.world == 1 or state.step % COLLECT_STEPS == 0
             if state.is_collected and self.world > 1:
                 state.meter.collect(sum_over_processes, keep=self.rank == 0)
@@ -275,11 +278,11 @@ class Trainer:
             state.scores = self.scoring.score_held_out()
         refuse_broken_student(state, self.recipe.optim.lr)
 
-    def log_means(self, losses: dict[str, float], accuracy: float) -> None:
+    def log_means(self, means: Means) -> None:
         """Logs the means since the last line; raises `ValueError` where they come from a broken network."""
         in_warmup = (self.state.step - 1) / self.schedule_steps < self.state.method.warmup  # as the last step saw it
-        self.log.add_means(losses, accuracy, lr=self.optimizer.param_groups[0]["lr"], in_warmup=in_warmup)
-        if not all(math.isfinite(value) for value in losses.values()):
+        self.log.add_means(means, lr=self.optimizer.param_groups[0]["lr"], in_warmup=in_warmup)
+        if not all(math.isfinite(value) for value in means.losses.values()):
             refuse_broken_student(self.state, self.recipe.optim.lr)
 
     def finish(self) -> Result:
@@ -302,6 +305,8 @@ class Trainer:
             **state.timer.describe(),
             **final._asdict(),
         )
+        if state.method.learns_from_own_teacher:
+            self.log.warn("teacher", state.meter.describe_teacher())
         parameters = Parameters(**count_method_parameters(state.method))
         self.log.add(EndRecord(split=self.experiment.split, parameters=parameters, **result._asdict()))
         return result

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,34 +12,51 @@ from ..task import Batch, Step, Task
 DOMINATES = 100.0  # a term this many times the sum of all others leaves them no say
 
 
+class Means(NamedTuple):
+    """Means since the last log line."""
+
+    losses: dict[str, float]  # each term, over the images
+    accuracy: float  # over the labeled positions; NaN where none is labeled
+    self_teacher_accuracy: float | None  # the same of the method's own teacher; None where it shows none
+
+
 class Meter:
-    """Sums over the images trained on since the last `flush`; tensors stay on the device until then."""
+    """Sums over the images trained on since the last `flush`; tensors stay on the device until then.
+
+    `epoch_counts` are those of the epoch so far: labels, and how many of them student and own teacher predict.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.images = 0
+        self.epoch_counts: dict[str, float] = {}
 
     @torch.no_grad()
     def add(self, step: Step, batch: Batch, task: Task) -> None:
         """Adds one micro-batch: every term, times its images, and how many labels are predicted of those given."""
         images = len(step.logits)
         terms = torch.stack(list(step.losses.values())).double() * images  # one kernel for all: each start costs time
-        counts = torch.stack(task.count_correct(step.logits, batch.target, batch.soft_target))
+        counts = [*task.count_correct(step.logits, batch.target, batch.soft_target)]
         names = [*(f"loss.{name}" for name in step.losses), "right", "labelled"]
+        if step.teacher_logits is not None:
+            counts += task.count_correct(step.teacher_logits, batch.target, batch.soft_target)
+            names += ["teacher_right", "teacher_labelled"]
         for name in names:
             if name not in self.sums:
                 self.sums[name] = terms.new_zeros(())
-        torch._foreach_add_([self.sums[name] for name in names], [*terms.unbind(), *counts.unbind()])
+        torch._foreach_add_([self.sums[name] for name in names], [*terms.unbind(), *counts])
         self.images += images
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self.sums.items()} | {"rows": torch.tensor(self.images)}
+    def state_dict(self) -> dict[str, Any]:
+        sums = {name: value.clone() for name, value in self.sums.items()}
+        return sums | {"rows": torch.tensor(self.images), "epoch": dict(self.epoch_counts)}
 
-    def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device, *, keep: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device, *, keep: bool = True) -> None:
         """Continues from a `state_dict`; without `keep` from zero, where another process continues with these sums."""
-        sums = {name: value.to(device, copy=True) for name, value in state.items() if name != "rows"}
+        sums = {name: value.to(device, copy=True) for name, value in state.items() if name not in ("rows", "epoch")}
         self.sums = {name: value * keep for name, value in sums.items()}
         self.images = int(state.get("rows", 0)) * keep
+        self.epoch_counts = dict(state.get("epoch", {}))  # older checkpoints hold none
 
     def collect(self, reduce: Callable[[Tensor], Tensor], *, keep: bool) -> None:
         """Moves the sums of all processes into the one process that is to `keep` them; the others start over.
@@ -57,19 +75,42 @@ class Meter:
         total = torch.stack([self.sums[name] for name in names])
         return torch.cat([total, total.new_full((1,), self.images)])
 
-    def flush(self, reduce: Callable[[Tensor], Tensor] | None = None) -> tuple[dict[str, float], float]:
-        """The mean of each term over the images, and the accuracy over the labeled positions; then starts over.
+    def start_epoch(self) -> None:
+        """Forgets the counts of the epoch before."""
+        self.epoch_counts.clear()
 
-        A position is an image, or a pixel where every pixel has a label. The accuracy is NaN where none is labeled.
-        `reduce` adds up over processes.
+    def flush(self, reduce: Callable[[Tensor], Tensor] | None = None) -> Means:
+        """The means since the last call; then starts over.
+
+        A position is an image, or a pixel where every pixel has a label. `reduce` adds up over processes.
         """
         names = list(self.sums)
         total = self._stack(names)
         values = dict(zip([*names, "rows"], (reduce(total) if reduce else total).tolist(), strict=True))
         self.sums, self.images = {}, 0
-        images, labeled, correct = (values.pop(name) for name in ("rows", "labelled", "right"))
-        accuracy = correct / labeled if labeled else math.nan
-        return {name.removeprefix("loss."): value / images for name, value in values.items()}, accuracy
+        images = values.pop("rows")
+        losses = {name.removeprefix("loss."): values[name] / images for name in values if name.startswith("loss.")}
+        counts = {name: value for name, value in values.items() if not name.startswith("loss.")}
+        for name, value in counts.items():
+            self.epoch_counts[name] = self.epoch_counts.get(name, 0.0) + value
+        return Means(losses, *_compute_accuracies(counts))
+
+    def describe_teacher(self) -> str | None:
+        """A sentence about an own teacher that was no better than the student in the epoch so far; else None."""
+        accuracy, teacher_accuracy = _compute_accuracies(self.epoch_counts)
+        if teacher_accuracy is None or not teacher_accuracy <= accuracy:
+            return None
+        return (
+            f"in the last epoch the self-teacher was no better than the student ({teacher_accuracy:.1%} of "
+            f"{self.epoch_counts['labelled']:,.0f} labels against {accuracy:.1%}), so its answers had little to teach"
+        )
+
+
+def _compute_accuracies(counts: Mapping[str, float]) -> tuple[float, float | None]:
+    """The student's accuracy, NaN where nothing is labeled, and that of the own teacher, None where there is none."""
+    labeled, teacher_labeled = counts.get("labelled"), counts.get("teacher_labelled")
+    accuracy = counts["right"] / labeled if labeled else math.nan
+    return accuracy, counts["teacher_right"] / teacher_labeled if teacher_labeled else None
 
 
 def check_losses(losses: dict[str, float], *, in_warmup: bool = False) -> Iterator[tuple[str, str]]:
