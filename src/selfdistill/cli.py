@@ -138,12 +138,26 @@ def train(
 
 @app.command()
 def compare(words: Words = None, trust: Trust = False) -> None:
-    """Train several methods with several seeds under one recipe, and print one table.
+    """Train several methods with several seeds under one recipe, and say whether they help.
 
-    methods=baseline,frskd,frskd+beta=0 (settings behind a +) and seeds=3 (or a list: seeds=0,7) stand beside a
-    recipe's settings. Runs that are finished are not repeated, so an interrupted comparison goes on where it stopped.
-    A run whose code or teacher changed since is trained anew beside the old one, and the written table keeps the arms
-    and seeds that it had.
+    Beside a recipe's settings stand:
+
+    methods=baseline,frskd,frskd+beta=0 (the first is the baseline; settings stand behind a +)
+
+    seeds=3 (or a list: seeds=0,7, or seeds=[7] for one seed)
+
+    controls=auto (or some of equal_cost,label_smoothing,deep_supervision,cutmix: the baseline that is trained for as
+    long a time, label smoothing, deep supervision, and each method with cutmix)
+
+    margin=0.5 (points of gain that are worth a method)
+
+    budget=2h (what fits into this time, most informative first)
+
+    Arms, seeds and the rule of the verdicts are written into plan.json before the first run, and the tables into
+    compare.md, .json, .csv and .tex. Where the data have no test split, a fifth of each class is held out for one
+    (data.test_fraction=none: it is not). Runs that are finished are not repeated, so an interrupted comparison goes on
+    where it stopped, and several processes that are given the same line share its runs. A run whose code or teacher
+    changed since is trained anew beside the old one, and the written table keeps the arms and seeds that it had.
     """
     from .commands.launch import refuse_lone_process
 

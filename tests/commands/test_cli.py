@@ -532,11 +532,11 @@ def test_threads_are_left_as_they_are():
 
 @pytest.mark.slow
 def test_compare_builds_each_run_once_opens_the_data_once_and_keeps_no_run_after_it(run, tmp_path, monkeypatch):
-    from selfdistill.commands import compare
+    from selfdistill.commands import arms, study
     from selfdistill.data import prepare
 
     builds, opened, alive = [], [], []
-    build, open_splits, train = compare.build, prepare.open_splits, compare.train_new_run
+    build, open_splits, train = arms.build, prepare.open_splits, study.train_new_run
 
     def count_build(recipe, *args, **options):
         experiment = build(recipe, *args, **options)
@@ -547,10 +547,10 @@ def test_compare_builds_each_run_once_opens_the_data_once_and_keeps_no_run_after
         alive.append(sum(reference() is not None for reference in builds))
         return train(experiment, **options)
 
-    monkeypatch.setattr(compare, "build", count_build)
+    monkeypatch.setattr(arms, "build", count_build)
     monkeypatch.setattr(prepare, "open_splits", lambda *args: opened.append(args) or open_splits(*args))
-    monkeypatch.setattr(compare, "train_new_run", train_and_look)
+    monkeypatch.setattr(study, "train_new_run", train_and_look)
     code, _, err = run("compare", *TINY, "methods=baseline,deep_supervision", "seeds=3", f"out={tmp_path / 'all'}")
     assert code == 0, err
-    assert len(builds) == 6 and len(opened) == 1
+    assert len(builds) == 6 and len(opened) == 2  # once to see that there are no test images
     assert alive == [2, 1, 1, 1, 1, 1]  # both arms, which were checked, then the run that is trained

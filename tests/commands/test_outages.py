@@ -10,7 +10,7 @@ from torch.utils.data import get_worker_info
 
 from selfdistill import __main__ as program
 from selfdistill.commands import show, train
-from selfdistill.commands.compare import is_done
+from selfdistill.commands.arms import is_done
 from selfdistill.commands.failures import describe_failure
 from selfdistill.config.read import read
 from selfdistill.runs.folder import Run

@@ -111,11 +111,11 @@ def draw_counts(seeds=3, images=40, classes=4):
 
 def test_pseudo_values_average_to_the_iou_and_vary_like_the_bootstrap():
     hits, union = draw_counts()
-    values = stats.linearize_iou(hits[0, 0], union[0, 0])
+    values = stats.linearize_ratio(hits[0, 0], union[0, 0])
     np.testing.assert_allclose(values.mean(0), hits[0, 0].sum(0) / union[0, 0].sum(0))
     linear = np.stack(
         [
-            [stats.linearize_iou(*pair).mean(1) for pair in zip(*arm, strict=True)]
+            [stats.linearize_ratio(*pair).mean(1) for pair in zip(*arm, strict=True)]
             for arm in zip(hits, union, strict=True)
         ]
     )
@@ -141,7 +141,7 @@ def test_the_bootstrap_of_iou_is_a_loop_over_resampled_images():
 def test_a_class_that_never_occurs_has_no_iou_and_does_not_count():
     hits, union = draw_counts()
     hits[..., 2] = union[..., 2] = 0
-    assert np.isnan(stats.linearize_iou(hits[0, 0], union[0, 0])[:, 2]).all()
+    assert np.isnan(stats.linearize_ratio(hits[0, 0], union[0, 0])[:, 2]).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isfinite(stats.bootstrap_iou(hits[0], union[0], hits[1], union[1])).all()

@@ -80,9 +80,10 @@ def test_the_student_is_exported_for_any_number_of_images(trained, tmp_path, for
 
 
 def test_runs_are_compared_by_the_tasks_own_scores(trained):
-    table = compare_runs([run.path for run, _ in trained.values()]).markdown()
-    assert "| exact, % | points | labels, % |" in table.splitlines()[0]
-    assert f"| {100 * trained['baseline'][1].scores.exact:.2f} ± - |" in table
+    table = compare_runs([run.path for run, _ in trained.values()])
+    assert {"exact, %", "points", "labels, %"} <= table.columns().keys()
+    assert f"| {100 * trained['baseline'][1].scores.exact:.2f} ± - |" in table.markdown()
+    assert table.rows[1]["statistics"]["mean"] == table.rows[1]["points"]
 
 
 @pytest.mark.parametrize(

@@ -2,65 +2,116 @@
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import did_you_mean, escape_controls
+from ..runs.files import replace_nan
 from ..runs.folder import Run
-from ..runs.records import EndRecord
 from ..tasks.base import Column, TaskKind
-from .finished import FinishedRun, describe_differences, find_task_of, group_by_settings, read_finished
+from .columns import (
+    Cell,
+    Row,
+    list_columns,
+    list_main_columns,
+    list_other_columns,
+    list_runs,
+    list_short_columns,
+    write_value,
+)
+from .finished import (
+    FinishedRun,
+    choose_split,
+    describe_differences,
+    find_task_of,
+    group_by_settings,
+    read_finished,
+)
+from .learning import RULE, is_still_learning
 from .markdown import escape_html, markdown_table
+from .paired import compare_arms, measure_test_error, read_arm
+from .statistics import LEAST_SEEDS
+from .tables import draw_table, write_csv, write_latex
+from .verdict import USE, Rule, Verdict, adjust_rows, describe_difference, give_verdict, judge
 
-Row = dict[str, Any]
+INTERVAL = re.compile(r"&#91;(-?[\d.]+, -?[\d.]+)\](?!\()")  # of two numbers, which is no link
 
 
 class Comparison(NamedTuple):
-    """Rows under one recipe: shares in [0, 1], nats, seconds, MiB; None for what is unknown."""
+    """Rows under one recipe: shares in [0, 1], nats, seconds, MiB, differences in points; None for what is unknown."""
 
     rows: list[Row]
     split: str | None  # what the scores were taken on; None where no run has any
     unfinished: list[str]  # run folders that are not averaged in
     notes: list[str]  # sentences on what makes the rows less comparable than they look
     tasks: tuple[TaskKind, ...]  # of the runs; they say which scores the columns show
+    arms: Mapping[str, list[FinishedRun]] = {}  # the finished runs of each row
+    verdicts: Sequence[Verdict] = ()  # on every row but the baselines, in words
+    rule: Rule = Rule()  # which decided them
 
     def json(self) -> str:
-        values = {name: value for name, value in self._asdict().items() if name != "tasks"}
-        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        values = {name: value for name, value in self._asdict().items() if name not in ("tasks", "arms")}
+        values["verdicts"] = [verdict._asdict() for verdict in self.verdicts]
+        values["rule"] = {**self.rule._asdict(), "words": self.rule.describe()}
+        return json.dumps(replace_nan(values), indent=2, ensure_ascii=False) + "\n"
 
     def markdown(self) -> str:
+        """The verdicts, the whole table, what is to be said of it, and a table with a line for each run."""
+        verdicts = [escape_controls(verdict.sentence) for verdict in self.verdicts]
+        rule = [f"The rule: {self.rule.describe()}"] if self.verdicts else []
+        head, *lines = list_runs(self.rows)
+        runs = [markdown_table(head, [[write_value(value) for value in line] for line in lines])] if lines else []
         table = markdown_table(list(self.columns()), self.cells())
-        return escape_html("\n\n".join([table, *map(escape_controls, self.sentences())])) + "\n"
+        text = escape_html("\n\n".join([*verdicts, table, *map(escape_controls, self.sentences()), *rule, *runs]))
+        return INTERVAL.sub(r"[\1]", text) + "\n"
+
+    def latex(self) -> str:
+        """The whole table for a paper."""
+        return write_latex(list(self.columns()), self.cells())
+
+    def csv(self) -> str:
+        """A line for each run: arm, seed, scores and costs."""
+        return write_csv(list_runs(self.rows))
 
     def rich(self) -> Any:
-        """The table with its sentences as the caption, to print on a rich console."""
-        from rich.table import Table
-        from rich.text import Text
+        """The short table, which fits 100 columns, to print on a rich console."""
+        columns = list_short_columns(self.tasks, self.rule.confidence)
+        return draw_table(list(columns), self.cells(columns))
 
-        table = Table(caption=Text("\n".join(map(escape_controls, self.sentences()))), caption_justify="left")
-        for number, title in enumerate(self.columns()):
-            table.add_column(title, justify="right" if number else "left", no_wrap=bool(number))
-        for cells in self.cells():
-            table.add_row(*map(Text, cells))
-        return table
+    def columns(self) -> dict[str, Cell]:
+        """What each column of the whole table shows of a row, under its title."""
+        return list_columns(self.tasks)
 
-    def columns(self) -> dict[str, Callable[[Row], str]]:
-        """What each column shows of a row, under its title."""
-        main = {column.title: _format_spread(column) for column in list_main_columns(self.tasks)}
-        others = {column.title: _format_score(column) for column in list_other_columns(self.tasks)}
-        return {**FIRST_COLUMNS, **main, **POINTS, **others, **LAST_COLUMNS}
-
-    def cells(self) -> list[list[str]]:
-        return [[escape_controls(cell(row)) for cell in self.columns().values()] for row in self.rows]
+    def cells(self, columns: Mapping[str, Cell] | None = None) -> list[list[str]]:
+        """The lines of the table with these columns, by default with all."""
+        return [[escape_controls(cell(row)) for cell in (columns or self.columns()).values()] for row in self.rows]
 
     def sentences(self) -> list[str]:
-        """What the scores were taken on, which runs are missing, and the notes."""
+        """What the scores were taken on, what is not known, which runs are missing, and the notes."""
+        paired = [row["statistics"] for row in self.rows if row.get("statistics")]
         sentences = [f"Scores of the last epoch on the {self.split} images."] if self.split else []
+        if partial := [row["method"] for row in self.rows if row.get("statistics") and _has_other_seeds(row)]:
+            sentences.append(f"Differences are those of the seeds that the baseline has too ({', '.join(partial)}).")
+        if any(len(statistics["seeds"]) < LEAST_SEEDS for statistics in paired):
+            sentences.append(f"With fewer than {LEAST_SEEDS} seeds no interval is possible.")
+        if any(statistics["basis"] == "seeds" for statistics in paired):
+            sentences.append("Intervals are over seeds alone: what was answered for each test image was not kept.")
+        for row in self.rows:
+            if row.get("statistics") and not row["is_judged"] and judge(row["statistics"], self.rule) == USE:
+                difference = describe_difference(row["statistics"], unit=" points")
+                sentences.append(f"Training longer helps, so more epochs first: {row['method']} has {difference}.")
+        if learning := [row["method"] for row in self.rows if row.get("still_learning")]:
+            sentences.append(f"Still learning: more epochs first ({', '.join(learning)}). {RULE}")
         if self.unfinished:
             sentences.append(f"Not finished, so not averaged in: {', '.join(self.unfinished)}.")
         return sentences + self.notes
+
+
+def _has_other_seeds(row: Row) -> bool:
+    return len(row["statistics"]["seeds"]) < row["seeds"]
 
 
 def compare_runs(
@@ -68,13 +119,16 @@ def compare_runs(
     baseline: str | None = None,
     *,
     trust: bool = False,
+    rule: Rule | None = None,
+    equal_cost: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Run folders averaged over their seeds and set beside a baseline.
 
     Runs whose recipes agree in all but seed, folder and machine share a row, which is called by its method and the
     settings that set it apart; a mapping gives the rows and their names instead. `baseline` is the name of a row,
     by default the one called "baseline", if any. Costs are medians (time) and maxima (memory) over the seeds.
-    `trust`: whether to import a task that a folder from somebody else names.
+    `trust`: whether to import a task that a folder from somebody else names. `rule` decides the verdicts.
+    `equal_cost` names for an arm the row of the baseline that was trained for as long a time.
     """
     paths = runs if isinstance(runs, Mapping) else {"": runs}
     folders = {name: [Run.open(path) for path in dict.fromkeys(map(Path, group))] for name, group in paths.items()}
@@ -90,45 +144,75 @@ def compare_runs(
         find_task_of(run, trust=trust) for group in folders.values() for run in group
     ]
     tasks = tuple(dict.fromkeys(tasks))
-    rows = [average(name, group, tasks) for name, group in groups.items() if group]
+    split = choose_split(scored) if scored else None
+    arms = {name: group for name, group in groups.items() if group}
+    rows = [average(name, group, tasks, split) for name, group in arms.items()]
     reference = find_baseline(rows, baseline, names=groups)
+    rule = rule or Rule()
+    rows = [row | compare_costs(reference, row) for row in rows]
+    rows = add_statistics(rows, reference, arms, tasks, split, rule, equal_cost or {})
     return Comparison(
-        rows=[row | compare_with(reference, row, tasks) for row in rows],
-        split=" and ".join(sorted({run.end.split for run in scored})) or None,
+        rows=rows,
+        split=split or " and ".join(sorted({run.end.split for run in scored})) or None,
         unfinished=unfinished,
         notes=describe_differences(groups),
         tasks=tasks,
+        arms=arms,
+        verdicts=[give_verdict(row, rule) for row in rows if row["statistics"] is not None and row["is_judged"]],
+        rule=rule,
     )
 
 
-def list_main_columns(tasks: Iterable[TaskKind]) -> list[Column]:
-    """The main score of each task."""
-    return list(dict.fromkeys(task.columns[0] for task in tasks))
-
-
-def list_other_columns(tasks: Iterable[TaskKind]) -> list[Column]:
-    """The further scores that any of the tasks shows."""
-    return list(dict.fromkeys(column for task in tasks for column in task.columns[1:]))
-
-
-def average(name: str, runs: Sequence[FinishedRun], tasks: Sequence[TaskKind]) -> Row:
+def average(name: str, runs: Sequence[FinishedRun], tasks: Sequence[TaskKind], split: str | None = None) -> Row:
     """One row: the scores and costs of runs with different seeds."""
     ends = [run.end for run in runs]
+    train = [end.train_scores.main for end in ends if end.train_scores is not None]
+    nll = [run.get_nll_at_temperature(split) for run in runs]
     return {
         "method": name,
         "seeds": len({run.seed for run in runs}),
         "runs": [str(run.run.path) for run in runs],
-        **average_scores(ends, tasks),
+        **average_scores(runs, tasks, split),
+        "nll_at_temperature": _summarize_known(statistics.fmean, nll),
+        "train_score": _summarize_known(statistics.fmean, train),
+        "still_learning": is_still_learning(runs),
         "seconds_per_step": _summarize_known(statistics.median, [end.seconds_per_step for end in ends]),
+        "cost_per_step": _summarize_known(statistics.median, [end.cost_per_step for end in ends]),
+        "cost": _summarize_known(statistics.median, [_total_cost(run) for run in runs]),
+        "train_seconds": _summarize_known(statistics.median, [end.train_seconds for end in ends]),
+        "eval_seconds": _summarize_known(statistics.median, [end.eval_seconds for end in ends]),
         "peak_memory_mib": _summarize_known(max, [end.peak_memory_mib for end in ends]),
         "student_parameters": ends[0].parameters.student,
         "training_only_parameters": ends[0].parameters.training_only,
+        "per_seed": [describe_run(run, split) for run in sorted(runs, key=lambda run: run.seed)],
     }
 
 
-def average_scores(ends: Sequence[EndRecord], tasks: Sequence[TaskKind]) -> Row:
+def describe_run(run: FinishedRun, split: str | None) -> Row:
+    """The scores and costs of one run, as plain values."""
+    end, scores = run.end, run.get_scores(split)
+    return {
+        "seed": run.seed,
+        "run": str(run.run.path),
+        "split": split or end.split,
+        **({} if scores is None else scores._asdict()),
+        "train_score": None if end.train_scores is None else end.train_scores.main,
+        "temperature": end.temperature,
+        "nll_at_temperature": run.get_nll_at_temperature(split),
+        **{name: getattr(end, name) for name in ("epoch", "step", "seconds_per_step", "cost_per_step")},
+        **{name: getattr(end, name) for name in ("train_seconds", "eval_seconds")},
+        **{name: getattr(end, name) for name in ("processor_seconds", "device_seconds", "peak_memory_mib")},
+    }
+
+
+def _total_cost(run: FinishedRun) -> float | None:
+    """Processor seconds of a run's training steps on a CPU, device seconds on a GPU."""
+    return run.end.processor_seconds if run.end.device_seconds is None else run.end.device_seconds
+
+
+def average_scores(runs: Sequence[FinishedRun], tasks: Sequence[TaskKind], split: str | None = None) -> Row:
     """The mean of each score over the seeds, and the spread of the main ones."""
-    scores = [{} if end.scores is None else end.scores._asdict() for end in ends]
+    scores = [{} if (of_run := run.get_scores(split)) is None else of_run._asdict() for run in runs]
     main = list_main_columns(tasks)
     means: Row = {}
     for column in (*main, *list_other_columns(tasks)):
@@ -153,40 +237,62 @@ def find_baseline(rows: Sequence[Row], name: str | None, names: Iterable[str]) -
     return next((row for row in rows if row["method"] == (name or "baseline")), None)
 
 
-def compare_with(baseline: Row | None, row: Row, tasks: Sequence[TaskKind]) -> Row:
-    """The difference of the main score in percentage points, and how many times the baseline's time a step takes."""
+def compare_costs(baseline: Row | None, row: Row) -> Row:
+    """How many times the baseline's time a step and the whole run take: processor or device time where it is known."""
     other: Row = baseline or {}
-    names = [column.score for column in list_main_columns(tasks)]
-    shared = [name for name in names if row.get(name) is not None and other.get(name) is not None]
-    is_timed = row["seconds_per_step"] is not None and bool(other.get("seconds_per_step"))
     return {
-        "points": 100 * (row[shared[0]] - other[shared[0]]) if shared else None,
-        "slowdown": row["seconds_per_step"] / other["seconds_per_step"] if is_timed else None,
+        "is_baseline": row is baseline,
+        "slowdown": _divide(row, other, "cost_per_step") or _divide(row, other, "seconds_per_step"),
+        "run_slowdown": _divide(row, other, "cost") or _divide(row, other, "train_seconds"),
     }
 
 
-def _format_number(key: str, spec: str, scale: float = 1) -> Callable[[Row], str]:
-    return lambda row: "-" if row[key] is None else format(scale * row[key], spec)
+def _divide(row: Row, other: Row, name: str) -> float | None:
+    return row[name] / other[name] if row[name] is not None and other.get(name) else None
 
 
-def _format_score(column: Column) -> Callable[[Row], str]:
-    return _format_number(column.score, column.format, column.scale)
+def add_statistics(
+    rows: Sequence[Row],
+    reference: Row | None,
+    groups: Mapping[str, Sequence[FinishedRun]],
+    tasks: Sequence[TaskKind],
+    split: str | None,
+    rule: Rule,
+    equal_cost: Mapping[str, str],
+) -> list[Row]:
+    """The rows with their paired statistics, against the baseline and against the one of equal cost; see `paired`."""
+    columns = [*list_main_columns(tasks)[:1], *list_other_columns(tasks)] if len(tasks) == 1 else []
+    arms = {name: read_arm(name, runs, split) for name, runs in groups.items()} if columns else {}
+
+    def compare(row: Row, against: str | None) -> Row | None:
+        if against not in arms or against == row["method"] or not arms[against].runs.keys() & arms[row["method"]].runs:
+            return None
+        return compare_arms(arms[against], arms[row["method"]], columns, rule.confidence)
+
+    longer = {arm: name for arm, name in equal_cost.items() if reference is None or name != reference["method"]}
+    added = [
+        row
+        | {
+            "test_error": measure_test_error(arms[row["method"]]) if arms else None,
+            "statistics": compare(row, reference and reference["method"]),
+            "equal_cost": equal_cost.get(row["method"]),  # the row of the baseline that was trained for as long
+            "at_equal_cost": None if row["is_baseline"] else compare(row, longer.get(row["method"])),
+            "is_judged": not row["is_baseline"] and row["method"] not in longer.values(),
+        }
+        for row in rows
+    ]
+    judged, others = ([row for row in added if row["is_judged"] is is_judged] for is_judged in (True, False))
+    for name, family in (("statistics", judged), ("statistics", others), ("at_equal_cost", added)):
+        known = [row[name] for row in family if row[name] is not None]
+        for statistics_of_row, p in zip(known, adjust_rows(known), strict=True):
+            statistics_of_row["p_holm"] = p
+    main = list_main_columns(tasks)
+    return [row | {"points": _subtract_means(row, reference, main)} for row in added]
 
 
-def _format_spread(column: Column) -> Callable[[Row], str]:
-    mean = _format_score(column)
-    deviation = _format_number(f"{column.score}_std", column.format, column.scale)
-    return lambda row: f"{mean(row)} ± {deviation(row)}"
-
-
-FIRST_COLUMNS: dict[str, Callable[[Row], str]] = {
-    "method": lambda row: row["method"],
-    "seeds": lambda row: str(row["seeds"]),
-}
-POINTS = {"points": _format_number("points", "+.2f")}
-LAST_COLUMNS: dict[str, Callable[[Row], str]] = {
-    "s / step": _format_number("seconds_per_step", ".4g"),
-    "slowdown": _format_number("slowdown", ".2f"),
-    "peak MiB": _format_number("peak_memory_mib", ",.0f"),
-    "extra parameters": lambda row: f"{row['training_only_parameters']:,d}",
-}
+def _subtract_means(row: Row, reference: Row | None, main: Sequence[Column]) -> float | None:
+    """The difference of the main score's means, in points; None for the baseline itself."""
+    if reference is None or row["is_baseline"]:
+        return None
+    shared = [c.score for c in main if row.get(c.score) is not None and reference.get(c.score) is not None]
+    return 100 * (row[shared[0]] - reference[shared[0]]) if shared else None

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ..runs.environment import Environment
 from ..runs.folder import Run
-from ..runs.records import EndRecord
+from ..runs.records import AnyRecord, EndRecord
 from ..runs.trust import refuse_code
 from ..tasks import find_task
 from ..tasks.base import TaskKind
@@ -25,6 +25,38 @@ class FinishedRun(NamedTuple):
     @property
     def task(self) -> TaskKind:
         return find_task(self.settings["task.kind"])
+
+    @property
+    def splits(self) -> set[str]:
+        """The held-out images on which there are scores."""
+        own = {self.end.split} if self.end.scores is not None else set()
+        return own | ({"test"} if self.end.test_scores is not None else set())
+
+    def get_scores(self, split: str | None) -> Any:
+        """The scores on a split, by default that of the run's epochs; None where there are none."""
+        if split in (None, self.end.split):
+            return self.end.scores
+        return self.end.test_scores if split == "test" else None
+
+    def get_nll_at_temperature(self, split: str | None) -> float | None:
+        """The NLL on a split at the temperature that was fitted on the held-out images."""
+        of_epochs = split in (None, self.end.split)
+        return self.end.nll_at_temperature if of_epochs else self.end.test_nll_at_temperature
+
+    def read_outcomes(self, split: str | None) -> Any:
+        """`ClassOutcomes` or `PixelOutcomes` of a split; None where there are none, or the file is damaged."""
+        try:
+            return self.run.outcomes(split or self.end.split)
+        except ValueError:
+            return None
+
+    def records(self) -> list[AnyRecord]:
+        return self.run.records()
+
+
+def choose_split(runs: Iterable[FinishedRun]) -> str | None:
+    """The images that a comparison speaks of: "test" where all runs have such scores; None: each run's own."""
+    return "test" if all("test" in run.splits for run in runs if run.splits) else None
 
 
 def read_finished(run: Run, *, trust: bool = False) -> FinishedRun | None:
@@ -92,9 +124,11 @@ def describe_differences(groups: Mapping[str, Sequence[FinishedRun]]) -> list[st
             notes.append(f"The runs of {name} do not share one recipe; they differ in {', '.join(differing)}.")
     runs = [run for group in groups.values() for run in group]
     names = find_differing([run.settings for run in runs])
+    spelled = {word.partition("=")[0] for name in groups for word in name.split("+")[1:]}  # by the rows' names
+    names = [name for name in names if not spelled & {name, name.removesuffix(".name")}]
     if differing := [name for name in names if not name.startswith("method.")]:
         notes.append(f"The rows do not share one recipe; beside the method they differ in {', '.join(differing)}.")
-    if len({run.end.split for run in runs if run.end.scores is not None}) > 1:
+    if choose_split(runs) is None and len({run.end.split for run in runs if run.splits}) > 1:
         notes.append("Not all scores were taken on the same split.")
     if edited := [str(run.run.path) for run in runs if run.run.is_recipe_edited()]:
         notes.append(f"recipe.yaml was changed after the run began: {', '.join(edited)}.")

@@ -102,17 +102,18 @@ def measure_row_error(values: ArrayLike) -> float:
     return _spread(averaged) / math.sqrt(len(averaged)) if len(averaged) > 1 else math.nan
 
 
-def linearize_iou(intersection: ArrayLike, union: ArrayLike) -> Floats:
-    """What each image says of each class's IoU over all images: pseudo-values (n, k), whose means are the IoUs.
+def linearize_ratio(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
+    """What each image says of the ratios sum(N) / sum(D) over all images: (n, k), whose means are the ratios.
 
-    The infinitesimal jackknife of sum(I) / sum(U): IoU + n (I[i] - IoU U[i]) / sum(U). NaN for classes that never
-    occur. It makes a score that is not a mean of rows one, so that the same intervals serve masks and classes.
+    The infinitesimal jackknife, R + n (N[i] - R D[i]) / sum(D). It makes means of rows of scores that are none, such as
+    the IoU of each class (pixels of intersection and union), so that the same intervals serve all. NaN where sum(D)
+    is 0.
     Source: Efron. The Jackknife, the Bootstrap and Other Resampling Plans, 1982, section 6.2.
     """
-    hits, pixels = (np.asarray(counts, dtype=np.float64) for counts in (intersection, union))
+    above, below = (np.asarray(counts, dtype=np.float64) for counts in (numerator, denominator))
     with np.errstate(invalid="ignore", divide="ignore"):
-        iou = hits.sum(0) / pixels.sum(0)
-        return iou + len(hits) * (hits - iou * pixels) / pixels.sum(0)
+        ratio = above.sum(0) / below.sum(0)
+        return ratio + len(above) * (above - ratio * below) / below.sum(0)
 
 
 def bootstrap_mean(values: ArrayLike, confidence: float = CONFIDENCE, *, seed: int = 0) -> tuple[float, float]:

@@ -106,6 +106,7 @@ class Segmentation(TaskKind):
     columns = (
         Column("miou", "mIoU, %"),
         Column("boundary_f", "boundary F, %"),
+        Column("nll", "NLL, nats", ".3f", scale=1.0),
         Column("ece", "ECE, %"),
     )
     class_scores = {"iou": "IoU"}

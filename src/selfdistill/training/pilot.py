@@ -1,0 +1,106 @@
+"""What training steps cost, measured on a few of them before anything is trained."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from ..data import train_loader
+from ..task import Batch
+from .cost import read_clock
+from .experiment import Experiment
+from .loop import Trainer
+
+WARM_UP = 2  # turns; the first one allocates memory, and a method that remembers a batch has none yet
+LEAST_TURNS, MOST_TURNS = 5, 40
+SECONDS = 10.0  # after which no further turn begins
+STEPS_ON_GPU = 10  # of a turn; a GPU is waited for after each turn, which training does not do
+LATE = 0.9  # share of training after which the steps lie: what rises over the run has risen
+
+
+class Turns(NamedTuple):
+    """Steps of two experiments that took turns, so that other work of the machine slowed both."""
+
+    ratios: list[float]  # the second experiment's cost over the first one's, of each turn
+    costs: tuple[float, float]  # of a step: the medians; processor seconds on a CPU, else device seconds
+    seconds: tuple[float, float]  # the same by the clock on the wall
+
+
+class Cost(NamedTuple):
+    cost: float
+    seconds: float
+
+
+def take_turns(plain: Experiment, other: Experiment) -> Turns:
+    """Trains both in turns for some seconds, and lets go of what they learned."""
+    walkers = [Walker(plain), Walker(other)]
+    try:
+        turns: list[tuple[Cost, Cost]] = []
+        started = time.perf_counter()
+        for number in range(WARM_UP + MOST_TURNS):
+            steps = walkers[0].take_turn(), walkers[1].take_turn()
+            turns += [steps] if number >= WARM_UP else []
+            if len(turns) >= LEAST_TURNS and time.perf_counter() - started > SECONDS:
+                break
+    finally:
+        for walker in walkers:
+            walker.trainer.close()
+    ratios = [other.cost / plain.cost for plain, other in turns]
+    costs, seconds = (
+        [statistics.median(getattr(steps[side], name) for steps in turns) for side in range(2)]
+        for name in ("cost", "seconds")
+    )
+    return Turns(ratios, (costs[0], costs[1]), (seconds[0], seconds[1]))
+
+
+def time_scoring(experiment: Experiment) -> float:
+    """Seconds by the clock on the wall that scoring the held-out images takes; 0 where nothing is held out."""
+    trainer = Trainer(_prepare(experiment))
+    try:
+        started = time.perf_counter()
+        trainer.scoring.score_held_out()
+        return time.perf_counter() - started
+    finally:
+        trainer.close()
+
+
+class Walker:
+    """Takes training steps of an experiment as `fit` does, without an end and without writing anything."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.trainer = Trainer(_prepare(experiment))
+        self.late = int(LATE * self.trainer.schedule_steps)
+        self.steps = self._walk()
+
+    def take_turn(self) -> Cost:
+        """The cost and the seconds of a step: the mean over those of a turn."""
+        device = self.trainer.device
+        count = 1 if device.type == "cpu" else STEPS_ON_GPU
+        started, clock = time.perf_counter(), read_clock(device)
+        for batches, sizes in itertools.islice(self.steps, count):
+            self.trainer.state.step = self.late
+            self.trainer.train_step(batches, sizes, [True] * len(sizes[self.trainer.rank]))
+        cost = read_clock(device) - clock
+        return Cost(cost / count, (time.perf_counter() - started) / count)
+
+    def _walk(self) -> Iterator[tuple[Iterator[Batch], list[list[int]]]]:
+        trainer = self.trainer
+        for epoch in itertools.count():
+            batches = iter(
+                train_loader(
+                    trainer.experiment.train_set,
+                    trainer.plan.epoch(epoch),
+                    device=trainer.device,
+                    channels_last=trainer.recipe.machine.channels_last,
+                )
+            )
+            for size in trainer.plan.batch_sizes:
+                yield batches, trainer.plan.deal(size)
+
+
+def _prepare(experiment: Experiment) -> Experiment:
+    """The experiment without compiling, whose first steps would be measured, and without trackers and processes."""
+    machine = experiment.recipe.machine.model_copy(update={"compile": False, "track": [], "workers": 0})
+    return replace(experiment, recipe=experiment.recipe.model_copy(update={"machine": machine}))

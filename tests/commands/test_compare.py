@@ -1,0 +1,148 @@
+"""A comparison as a user runs it: planned first, resumed, shared by processes, and judged by the rule of its plan."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import scipy.stats
+
+from selfdistill.commands import study as study_module
+from selfdistill.runs.folder import Run
+from selfdistill.runs.lock import lock_folder
+
+TINY = ["data.limit=40", "student=cifar:resnet8", "batch_size=16", "epochs=1", "precision=fp32"]
+WORDS = [*TINY, "methods=baseline,frskd", "seeds=3", "controls=equal_cost", "margin=0.7"]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """The folder of a comparison with controls, whose pilot found FRSKD twice as slow as the baseline: for tests that
+    only read it."""
+    from selfdistill import cli
+
+    folder, patch = tmp_path_factory.mktemp("compared") / "all", pytest.MonkeyPatch()
+    patch.setattr("sys.argv", ["selfdistill", "compare", *WORDS, f"out={folder}"])
+    measure = study_module.measure_paces
+
+    def measure_slow(*args, **options):
+        return {arm: pace.model_copy(update={"slowdown": 2.0}) for arm, pace in measure(*args, **options).items()}
+
+    patch.setattr(study_module, "measure_paces", measure_slow)
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code
+    finally:
+        patch.undo()
+    return folder
+
+
+@pytest.fixture
+def copied(compared, tmp_path):
+    """A copy of it to go on with."""
+    return shutil.copytree(compared, tmp_path / "all")
+
+
+def read(folder, name="compare.json"):
+    return json.loads((folder / name).read_text())
+
+
+@pytest.mark.slow
+def test_the_plan_holds_the_rule_the_arms_and_the_measured_slowdown(compared):
+    plan = read(compared, "plan.json")
+    assert plan["arms"] == ["baseline", "frskd", "baseline+epochs=2"] and plan["seeds"] == [0, 1, 2]
+    assert plan["equal_cost"] == {"frskd": "baseline+epochs=2"} and plan["margin"] == 0.7
+    assert "0.7 points" in plan["rule"] and plan["test_fraction"] == 0.2
+    pace = plan["pilot"]["frskd"]
+    assert pace["turns"] >= 5 and pace["low"] <= pace["high"] and pace["seconds_per_step"] > 0
+    assert plan["controls"] == ["baseline+epochs=2"]
+
+
+@pytest.mark.slow
+def test_every_run_and_every_verdict_is_written(compared):
+    table = read(compared)
+    lines = [*csv.DictReader((compared / "compare.csv").read_text().splitlines())]
+    assert len(lines) == 9 and {(line["arm"], line["seed"]) for line in lines} >= {("frskd", "0"), ("baseline", "2")}
+    assert [verdict["arm"] for verdict in table["verdicts"]] == ["frskd"]
+    assert table["rule"]["margin"] == 0.7 and table["split"] == "test"
+    markdown, latex = (compared / "compare.md").read_text(), (compared / "compare.tex").read_text()
+    assert table["verdicts"][0]["sentence"] in markdown and r"\toprule" in latex and r"baseline+epochs=2" in latex
+
+
+@pytest.mark.slow
+def test_the_numbers_are_those_of_the_logs(compared):
+    top1 = {}
+    for name in ("baseline", "frskd"):
+        ends = [Run.open(compared / f"{name}-s{seed}").records()[-1] for seed in range(3)]
+        top1[name] = [end.test_scores.top1 for end in ends]
+    row = next(row for row in read(compared)["rows"] if row["method"] == "frskd")
+    paired = scipy.stats.ttest_rel(top1["frskd"], top1["baseline"])
+    assert row["statistics"]["over_seeds"]["p"] == pytest.approx(float(paired.pvalue))
+    assert row["statistics"]["basis"] == "seeds and test images" and row["statistics"]["images"] == 357
+    assert [seed["top1"] for seed in row["per_seed"]] == pytest.approx(top1["frskd"])
+
+
+@pytest.mark.slow
+def test_the_same_line_again_trains_what_is_missing_and_nothing_else(run, copied, monkeypatch):
+    shutil.rmtree(copied / "frskd-s1")
+    (copied / "compare.json").unlink()
+    plan = read(copied, "plan.json")
+    before = {path: path.read_bytes() for path in copied.glob("*/metrics.jsonl")}
+    monkeypatch.setattr(study_module, "measure_paces", None)  # it is written down already
+    code, out, err = run("compare", *WORDS[:-1], f"out={copied}")  # without margin=, which the plan knows
+    assert code == 0, err
+    assert {path: path.read_bytes() for path in before} == before and (copied / "frskd-s1" / "metrics.jsonl").exists()
+    assert {**read(copied, "plan.json"), "spent_seconds": 0} == {**plan, "spent_seconds": 0}
+    assert "frskd: " in out and len(read(copied)["rows"]) == 3
+    code, _, err = run("compare", *WORDS[:-1], "margin=0.1", f"out={copied}")
+    assert code == 1 and "begun with margin=0.7" in err
+
+
+@pytest.mark.slow
+def test_a_run_that_another_process_trains_is_left_to_it_and_named(run, copied):
+    for name in ("frskd-s1", "baseline-s2"):
+        log = copied / name / "metrics.jsonl"
+        log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))  # it has not ended
+    with lock_folder(copied / "frskd-s1"):
+        code, out, err = run("compare", *WORDS, f"out={copied}")
+    assert code == 0 and "other processes still train frskd-s1" in err, err
+    rows = {row["method"]: row for row in read(copied)["rows"]}
+    assert rows["frskd"]["seeds"] == 2 and rows["baseline"]["seeds"] == 3
+
+
+@pytest.mark.slow
+def test_a_budget_counts_what_is_spent_and_names_what_it_drops(run, copied):
+    code, _, err = run("compare", *TINY, "methods=baseline,frskd", "seeds=5", "budget=1s", f"out={copied}")
+    assert code == 0, err
+    plan = read(copied, "plan.json")
+    assert plan["spent_seconds"] > 0 and plan["budget_seconds"] == 1
+    assert plan["dropped"] == ["baseline-s3", "frskd-s3", "baseline-s4", "frskd-s4"]
+    assert "dropped for want of time: baseline-s3" in err and not (copied / "baseline-s3").exists()
+    code, _, err = run("compare", *TINY, "seeds=1", "budget=0.01s", f"out={copied}-new")
+    assert code == 1 and "too little" in err
+
+
+@pytest.mark.slow
+def test_test_images_are_held_out_unless_the_user_or_an_older_run_says_no(run, tmp_path):
+    words = [*TINY, "methods=baseline", "seeds=[7]", f"out={tmp_path / 'all'}"]
+    code, out, err = run("compare", *words, "data.test_fraction=none")
+    assert code == 0 and (tmp_path / "all" / "baseline-s7").exists(), err
+    assert read(tmp_path / "all")["split"] == "val" and "+0.00" not in out
+    code, _, err = run("compare", *words)
+    assert code == 0 and "is finished" in err, err
+    (only,) = read(tmp_path / "all")["rows"]
+    assert only["statistics"] is None and read(tmp_path / "all")["verdicts"] == []
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("margin=x", "margin=x is no number of points"),
+        ("controls=cutmx", "did you mean 'cutmix'"),
+        ("budget=2", "write 2h, 90m, 1h30m or 45s"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused_in_a_sentence(run, word, sentence):
+    code, _, err = run("compare", word)
+    assert code == 1 and sentence in err
