@@ -58,8 +58,8 @@ def test_a_link_that_runs_code_or_leaves_the_page_unasked_is_refused(link):
 
 def test_content_may_be_nested_and_partly_missing():
     rows = (element("li", number) for number in (1, 2))
-    whole = element("ul", None, [rows, [None, "end"]], hidden=True, id=None, tabindex=False, width=1.5)
-    assert str(whole) == '<ul hidden="" width="1.5"><li>1</li><li>2</li>end</ul>'
+    whole = element("ul", None, [rows, [None, "end"]], hidden=True, id=None, tabindex=False, width=1.5, x=0)
+    assert str(whole) == '<ul hidden="" width="1.5" x="0"><li>1</li><li>2</li>end</ul>'
 
 
 def test_only_constants_of_ours_are_written_as_they_are():

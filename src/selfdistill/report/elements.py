@@ -45,7 +45,9 @@ def element(name: str, *content: Content, **attributes: str | Number | bool | No
     >>> str(element("a", "R&D ", element("b", "<i>"), None, class_="x", href="https://arxiv.org"))
     '<a class="x" href="https://arxiv.org">R&amp;D <b>&lt;i&gt;</b></a>'
     """
-    known = {_hyphenate(key): _format(value) for key, value in attributes.items() if value not in (None, False)}
+    known = {
+        _hyphenate(key): _format(value) for key, value in attributes.items() if value is not None and value is not False
+    }
     for key in ("href", "src"):
         if key in known and not known[key].startswith(SAFE_LINKS):
             raise ValueError(f"{key}={known[key]!r} is no link that a page may hold; it begins with https:// or #")

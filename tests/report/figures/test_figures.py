@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import ImageColor
 
 from selfdistill.report.figures.confusion import Mistake, draw_grid, draw_mistakes
 from selfdistill.report.figures.curves import MOST_POINTS, Band, Curve, average, draw_curves, thin
 from selfdistill.report.figures.differences import Difference, draw_differences
+from selfdistill.report.figures.plot import figure, line, rectangle, text
+from selfdistill.report.figures.raster import rasterize
 from selfdistill.report.figures.reliability import Reliability, draw_reliability
 from selfdistill.report.figures.scales import choose_ticks, fit_scale, format_ticks
 from selfdistill.report.figures.scatter import Spending, draw_spending
+from selfdistill.report.style import LIGHT
 
 EVIL = "<script>alert(1)</script>"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -64,6 +68,32 @@ def test_a_figure_has_a_name_and_a_description_and_stays_in_its_frame(name):
         assert -1 <= x <= width + 1 and -1 <= y <= height + 1
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_drawn_as_pixels_too(name):
+    svg = FIGURES[name]()
+    picture = rasterize(svg)
+    assert picture.size == (2 * int(svg.attributes["width"]), 2 * int(svg.attributes["height"]))
+    assert len(picture.getcolors(maxcolors=10**6)) > 5
+
+
+def test_pixels_have_the_colors_and_places_of_the_figure():
+    whole = figure(
+        "f",
+        "d",
+        100,
+        rectangle(10, 20, 30, 40, "cell h6"),
+        line(0, 80, 380, 80, "guide"),
+        text(300, 50, "W", "tick", transform="rotate(-90 300 50)"),
+    )
+    pixels = np.asarray(rasterize(whole))
+    assert (pixels[40:120, 20:80] == ImageColor.getrgb(LIGHT["h6"])).all()
+    assert (pixels[0:38, :500] == 255).all()
+    dashed = (pixels[160] < 250).any(axis=1)
+    assert 0.2 < dashed.mean() < 0.7
+    letter = np.argwhere((pixels[:140, 560:640] < 200).any(axis=2))
+    assert letter[:, 0].max() <= 101 and letter[:, 1].max() + 560 <= 601  # above and left of its anchor
+
+
 def list_positions(root):
     """The coordinates of all marks, lines, paths and texts."""
     for child in root.iter():
@@ -80,10 +110,11 @@ def test_names_reach_the_description_as_text():
         assert EVIL in root[1].text, name
 
 
-@given(low=st.floats(-1e6, 1e6), span=st.floats(1e-6, 1e6), count=st.integers(2, 8))
-def test_ticks_are_round_few_and_within_the_scale(low, span, count):
+@given(low=st.floats(-1e6, 1e6), share=st.floats(1e-6, 1e6), count=st.integers(2, 8))
+def test_ticks_are_round_few_and_within_the_scale(low, share, count):
+    span = share * max(abs(low), 1e-6)
     ticks = choose_ticks(low, low + span, count)
-    assert all(low - 1e-6 * span <= tick <= low + span + 1e-6 * span for tick in ticks)
+    assert all(low - 1e-3 * span <= tick <= low + span + 1e-3 * span for tick in ticks)
     assert 1 <= len(ticks) <= 2 * count + 2
     assert len(format_ticks(ticks)) == len(ticks)
 

@@ -29,7 +29,7 @@ def draw_grid(shares: Float[np.ndarray, "k k"], classes: Sequence[str], title: s
     k = len(classes)
     letters = min(max(map(len, classes)), 14)
     left, top = 20 + LETTER * letters, LETTER * letters * 0.72 + 14
-    side = (WIDTH - left - 24) / k
+    side = (WIDTH - left - max(24, LETTER * letters * 0.72)) / k  # the last turned name needs room
     drawn = []
     for row, name in enumerate(classes):
         drawn.append(text(left - 6, top + (row + 0.5) * side + 4, shorten(name, letters), "name", "end"))
