@@ -42,7 +42,7 @@ class Told(sd.Callback):
 
 def test_a_users_callback_is_told_of_everything_in_order(tmp_path):
     told = Told()
-    sd.fit(build(recipe(tmp_path / "run", max_steps=7)), callbacks=[told])
+    sd.fit(build(recipe(tmp_path / "run", method="baseline", max_steps=7)), callbacks=[told])
     assert told.events == [
         ("start", 0, 7),
         *[("step", step) for step in range(1, 5)],

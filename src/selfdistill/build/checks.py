@@ -97,5 +97,6 @@ def check_machine(experiment: Experiment) -> None:
     """This machine has the device, the precision, the trackers and the compiler, and timm the optimizer."""
     recipe = experiment.recipe
     device = create_accelerator(recipe).device
-    choose_mode(recipe.machine.compile, device, 0, accumulate=recipe.optim.accumulate)
+    diagnose, accumulate = recipe.diagnose is not None, recipe.optim.accumulate
+    choose_mode(recipe.machine.compile, device, 0, accumulate=accumulate, diagnose=diagnose)
     create_optimizer(experiment.method, recipe.optim)

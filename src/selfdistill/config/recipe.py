@@ -206,6 +206,9 @@ class Recipe(Part):
     evaluate_every: Natural = Field(
         1, description="epochs between two scorings of the student; after the last step it is always scored"
     )
+    diagnose: Natural | None = Field(
+        None, description="steps between two measurements of how each loss term pulls at the student; null: none"
+    )
     batch_size: Natural | None = Field(
         None, description="images per optimizer step, over all processes; default: the task's"
     )

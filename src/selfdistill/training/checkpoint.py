@@ -34,6 +34,7 @@ def save_state(state: TrainState) -> dict[str, Any]:
         "scaler": None if state.scaler is None else state.scaler.state_dict(),
         "ema": None if state.ema is None else state.ema.state_dict(),
         "meter": state.meter.state_dict(),
+        "gradients": state.gradients.state_dict(),
         "timer": state.timer.state_dict(),
         "eval_seconds": state.eval_seconds,
     }
@@ -66,6 +67,8 @@ def load_state(state: TrainState, checkpoint: Mapping[str, Any]) -> None:
         if state.scaler is not None and checkpoint["scaler"]:
             state.scaler.load_state_dict(checkpoint["scaler"])
         state.meter.load_state_dict(checkpoint["meter"], state.device, keep=is_first_process())
+        if "gradients" in checkpoint:
+            state.gradients.load_state_dict(checkpoint["gradients"])
         if "timer" in checkpoint:
             state.timer.load_state_dict(checkpoint["timer"])
         else:

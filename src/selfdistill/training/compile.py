@@ -24,13 +24,21 @@ MIN_STEPS = 10_000  # optimizer steps of a run that earn back the minute or two 
 WARMUP_CALLS = {"default": 1, "reduce-overhead": 3}  # first calls, which compile or record CUDA graphs
 
 
-def choose_mode(setting: bool | str, device: torch.device, steps: int, *, accumulate: int = 1) -> Mode | None:
+def choose_mode(
+    setting: bool | str, device: torch.device, steps: int, *, accumulate: int = 1, diagnose: bool = False
+) -> Mode | None:
     """torch.compile's mode for a run of so many optimizer `steps` under `machine.compile`; None: not compiled.
 
     "auto" compiles on a GPU, where Triton is installed, from `MIN_STEPS` steps on. On a CPU it never pays: a step of
     FRSKD on CIFAR ResNets takes 0.9 to 1.3 times as long as without. Raises `ValueError` for "graphs" without a GPU or
-    with micro-batches, whose gradients would lie in the memory that the next one overwrites.
+    with micro-batches, whose gradients would lie in the memory that the next one overwrites; and where it must compile
+    and `diagnose` single terms, since compiled code has one gradient, of their sum.
     """
+    if diagnose and setting != "auto" and setting:
+        raise ValueError(
+            f"diagnose takes the gradient of each term, and with machine.compile={setting} there is one, of their sum; "
+            "use auto"
+        )
     if setting == "graphs":
         if device.type != "cuda":
             raise ValueError(f"machine.compile=graphs needs a CUDA GPU, and this run is on {device.type}; use auto")
@@ -39,6 +47,7 @@ def choose_mode(setting: bool | str, device: torch.device, steps: int, *, accumu
         return "reduce-overhead"
     if setting == "auto":
         pays = device.type == "cuda" and steps >= MIN_STEPS and importlib.util.find_spec("triton") is not None
+        pays = pays and not diagnose
         return "default" if pays else None
     return "default" if setting else None
 
@@ -136,7 +145,8 @@ class Compiler:
 def create_compiler(method: nn.Module, recipe: Recipe, accelerator: Any, *, steps: int) -> Compiler:
     """Runs the method's steps in a run of so many, compiled or not."""
     setting = recipe.machine.compile
-    mode = choose_mode(setting, accelerator.device, steps, accumulate=recipe.optim.accumulate)
+    diagnose, accumulate = recipe.diagnose is not None, recipe.optim.accumulate
+    mode = choose_mode(setting, accelerator.device, steps, accumulate=accumulate, diagnose=diagnose)
     strict = setting != "auto" or accelerator.num_processes > 1  # other processes wait in the middle of the step
     return Compiler(method, mode, strict=strict)
 

@@ -44,6 +44,14 @@ class RunLog:
         for key, sentence in check_losses(means.losses, in_warmup=in_warmup):
             self.warn(key, sentence)
 
+    def warn_at_end(self) -> None:
+        """Warns of an own teacher that was no better than the student, and of terms that did not help."""
+        state = self.state
+        if state.method.learns_from_own_teacher:
+            self.warn("teacher", state.meter.describe_teacher())
+        for key, sentence in state.gradients.describe():
+            self.warn(key, sentence)
+
     def warn(self, key: str, sentence: str | None) -> None:
         """Logs a warning, if there is one, once for each key."""
         if sentence is not None and key not in self.warned:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data import BatchSampler, train_loader
 from ..distributed import deal_rows, is_first_process, sum_over_processes
 from ..runs.folder import Run
-from ..runs.records import EndRecord, EpochRecord, Parameters
+from ..runs.records import EndRecord, EpochRecord, GradientRecord, Parameters
 from ..task import Batch, Step
 from ..tasks import complete_recipe
 from .batch_norm import BatchNormSizes, describe_few_values
@@ -187,13 +187,9 @@ class Trainer:
             if state.step == 1:
                 few_values = describe_few_values(self.batch_norms.values, sizes[0][0], min(map(min, sizes)))
                 self.log.warn("batch norm", few_values)
-            line_is_full = len(state.timer.steps) + 1 >= LOG_STEPS or number == len(steps)
-            means = state.meter.flush(sum_over_processes) if line_is_full else None  # this waits for the device
-            state.timer.add(*self.watch.stop(), compiled=compiled)
+            self.log_step(compiled=compiled, ends_epoch=number == len(steps))
             if self.slowdown is not None:
                 self.slowdown.after_step(step_sizes[self.rank])
-            if means is not None:
-                self.log_means(means)
             state.is_collected = self.world == 1 or state.step % COLLECT_STEPS == 0
             if state.is_collected and self.world > 1:
                 state.meter.collect(sum_over_processes, keep=self.rank == 0)
@@ -227,7 +223,8 @@ class Trainer:
             with count_values, nullcontext() if is_last else self.accelerator.no_sync(self.module):
                 share = sizes[self.rank][micro] * self.world / images  # gradients are averaged over processes
                 with deal_rows([of_process[micro] for of_process in sizes]):
-                    step = self.train_micro_batch(batch, share, label_weight, usual=usual[micro])
+                    diagnose = micro == 0 and self.is_diagnosed()
+                    step = self.train_micro_batch(batch, share, label_weight, usual=usual[micro], diagnose=diagnose)
             compiled |= self.compiler.just_compiled
             state.meter.add(step, batch, state.method.task)
         clip_gradients(self.accelerator, self.module, self.recipe.optim)
@@ -239,13 +236,26 @@ class Trainer:
             state.ema.update(state.method.student, step=state.step)
         return compiled
 
-    def train_micro_batch(self, batch: Batch, share: float, label_weight: Tensor | None, *, usual: bool) -> Step:
+    def is_diagnosed(self) -> bool:
+        """Whether the gradients of the terms are measured in the next step, in its first micro-batch."""
+        every = self.recipe.diagnose
+        # In its first step in this process, torch's DistributedDataParallel takes any backward pass for the step's own.
+        is_safe = self.world == 1 or not self.state.timer.is_first_step
+        return every is not None and (self.state.step + 1) % every == 0 and is_safe
+
+    def train_micro_batch(
+        self, batch: Batch, share: float, label_weight: Tensor | None, *, usual: bool, diagnose: bool
+    ) -> Step:
         """Forward and backward on a micro-batch that is a `share` of its step, compiled if it is `usual`."""
-        progress = torch.full((), self.state.step / self.schedule_steps, device=self.device)  # torch.tensor would wait
-        unlabeled = self.state.method.unlabeled_terms
+        state = self.state
+        progress = torch.full((), state.step / self.schedule_steps, device=self.device)  # torch.tensor would wait
+        unlabeled = state.method.unlabeled_terms
 
         def work() -> Step:
             step = weigh_terms(self.module(batch, progress), label_weight, unlabeled)
+            if diagnose:
+                scale = None if state.scaler is None else state.scaler.scale
+                state.gradients.measure(step.losses, state.method.student, scale=scale)
             self.accelerator.backward(step.loss * share)
             return step
 
@@ -278,6 +288,18 @@ class Trainer:
             state.scores = self.scoring.score_held_out()
         refuse_broken_student(state, self.recipe.optim.lr)
 
+    def log_step(self, *, compiled: bool, ends_epoch: bool) -> None:
+        """Takes the time of the step that was just done, and logs what is due."""
+        state = self.state
+        line_is_full = len(state.timer.steps) + 1 >= LOG_STEPS or ends_epoch
+        means = state.meter.flush(sum_over_processes) if line_is_full else None  # this waits for the device
+        pulls = state.gradients.take()
+        state.timer.add(*self.watch.stop(), compiled=compiled, slow=pulls is not None)
+        if pulls is not None:
+            self.log.add(GradientRecord(epoch=state.epoch + 1, step=state.step, **pulls._asdict()))
+        if means is not None:
+            self.log_means(means)
+
     def log_means(self, means: Means) -> None:
         """Logs the means since the last line; raises `ValueError` where they come from a broken network."""
         in_warmup = (self.state.step - 1) / self.schedule_steps < self.state.method.warmup  # as the last step saw it
@@ -305,8 +327,7 @@ class Trainer:
             **state.timer.describe(),
             **final._asdict(),
         )
-        if state.method.learns_from_own_teacher:
-            self.log.warn("teacher", state.meter.describe_teacher())
+        self.log.warn_at_end()
         parameters = Parameters(**count_method_parameters(state.method))
         self.log.add(EndRecord(split=self.experiment.split, parameters=parameters, **result._asdict()))
         return result

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..method import Method
 from ..tasks import Scores
+from .gradients import GradientMeter
 from .meters import Meter
 from .timer import StepTimer
 
@@ -32,6 +33,7 @@ class TrainState:
     best_score: float | None = None  # the best main score on the validation images so far
     meter: Meter = field(default_factory=Meter)
     timer: StepTimer = field(default_factory=StepTimer)
+    gradients: GradientMeter = field(default_factory=GradientMeter)
     eval_seconds: float = 0.0  # of all scoring so far; NaN where an older version did some
     is_collected: bool = True  # whether `meter` holds the sums of all processes, as a checkpoint must
     slowdown: float | None = None  # of a step beside the plain student's, measured, see `training/cost.py`

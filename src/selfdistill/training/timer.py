@@ -85,11 +85,14 @@ class Timed(NamedTuple):
 
     seconds: float
     cost: Cost
-    counts: bool  # in the pace: no step that compiles, and not a process's first one
+    counts: bool  # in the pace: no step that compiles or is diagnosed, and not a process's first one
 
 
 class StepTimer:
-    """The pace of each log line, without the steps that compile and a process's first step; and sums over the run."""
+    """The pace of each log line, without slow steps; and sums over the run.
+
+    Slow are a process's first step, those that compile, and those that are slow for another reason.
+    """
 
     def __init__(self, kind: str | None = None) -> None:
         """`kind` is `StepWatch.kind`: what the costs are."""
@@ -101,9 +104,9 @@ class StepTimer:
         self.seconds = self.cost = 0.0  # of all steps up to the last line; NaN where an older version trained some
         self.is_first_step = True
 
-    def add(self, seconds: float, cost: Cost = math.nan, *, compiled: bool) -> None:
+    def add(self, seconds: float, cost: Cost = math.nan, *, compiled: bool, slow: bool = False) -> None:
         """Adds one step."""
-        self.steps.append(Timed(seconds, cost, counts=not (compiled or self.is_first_step)))
+        self.steps.append(Timed(seconds, cost, counts=not (compiled or slow or self.is_first_step)))
         if compiled:
             self.compiling_steps.append(seconds)
         self.is_first_step = False
