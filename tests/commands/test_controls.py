@@ -55,6 +55,7 @@ def choose(settings, paces):
 
 def test_the_baseline_of_equal_cost_has_as_many_more_epochs():
     assert choose({"epochs": 30}, {"frskd": 1.9}) == {"frskd": "baseline+epochs=57"}
+    assert choose({"epochs": 2}, {"frskd": 1.2}) == {"frskd": "baseline"}  # there is no epoch more to buy
     assert choose({"max_steps": 100}, {"frskd": 1.9}) == {"frskd": "baseline+max_steps=190"}
     assert choose({"epochs": 30, "max_steps": 90}, {"frskd": 2.0}) == {"frskd": "baseline+epochs=60+max_steps=180"}
 

@@ -72,7 +72,7 @@ def choose_equal_cost(recipes: Mapping[str, Recipe], arms: Sequence[str], pilot:
     for arm in arms:
         ratio = pilot[arm].slowdown * _count(recipes[arm]) / _count(base)
         wanted = round(ratio * _count(base))
-        if ratio <= SAME_COST:
+        if ratio <= SAME_COST or wanted == _count(base):
             chosen[arm] = baseline
             continue
         name = next((name for name, length in lengths.items() if abs(length - wanted) <= ALIKE * wanted), None)

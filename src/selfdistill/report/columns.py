@@ -59,7 +59,7 @@ def list_short_columns(tasks: Iterable[TaskKind], confidence: float) -> dict[str
         **{column.title: _format_spread(column) for column in list_main_columns(tasks)},
         f"points, {100 * confidence:g} %": _format_points(1),
         "won": format_won,
-        **{column.title: _format_score(column) for column in list_other_columns(tasks)},
+        **{column.title.removesuffix(", nats"): _format_score(column) for column in list_other_columns(tasks)},
         "train, %": _format_number("train_score", ".1f", 100.0),
         "slowdown": _format_number("slowdown", ".2f"),
     }

@@ -15,9 +15,12 @@ def draw_table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for number, title in enumerate(titles):
-        table.add_column(title, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
+        if number:
+            table.add_column(title, justify="right", no_wrap=True)
+        else:
+            table.add_column(title, overflow="fold", min_width=9)
     for line in lines:
         table.add_row(*map(Text, line))
     return table

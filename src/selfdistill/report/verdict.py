@@ -114,6 +114,8 @@ def describe_difference(statistics: Mapping[str, Any], decimals: int = 1, *, uni
     """A difference with its interval: "+1.4 points [0.6, 2.1]"."""
     if statistics["mean"] is None:
         return "an unknown difference"
-    interval = statistics["interval"]
-    bounds = f" [{interval['low']:.{decimals}f}, {interval['high']:.{decimals}f}]" if interval else ""
-    return f"{statistics['mean']:+.{decimals}f}{unit}{bounds}"
+    mean, interval = round(statistics["mean"], decimals) + 0.0, statistics["interval"]  # + 0.0: no negative zero
+    if interval is None:
+        return f"{mean:+.{decimals}f}{unit}"
+    low, high = (round(interval[bound], decimals) + 0.0 for bound in ("low", "high"))
+    return f"{mean:+.{decimals}f}{unit} [{low:.{decimals}f}, {high:.{decimals}f}]"

@@ -25,7 +25,7 @@ class Turns(NamedTuple):
 
     ratios: list[float]  # the second experiment's cost over the first one's, of each turn
     costs: tuple[float, float]  # of a step: the medians; processor seconds on a CPU, else device seconds
-    seconds: tuple[float, float]  # the same by the clock on the wall
+    seconds: tuple[float, float]  # by the clock on the wall: the shortest, as other work may lengthen it
 
 
 class Cost(NamedTuple):
@@ -48,10 +48,8 @@ def take_turns(plain: Experiment, other: Experiment) -> Turns:
         for walker in walkers:
             walker.trainer.close()
     ratios = [other.cost / plain.cost for plain, other in turns]
-    costs, seconds = (
-        [statistics.median(getattr(steps[side], name) for steps in turns) for side in range(2)]
-        for name in ("cost", "seconds")
-    )
+    costs = [statistics.median(steps[side].cost for steps in turns) for side in range(2)]
+    seconds = [min(steps[side].seconds for steps in turns) for side in range(2)]
     return Turns(ratios, (costs[0], costs[1]), (seconds[0], seconds[1]))
 
 
