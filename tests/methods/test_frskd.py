@@ -8,7 +8,7 @@ from torch import nn
 from helpers.batches import small_task
 from helpers.methods import method_and_batch
 from helpers.networks import CLASSES, small_student
-from selfdistill import Batch, Task, create_method
+from selfdistill import Batch, Task, create_method, losses
 from selfdistill.methods import find_method
 from selfdistill.methods.frskd import connector
 from selfdistill.models import build_student
@@ -119,3 +119,19 @@ def test_overhaul_has_the_gradients_of_a_plain_computation_through_a_real_studen
     assert sum(gradient is not None for gradient in wanted) > 20
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["frskd", "frskd_sla"])
+@pytest.mark.parametrize("feature_loss", ["attention", "hint", "overhaul"])
+def test_the_distances_of_the_levels_are_the_parts_of_the_feature_loss(name, feature_loss):
+    method, batch = method_and_batch(name, feature_loss=feature_loss, beta=3.0, levels=2, warmup=0.0, ramp=0.5)
+    step = method(batch, torch.tensor(0.2))
+    assert [*step.level_distances] == [tap.name for tap in method.taps][-2:]
+    assert not any(distance.requires_grad for distance in step.level_distances.values())
+    ramp = losses.ramp_up(torch.tensor(0.2), 0.0, 0.5)
+    torch.testing.assert_close(3.0 * ramp * sum(step.level_distances.values()), step.losses["feature"].detach())
+
+
+def test_without_a_feature_loss_no_distance_is_computed():
+    method, batch = method_and_batch("frskd", beta=0.0)
+    assert method(batch).level_distances is None

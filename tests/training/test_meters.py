@@ -33,6 +33,16 @@ def test_means_are_over_rows_not_over_steps():
     assert means.accuracy == pytest.approx(4 / 6) and means.self_teacher_accuracy is None
 
 
+def test_distances_of_levels_are_averaged_as_losses_are():
+    meter = Meter()
+    add(meter, step(4, task=1.0)._replace(level_distances={"a": torch.tensor(1.0)}), torch.tensor([0, 1, 2, 0]))
+    add(meter, step(2, task=4.0)._replace(level_distances={"a": torch.tensor(4.0)}), torch.tensor([1, 0]))
+    means = meter.flush()
+    assert means.level_distances == {"a": pytest.approx(2.0)} and means.losses == {"task": pytest.approx(2.0)}
+    add(meter, step(task=1.0), torch.tensor([0, 1, 2, 0]))
+    assert meter.flush().level_distances is None
+
+
 def taught(right, rows=4):
     """A step whose own teacher is right about so many of the labels 0, 1, 2, 0."""
     teacher = LOGITS.roll(1, dims=1)
@@ -80,7 +90,7 @@ def test_flush_starts_over():
     add(meter, step(task=1.0), torch.tensor([0, 1, 2, 0]))
     meter.flush()
     add(meter, step(other=7.0), torch.tensor([1, 1, 1, 1]))
-    assert meter.flush() == ({"other": 7.0}, 0.25, None)
+    assert meter.flush() == ({"other": 7.0}, 0.25, None, None)
 
 
 def test_flush_adds_up_over_processes():
@@ -127,7 +137,7 @@ def test_accuracy_of_masks_is_the_share_of_the_labeled_pixels():
     meter = Meter()
     add(meter, Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 1, -100]]]))
     add(meter, Step({"task": torch.tensor(4.0)}, maps.repeat(2, 1, 1, 1)), torch.tensor([[[1, 1, -100, -100]]] * 2))
-    assert meter.flush() == ({"task": pytest.approx(3.0)}, pytest.approx((2 + 2 * 1) / (3 + 2 * 2)), None)
+    assert meter.flush() == ({"task": pytest.approx(3.0)}, pytest.approx((2 + 2 * 1) / (3 + 2 * 2)), None, None)
     add(meter, Step({"task": torch.tensor(1.0)}, maps), torch.tensor([[[0, 1, 255, 255]]]), 255)
     assert meter.flush()[1] == 1
     soft = torch.full((1, 3, 1, 4), 1 / 3)
@@ -138,7 +148,7 @@ def test_accuracy_of_masks_is_the_share_of_the_labeled_pixels():
 def test_where_no_pixel_is_labeled_accuracy_is_no_number():
     meter = Meter()
     add(meter, Step({"task": torch.tensor(0.0)}, LOGITS.T[None, :, None]), torch.full((1, 1, 4), -100))
-    losses, accuracy, _ = meter.flush()
+    losses, accuracy, *_ = meter.flush()
     assert losses == {"task": 0.0} and math.isnan(accuracy)
 
 

@@ -167,9 +167,10 @@ class FRSKD(Method):
         if self.alpha:
             mask = None if self.distil_void else self.task.labeled_mask(batch.target)
             terms["kd"] = self.alpha * losses.kd(logits, teacher_logits, self.temperature, mask) * ramp
+        distances = self.feature_distances(features, refined) if self.beta else {}
         if self.beta:
-            terms["feature"] = self.beta * self.feature_distance(features, refined) * ramp
-        return Step(terms, logits, teacher_logits.detach())
+            terms["feature"] = self.beta * sum(distances.values()) * ramp
+        return Step(terms, logits, teacher_logits.detach(), {name: d.detach() for name, d in distances.items()} or None)
 
     @property
     def learns_from_own_teacher(self) -> bool:
@@ -192,16 +193,18 @@ class FRSKD(Method):
         both = self.both(images)
         return both.features, [refined.relu() for refined in both.refined]  # overhaul gives them before their ReLU
 
-    def feature_distance(self, features: list[Tensor], refined: list[Tensor]) -> Float[Tensor, ""]:
-        """Distance of the student's maps from the refined maps, summed over levels; the refined maps are constants."""
+    def feature_distances(self, features: list[Tensor], refined: list[Tensor]) -> dict[str, Float[Tensor, ""]]:
+        """Distances of the student's maps from the refined maps, which are constants; the feature loss is their sum."""
+        names = [tap.name for tap in self.taps][-len(features) :]
         if self.feature_loss == "attention":
-            return sum(map(losses.attention_transfer, features, refined))
+            return dict(zip(names, map(losses.attention_transfer, features, refined), strict=True))
         connected = [connector(feature) for connector, feature in zip(self.connectors, features, strict=True)]
         if self.feature_loss == "hint":
-            return sum(map(losses.hint, connected, refined))
+            return dict(zip(names, map(losses.hint, connected, refined), strict=True))
         distances = map(losses.overhaul, connected, refined, self.margins())
         weights = [0.5**above for above in reversed(range(len(connected)))]  # halved from level to level
-        return sum(weight * distance for weight, distance in zip(weights, distances, strict=True))
+        weighted = [weight * distance for weight, distance in zip(weights, distances, strict=True)]
+        return dict(zip(names, weighted, strict=True))
 
     def margins(self) -> list[Float[Tensor, " c"]]:
         """Overhaul's margins of every level, one per channel."""

@@ -58,9 +58,10 @@ class FRSKDSLA(FRSKD):
         if self.alpha:
             scores, teacher_scores = torch.cat([logits, votes]), torch.cat([teacher_logits, teacher_votes])
             terms["kd"] = self.alpha * losses.kd(scores, teacher_scores, self.temperature) * ramp
+        distances = self.feature_distances(features, refined) if self.beta else {}
         if self.beta:
-            terms["feature"] = self.beta * self.feature_distance(features, refined) * ramp
-        return Step(terms, logits, teacher_logits.detach())
+            terms["feature"] = self.beta * sum(distances.values()) * ramp
+        return Step(terms, logits, teacher_logits.detach(), {name: d.detach() for name, d in distances.items()} or None)
 
     def plain_and_joint(self, images: Tensor) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor], Tensor, Tensor]:
         """What `both` returns for images and rotations, and the joint scores (4 b, 4 k) of both networks.

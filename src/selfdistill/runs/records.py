@@ -43,6 +43,7 @@ class TrainRecord(Record):
     losses: dict[str, float]  # each term as it was weighted
     accuracy: float  # share of the labeled positions, in [0, 1]; NaN where there are none
     self_teacher_accuracy: float | None = None  # the same of the method's own teacher; None where it has none
+    level_distances: dict[str, float] | None = None  # parts of the feature loss by map, before its weight
     seconds_per_step: float
 
     def sentence(self) -> str:

@@ -18,6 +18,7 @@ class Means(NamedTuple):
     losses: dict[str, float]  # each term, over the images
     accuracy: float  # over the labeled positions; NaN where none is labeled
     self_teacher_accuracy: float | None  # the same of the method's own teacher; None where it shows none
+    level_distances: dict[str, float] | None = None  # parts of a feature loss, over the images; None without one
 
 
 class Meter:
@@ -35,9 +36,10 @@ class Meter:
     def add(self, step: Step, batch: Batch, task: Task) -> None:
         """Adds one micro-batch: every term, times its images, and how many labels are predicted of those given."""
         images = len(step.logits)
-        terms = torch.stack(list(step.losses.values())).double() * images  # one kernel for all: each start costs time
+        levels = step.level_distances or {}
+        terms = torch.stack([*step.losses.values(), *levels.values()]).double() * images  # one kernel for all
         counts = [*task.count_correct(step.logits, batch.target, batch.soft_target)]
-        names = [*(f"loss.{name}" for name in step.losses), "right", "labelled"]
+        names = [*(f"loss.{name}" for name in step.losses), *(f"level.{name}" for name in levels), "right", "labelled"]
         if step.teacher_logits is not None:
             counts += task.count_correct(step.teacher_logits, batch.target, batch.soft_target)
             names += ["teacher_right", "teacher_labelled"]
@@ -89,11 +91,14 @@ class Meter:
         values = dict(zip([*names, "rows"], (reduce(total) if reduce else total).tolist(), strict=True))
         self.sums, self.images = {}, 0
         images = values.pop("rows")
-        losses = {name.removeprefix("loss."): values[name] / images for name in values if name.startswith("loss.")}
-        counts = {name: value for name, value in values.items() if not name.startswith("loss.")}
+        losses, levels = (
+            {name.removeprefix(kind): value / images for name, value in values.items() if name.startswith(kind)}
+            for kind in ("loss.", "level.")
+        )
+        counts = {name: value for name, value in values.items() if not name.startswith(("loss.", "level."))}
         for name, value in counts.items():
             self.epoch_counts[name] = self.epoch_counts.get(name, 0.0) + value
-        return Means(losses, *_compute_accuracies(counts))
+        return Means(losses, *_compute_accuracies(counts), levels or None)
 
     def describe_teacher(self) -> str | None:
         """A sentence about an own teacher that was no better than the student in the epoch so far; else None."""
