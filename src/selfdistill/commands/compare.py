@@ -11,6 +11,7 @@ from ..methods import find_method
 from ..runs.folder import Run
 from ..tasks import complete_recipe, find_task
 from .arguments import parse_seeds, take_setting
+from .console import tell
 from .controls import parse_controls
 from .planning import (
     parse_budget,
@@ -97,11 +98,18 @@ def hold_out_test(request: Request, folder: Path, opened: OpenedData) -> Recipe:
     begun = [Run.open(path.parent).recipe(trust=True).data for path in sorted(folder.glob("*/recipe.yaml"))]
     if begun:
         return _set_test_fraction(base, begun[0])
-    settings = complete_recipe(base)
-    splits = opened.open_splits(settings.data, find_task(settings.task.kind))
+    settings, task = complete_recipe(base).data, find_task(base.task.kind)
+    splits = opened.open_splits(settings, task)
     if splits.test is not None or splits.val is None:  # `val` is None where the epochs are scored on the test split
         return base
-    return _set_test_fraction(base, settings.data.model_copy(update={"test_fraction": TEST_FRACTION}))
+    held = settings.model_copy(update={"test_fraction": TEST_FRACTION})
+    try:
+        opened.open_splits(held, task)
+    except ValueError as error:
+        if is_first_process():
+            tell(f"note: no test images are held out ({error}); scores are those of the validation images")
+        return base
+    return _set_test_fraction(base, held)
 
 
 def _set_test_fraction(base: Recipe, data: DataPart) -> Recipe:

@@ -112,13 +112,18 @@ class Study:
                 test_fraction=self.resolved[self.baseline].data.test_fraction,
                 budget_seconds=self.request.budget,
             )
-            planned, dropped, spent = self.choose_runs()
-            names = {"planned": planned, "dropped": dropped}
-            names = {key: [self.get_path(run).name for run in runs] for key, runs in names.items()}
-            self.plan = self.plan.model_copy(update={**names, "spent_seconds": spent})
+            planned, dropped = self.note_runs()
             if is_first_process():
                 self.tell_budget(planned, dropped)
                 write_plan(self.plan, self.folder)
+
+    def note_runs(self) -> tuple[list[Planned], list[Planned]]:
+        """Notes in the plan what is planned and dropped now, and the time spent."""
+        planned, dropped, spent = self.choose_runs()
+        names = {"planned": planned, "dropped": dropped}
+        names = {key: [self.get_path(run).name for run in runs] for key, runs in names.items()}
+        self.plan = self.plan.model_copy(update={**names, "spent_seconds": spent})
+        return planned, dropped
 
     def choose_runs(self) -> tuple[list[Planned], list[Planned], float]:
         """The runs that are planned now, in their order, those beyond the budget, and the seconds spent."""
@@ -194,6 +199,7 @@ class Study:
         """Prints and writes the table and the verdicts; what is written keeps the arms and seeds that it had."""
         there = {arm: [path for path in self.paths[arm] if (path / "recipe.yaml").exists()] for arm in self.plan.arms}
         there = {arm: paths for arm, paths in there.items() if paths}
+        self.note_runs()
         if elsewhere:
             names = ", ".join(path.name for path in elsewhere)
             tell(f"note: other processes still train {names}; say the same line again when they have ended")
@@ -210,6 +216,7 @@ class Study:
                 count = sum(map(len, whole.values()))
                 tell(f"note: {self.folder / 'compare.md'} keeps the runs of the comparison before and shows {count}")
             write_tables(table, self.folder)
+            write_plan(self.plan, self.folder)
 
     def compare(self, paths: Mapping[str, Sequence[Path]]) -> Comparison:
         baseline = self.baseline if self.baseline in paths else next(iter(paths))

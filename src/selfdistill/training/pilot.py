@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..data import train_loader
+from ..distributed import share_from_first
 from ..task import Batch
 from .cost import read_clock
 from .experiment import Experiment
@@ -42,7 +43,8 @@ def take_turns(plain: Experiment, other: Experiment) -> Turns:
         for number in range(WARM_UP + MOST_TURNS):
             steps = walkers[0].take_turn(), walkers[1].take_turn()
             turns += [steps] if number >= WARM_UP else []
-            if len(turns) >= LEAST_TURNS and time.perf_counter() - started > SECONDS:
+            is_late = len(turns) >= LEAST_TURNS and time.perf_counter() - started > SECONDS
+            if share_from_first(is_late):  # processes that train together end together
                 break
     finally:
         for walker in walkers:
