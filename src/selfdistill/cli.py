@@ -207,6 +207,29 @@ def evaluate(
 
 
 @app.command()
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN_OR_COMPARE...", help="Run folders, or the folder of a comparison.")
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(metavar="ARM", help="What to compare with; the first arm of a comparison by default.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the page goes; into the folder named, ./report for several."),
+    ] = None,
+    trust: Trust = False,
+) -> None:
+    """Write one self-contained page: verdict, curves, costs, classes, images whose answer changed, settings.
+
+    It is report.html, with each figure as a file beside it. `compare` writes it at its end.
+    """
+    from .commands.report import report as write_page
+
+    write_page(folders, baseline=baseline, out=out, trust=trust)
+
+
+@app.command()
 def predict(
     run: RunFolder,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],

@@ -6,16 +6,20 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = (
     *("--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
     *("--no-first-run", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-extensions"),
 )
+
+# the browser reads commands from descriptor 3 and writes answers to 4
+RENUMBER = "import os, sys; [os.dup2(int(sys.argv[i]), i + 2) for i in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
 
 
 def find_browser() -> str | None:
@@ -26,8 +30,8 @@ def find_browser() -> str | None:
 class Browser:
     """One page of a browser. What it logs and asks for is kept."""
 
-    def __init__(self, to: int, answers: int) -> None:
-        self._to, self._answers = os.fdopen(to, "wb", buffering=0), os.fdopen(answers, "rb")
+    def __init__(self, to: IO[bytes], answers: IO[bytes]) -> None:
+        self._to, self._answers = to, answers
         self._numbers, self._session = itertools.count(1), ""
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -95,19 +99,17 @@ def open_browser(folder: Path) -> Iterator[Browser]:
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
     command = [path, *OPTIONS, f"--user-data-dir={folder}", "about:blank"]
-    # the browser reads commands from descriptor 3 and writes answers to 4
-    shell = ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *command]
     process = subprocess.Popen(
-        shell, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-Sc", RENUMBER, str(theirs_in), str(theirs_out), *command],
+        pass_fds=(theirs_in, theirs_out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     os.close(theirs_in)
     os.close(theirs_out)
     try:
-        browser = Browser(ours_out, ours_in)
-        yield browser
-        browser._session = ""
-        with suppress(AssertionError, OSError):
-            browser.call("Browser.close")
+        with os.fdopen(ours_out, "wb", buffering=0) as to, os.fdopen(ours_in, "rb") as answers:
+            yield Browser(to, answers)  # it ends when its pipe does
     finally:
         try:
             process.wait(timeout=20)

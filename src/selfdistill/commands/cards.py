@@ -20,6 +20,7 @@ from ..config.read import read
 from ..method import Method
 from ..methods import find_method, list_methods
 from ..report.markdown import markdown_table
+from ..report.sections.origin import MethodCard
 from ..tasks import list_tasks
 
 ROOT = Path(__file__).parents[3]  # of the source tree; an installed package has no step times
@@ -63,6 +64,18 @@ def card(name: str) -> str:
 
     `name` is a file of `methods/` or "package.module:Class". Raises `ValueError` for any other name, with the nearest.
     """
+    facts = describe_method(name)
+    items = "\n".join(f"- {fact}: {text}" for fact, text in facts.facts.items())
+    texts = [_emphasize_label(_escape(text)) for text in facts.paragraphs]
+    paragraphs = [f"## {name}", f"**{_escape(facts.title)}.**", _escape(facts.reference), *texts, items]
+    if facts.hyperparameters:
+        titles = ["hyper-parameter", "default", "allowed", "meaning"]
+        paragraphs.append(markdown_table(titles, facts.hyperparameters, numbers=False))
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+
+
+def describe_method(name: str) -> MethodCard:
+    """What the card of a method says; errors as `card`."""
     method = find_method(name)
     paper = find_paper(method)
     facts = {
@@ -72,13 +85,15 @@ def card(name: str) -> str:
         "Step time": describe_step_time(name),
         "Recipes": ", ".join(f"`{recipe}`" for recipe in find_recipes_of(name)),
     }
-    items = "\n".join(f"- {fact}: {text}" for fact, text in facts.items() if text)
-    title, reference = _escape(paper.title), _escape(paper.reference)
-    paragraphs = [f"## {name}", f"**{title}.**", reference, *_read_docstring(method), items]
-    if rows := list_hyperparameters(method):
-        titles = ["hyper-parameter", "default", "allowed", "meaning"]
-        paragraphs.append(markdown_table(titles, rows, numbers=False))
-    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+    return MethodCard(
+        name,
+        paper.title,
+        paper.reference,
+        paper.link,
+        _read_docstring(method),
+        {fact: text for fact, text in facts.items() if text},
+        list_hyperparameters(method),
+    )
 
 
 def find_paper(method: type[Method]) -> Paper:
@@ -172,17 +187,20 @@ def _describe_ratios(name: str, result: dict[str, Any]) -> str:
 def _format_row(name: str, method: type[Method]) -> list[str]:
     paper, teacher = find_paper(method), f"`{method.teacher_method}`" if method.teacher_method else "a trained network"
     title = f"[{_escape(paper.title)}]({paper.link})" if paper.link else _escape(paper.title)
-    who_teaches = next(iter(_read_docstring(method)), "")
+    who_teaches = _escape(next(iter(_read_docstring(method)), ""))
     teacher = teacher if method.needs_teacher else "none"
     return [f"[{name}](#{name})", title, paper.venue, who_teaches, method.cost, teacher]
 
 
 def _read_docstring(method: type[Method]) -> list[str]:
     """The paragraphs of the docstring of a method's class."""
-    label = "Departs from the paper:"
     paragraphs = inspect.cleandoc(method.__doc__ or "").split("\n\n")
-    texts = [_escape(" ".join(paragraph.split())) for paragraph in paragraphs if paragraph]
-    return [f"**{label}**{text.removeprefix(label)}" if text.startswith(label) else text for text in texts]
+    return [" ".join(paragraph.split()) for paragraph in paragraphs if paragraph]
+
+
+def _emphasize_label(text: str) -> str:
+    label = "Departs from the paper:"
+    return f"**{label}**{text.removeprefix(label)}" if text.startswith(label) else text
 
 
 def _escape(text: str) -> str:

@@ -1,5 +1,6 @@
 """A comparison from its plan to its table."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from .planning import (
     measure_spent,
     order_runs,
 )
+from .report import write_report
 from .train import train_new_run, train_on
 
 GO_ON = "run the same line again to go on"
@@ -217,6 +219,9 @@ class Study:
                 tell(f"note: {self.folder / 'compare.md'} keeps the runs of the comparison before and shows {count}")
             write_tables(table, self.folder)
             write_plan(self.plan, self.folder)
+            command = shlex.join(["selfdistill", "report", str(self.folder)])
+            page = write_report(table, self.folder, command=command, controls=self.plan.controls, trust=self.trust)
+            tell(f"written: {page}, to open in a browser")
 
     def compare(self, paths: Mapping[str, Sequence[Path]]) -> Comparison:
         baseline = self.baseline if self.baseline in paths else next(iter(paths))

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
+from PIL import Image
 from torch import Tensor, nn
 
 from ..config.recipe import DataPart
@@ -87,6 +88,10 @@ class Predictor:
         Raises `ValueError` for a task that writes no pictures.
         """
         raise ValueError("--compare has no effect: it draws the labels of pixels, and this run has none")
+
+    def label_pixels(self, picture: Image.Image) -> Int64[Tensor, "h w"]:
+        """The class of every pixel, on the CPU; raises `ValueError` for a task that gives pixels none."""
+        raise ValueError("this task gives pixels no class, so there are no masks to draw")
 
     def check(self, images: Sequence[ImageFile]) -> None:
         """Raises `ValueError` if the predictions cannot be written; writes nothing."""

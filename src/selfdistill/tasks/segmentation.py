@@ -226,11 +226,14 @@ class Segmenter(Predictor):
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
         picture = read_image(str(image.path), max_megapixels=self.max_megapixels)
-        images = self.transform.show(picture)[None].to(find_device(self.student))
-        scores = score_map(self.student, images, (picture.height, picture.width), window=self.window)
-        numbers = scores[0].argmax(dim=0).cpu()
+        numbers = self.label_pixels(picture)
         shares = torch.bincount(numbers.flatten(), minlength=len(self.classes)) / numbers.numel()
         return Prediction(image.path, select_largest(shares, self.classes, top), self.write(image, picture, numbers))
+
+    def label_pixels(self, picture: Image.Image) -> Int64[Tensor, "h w"]:
+        images = self.transform.show(picture)[None].to(find_device(self.student))
+        scores = score_map(self.student, images, (picture.height, picture.width), window=self.window)
+        return scores[0].argmax(dim=0).cpu()
 
     def write(self, image: ImageFile, picture: Image.Image, numbers: Int64[Tensor, "h w"]) -> dict[str, Path]:
         files = self.list_output_files(image)

@@ -1,0 +1,180 @@
+"""The top of the page: the verdict, the arms, and what makes them less comparable than they look."""
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...errors import count_of
+from ..columns import list_short_columns
+from ..elements import Content, Element, element
+from ..evidence import Arm, Evidence
+from ..figures.differences import Difference, draw_differences
+from ..verdict import HURTS, NOTHING, UNKNOWN, USE
+from .blocks import captioned, join_words, section, table
+from .cost import measure_total
+
+HEADLINES = {  # of the first verdict; its own sentence has the numbers
+    USE: "Use {}.",
+    HURTS: "{} hurts here.",
+    NOTHING: "No evidence that {} helps.",
+    UNKNOWN: "These runs cannot tell whether {} helps.",
+}
+BADGES = {USE: "good", HURTS: "bad"}
+NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
+
+
+class Fact(NamedTuple):
+    """One of the numbers below the headline."""
+
+    value: str
+    meaning: str
+
+
+def draw_verdict(evidence: Evidence) -> Element:
+    """One sentence, three numbers, and the verdicts on the further arms."""
+    verdicts = list(evidence.comparison.verdicts)
+    if not verdicts:
+        return _draw_card(None, describe_runs(evidence), None, list_facts(evidence))
+    first, *others = verdicts
+    arm = next(arm for arm in evidence.arms if arm.name == first.arm)
+    listed = [element("li", _draw_badge(other.verdict), other.sentence) for other in others]
+    return _draw_card(
+        _draw_badge(first.verdict),
+        HEADLINES[first.verdict].format(first.arm),
+        element("p", first.sentence, class_="why"),
+        list_difference_facts(evidence, arm),
+        element("ul", listed, class_="others") if listed else None,
+    )
+
+
+def _draw_card(badge: Content, headline: str, why: Content, facts: Sequence[Fact], others: Content = None) -> Element:
+    pairs = [element("div", element("dt", fact.meaning), element("dd", fact.value)) for fact in facts]
+    numbers = element("dl", pairs, class_="numbers") if pairs else None
+    return element("div", badge, element("p", headline, class_="said"), why, numbers, others, class_="verdict")
+
+
+def _draw_badge(verdict: str) -> Element:
+    return element("span", verdict, class_=f"badge {BADGES.get(verdict, 'plain')}")
+
+
+def describe_runs(evidence: Evidence) -> str:
+    """What the page shows where nothing is compared."""
+    finished = sum(len(arm.finished) for arm in evidence.arms)
+    arms = join_words([arm.name for arm in evidence.arms])
+    if not finished:
+        return f"{arms}: {count_of(len(evidence.runs), 'run')} still under way, so there is no result yet."
+    scored = [arm for arm in evidence.arms if average_score(arm, evidence) is not None]
+    if not scored:
+        return f"{arms}: {count_of(finished, 'finished run')} without scores that could be compared."
+    best = max(scored, key=lambda arm: average_score(arm, evidence) or 0.0)
+    score = f"{name_score(evidence)} {_format_percent(average_score(best, evidence))}"
+    if len(scored) > 1:
+        return f"{best.name} has the highest {score}, of {len(scored)} arms; no verdict rests on it."
+    runs = count_of(len(best.finished), "run")
+    return f"{best.name} reaches {score} in {runs}; there is no other arm to compare with."
+
+
+def name_score(evidence: Evidence) -> str:
+    """The main score, without its unit."""
+    return evidence.task.columns[0].title.removesuffix(", %") if evidence.task else "score"
+
+
+def average_score(arm: Arm, evidence: Evidence) -> float | None:
+    """The mean main score of an arm, in percent; None where there is none, or the arms have different ones."""
+    if evidence.task is None:
+        return None
+    column = evidence.task.columns[0]
+    scores = [column.scale * getattr(run.scores, column.score) for run in arm.finished if run.scores is not None]
+    return statistics.fmean(scores) if scores else None
+
+
+def _format_percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}{NARROW_SPACE}%"
+
+
+def list_facts(evidence: Evidence) -> list[Fact]:
+    """Three numbers of the best arm, where nothing is compared."""
+    scored = [arm for arm in evidence.arms if average_score(arm, evidence) is not None]
+    if not scored:
+        return []
+    best = max(scored, key=lambda arm: average_score(arm, evidence) or 0.0)
+    runs = [run for run in best.finished if run.scores is not None]
+    split, images = runs[0].split or "held-out", getattr(runs[0].scores, "count", None)
+    where = f"on {images:,} {split} images" if images else f"on the {split} images"
+    facts = [Fact(_format_percent(average_score(best, evidence)), f"{name_score(evidence)} of {best.name}, {where}")]
+    if hasattr(runs[0].scores, "nll"):
+        nll = statistics.fmean(run.scores.nll for run in runs)
+        facts.append(Fact(f"{nll:.3f}", "negative log-likelihood, nats"))
+    seconds = statistics.fmean(measure_total(other) for other in best.finished)
+    return [*facts, Fact(_format_seconds(seconds), "training steps of one run")]
+
+
+def _format_seconds(seconds: float) -> str:
+    """Seconds in a unit that people think in.
+
+    >>> [_format_seconds(seconds).replace(NARROW_SPACE, " ") for seconds in (1.84, 12.3, 600.0, 9000.0)]
+    ['1.8 s', '12 s', '10 min', '2.5 h']
+    """
+    if seconds < 120:
+        return f"{seconds:.2g}{NARROW_SPACE}s" if seconds < 10 else f"{seconds:.0f}{NARROW_SPACE}s"
+    minutes = seconds / 60
+    return f"{minutes:.0f}{NARROW_SPACE}min" if minutes < 120 else f"{minutes / 60:.1f}{NARROW_SPACE}h"
+
+
+def list_difference_facts(evidence: Evidence, arm: Arm) -> list[Fact]:
+    """An arm beside the baseline: difference, seeds won, training time."""
+    paired = arm.row and arm.row.get("statistics")
+    if not paired or paired["mean"] is None:
+        return []
+    interval, level = paired["interval"], 100 * evidence.comparison.rule.confidence
+    span = f"{level:g} % interval {interval['low']:+.1f} to {interval['high']:+.1f}" if interval else "no interval"
+    points = f"{paired['mean']:+.1f} points"
+    won = f"{paired['won']} of {len(paired['differences'])}"
+    facts = [
+        Fact(
+            points.replace("-", "−"),
+            f"{name_score(evidence)} beside {paired['against']}, {span}",
+        ),
+        Fact(won, f"seeds that were better than {paired['against']} with the same seed"),
+    ]
+    slowdown = arm.row and (arm.row["run_slowdown"] or arm.row["slowdown"])
+    return [*facts, Fact(f"{slowdown:.2g}×", "the training time; none at inference")] if slowdown else facts
+
+
+def list_differences(evidence: Evidence) -> list[Difference]:
+    """The paired difference of every arm, in points."""
+    differences = []
+    for arm in evidence.others:
+        paired = arm.row and arm.row.get("statistics")
+        if paired and paired["mean"] is not None:
+            interval = paired["interval"] and (paired["interval"]["low"], paired["interval"]["high"])
+            seeds = [value for value in paired["differences"] if value is not None]
+            differences.append(Difference(arm.name, arm.number, paired["mean"], interval, seeds))
+    return differences
+
+
+def draw_arms(evidence: Evidence) -> Element:
+    """The table of arms, their differences as a figure, and the notes."""
+    comparison, content = evidence.comparison, []
+    if comparison.rows:
+        short = list_short_columns(comparison.tasks, comparison.rule.confidence)
+        content.append(table(list(short), comparison.cells(short), "Means over the seeds of each arm"))
+        whole = table(list(comparison.columns()), comparison.cells(), "Means over the seeds of each arm, all columns")
+        content.append(element("details", element("summary", "All columns"), whole))
+    if differences := list_differences(evidence):
+        margin, level = comparison.rule.margin, 100 * comparison.rule.confidence
+        title = (
+            f"Difference from {evidence.baseline.name if evidence.baseline else 'the baseline'}, {name_score(evidence)}"
+        )
+        svg = draw_differences(differences, title, "percentage points", margin=margin)
+        caption = (
+            f"Means with {level:g} % intervals. Each ring is a seed, which starts from the weights of the baseline's "
+            f"and sees the same batches. Within the shaded {margin:g} points a difference is too small to matter."
+        )
+        content.append(captioned(svg, "differences", title, caption, wide=True))
+    if notes := comparison.sentences():
+        content.append(element("div", [element("p", sentence) for sentence in notes], class_="note"))
+    if comparison.verdicts:
+        rule = element("p", comparison.rule.describe())
+        content.append(element("details", element("summary", "How the verdicts were decided"), rule))
+    return section("arms", "The arms" if len(evidence.arms) > 1 else "The run", "", content)
