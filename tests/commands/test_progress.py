@@ -40,12 +40,16 @@ def test_the_live_view_draws_courses_and_keeps_the_best_score():
     live = RichProgress("frskd on net")
     live.can_draw = True  # whatever this terminal can
     for epoch, (loss, top1) in enumerate([(3.0, 0.2), (2.0, 0.8), (1.0, 0.7)], 1):
-        live.on_log(small_state(), TRAIN.model_copy(update={"losses": {"task": loss, "\x1b": 0.5}}))
+        live.on_log(
+            small_state(),
+            TRAIN.model_copy(update={"losses": {"task": loss, "\x1b": 0.5}, "self_teacher_accuracy": 0.6}),
+        )
         live.on_log(small_state(), EPOCH.model_copy(update={"epoch": epoch, "scores": SCORES._replace(top1=top1)}))
     console = Console(file=io.StringIO(), width=120)
     console.print(live.view())
     shown = console.file.getvalue()
     assert re.search(r"task +1 +█▅▁", shown) and "\x1b" not in shown and "\\x1b" in shown
+    assert re.search(r"self-teacher accuracy +0.6 +▄▄▄", shown)
     assert re.search(r"val score +0.7 +▁█▇", shown) and "best so far 0.8, after epoch 2" in shown
 
 

@@ -158,7 +158,9 @@ class RichProgress(Callback):
             self.display.console.print(warning)
         elif isinstance(record, TrainRecord):
             self.pace = f"lr {record.lr:.3g}  {1000 * record.seconds_per_step:.0f} ms/step"
-            self.remember({**record.losses, "accuracy": record.accuracy})
+            teacher = record.self_teacher_accuracy
+            own_teacher = {} if teacher is None else {"self-teacher accuracy": teacher}
+            self.remember({**record.losses, "accuracy": record.accuracy, **own_teacher})
         elif getattr(record, "scores", None) is not None:
             self.scores = record.sentence()
             if isinstance(record, EpochRecord):

@@ -162,9 +162,7 @@ def draw_table(results: Sequence[Transferred], chance: float, count: int) -> Any
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        caption=f"± one standard error of {count_of(count, 'test image')}; over seeds where there are several"
-    )
+    table = Table(caption=f"± one standard error of {count_of(count, 'test image')}; in brackets from seed to seed")
     for number, title in enumerate(("run", "linear probe, %", "20 nearest neighbors, %", "features")):
         table.add_column(title, justify="right" if number in (1, 2) else "left", overflow="fold")
     for result in results:
@@ -175,11 +173,12 @@ def draw_table(results: Sequence[Transferred], chance: float, count: int) -> Any
 
 
 def describe_share(shares: Sequence[float], count: int) -> str:
-    """A share in percent with its error: that of `count` images; of several seeds their spread.
+    """The mean of shares in percent, with the standard error of `count` images; of several seeds also their range.
 
     >>> describe_share([0.5], 100), describe_share([0.5, 0.6], 100)
-    ('50.00 ± 5.00', '55.00 ± 7.07')
+    ('50.00 ± 5.00', '55.00 ± 4.97 (50.00 to 60.00)')
     """
     mean = statistics.mean(shares)
-    error = statistics.stdev(shares) if len(shares) > 1 else (mean * (1 - mean) / count) ** 0.5
-    return f"{100 * mean:.2f} ± {100 * error:.2f}"
+    error = (mean * (1 - mean) / count) ** 0.5
+    seeds = f" ({100 * min(shares):.2f} to {100 * max(shares):.2f})" if len(shares) > 1 else ""
+    return f"{100 * mean:.2f} ± {100 * error:.2f}{seeds}"
