@@ -15,6 +15,7 @@ from selfdistill.config.read import parse, read
 from selfdistill.methods.baseline import Baseline
 from selfdistill.training import compile, loop
 from selfdistill.training.compile import MIN_STEPS, Compiler, choose_mode, find_usual_batches
+from selfdistill.training.device import choose_precision
 from selfdistill.training.loop import fit
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -119,6 +120,17 @@ def test_precision_is_bfloat16_where_the_processor_has_it(monkeypatch, feature, 
     assert job.recipe.precision == precision
     assert any(note.startswith(f"precision={precision}, as this machine has ") for note in job.notes)
     assert not any("precision" in note for note in build(parse({**QUICK, "precision": "bf16"})).notes)
+
+
+@pytest.mark.parametrize(("groups", "precision"), [(1, "bf16"), (2, "bf16"), (4, "fp32")])
+def test_precision_is_float32_on_a_cpu_for_depthwise_convolutions(monkeypatch, groups, precision):
+    monkeypatch.setattr("selfdistill.training.device.computes_bfloat16", lambda device: True)
+    student = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 3, groups=groups))
+    recipe = parse({**QUICK, "precision": "auto", "machine": "cpu"})
+    assert choose_precision(recipe, student) == precision and choose_precision(recipe) == "bf16"
+    monkeypatch.setattr("selfdistill.training.device.choose_device", lambda recipe: "cuda")
+    assert choose_precision(recipe, student) == "bf16"
+    assert choose_precision(recipe.model_copy(update={"precision": "bf16"}), student) == "bf16"
 
 
 def test_processors_are_read_from_linux_where_torch_does_not_tell(monkeypatch):

@@ -98,3 +98,40 @@ def test_loader_workers_count_while_they_run_and_after_they_ended():
         time.sleep(0.05)
     worker.join()
     assert read_children_seconds() - before >= 0.25  # the system counts in hundredths
+
+
+class FakeEvent:
+    """An event of a GPU whose clock is a counter; it has happened once it was waited for."""
+
+    clock = 0.0
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+        self.at, self.has_happened = None, False
+
+    def record(self, stream):
+        FakeEvent.clock += 250.0
+        self.at = FakeEvent.clock
+
+    def synchronize(self):
+        self.has_happened = True
+
+    def elapsed_time(self, end):
+        assert end.has_happened
+        return end.at - self.at
+
+
+def test_steps_on_a_gpu_cost_what_its_events_tell_and_wait_at_the_lines_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    watch, timer = StepWatch(torch.device("cuda")), StepTimer("device")
+    for _ in range(3):
+        watch.start()
+        timer.add(*watch.stop(), compiled=False)
+    assert not any(step.cost.end.has_happened for step in timer.steps)
+    again = StepTimer("device")
+    again.load_state_dict(timer.state_dict())
+    for seconds in (timer, again):
+        seconds.flush()
+        assert seconds.cost_per_step == 0.25 and seconds.describe()["device_seconds"] == 0.75
+        assert seconds.describe()["processor_seconds"] is None

@@ -51,7 +51,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
     task_kind, method_class = find_task(recipe.task.kind), find_method(recipe.method.name)
     check_method(recipe, task_kind, method_class)
     sources = hash_sources(recipe, trust=trust)
-    precision = choose_precision(recipe)
+    choose_precision(recipe)  # refuses before any image is read
     teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, method_class, trust=trust)
 
     prepared = prepare_data(
@@ -75,6 +75,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
 
     torch.manual_seed(recipe.seed)
     student = create_student(recipe.student, task, classes, trust=trust)
+    precision = choose_precision(recipe, student)
     torch.manual_seed(recipe.seed + 1)
     method = create_method(
         recipe.method.name,
@@ -210,6 +211,8 @@ def note_precision(recipe: Recipe, precision: str) -> list[str]:
     """A sentence about the precision, if the recipe leaves it open."""
     if recipe.precision != "auto":
         return []
+    if precision != choose_precision(recipe):
+        return [f"precision={precision}, as the student's depthwise convolutions are slower in bfloat16 on a CPU"]
     has = "has" if precision == "bf16" else "has no"
     return [f"precision={precision}, as this machine {has} bfloat16 arithmetic"]
 

@@ -213,7 +213,7 @@ class Recipe(Part):
         None, description="images per optimizer step, over all processes; default: the task's"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 on GPUs and CPUs that compute with it, else fp32"
+        "auto", description="auto: bf16 on GPUs and CPUs that compute with it and are not slower so, else fp32"
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     out: str | None = Field(None, description="the run folder; runs/DATA-STUDENT-METHOD-sSEED")

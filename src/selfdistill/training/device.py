@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..config.recipe import Recipe
 from ..distributed import default_device
@@ -23,14 +24,24 @@ def choose_device(recipe: Recipe) -> str:
     return name
 
 
-def choose_precision(recipe: Recipe) -> str:
-    """fp32, bf16 or fp16 for `precision`; raises `ValueError` for fp16 on a CPU."""
+def choose_precision(recipe: Recipe, student: nn.Module | None = None) -> str:
+    """fp32, bf16 or fp16 for `precision`; raises `ValueError` for fp16 on a CPU.
+
+    auto is bf16 where the device computes with it, except on a CPU for a `student` that it slows down.
+    """
     device = choose_device(recipe)
     if recipe.precision == "fp16" and device == "cpu":
         raise ValueError("precision=fp16 needs a GPU; on a CPU use bf16 or fp32")
     if recipe.precision == "auto":
-        return "bf16" if computes_bfloat16(device) else "fp32"
+        is_slower = device == "cpu" and student is not None and has_depthwise(student)
+        return "bf16" if computes_bfloat16(device) and not is_slower else "fp32"
     return recipe.precision
+
+
+def has_depthwise(network: nn.Module) -> bool:
+    """Whether any convolution has a filter for each channel: on CPUs these are slower in bfloat16."""
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return any(1 < convolution.groups == convolution.in_channels for convolution in convolutions)
 
 
 def create_accelerator(recipe: Recipe) -> Any:
