@@ -229,7 +229,7 @@ def table(made: Any) -> Comparison:
 
 def test_markdown_shows_the_numbers_and_their_units(table: Comparison) -> None:
     verdict, _, head, rule, *rest = table.markdown().splitlines()
-    assert verdict.startswith("frskd: +11.0 points, 1 of 1 seeds, 1x the training time, 0 at inference: cannot tell;")
+    assert verdict.startswith("frskd: +11.0 points, 1 of 1 seeds, 1.0x the training time, 0 at inference: cannot tell;")
     titles = ("seeds", "top-1, %", "points", "NLL, nats", "s / step", "slowdown", "peak MiB", "extra parameters")
     assert shown(table, 0, *titles) == ["1", "50.00 ± -", "", "1.500", "0.5", "1.00", "100", "0"]
     assert shown(table, 1, *titles) == ["2", "62.00 ± 1.41", "+11.00", "1.500", "0.5", "1.00", "100", "411,885"]

@@ -63,7 +63,7 @@ def give_verdict(row: Mapping[str, Any], rule: Rule, *, inference: str = "0 at i
     decimals = 1 if rule.margin >= 0.5 else 2
     facts = [describe_difference(statistics, decimals, unit=" points")]
     facts += [f"{statistics['won']} of {len(statistics['differences'])} seeds"]
-    facts += [] if slowdown is None else [f"{slowdown:.2g}x the training time", inference]
+    facts += [] if slowdown is None else [f"{slowdown:.1f}x the training time", inference]
     head = f"{row['method']}: {', '.join(facts)}"
     if longer is not None:
         head += f"; at equal training time {describe_difference(longer, decimals)}"
