@@ -132,7 +132,7 @@ def check_one_graph(method: Method, batch: Batch, device: torch.device) -> str:
     from torch._dynamo.testing import CompileCounterWithBackend
 
     torch.compiler.reset()
-    method, batch, counter = method.to(device), move_batch(batch, device), CompileCounterWithBackend("aot_eager")
+    method, batch, counter = method.to(device), move_batch(batch, device), CompileCounterWithBackend("eager")
     if type(method).get_extra_state is not nn.Module.get_extra_state:
         method(
             batch, torch.tensor(0.0, device=device)

@@ -10,6 +10,13 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+LONGEST_FIRST = ["test_benchmarks_at_length", "test_compile_and_processes", "test_segmenter_families", "test_launchers"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no process is left alone with one at the end."""
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: (item.path.parent.name != "slow", rank.get(item.path.stem, len(rank))))
 
 
 @pytest.fixture(autouse=True, scope="session")

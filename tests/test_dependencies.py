@@ -1,6 +1,7 @@
 """Every package that the source imports is declared, so that it is there after `pip install selfdistill`."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -17,6 +18,7 @@ PYPROJECT = ROOT / "pyproject.toml"
 FOLDERS = {PACKAGE: ("hf", "onnx"), ROOT / "benchmarks": ("hf", "onnx", "dev")}  # and the extras that each may use
 
 
+@functools.cache
 def imported_modules(folder: Path) -> dict[str, str]:
     """The top-level modules that files of a folder import, wherever the import stands, with one file of each."""
     modules = {}

@@ -1,6 +1,7 @@
 """The dependency rule, read from the imports of every file: an arrow may only point down."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -30,13 +31,16 @@ DEPTH = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
+parse = functools.cache(ast.parse)
+
+
 def imported(source: str, file: str) -> Iterator[str]:
     """Dotted names below `selfdistill` that the source of `file` imports, wherever in it the import stands.
 
     Of `from a import b` it is `a.b`, whether b is a module or a name in one.
     """
     here = ["selfdistill", *Path(file).parent.parts]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -79,6 +83,7 @@ def test_every_folder_has_a_place_in_the_layers_and_every_place_a_folder():
     assert {unit(file) for file in FILES} - {"__init__"} == DEPTH.keys()
 
 
+@functools.cache
 def arrows() -> set[tuple[str, str]]:
     """(importing unit, imported unit), between different ones."""
     found = set()
@@ -104,7 +109,7 @@ def test_one_file_imports_accelerate():
     importing = {
         file
         for file in FILES
-        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+        for node in ast.walk(parse((ROOT / file).read_text(encoding="utf-8")))
         if (isinstance(node, ast.Import) and any(unit(alias.name) == "accelerate" for alias in node.names))
         or (isinstance(node, ast.ImportFrom) and not node.level and unit(node.module) == "accelerate")
     }

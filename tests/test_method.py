@@ -67,6 +67,7 @@ def test_a_student_that_is_no_network_is_refused(student, sentence, untyped):
         create_method("baseline", student, small_task())
 
 
+@pytest.mark.slow
 def test_a_student_that_is_compiled_or_wrapped_is_refused_by_every_method():
     task = small_task()
     for student, sentence in (
@@ -371,6 +372,7 @@ def test_methods_without_a_trailing_teacher_need_no_after_step():
     assert trained(method, batch, calls=False)
 
 
+@pytest.mark.slow
 def test_a_copy_is_watched_by_itself_and_nothing_is_left_behind():
     gc.collect()
     before = len(_global_optimizer_post_hooks)

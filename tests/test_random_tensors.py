@@ -24,6 +24,7 @@ def normal(*shape, scale=1.0, seed=0):
 
 @few
 @given(counts, st.integers(2, 6), sizes, temperatures, st.floats(0.01, 300), seeds)
+@pytest.mark.slow
 def test_kd_is_a_divergence_whatever_the_scores(rows, classes, positions, temperature, scale, seed):
     own, other = (normal(rows, classes, *positions, scale=scale, seed=seed + k) for k in (0, 1))
     value = losses.kd(own, other, temperature)

@@ -69,6 +69,7 @@ def test_compare_trains_changed_code_anew_and_says_so(run, code, tmp_path):
     assert "changed" not in run(*words)[2]
 
 
+@pytest.mark.slow
 def test_a_run_of_changed_code_does_not_go_on(run, code, tmp_path):
     assert run("train", *TINY, "epochs=2", "student=mynet:net", "method=baseline", "out=a", "--max-steps", "1")[0] == 0
     code(width="OPTIONS = {}  # another\n")
@@ -99,6 +100,7 @@ def test_fewer_arms_or_seeds_keep_the_larger_table(run, tmp_path):
     assert list(read_rows(files[1])) == ["focal"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_whose_recipe_was_changed_is_said_to_be_one(run, tmp_path):
     from selfdistill.report.comparison import compare_runs
 

@@ -87,6 +87,7 @@ def test_resume_of_a_stopped_run_goes_on_and_refuses_other_changes(run, tmp_path
     assert Run.open(folder).load_checkpoint()["step"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_from_before_cpus_chose_bfloat16_goes_on_in_float32_and_one_without_a_checkpoint_anew(
     run, tmp_path, monkeypatch
 ):
@@ -454,6 +455,7 @@ def test_compare_trains_every_arm_with_every_seed_and_prints_one_table(run, tmp_
     assert (tmp_path / "all" / "baseline-s0" / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_compare_refuses_runs_of_another_recipe_and_names_the_setting(run, tmp_path):
     words = ["compare", *TINY, "methods=baseline", "seeds=1", f"out={tmp_path / 'all'}"]
     assert run(*words)[0] == 0

@@ -46,6 +46,7 @@ def file_size_limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_names_the_file_and_the_run_goes_on_later(
     run, tmp_path, at_step, file_size_limit, monkeypatch
 ):
@@ -62,6 +63,7 @@ def test_a_disk_that_fills_up_names_the_file_and_the_run_goes_on_later(
     assert code == 0 and Run.open(folder).load_checkpoint()["step"] == 4, err
 
 
+@pytest.mark.slow
 def test_a_folder_that_vanishes_is_named(run, tmp_path, at_step):
     folder = tmp_path / "run"
     at_step(1, lambda: shutil.rmtree(folder))
@@ -76,6 +78,7 @@ def die_in_worker(image):
     return image
 
 
+@pytest.mark.slow
 def test_a_loader_that_was_killed_is_one_sentence(run, tmp_path):
     words = [*TINY, f"data.augment={__name__}:die_in_worker", "machine.workers=1", "machine.cache=none"]
     code, _, err = run("train", *words, f"out={tmp_path / 'run'}")
@@ -83,6 +86,7 @@ def test_a_loader_that_was_killed_is_one_sentence(run, tmp_path):
     assert f"go on with: selfdistill train --resume {tmp_path / 'run'}" in err
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_says_that_it_begins_again(run, tmp_path):
     begun = Run.create(tmp_path / "run", read(None, [*TINY, "epochs=1"]))
     assert "holds no checkpoint; it starts from the beginning" in run("train", "--resume", begun.path)[2]
@@ -97,6 +101,7 @@ def test_of_two_runs_that_choose_one_name_at_a_moment_the_slower_takes_another(t
         train.create_run(recipe, may_rename=False)
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_asks_for_the_same_line_again(run, tmp_path, monkeypatch):
     def interrupted(*args, **options):
         raise Interrupted("SIGINT: stopped after step 1")

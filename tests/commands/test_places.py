@@ -23,6 +23,7 @@ def started(run, tmp_path, monkeypatch):
     return there / "run"
 
 
+@pytest.mark.slow
 def test_images_are_found_from_another_folder_and_said_to_be(run, started):
     expected = Run(started).records()[-1].scores
     code, out, err = run("eval", started, "--json")
@@ -32,6 +33,7 @@ def test_images_are_found_from_another_folder_and_said_to_be(run, started):
     assert code == 0 and Run(started).load_checkpoint()["step"] == 2, err
 
 
+@pytest.mark.slow
 def test_images_that_lie_nowhere_or_are_others_are_said_to_be(run, started, tmp_path):
     write_classes(tmp_path / "here" / "images", {"a": 8, "b": 9})
     code, _, err = run("eval", started)

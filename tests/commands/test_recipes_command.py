@@ -9,6 +9,7 @@ from selfdistill.config.header import read_header, read_own_header
 from selfdistill.config.read import read
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_every_recipe_with_what_it_trains():
     table = build_recipes_table()
     columns = {column.header: list(column.cells) for column in table.columns}
@@ -25,6 +26,7 @@ def test_a_filter_keeps_what_has_it_in_name_data_student_or_method(run):
         assert 0 < build_recipes_table(words).row_count < len(ALL)
 
 
+@pytest.mark.slow
 def test_a_filter_that_keeps_nothing_is_refused_with_the_nearest(run):
     code, out, err = run("recipes", "frksd")
     assert (code, out) == (1, "")

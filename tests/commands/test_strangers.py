@@ -250,6 +250,7 @@ def test_names_reach_the_terminal_and_the_log_as_text(run, stranger, tmp_path):
     assert (stranger.path / "train.log").read_text().endswith("a \\x1b]0;owned\\x07\\u202e\\n\\udcff\n")
 
 
+@pytest.mark.slow
 def test_a_student_of_another_run_is_said_to_be(run, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, "mixed")
@@ -274,6 +275,7 @@ def test_a_comparison_in_a_run_folder_is_refused(run, trained):
     assert sorted(trained.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_student_of_a_finished_run_is_written_again(run, stranger):
     weights = stranger.path / "student.safetensors"
     whole = weights.read_bytes()

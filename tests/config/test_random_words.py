@@ -28,6 +28,7 @@ def draw_word(rng: random.Random) -> str:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.slow
 def test_words_make_a_recipe_or_one_sentence(seed):
     rng, made = random.Random(seed), 0
     for _ in range(TRIES // 4):

@@ -86,6 +86,7 @@ def test_loading_draws_nothing_from_the_generators_outside(digits, workers):
     assert draw_from_generators()[::2] == expected[::2]
 
 
+@pytest.mark.slow
 def test_positives_are_other_rows_of_the_same_label(tmp_path):
     splits = opened(
         write_classes(tmp_path / "train", {"a": 5, "b": 4, "c": 1}).parent,
@@ -155,6 +156,7 @@ def test_a_training_set_can_be_sent_to_a_fresh_process(tmp_path):
         assert (one is None and two is None) or torch.equal(one, two)
 
 
+@pytest.mark.slow
 def test_evaluation_sees_every_row_once_over_all_processes(digits):
     part = presented()
     shares = []

@@ -393,6 +393,7 @@ def test_it_runs_under_autocast(make):
 
 @pytest.mark.skipif(TorchVersion(torch.__version__) < (2, 11), reason="it cannot compile what the type checks wrap")
 @pytest.mark.parametrize("make", [Staged, Protocol])
+@pytest.mark.slow
 def test_it_compiles_to_one_graph(make, untyped):
     taps = Taps(make().eval(), SHAPE)
     torch._dynamo.reset()

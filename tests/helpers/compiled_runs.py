@@ -36,6 +36,9 @@ MORE = {  # runs of a few methods with other settings: their words, and how many
 }
 
 
+BACKENDS = {"frskd": "aot_eager", "hsakd_online": "aot_eager"}  # joint graphs of both passes; it takes twice as long
+
+
 def segmenter(num_classes):
     return SmallSegmenter(num_classes)
 
@@ -58,7 +61,7 @@ def compiled_as_a_run_does(name, kind, folder, more=()):
     from torch._dynamo.testing import CompileCounterWithBackend
 
     eager = trained(name, kind, folder / f"{name}-{kind}{'-'.join(more)}", more)
-    counter, as_told = CompileCounterWithBackend("aot_eager"), nn.Module.compile
+    counter, as_told = CompileCounterWithBackend(BACKENDS.get(name, "eager")), nn.Module.compile
     nn.Module.compile = lambda self, mode, **options: as_told(self, backend=counter, **options)
     compiled = trained(name, kind, folder / f"{name}-{kind}-c{'-'.join(more)}", [*more, "machine.compile=true"])
     nn.Module.compile = as_told

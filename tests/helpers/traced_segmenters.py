@@ -7,8 +7,7 @@ import torch
 from helpers.students import segmenter
 from selfdistill.features.extractor import Taps
 
-TRACED = ["smp:Unet/resnet18", "smp:FPN/mobilenetv3_small_050", "smp:DeepLabV3Plus/convnext_atto", "smp:DPT/test_vit"]
-TRACED += ["torchvision:lraspp_mobilenet_v3_large", "efficientdet:d0"]
+TRACED = ["smp:Unet/resnet18", "smp:DPT/test_vit", "torchvision:lraspp_mobilenet_v3_large", "efficientdet:d0"]
 
 
 def trace_all(_, folder):

@@ -131,6 +131,7 @@ def test_the_peer_is_the_students_architecture_with_weights_of_its_own():
 
 
 @pytest.mark.parametrize(("name", "count"), [("wrn-16-2", 1_928_304), ("resnet20", 762_992)])
+@pytest.mark.slow
 def test_branches_have_the_authors_parameter_counts(name, count):
     student = build_student(f"cifar:{name}", num_classes=100, image_shape=(3, 32, 32))
     taps = Taps(student, (3, 32, 32), stage_ends(student))

@@ -81,6 +81,7 @@ def test_it_agrees_with_the_reference():
 
 
 @pytest.mark.parametrize("alpha", [0.2, 2.0])
+@pytest.mark.slow
 def test_draws_are_fair_and_the_own_row_leads(alpha):
     method, batch = made(alpha=alpha)
     method.mixed = lambda images, layer, *, weight, order: (

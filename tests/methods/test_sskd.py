@@ -59,6 +59,7 @@ def test_a_frozen_network_stays_as_it_came_while_its_head_learns():
     assert all(torch.equal(value, before[key]) for key, value in method.student.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_a_trained_teacher():
     teacher, batch = made("sskd_teacher")
     trained(teacher, batch)

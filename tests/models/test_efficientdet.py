@@ -63,6 +63,7 @@ def inverted_residual(x, block):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 66)])
+@pytest.mark.slow
 def test_the_authors_backbone_is_tensorflows(size):
     net = segmenter("efficientdet:d0", authors=True).double().train()
     images = torch.randn(3, 3, *size, dtype=torch.float64)
@@ -79,6 +80,7 @@ def test_the_authors_backbone_is_tensorflows(size):
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
 
 
+@pytest.mark.slow
 def test_the_papers_segmenter_taps_its_last_pyramid_and_learns_everywhere():
     net = segmenter("efficientdet:d0", image_shape=(3, 93, 121))
     taps = Taps(net, (3, 93, 121))
@@ -93,6 +95,7 @@ def test_the_papers_segmenter_taps_its_last_pyramid_and_learns_everywhere():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
+@pytest.mark.slow
 def test_the_papers_segmenter_uses_the_first_blocks_of_its_stages_and_the_last_of_all():
     net = settled(segmenter("efficientdet:d1"))
     source = timm.create_model("efficientnet_b1")

@@ -28,6 +28,7 @@ def plain(architecture, encoder, **options):
         ("smp:UPerNet/tu-test_convnext", lambda: plain("UPerNet", "tu-test_convnext", decoder_channels=16)),
     ],
 )
+@pytest.mark.slow
 def test_an_smp_student_is_smps_own_network_where_its_sizes_fit(name, twin):
     twin = twin()
     net = segmenter(name, **({"decoder_channels": 16} if "UPerNet" in name else {}))
@@ -39,6 +40,7 @@ def test_an_smp_student_is_smps_own_network_where_its_sizes_fit(name, twin):
 
 
 @pytest.mark.parametrize("size", [(93, 121), (32, 33), (1, 7)])
+@pytest.mark.slow
 def test_images_of_other_sizes_are_filled_up_at_the_right_and_bottom_and_the_scores_cut_back(size):
     net, twin = settled(segmenter("smp:FPN/test_resnet")), plain("FPN", "tu-test_resnet")
     twin.load_state_dict(net.state_dict())
@@ -51,6 +53,7 @@ def test_images_of_other_sizes_are_filled_up_at_the_right_and_bottom_and_the_sco
 
 
 @pytest.mark.parametrize("network", ["smp:Unet/test_resnet", "torchvision:lraspp_mobilenet_v3_large"])
+@pytest.mark.slow
 def test_a_segmenter_can_be_copied_and_pickled(network):
     net, images = settled(segmenter(network)), torch.randn(2, 3, 61, 45)
     scores = net(images)

@@ -46,6 +46,7 @@ def test_values_that_a_network_caches_in_eval_mode_do_not_outlive_the_trial_run(
     assert torch.equal(fresh.eval()(images), trained.eval()(images))
 
 
+@pytest.mark.slow
 def test_timm_networks_that_resize_images_themselves_keep_their_own_size():
     net = build_student("timm:crossvit_tiny_240", num_classes=5, image_shape=(3, 64, 64))
     assert net(torch.randn(2, 3, 64, 64)).shape == (2, 5)

@@ -33,6 +33,7 @@ def test_what_runs_behind_a_map_gives_the_students_scores(level):
 
 
 @pytest.mark.parametrize("name", AUXILIARY)
+@pytest.mark.slow
 def test_branches_have_as_many_parameters_as_the_authors(name):
     _, made = branches(build_student(f"cifar:{name}", num_classes=100, image_shape=SHAPE), outputs=400)
     assert sum(parameter.numel() for branch in made for parameter in branch.parameters()) == AUXILIARY[name]
@@ -120,6 +121,7 @@ def test_branches_of_a_frozen_student_learn():
     assert all(parameter.requires_grad for parameter in branch.parameters())
 
 
+@pytest.mark.slow
 def test_branches_of_a_double_student_are_double():
     student = small_student(small_task()).double()
     taps, made = branches(student)
@@ -162,6 +164,7 @@ def test_what_a_copy_never_runs_does_not_train():
     assert trained and not any("unused" in name for name in trained)
 
 
+@pytest.mark.slow
 def test_the_deepest_branch_of_a_wide_network_with_single_blocks_adds_the_raw_map():
     student = build_student("cifar:wrn-10-2", num_classes=CLASSES, image_shape=SHAPE).double()
     taps, made = branches(student)

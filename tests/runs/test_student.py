@@ -175,6 +175,7 @@ def test_every_flipped_bit_of_the_weights_is_noticed(run: Run) -> None:
     load_student(run.path)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_the_card_is_noticed(run: Run) -> None:
     save_student(run, plain().state_dict(), CARD)
     file = run.path / "student.json"

@@ -14,6 +14,24 @@ from selfdistill.models import build_student
 
 pytestmark = pytest.mark.slow
 
+BRANCHES = {  # of HSAKD, with the authors' number of parameters behind each of their students
+    "cifar:wrn-16-2": 1_928_304,
+    "cifar:wrn-40-1": 1_484_432,
+    "cifar:wrn-40-2": 5_769_328,
+    "cifar:resnet20": 762_992,
+    "cifar:resnet56": 2_206_064,
+    "cifar:resnet8x4": 3_557_296,
+    "cifar:resnet32x4": 18_907_056,
+    "cifar:vgg13": 37_049_664,
+    "cifar:mobilenetv2": 4_671_496,
+    "cifar:shufflenetv1": 3_118_740,
+    "cifar:shufflenetv2": 4_519_988,
+    "cifar:resnet50": 76_976_704,
+    "torchvision:resnet18": 47_555_456,
+    "torchvision:resnet34": 76_474_240,
+}
+HSAKD = [path for path in PAPER if recipe_of(path).method.name.startswith("hsakd")]
+
 
 def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
@@ -38,7 +56,7 @@ def test_the_parameters_it_tells_are_those_of_its_networks(path):
     method = create_method(recipe.method.name, student, task, teacher=teacher, **recipe.method.hyperparameters)
     plain = count(method.student)
     extra = count(method) - plain - (0 if teacher is None else count(method.teacher))
-    told = [int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d{3})+", read_header(path)["Cost"])]
+    told = read_counts(path)
     if (taught := teacher_of(path)) in told and taught != plain:
         told.remove(taught)
     assert plain in told
@@ -52,3 +70,17 @@ def teacher_of(path):
     _, _, file, *words = read_header(path)["Teacher"].split()
     name = read(file, words).student.name
     return count(build_student(name, num_classes=CLASSES[path.parent.name], image_shape=(3, 32, 32)))
+
+
+def read_counts(path):
+    """The large numbers in the header's line Cost."""
+    return [int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d{3})+", read_header(path)["Cost"])]
+
+
+@pytest.mark.parametrize("path", HSAKD, ids=name_of)
+def test_recipes_of_hsakd_tell_the_authors_number_of_parameters(path):
+    assert BRANCHES[recipe_of(path).student.name] in read_counts(path)
+
+
+def test_every_student_of_hsakd_has_a_recipe():
+    assert {recipe_of(path).student.name for path in HSAKD} == BRANCHES.keys()

@@ -35,6 +35,7 @@ def trained(request, tmp_path_factory):
     return experiment, run, fit(experiment, run)
 
 
+@pytest.mark.slow
 def test_the_defaults_of_a_task_train_a_student(trained):
     experiment, run, result = trained
     defaults = find_task(experiment.recipe.task.kind).defaults
@@ -62,6 +63,7 @@ def test_what_was_built_has_the_outputs_and_labels_of_the_task(trained):
     assert loss.ndim == 0 and loss.isfinite() and logits.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_evaluation_is_a_slow_loop_over_single_images(trained):
     experiment, run, result = trained
     kind, student = find_task(experiment.recipe.task.kind), load_student(run.path)

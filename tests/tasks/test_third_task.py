@@ -39,6 +39,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.slow
 def test_a_student_learns_the_task_and_its_scores_are_those_of_the_tasks_metric(trained, method):
     run, result = trained[method]
     assert isinstance(result.scores, MultiLabelScores) and result.scores.count == 40
@@ -72,6 +73,7 @@ def test_the_students_predictions_are_the_tasks(trained, tmp_path):
 
 
 @pytest.mark.parametrize("format", ["safetensors", "torch-export"])
+@pytest.mark.slow
 def test_the_student_is_exported_for_any_number_of_images(trained, tmp_path, format):
     run, _ = trained["baseline"]
     assert export(run.path, format, out=tmp_path).max_difference < 1e-4

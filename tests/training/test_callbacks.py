@@ -40,6 +40,7 @@ class Told(sd.Callback):
         self.events.append(("finished", state.step))
 
 
+@pytest.mark.slow
 def test_a_users_callback_is_told_of_everything_in_order(tmp_path):
     told = Told()
     sd.fit(build(recipe(tmp_path / "run", method="baseline", max_steps=7)), callbacks=[told])
@@ -84,6 +85,7 @@ class Raises(sd.Callback):
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_callback_that_raises_leaves_a_run_that_ends_as_if_it_had_not(tmp_path, whole, event, step):
     told, experiment = Told(), build(recipe(tmp_path / "run"))
     run = Run.create(tmp_path / "run", experiment.recipe)
@@ -100,6 +102,7 @@ def test_a_callback_that_raises_leaves_a_run_that_ends_as_if_it_had_not(tmp_path
     assert all(torch.equal(value, weights(again.method)[name]) for name, value in weights(whole[0]).items())
 
 
+@pytest.mark.slow
 def test_a_fit_into_a_run_folder_needs_a_card(tmp_path):
     experiment = build(recipe(tmp_path / "run"))
     own = sd.Experiment(experiment.recipe, experiment.method, experiment.train_set)
@@ -109,6 +112,7 @@ def test_a_fit_into_a_run_folder_needs_a_card(tmp_path):
         sd.fit(own, resume=True)
 
 
+@pytest.mark.slow
 def test_own_objects_train_without_a_run_folder(tmp_path):
     experiment = build(recipe(tmp_path / "run", epochs=1))
     result = sd.fit(sd.Experiment(experiment.recipe, experiment.method, experiment.train_set))
@@ -126,6 +130,7 @@ def test_train_log_names_the_iou_of_every_class(tmp_path):
     assert len(lines) == 4 and lines[-1].endswith(" IoU: sky 50.0%  road -")
 
 
+@pytest.mark.slow
 def test_trackers_do_not_write_through_a_link_in_the_run_folder(tmp_path):
     experiment = build(recipe(tmp_path / "run"))
     tracked = experiment.recipe.model_copy(update={"machine": MachinePart(track=["tensorboard"])})

@@ -58,6 +58,7 @@ def test_a_checkpoint_of_an_earlier_version_resumes(tmp_path, whole):
     assert result.cost_per_step > 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_format_is_refused(tmp_path):
     with pytest.raises(Interrupted):
         train(recipe(tmp_path / "run"), StopAt(3))
@@ -142,6 +143,7 @@ def test_a_finished_run_holds_two_students_and_one_checkpoint(whole):
     assert best.recipe() == run.recipe()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_written_every_so_many_minutes(tmp_path):
     class Steps(sd.Callback):
         def on_step(self, state):

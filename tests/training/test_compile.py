@@ -83,6 +83,7 @@ def run_with(compile, **changes):
     return weights(job.method), result, heard.sentences
 
 
+@pytest.mark.slow
 def test_where_compiling_fails_a_run_that_chose_it_itself_goes_on_as_if_it_had_not(uncompilable):
     plain, result, _ = run_with(False)
     weights, fallen, told = run_with("auto")
@@ -114,6 +115,7 @@ def test_where_the_second_graph_cannot_be_compiled_a_run_goes_on_as_well():
 @pytest.mark.parametrize(
     ("feature", "precision"), [("amx_bf16", "bf16"), ("avx512_bf16", "bf16"), ("avx512_f", "fp32")]
 )
+@pytest.mark.slow
 def test_precision_is_bfloat16_where_the_processor_has_it(monkeypatch, feature, precision):
     monkeypatch.setattr("selfdistill.runs.environment._list_cpu_features", lambda: {feature})
     job = build(parse({**QUICK, "precision": "auto", "machine": "cpu"}))

@@ -75,6 +75,7 @@ def test_a_run_folder_holds_what_the_readme_says(tmp_path):
     assert card.classes == tuple(str(digit) for digit in range(10))
 
 
+@pytest.mark.slow
 def test_the_student_that_ships_is_the_plain_network_with_the_trained_weights(tmp_path):
     method, run, result = train(recipe(tmp_path / "run"))
     plain = selfdistill.build_student("cifar:resnet8", num_classes=10, image_shape=(1, 8, 8))
@@ -120,6 +121,7 @@ def test_a_student_is_scored_every_so_many_epochs_and_at_the_end(tmp_path, whole
     assert untimed(stopped) == untimed(run)
 
 
+@pytest.mark.slow
 def test_every_term_of_the_loss_is_logged_at_every_window(tmp_path):
     _, run, _ = train(recipe(tmp_path / "run", method="frskd"))
     for record in run.records():
@@ -253,6 +255,7 @@ class Linear(nn.Module):
         return self.fc(images.flatten(1))
 
 
+@pytest.mark.slow
 def test_micro_batches_add_up_to_the_gradient_of_the_batch(tmp_path):
     ends = []
     for accumulate in (1, 4):
@@ -322,6 +325,7 @@ def test_a_segmenter_is_scored_by_its_masks_whole_or_window_by_window(tmp_path, 
     assert read_card(run.path).scores["miou"] == result.scores.main
 
 
+@pytest.mark.slow
 def test_an_image_that_is_too_few_for_a_batch_is_warned_of(tmp_path):
     heard = Heard()
     train(recipe(tmp_path, data={**QUICK["data"], "limit": 81, "drop_last": False}, epochs=1), heard)

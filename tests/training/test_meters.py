@@ -117,6 +117,7 @@ def test_meter_holds_no_graph():
     assert not any(value.requires_grad for value in meter.sums.values())
 
 
+@pytest.mark.slow
 def test_many_small_values_are_summed_without_loss():
     meter = Meter()
     for value in [1e6] + [0.1] * 1000:

@@ -109,6 +109,7 @@ def test_every_cache_gives_the_same_batches_bit_for_bit(pictures, uncached, name
     assert_same(trained(pictures, PRESENTED[name], cache), expected)
 
 
+@pytest.mark.slow
 def test_batches_do_not_depend_on_what_is_augmented_with_them(pictures, uncached, monkeypatch):
     assert_same(trained(pictures, SMALL, "device", start=1), uncached["small"][2:])  # as in a resumed run
     monkeypatch.setattr(loaders, "CHUNKS", {"cpu": 1})
@@ -116,11 +117,13 @@ def test_batches_do_not_depend_on_what_is_augmented_with_them(pictures, uncached
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])
+@pytest.mark.slow
 def test_workers_read_what_is_kept(pictures, uncached, cache):
     assert_same(trained(pictures, ALONE, cache, workers=2), uncached["alone"])
 
 
 @pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.slow
 def test_evaluation_shows_the_same_from_every_cache(pictures, cache):
     assert_same(scored(pictures, cache), scored(pictures, "none"))
 
@@ -240,6 +243,7 @@ def test_a_second_run_maps_the_file_of_the_first(pictures, folder_of_the_cache, 
     assert [file] == list(folder_of_the_cache.iterdir()) and file.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_the_file_is_noticed(pictures, folder_of_the_cache):
     def read() -> list[bytes]:
         cached = CachedDataset(pictures, train_transform(part_of(pictures, **ALONE)), "disk")

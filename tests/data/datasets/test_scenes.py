@@ -23,6 +23,7 @@ def masks(rows: MaskDataset, most: int = 80) -> np.ndarray:
     return np.stack([rows.mask_values(i) for i in range(most)])
 
 
+@pytest.mark.slow
 def test_scenes_need_nothing_and_have_their_own_splits(splits):
     train, val, test, notes = splits
     assert (len(train), len(val), len(test)) == (400, 80, 120) and notes == ()
@@ -53,6 +54,7 @@ def test_a_scene_depends_on_its_number_alone(splits):
     assert splits.train.image(5).tobytes() != splits.test.image(5).tobytes()
 
 
+@pytest.mark.slow
 def test_every_digit_is_there_and_most_of_a_scene_is_ground(splits):
     for rows in splits[:3]:
         values = masks(rows)
