@@ -9,7 +9,7 @@ from rich.console import Console
 from helpers.runs import small_state
 from selfdistill.commands.progress import PlainProgress, RichProgress, describe_cost, describe_time_left, draw_sparkline
 from selfdistill.metrics.classification import ClassificationScores
-from selfdistill.runs.records import EpochRecord, TrainRecord, WarningRecord
+from selfdistill.runs.records import EpochRecord, GradientRecord, TrainRecord, WarningRecord
 
 SCORES = ClassificationScores(top1=0.9, top5=1.0, nll=0.3, ece=0.02, count=10)
 TRAIN = TrainRecord(epoch=2, step=7, losses={"task": 1.25, "kd": 0.5}, accuracy=0.5, lr=0.1, seconds_per_step=0.02)
@@ -62,13 +62,14 @@ def test_a_long_course_is_averaged_to_the_width():
 def test_plain_lines_show_each_epoch_s_last_losses_once(capsys, every_seconds):
     lines, later = PlainProgress(every_seconds), TRAIN.model_copy(update={"step": 8})
     lines.printed_at = float("inf") if every_seconds else 0.0
-    for record in (TRAIN, later, WARNING, EPOCH):
+    gradients = GradientRecord(epoch=1, step=8, shares={"task": 1.0}, cosines={"task": 1.0})
+    for record in (TRAIN, later, WARNING, gradients, EPOCH):
         lines.on_log(small_state(), record)
     out, err = capsys.readouterr()
     shown = out.splitlines()
     assert err == "warning: step 8: look\n"
     assert shown.count(later.sentence()) == 1 and shown[-1] == EPOCH.sentence()
-    assert (TRAIN.sentence() in shown) == (not every_seconds)
+    assert (TRAIN.sentence() in shown) == (not every_seconds) and gradients.sentence() not in shown
 
 
 @pytest.mark.parametrize(

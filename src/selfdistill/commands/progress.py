@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import count_of, escape_controls
-from ..runs.records import EpochRecord, Record, TrainRecord, WarningRecord
+from ..runs.records import EpochRecord, GradientRecord, Record, TrainRecord, WarningRecord
 from ..training.callbacks import Callback
 from ..training.profile import count_method_parameters
 from ..training.state import TrainState
@@ -85,6 +85,8 @@ class PlainProgress(Callback):
     def on_log(self, state: TrainState, record: Record) -> None:
         if isinstance(record, WarningRecord):
             tell(f"warning: step {record.step}: {record.text}")
+            return
+        if isinstance(record, GradientRecord):  # train.log has them, and the end of the run says what they mean
             return
         if isinstance(record, TrainRecord) and time.monotonic() - self.printed_at < self.every_seconds:
             self.waiting = record.sentence()
