@@ -10,7 +10,7 @@ from selfdistill.metrics.segmentation import SegmentationScores
 from selfdistill.runs.environment import describe_environment
 from selfdistill.runs.files import write_json
 from selfdistill.runs.folder import Run
-from selfdistill.runs.records import EndRecord, EpochRecord, Parameters, TrainRecord
+from selfdistill.runs.records import EndRecord, EpochRecord, GradientRecord, Parameters, TrainRecord
 from selfdistill.runs.student import FORMAT, StudentCard
 
 EPOCHS, STEPS = 4, 5  # of each run; steps of an epoch
@@ -96,7 +96,7 @@ def write_log(run, scores, *, is_self_teaching, is_new):
     for epoch in range(1, EPOCHS + 1):
         step = STEPS * epoch
         losses = {"task": 2.0 / epoch, **({"kd": 0.1 * epoch} if is_self_teaching else {})}
-        teacher = {"self_teacher_accuracy": 0.2 * epoch} if is_self_teaching and is_new else {}
+        teacher = {"self_teacher_accuracy": 0.2 * epoch, "level_distances": {"layer1": 0.5, "layer2": 0.1 * epoch}}
         run.append(
             TrainRecord(
                 epoch=epoch,
@@ -105,9 +105,15 @@ def write_log(run, scores, *, is_self_teaching, is_new):
                 losses=losses,
                 accuracy=0.2 * epoch,
                 seconds_per_step=0.1,
-                **teacher,
+                **(teacher if is_self_teaching and is_new else {}),
             )
         )
+        if is_new:
+            run.append(
+                GradientRecord(
+                    epoch=epoch, step=step, shares={"task": 0.7, "kd": 0.3}, cosines={"task": 1.0, "kd": -0.2}
+                )
+            )
         run.append(EpochRecord(epoch=epoch, step=step, split="val", scores=scores))
 
 

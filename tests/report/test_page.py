@@ -115,6 +115,7 @@ def test_a_comparison_has_every_section_and_its_figures_as_files(compared):
     assert "layer2 0.250" in outline.text and "selfdistill report x" in outline.text
     drawn = {attributes["id"].removeprefix("figure-") for attributes in outline.find("figure") if "id" in attributes}
     assert {"cost", "differences", "held-out-top1", "loss-kd", "self-teacher-accuracy"} <= drawn
+    assert {"distance-frskd", "gradient-share-frskd", "gradient-cosine-frskd"} <= drawn
     assert {file.name for file in (folder / "figures").iterdir()} == {f"{n}.{kind}" for n in drawn for kind in KINDS}
     for file in (folder / "figures").glob("*.svg"):
         assert ElementTree.parse(file).getroot().tag.endswith("svg") and "var(" not in file.read_text()

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ImageColor
 
@@ -92,6 +92,25 @@ def test_pixels_have_the_colors_and_places_of_the_figure():
     assert 0.2 < dashed.mean() < 0.7
     letter = np.argwhere((pixels[:140, 560:640] < 200).any(axis=2))
     assert letter[:, 0].max() <= 101 and letter[:, 1].max() + 560 <= 601  # above and left of its anchor
+
+
+VALUES = st.floats(-1e300, 1e300) | st.sampled_from([0.0, 1.0, math.nextafter(1, 2), 1e-300, math.nan, math.inf])
+FINITE = st.floats(-1e12, 1e12) | st.sampled_from([0.0, 1.0, math.nextafter(1, 2), 1e-300])
+
+
+@settings(max_examples=60)
+@given(values=st.lists(VALUES, max_size=4), others=st.lists(FINITE, min_size=3, max_size=3), cost=FINITE)
+def test_any_numbers_can_be_drawn(values, others, cost):
+    mean, low, high = others
+    figures = [
+        draw_curves([Curve("a", 1, [list(enumerate(values))])], "t", "x", "y"),
+        draw_differences([Difference("a", 1, mean, (low, high), others)], "t", "points", margin=0.5),
+        draw_spending([Spending("a", 1, [(abs(cost), mean), (1.0, low)])], "t", "x", "y", unit_cost=abs(cost)),
+    ]
+    for svg in figures:
+        root = ElementTree.fromstring(str(svg))
+        assert all(-1 <= x <= 381 and -1 <= y <= 800 for x, y in list_positions(root))
+        assert "nan" not in str(svg) and "inf" not in root.attrib["viewBox"]
 
 
 def list_positions(root):

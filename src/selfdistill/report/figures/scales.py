@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from ..elements import Number
 
+SAME = 1e-6  # times the largest value; values that differ by less are drawn as equal
+
 
 class Scale(NamedTuple):
     """Maps values from [low, high] to pixels from `start` to `end`."""
@@ -26,8 +28,9 @@ def fit_scale(values: Iterable[Number], start: Number, end: Number, *, margin: N
     """A scale over the finite values, with a margin as a share of their range on both sides; [0, 1] without any."""
     known = [value for value in values if math.isfinite(value)]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    spread = high - low if high > low else max(abs(high) / 10, 1e-3)
-    pad = margin * spread if high > low else spread / 2
+    largest = max(abs(low), abs(high))
+    is_spread = high - low > SAME * largest
+    pad = margin * (high - low) if is_spread else max(largest / 20, 5e-4)
     return Scale(low - pad, high + pad, start, end)
 
 

@@ -1,6 +1,7 @@
 """Learning curves: scores, learning rate, and every term of the loss."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from ...runs.records import EpochRecord, GradientRecord, TrainRecord, WarningRecord
 from ..elements import Element
@@ -14,7 +15,8 @@ MOST_TERMS = 12  # figures of loss terms
 
 def draw_training(evidence: Evidence) -> Element | None:
     """Curves over epochs and steps, a line for each arm."""
-    drawn = [*_draw_scores(evidence), *_draw_steps(evidence), *_draw_terms(evidence), *_draw_gradients(evidence)]
+    drawers = (_draw_scores, _draw_steps, _draw_terms, _draw_distances, _draw_gradients)
+    drawn = [drawing for draw in drawers for drawing in draw(evidence)]
     if not drawn:
         return None
     warnings = dict.fromkeys(
@@ -67,28 +69,38 @@ def _draw_terms(evidence: Evidence) -> Iterable[Element]:
         yield from _draw(evidence.arms, read, f"loss-{term}", f"Loss term “{term}”", "step")
 
 
-def _draw_gradients(evidence: Evidence) -> Iterable[Element]:
-    """What each loss term pulls with at the student's parameters, and whether it pulls where the task does."""
+def _draw_distances(evidence: Evidence) -> Iterable[Element]:
+    """How far the student's maps are from its self-teacher's, level by level."""
     for arm in evidence.arms:
-        share = _draw_pulls(arm, lambda record: record.shares)
-        if share:
+        logs = [[record for record in run.records if isinstance(record, TrainRecord)] for run in arm.runs]
+        if levels := _draw_parts(logs, lambda record: record.level_distances or {}):
+            title = f"Distance from the self-teacher at each level: {arm.name}"
+            caption = "parts of the feature loss, before its weight"
+            yield captioned(draw_curves(levels, title, "step", "distance"), f"distance-{arm.name}", title, caption)
+
+
+def _draw_gradients(evidence: Evidence) -> Iterable[Element]:
+    """How strongly each loss term pulls at the student's parameters, and whether it pulls where the task does."""
+    for arm in evidence.arms:
+        logs = [[record for record in run.records if isinstance(record, GradientRecord)] for run in arm.runs]
+        shares = _draw_parts(logs, lambda record: record.shares)
+        if len(shares) > 1:
             title = f"Share of each term in the gradient: {arm.name}"
             caption = "norm at the student's parameters; a term near 0 does nothing"
-            yield captioned(draw_curves(share, title, "step", "share"), f"gradient-share-{arm.name}", title, caption)
-        cosine = _draw_pulls(arm, lambda record: record.cosines)
-        if cosine:
+            yield captioned(draw_curves(shares, title, "step", "share"), f"gradient-share-{arm.name}", title, caption)
+        others = _draw_parts(logs, lambda record: {name: c for name, c in record.cosines.items() if name != "task"})
+        if others:
             title = f"Direction of each term beside the task's: {arm.name}"
             caption = "cosine of the gradients; a term below 0 fights the task"
-            yield captioned(draw_curves(cosine, title, "step", "cosine"), f"gradient-cosine-{arm.name}", title, caption)
+            yield captioned(draw_curves(others, title, "step", "cosine"), f"gradient-cosine-{arm.name}", title, caption)
 
 
-def _draw_pulls(arm: Arm, read: Callable[[GradientRecord], dict[str, float]]) -> list[Curve]:
-    """A curve for each term."""
-    logs = [[record for record in run.records if isinstance(record, GradientRecord)] for run in arm.runs]
-    terms = dict.fromkeys(term for log in logs for record in log for term in read(record))
+def _draw_parts(logs: Sequence[Sequence[Any]], read: Callable[[Any], dict[str, float]]) -> list[Curve]:
+    """A curve for each part that records name, from the records of each run."""
+    parts = dict.fromkeys(part for log in logs for record in log for part in read(record))
     return [
-        Curve(term, number, [[(r.step, read(r)[term]) for r in log if term in read(r)] for log in logs])
-        for number, term in enumerate(terms, start=1)
+        Curve(part, number, [[(float(r.step), read(r)[part]) for r in log if part in read(r)] for log in logs])
+        for number, part in enumerate(parts, start=1)
     ]
 
 
