@@ -91,7 +91,8 @@ def test_statistics_are_those_of_the_rows(made: Any) -> None:
 
 
 def test_effects_and_classes_have_intervals(made: Any) -> None:
-    row = compare_runs([made(n, s, r) for n, r in (("baseline", 0.5), ("frskd", 0.65)) for s in range(3)]).rows[1]
+    table = compare_runs([made(n, s, r) for n, r in (("baseline", 0.5), ("frskd", 0.65)) for s in range(3)])
+    row = table.rows[1]
     effects, classes = row["statistics"]["effects"], row["statistics"]["classes"]
     assert effects.keys() == {"nll", "ece", "nll_at_temperature"}
     for effect in effects.values():
@@ -102,6 +103,8 @@ def test_effects_and_classes_have_intervals(made: Any) -> None:
     assert calibrated["interval"]["mean"] == pytest.approx(calibrated["mean"], abs=1e-6)  # at the test images, not 9.0
     assert effects["ece"]["basis"] == "seeds" and [*classes] == ["0", "1", "2", "3"]
     assert classes["0"]["images"] == IMAGES / 4
+    first = classes["0"]["interval"]
+    assert f"| 0 | {classes['0']['mean']:+.1f} [{first['low']:.1f}, {first['high']:.1f}] |" in table.markdown()
     assert np.mean([found["mean"] for found in classes.values()]) == pytest.approx(row["statistics"]["mean"])
 
 

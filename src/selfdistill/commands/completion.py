@@ -9,6 +9,7 @@ from ..config.names import list_recipes
 from ..config.part import Part, find_part_class, list_settings
 from ..config.recipe import Recipe
 
+OF_COMPARISONS = ("methods", "seeds", "controls", "margin", "budget")
 SOURCES = ("cifar:", "efficientdet:", "smp:", "timm:", "torchvision:")
 
 
@@ -23,7 +24,7 @@ def list_completions(kind: str, incomplete: str, before: Sequence[str] = ()) -> 
     if kind == "recipes":
         return _select(list_recipes(), incomplete)
     words = [word for word in before if word != "="]
-    settings = [*list_settings(Recipe), "methods"]
+    settings = [*list_settings(Recipe), *OF_COMPARISONS]
     if words and words[-1] in settings:
         return _select(_list_values(words[-1]), incomplete.removeprefix("="))
     name, equals, value = incomplete.partition("=")

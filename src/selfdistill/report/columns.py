@@ -76,6 +76,14 @@ def list_runs(rows: Iterable[Row]) -> list[list[Any]]:
     return [names, *([line.get(name) for name in names] for line in lines)]
 
 
+def list_classes(rows: Iterable[Row]) -> list[list[str]]:
+    """A head, and a line for each class: how each arm changes its accuracy or IoU, in points; empty where not known."""
+    arms = {row["method"]: row["statistics"]["classes"] for row in rows if (row.get("statistics") or {}).get("classes")}
+    names = dict.fromkeys(name for classes in arms.values() for name in classes)
+    lines = [[escape_controls(name), *(_describe(classes.get(name), 1) for classes in arms.values())] for name in names]
+    return [["class", *map(escape_controls, arms)], *lines] if lines else []
+
+
 def write_value(value: Any) -> str:
     """A value of one run as a cell."""
     return UNKNOWN if value is None else f"{value:.5g}" if isinstance(value, float) else escape_controls(str(value))

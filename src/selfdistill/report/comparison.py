@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from ..errors import did_you_mean, escape_controls
 from ..runs.files import replace_nan
 from ..runs.folder import Run
-from ..tasks.base import Column, TaskKind
+from ..tasks.base import TaskKind
 from .columns import (
     Cell,
     Row,
+    list_classes,
     list_columns,
     list_main_columns,
     list_other_columns,
@@ -22,6 +23,7 @@ from .columns import (
     list_short_columns,
     write_value,
 )
+from .differences import add_statistics, compare_costs
 from .finished import (
     FinishedRun,
     choose_split,
@@ -32,11 +34,11 @@ from .finished import (
 )
 from .learning import RULE, is_still_learning
 from .markdown import escape_html, markdown_table
-from .paired import compare_arms, measure_test_error, read_arm
 from .statistics import LEAST_SEEDS
 from .tables import draw_table, write_csv, write_latex
-from .verdict import USE, Rule, Verdict, adjust_rows, describe_difference, give_verdict, judge
+from .verdict import USE, Rule, Verdict, describe_difference, give_verdict, judge
 
+CLASSES = "Change of each class, in points. The intervals are not corrected for the number of classes."
 INTERVAL = re.compile(r"&#91;(-?[\d.]+, -?[\d.]+)\](?!\()")  # of two numbers, which is no link
 
 
@@ -62,10 +64,12 @@ class Comparison(NamedTuple):
         """The verdicts, the whole table, what is to be said of it, and a table with a line for each run."""
         verdicts = [escape_controls(verdict.sentence) for verdict in self.verdicts]
         rule = [f"The rule: {self.rule.describe()}"] if self.verdicts else []
-        head, *lines = list_runs(self.rows)
-        runs = [markdown_table(head, [[write_value(value) for value in line] for line in lines])] if lines else []
+        runs = [[write_value(value) for value in line] for line in list_runs(self.rows)]
+        tables = [markdown_table(runs[0], runs[1:])] if runs[1:] else []
+        if classes := list_classes(self.rows):
+            tables += [CLASSES, markdown_table(classes[0], classes[1:])]
         table = markdown_table(list(self.columns()), self.cells())
-        text = escape_html("\n\n".join([*verdicts, table, *map(escape_controls, self.sentences()), *rule, *runs]))
+        text = escape_html("\n\n".join([*verdicts, table, *map(escape_controls, self.sentences()), *rule, *tables]))
         return INTERVAL.sub(r"[\1]", text) + "\n"
 
     def latex(self) -> str:
@@ -238,64 +242,3 @@ def find_baseline(rows: Sequence[Row], name: str | None, names: Iterable[str]) -
         hint = did_you_mean(name, names, otherwise=f"there are: {', '.join(names) or 'none'}")
         raise ValueError(f"no row of the comparison is called {name!r}{hint}")
     return next((row for row in rows if row["method"] == (name or "baseline")), None)
-
-
-def compare_costs(baseline: Row | None, row: Row) -> Row:
-    """How many times the baseline's time a step and the whole run take: processor or device time where it is known."""
-    other: Row = baseline or {}
-    return {
-        "is_baseline": row is baseline,
-        "slowdown": _divide(row, other, "cost_per_step") or _divide(row, other, "seconds_per_step"),
-        "run_slowdown": _divide(row, other, "cost") or _divide(row, other, "train_seconds"),
-    }
-
-
-def _divide(row: Row, other: Row, name: str) -> float | None:
-    return row[name] / other[name] if row[name] is not None and other.get(name) else None
-
-
-def add_statistics(
-    rows: Sequence[Row],
-    reference: Row | None,
-    groups: Mapping[str, Sequence[FinishedRun]],
-    tasks: Sequence[TaskKind],
-    split: str | None,
-    rule: Rule,
-    equal_cost: Mapping[str, str],
-) -> list[Row]:
-    """The rows with their paired statistics, against the baseline and against the one of equal cost; see `paired`."""
-    columns = [*list_main_columns(tasks)[:1], *list_other_columns(tasks)] if len(tasks) == 1 else []
-    arms = {name: read_arm(name, runs, split) for name, runs in groups.items()} if columns else {}
-
-    def compare(row: Row, against: str | None) -> Row | None:
-        if against not in arms or against == row["method"] or not arms[against].runs.keys() & arms[row["method"]].runs:
-            return None
-        return compare_arms(arms[against], arms[row["method"]], columns, rule.confidence)
-
-    longer = {arm: name for arm, name in equal_cost.items() if reference is None or name != reference["method"]}
-    added = [
-        row
-        | {
-            "test_error": measure_test_error(arms[row["method"]]) if arms else None,
-            "statistics": compare(row, reference and reference["method"]),
-            "equal_cost": equal_cost.get(row["method"]),  # the row of the baseline that was trained for as long
-            "at_equal_cost": None if row["is_baseline"] else compare(row, longer.get(row["method"])),
-            "is_judged": not row["is_baseline"] and row["method"] not in longer.values(),
-        }
-        for row in rows
-    ]
-    judged, others = ([row for row in added if row["is_judged"] is is_judged] for is_judged in (True, False))
-    for name, family in (("statistics", judged), ("statistics", others), ("at_equal_cost", added)):
-        known = [row[name] for row in family if row[name] is not None]
-        for statistics_of_row, p in zip(known, adjust_rows(known), strict=True):
-            statistics_of_row["p_holm"] = p
-    main = list_main_columns(tasks)
-    return [row | {"points": _subtract_means(row, reference, main)} for row in added]
-
-
-def _subtract_means(row: Row, reference: Row | None, main: Sequence[Column]) -> float | None:
-    """The difference of the main score's means, in points; None for the baseline itself."""
-    if reference is None or row["is_baseline"]:
-        return None
-    shared = [c.score for c in main if row.get(c.score) is not None and reference.get(c.score) is not None]
-    return 100 * (row[shared[0]] - reference[shared[0]]) if shared else None
