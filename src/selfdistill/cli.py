@@ -270,6 +270,18 @@ def predict(
 
 
 @app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_FOLDER", help="A run, or the folder of a comparison.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes a free one.")] = 0,
+    trust: Trust = False,
+) -> None:
+    """Show the report of runs that are still going on to a browser of this machine, until Ctrl-C."""
+    from .commands.watch import watch as serve
+
+    serve(run, port=port, trust=trust)
+
+
+@app.command()
 def transfer(
     words: Annotated[
         list[str],

@@ -39,14 +39,22 @@ EXPLAINED = 4  # held-out images whose attention maps are shown
 
 def report(paths: Sequence[Path], *, baseline: str | None = None, out: Path | None = None, trust: bool = False) -> None:
     """Writes the page of run folders, or of the folder of a comparison, and names its file."""
-    runs, plan = list_arms(paths, trust=trust), read_plan(paths[0]) or Plan()
-    first = next(iter(runs)) if isinstance(runs, dict) else None
-    comparison = compare_runs(runs, baseline or first, trust=trust, rule=plan.get_rule(), equal_cost=plan.equal_cost)
+    comparison, plan = compare_paths(paths, baseline, trust=trust)
     words = [*map(str, paths), *(["--baseline", baseline] if baseline else [])]
     folder = out or (paths[0] if len(paths) == 1 else Path("report"))
     command = shlex.join(["selfdistill", "report", *words])
     path = write_report(comparison, folder, command=command, controls=plan.controls, trust=trust)
     say(f"written: {path}")
+
+
+def compare_paths(
+    paths: Sequence[Path], baseline: str | None = None, *, trust: bool = False
+) -> tuple[Comparison, Plan]:
+    """Runs, or the folder of a comparison, side by side; and the comparison's plan."""
+    runs, plan = list_arms(paths, trust=trust), read_plan(paths[0]) or Plan()
+    first = next(iter(runs)) if isinstance(runs, dict) else None
+    rule = plan.get_rule()
+    return compare_runs(runs, baseline or first, trust=trust, rule=rule, equal_cost=plan.equal_cost), plan
 
 
 def list_arms(paths: Sequence[Path], *, trust: bool = False) -> dict[str, list[Path]] | list[Path]:

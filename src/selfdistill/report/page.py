@@ -53,10 +53,12 @@ def draw_page(
     gallery: Gallery | str,
     cards: Sequence[MethodCard] = (),
     attention: Sequence[Attention] = (),
+    progress: Element | None = None,
 ) -> Element:
-    """The page as an element."""
+    """The page as an element; `progress` is a section on runs that are still going on, and comes first."""
     budget = Budget()
     sections = [
+        progress,
         draw_arms(evidence),
         draw_training(evidence),
         draw_costs(evidence),
