@@ -102,6 +102,10 @@ ON_CARD = {
     "eval": ["eval", "strange"],
     "predict": ["predict", "strange", "image.png"],
     "export": ["export", "strange"],
+    "explain": ["explain", "strange", "image.png"],
+    "transfer": ["transfer", "strange", "data=digits"],
+    "robust": ["eval", "strange", "--robust"],
+    "calibrate": ["eval", "strange", "--calibrate"],
     "teacher": ["train", *TINY, "method=kd", "method.teacher=strange", "out=new"],
     "start": ["train", *TINY, "student.start=strange", "out=new"],
 }
@@ -122,6 +126,12 @@ def test_a_strangers_card_runs_no_code(run, stranger, reached, tmp_path, command
     assert code == 1 and "strange is not signed by this machine and would import and run" in err and name in err
     assert "--trust" in err and err.count("\n") == 1
     assert not (tmp_path / "ran").exists() and not (tmp_path / "new").exists() and not reached
+
+
+def test_a_method_that_a_strangers_card_names_is_not_imported_to_explain(run, stranger, tmp_path):
+    edit_card(stranger, method="evil:Method")
+    code, _, err = run("explain", "strange", "image.png")
+    assert code == 1 and "would import and run method=evil:Method" in err and not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("command", ["predict", "start"])

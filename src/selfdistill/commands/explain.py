@@ -25,7 +25,8 @@ from ..methods import find_method
 from ..report.attention import compute_attention, compute_distance, draw_attention
 from ..runs.files import make_folders, replace_file, write_text
 from ..runs.folder import Run
-from ..runs.student import StudentCard, load_student, read_complete_card
+from ..runs.student import StudentCard, is_own_card, load_student, read_complete_card
+from ..runs.trust import refuse_code, refuse_unpacking
 from ..tasks import find_task
 from .arguments import tell_other_run
 from .console import say, tell
@@ -111,6 +112,8 @@ def list_seen(path: Path, images: Sequence[Path], most: int, *, trust: bool = Fa
 def list_held_out(path: Path, most: int, *, indices: Sequence[int] | None = None, trust: bool = False) -> list[Seen]:
     """Held-out images of a run: those at `indices` of the split, or `most` evenly spaced ones, with their classes."""
     card = read_complete_card(path, trust=trust)
+    if not trust and not is_own_card(path):
+        refuse_unpacking(path, card.data)
     settings = find_data_paths(card.data, Run(path), card.task, advice="name the images behind the run")
     dataset = open_held_out(settings, find_task(card.task))[1]
     chosen = select_evenly(len(dataset), most) if indices is None else indices
@@ -162,6 +165,8 @@ def explain_images(
 
 def load_method_to_explain(path: Path, card: StudentCard, *, trust: bool) -> tuple[Method | None, list[str]]:
     """The method of a run with its self-teacher, and why it cannot be had where the method has one."""
+    if not trust and not is_own_card(path):
+        refuse_code(path, [("method", card.method)])
     method_class = find_method(card.method)
     if method_class.compare_maps is Method.compare_maps:
         return None, [f"method={card.method} has no self-teacher"]
