@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..elements import Element, Number
-from .plot import BOTTOM, LEFT, RIGHT, WIDTH, Plot, axes, color, figure, legend, path
+from .plot import BOTTOM, LEFT, RIGHT, WIDTH, Plot, axes, color, figure, legend, mark, path
 from .scales import Scale, fit_scale
 
 MOST_POINTS = 200  # of a line; more cannot be told apart
@@ -40,9 +40,10 @@ def draw_curves(curves: Sequence[Curve], title: str, x_title: str, y_title: str)
     x = fit_scale([point.x for point in points], LEFT, WIDTH - RIGHT, margin=0)
     y = fit_scale([value for point in points for value in (point.low, point.high)], bottom, top)
     plot = Plot(x, _include_zero(y), top, bottom)
+    ticks = [tick for tick in x.ticks() if tick == round(tick)]  # epochs and steps are whole
     drawn = [part for curve in curves for part in _draw_curve(bands[curve.name], curve.number, plot)]
     description = f"{y_title} by {x_title}. " + " ".join(_describe(curve, bands[curve.name]) for curve in curves)
-    return figure(title, description, bottom + BOTTOM, keys, axes(plot, x_title, y_title), drawn)
+    return figure(title, description, bottom + BOTTOM, keys, axes(plot, x_title, y_title, x_ticks=ticks), drawn)
 
 
 def average(seeds: Sequence[Points]) -> list[Band]:
@@ -88,7 +89,7 @@ def _draw_curve(band: Sequence[Band], number: int, plot: Plot) -> list[Element]:
     edges += [(plot.x(point.x), plot.y(point.low)) for point in reversed(band)]
     middle = [(plot.x(point.x), plot.y(point.mean)) for point in band]
     if len(middle) == 1:  # a line of one point would not be seen
-        middle.append((middle[0][0] + 3, middle[0][1]))
+        return [mark(*middle[0], number)]
     is_wide = any(point.high > point.low for point in band)
     return [path(edges, f"band {color(number)}", closed=True)] * is_wide + [path(middle, f"line {color(number)}")]
 

@@ -92,7 +92,8 @@ def list_changes(arm: Arm) -> list[Difference]:
 
 
 def _take_bounds(interval: dict[str, float] | None) -> tuple[float, float] | None:
-    return None if interval is None else (interval["low"], interval["high"])
+    """An interval, cut to the points by which an accuracy or IoU can differ."""
+    return None if interval is None else (max(interval["low"], -100.0), min(interval["high"], 100.0))
 
 
 def _tabulate(arm: Arm, baseline: Arm, classes: tuple[str, ...], word: str) -> Element:

@@ -28,7 +28,7 @@ def draw_costs(evidence: Evidence) -> Element | None:
         known = [(cost, score) for cost, score in pairs if math.isfinite(cost) and math.isfinite(score)]
         if known:
             arms.append(Spending(arm.name, arm.number, known))
-    if not arms:
+    if sum(len(arm.seeds) for arm in arms) < 2:
         return None
     baseline = next((arm for arm in arms if evidence.baseline and arm.name == evidence.baseline.name), None)
     svg = draw_spending(

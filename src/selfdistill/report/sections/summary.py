@@ -62,10 +62,11 @@ def describe_runs(evidence: Evidence) -> str:
     finished = sum(len(arm.finished) for arm in evidence.arms)
     arms = join_words([arm.name for arm in evidence.arms])
     if not finished:
-        return f"{arms}: {count_of(len(evidence.runs), 'run')} still under way, so there is no result yet."
+        return f"{arms}: {count_of(len(evidence.runs), 'run')} not finished, so there is no result yet."
     scored = [arm for arm in evidence.arms if average_score(arm, evidence) is not None]
     if not scored:
-        return f"{arms}: {count_of(finished, 'finished run')} without scores that could be compared."
+        why = "without scores" if evidence.task else "of several tasks, which have no score in common"
+        return f"{arms}: {count_of(finished, 'finished run')} {why}."
     best = max(scored, key=lambda arm: average_score(arm, evidence) or 0.0)
     score = f"{name_score(evidence)} {_format_percent(average_score(best, evidence))}"
     if len(scored) > 1:
@@ -153,12 +154,19 @@ def list_differences(evidence: Evidence) -> list[Difference]:
     return differences
 
 
+def _draw_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Element:
+    """The table without columns that nothing is known for."""
+    known = [number for number in range(len(titles)) if any(row[number] not in ("", "-") for row in rows)]
+    cells = [[row[number].removesuffix(" ± -") for number in known] for row in rows]
+    return table([titles[number] for number in known], cells, "Means over the seeds of each arm")
+
+
 def draw_arms(evidence: Evidence) -> Element:
     """The table of arms, their differences as a figure, and the notes."""
     comparison, content = evidence.comparison, []
     if comparison.rows:
         short = list_short_columns(comparison.tasks, comparison.rule.confidence)
-        content.append(table(list(short), comparison.cells(short), "Means over the seeds of each arm"))
+        content.append(_draw_table(list(short), comparison.cells(short)))
         whole = table(list(comparison.columns()), comparison.cells(), "Means over the seeds of each arm, all columns")
         content.append(element("details", element("summary", "All columns"), whole))
     if differences := list_differences(evidence):
