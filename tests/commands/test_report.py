@@ -32,7 +32,7 @@ def test_a_run_gets_its_page_and_its_figures(run, digits_run, tmp_path):
     assert "frskd reaches top-1" in page
     assert "Feature Refinement via Self-Knowledge Distillation" in page  # the paper to cite
     assert page.count("attention of the student") == page.count("attention of the self-teacher") >= 4 * 3
-    assert (tmp_path / "out" / "figures" / "cost.svg").is_file()
+    assert (tmp_path / "out" / "figures" / "loss-task.svg").is_file()
 
 
 def test_changed_images_are_shown(digits_run, tmp_path):

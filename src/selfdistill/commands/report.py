@@ -186,10 +186,15 @@ def draw_masks(
         stored, label = dataset[index]
         assert isinstance(stored, Image.Image), "data sets hold images"
         image = convert_channels(stored, 3)
-        pictures = {"image": image, "label": draw_overlay(image, label, colors)}
         with torch.inference_mode():
             said = {name: open_predictor(path).label_pixels(stored) for name, path in students.items()}
-        pictures |= {name: draw_overlay(image, numbers, colors) for name, numbers in said.items()}
-        return pictures | {f"errors of {name}": draw_errors(image, numbers, label) for name, numbers in said.items()}
+        answers = {name: draw_overlay(image, numbers, colors) for name, numbers in said.items()}
+        errors = {f"errors of {name}": draw_errors(image, numbers, label) for name, numbers in said.items()}
+        return {
+            "image": image,
+            **answers,
+            "label": draw_overlay(image, label, colors),
+            **errors,
+        }  # errors below answers
 
     return draw
