@@ -55,7 +55,7 @@ def test_the_plan_holds_the_rule_the_arms_and_the_measured_slowdown(compared):
     assert plan["equal_cost"] == {"frskd": "baseline+epochs=2"} and plan["margin"] == 0.7
     assert "0.7 points" in plan["rule"] and plan["test_fraction"] == 0.2
     pace = plan["pilot"]["frskd"]
-    assert pace["turns"] >= 5 and pace["low"] <= pace["high"] and pace["seconds_per_step"] > 0
+    assert pace["turns"] >= 7 and pace["low"] <= pace["high"] and pace["seconds_per_step"] > 0
     assert plan["controls"] == ["baseline+epochs=2"]
 
 

@@ -142,6 +142,18 @@ def test_a_baseline_of_equal_cost_decides_and_is_no_arm_of_its_own(made: Any) ->
     assert "; at equal training time" in table.verdicts[0].sentence and table.verdicts[0].verdict != "use it"
     assert table.rows[1]["at_equal_cost"]["against"] == "baseline+epochs=12"
     assert "Training longer helps, so more epochs first: baseline+epochs=12" in " ".join(table.sentences())
+    assert "times the training time of" not in " ".join(table.sentences())
+
+
+def test_a_baseline_that_cost_more_than_it_should_is_told(made: Any) -> None:
+    seconds = {"baseline": 6.0, "frskd": 12.0, "label_smoothing": 18.0}
+    named = {
+        name: [made(name, seed, 0.5, processor_seconds=cost) for seed in range(3)] for name, cost in seconds.items()
+    }
+    sentences = compare_runs(named, "baseline", equal_cost={"frskd": "label_smoothing"}).sentences()
+    assert any(
+        sentence.startswith("label_smoothing took 1.50 times the training time of frskd") for sentence in sentences
+    )
 
 
 def segment(shift: int, seed: int) -> PixelOutcomes:

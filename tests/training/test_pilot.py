@@ -8,11 +8,11 @@ from selfdistill.training import pilot
 
 
 def test_a_run_after_a_pilot_ends_with_the_same_weights(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(pilot, "MOST_TURNS", 6)
+    monkeypatch.setattr(pilot, "MOST_TURNS", 7)
     plain = build(recipe(tmp_path / "plain", method="baseline"))
     ours = build(recipe(tmp_path / "ours", machine={"workers": 1, "track": ["tensorboard"], "cache": "none"}))
     turns = pilot.take_turns(plain, ours)
-    assert len(turns.ratios) == 6 and min(*turns.ratios, *turns.costs, *turns.seconds) > 0
+    assert len(turns.ratios) == 7 and min(*turns.ratios, *turns.costs, *turns.seconds) > 0
     assert pilot.time_scoring(ours) > 0
     assert not (tmp_path / "ours").exists() and not (tmp_path / "plain").exists()
     method, _, _ = train(recipe(tmp_path / "after"))

@@ -23,7 +23,7 @@ from .columns import (
     list_short_columns,
     write_value,
 )
-from .differences import add_statistics, compare_costs
+from .differences import add_statistics, compare_costs, describe_unequal_costs
 from .finished import (
     FinishedRun,
     choose_split,
@@ -110,6 +110,7 @@ class Comparison(NamedTuple):
             if row.get("statistics") and not row["is_judged"] and judge(row["statistics"], self.rule) == USE:
                 difference = describe_difference(row["statistics"], unit=" points")
                 sentences.append(f"Training longer helps, so more epochs first: {row['method']} has {difference}.")
+        sentences += describe_unequal_costs(self.rows)
         if learning := [row["method"] for row in self.rows if row.get("still_learning")]:
             sentences.append(f"Still learning: more epochs first ({', '.join(learning)}). {RULE}")
         if self.unfinished:

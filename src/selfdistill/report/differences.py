@@ -8,6 +8,8 @@ from .finished import FinishedRun
 from .paired import compare_arms, measure_test_error, read_arm
 from .verdict import Rule, adjust_rows
 
+EQUAL = 1.15  # times the cost of another run, up to which the two cost the same
+
 
 def compare_costs(baseline: Row | None, row: Row) -> Row:
     """How many times the baseline's time a step and the whole run take: processor or device time where it is known."""
@@ -21,6 +23,24 @@ def compare_costs(baseline: Row | None, row: Row) -> Row:
 
 def _divide(row: Row, other: Row, name: str) -> float | None:
     return row[name] / other[name] if row[name] is not None and other.get(name) else None
+
+
+def describe_unequal_costs(rows: Sequence[Row]) -> list[str]:
+    """Sentences on baselines of equal cost whose runs cost more or less than the arm's after all."""
+    costs = {row["method"]: row.get("run_slowdown") for row in rows}
+    sentences = []
+    for row in rows:
+        arm, longer = row["method"], row.get("equal_cost")
+        if not row.get("at_equal_cost") or not costs[arm] or not costs[longer]:
+            continue
+        ratio = costs[longer] / costs[arm]
+        if not 1 / EQUAL <= ratio <= EQUAL:
+            side = "hard on" if ratio > 1 else "kind to"
+            sentences.append(
+                f"{longer} took {ratio:.2f} times the training time of {arm}, not the same as the pilot had it: their "
+                f"difference is too {side} {arm}."
+            )
+    return sentences
 
 
 def add_statistics(

@@ -15,7 +15,7 @@ from .experiment import Experiment
 from .loop import Trainer
 
 WARM_UP = 2  # turns; the first one allocates memory, and a method that remembers a batch has none yet
-LEAST_TURNS, MOST_TURNS = 5, 40
+LEAST_TURNS, MOST_TURNS = 7, 40
 SECONDS = 10.0  # after which no further turn begins
 STEPS_ON_GPU = 10  # of a turn; a GPU is waited for after each turn, which training does not do
 LATE = 0.9  # share of training after which the steps lie: what rises over the run has risen
