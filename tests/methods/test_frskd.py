@@ -135,3 +135,25 @@ def test_the_distances_of_the_levels_are_the_parts_of_the_feature_loss(name, fea
 def test_without_a_feature_loss_no_distance_is_computed():
     method, batch = method_and_batch("frskd", beta=0.0)
     assert method(batch).level_distances is None
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("frskd", {}),
+        ("frskd", {"self_teacher_net": "BiFPN", "levels": 2}),
+        ("frskd", {"feature_loss": "overhaul"}),
+        ("frskd_sla", {}),
+        ("deep_supervision", {}),
+    ],
+)
+def test_the_maps_to_look_at_are_rectified_and_of_one_size_at_each_level(name, settings):
+    method, batch = method_and_batch(name, **settings)
+    features, refined = method.eval().compare_maps(batch.images)
+    assert len(features) == len(refined) == settings.get("levels", 3)
+    assert all(a.shape[2:] == b.shape[2:] and b.min() >= 0 for a, b in zip(features, refined, strict=True))
+
+
+def test_a_method_without_a_self_teacher_has_none_to_look_at():
+    method, batch = method_and_batch("baseline")
+    assert method.compare_maps(batch.images) is None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..distributed import default_device
 from ..errors import count_of
-from ..runs.student import load_student, read_complete_card, store_temperature
+from ..runs.student import load_student, read_card, read_complete_card, store_temperature
 from ..tasks import Scores, find_task
 from .arguments import tell_other_run
 from .console import say, tell
@@ -38,7 +38,8 @@ def print_calibrations(paths: Sequence[Path], source: str | None, *, as_json: bo
         changes = ", ".join(f"{name} {before[name]:.4f} -> {after[name]:.4f}" for name in before)
         count = count_of(result.before.count, "image")
         say(f"{path}: temperature {result.temperature:.4g}, fitted on {count}: {result.images}; on these {changes}")
-        say(f"stored in {path / 'student.json'}: predict divides by it, and exported files name it")
+        use = "predict divides by it, and " if find_task(read_card(path, trust=trust).task).output == "image" else ""
+        say(f"stored in {path / 'student.json'}: {use}exported files name it")
 
 
 def calibrate_run(path: Path, source: str | None, *, trust: bool = False) -> Calibration:

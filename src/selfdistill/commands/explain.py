@@ -1,6 +1,7 @@
 """explain: where a run's student looks, and what its self-teacher refines there."""
 
 import html
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -223,7 +224,8 @@ def write_pictures(explanation: Explanation, folder: Path) -> Path:
     """Writes a PNG for each image and index.html, which shows them all."""
     files = []
     for number, image in enumerate(explanation.images, 1):
-        file = folder / f"{number:03d}-{make_file_name(Path(image.name).stem)[:60]}.png"
+        short = Path(re.sub(r"[^\s/]*/", "", image.name)).stem  # "row 5 of x/y.parquet" too
+        file = folder / f"{number:03d}-{make_file_name(short)[:60]}.png"
         with replace_file(file, durable=False) as temporary:
             draw_explanation(image, explanation.levels).save(temporary)
         files.append(file)
