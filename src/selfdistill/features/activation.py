@@ -49,5 +49,5 @@ def choose_class(logits: Float[Tensor, "b k *pos"]) -> tuple[Int64[Tensor, " b"]
     shares = torch.stack([row.bincount(minlength=logits.shape[1]) for row in predicted])
     classes = shares.argmax(dim=1)
     scores = logits.flatten(2) if logits.ndim > 2 else logits[:, :, None]
-    chosen = scores[torch.arange(len(scores)), classes]
+    chosen = scores[torch.arange(len(scores), device=classes.device), classes]
     return classes, chosen[predicted == classes[:, None]].sum()
