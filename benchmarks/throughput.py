@@ -164,7 +164,7 @@ def count_steps(stepper: Stepper) -> int:
 
 def time_epochs(experiment: Experiment, *, scored: bool = True) -> EpochTimes:
     """Trains an experiment without a run folder, and returns the times of its epochs."""
-    experiment = experiment if scored else replace(experiment, held_out=None)
+    experiment = experiment if scored else replace(experiment, held_out=None, train_sample=None)
     clock = Clock(scored=experiment.held_out is not None)
     fit(experiment, callbacks=[clock])
     return clock.compute_times(min(clock.steps * (experiment.recipe.batch_size or 0), len(experiment.train_set)))

@@ -24,7 +24,7 @@ class Callback:
         """For each record of metrics.jsonl: losses at least every 50 steps, scores, warnings, the end."""
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """After the student was scored at the end of an epoch, or of the run in the middle of one."""
+        """At the end of an epoch, or of the run in the middle of one, after the student was scored if that was due."""
 
     def on_interrupt(self, state: TrainState) -> None:
         """When a signal stops the run; `Interrupted` is raised next."""
