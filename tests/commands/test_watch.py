@@ -122,3 +122,10 @@ def test_ctrl_c_ends_it_and_a_port_that_is_taken_is_told(run, under_way, monkeyp
     assert code == 0 and "http://127.0.0.1:" in out and err == "no longer watched; training goes on\n"
     (under_way / "empty").mkdir()
     assert "is neither a run folder nor a folder of runs" in run("watch", under_way / "empty")[2]
+
+
+def test_runs_of_different_tasks_lie_in_one_folder(digits_run, masks_run, tmp_path):
+    for name, folder in (("digits", digits_run), ("masks", masks_run)):
+        shutil.copytree(folder, tmp_path / "runs" / name)
+    page = draw_live_page(tmp_path / "runs")
+    assert page.count(">ended<") == 2 and "What is taken for what" not in page

@@ -1,6 +1,7 @@
 """What the page reads of the runs: their logs, and what every held-out image was taken for."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..runs.folder import Run
@@ -53,7 +54,7 @@ class Evidence(NamedTuple):
     comparison: Comparison
     arms: list[Arm]
     task: TaskKind | None  # None where the runs have several
-    classes: tuple[str, ...]  # empty where no run names them
+    classes: tuple[str, ...]  # empty where no run names them, or they differ
     controls: Collection[str] = ()  # arms that nobody asked for
 
     @property
@@ -87,11 +88,14 @@ def gather_evidence(comparison: Comparison, controls: Collection[str] = (), *, t
     first = 0 if baseline in groups else 1
     arms = [Arm(name, number, groups[name], rows.get(name)) for number, name in enumerate(names, start=first)]
     tasks = {run.settings["task.kind"] for arm in arms for run in arm.runs}
+    classes = _list_classes(arms, trust=trust)
+    if len(classes) > 1:  # what one run answered has no meaning beside another's
+        arms = [arm._replace(runs=[run._replace(outcomes=None) for run in arm.runs]) for arm in arms]
     return Evidence(
         comparison,
         arms,
         comparison.tasks[0] if len(tasks) == 1 else None,
-        _find_classes(arms, trust=trust),
+        classes[0] if len(classes) == 1 else (),
         controls,
     )
 
@@ -122,11 +126,10 @@ def _find_arm(run: ArmRun, groups: dict[str, list[ArmRun]]) -> str:
     )
 
 
-def _find_classes(arms: Sequence[Arm], *, trust: bool) -> tuple[str, ...]:
-    """The names of the classes, by the first run whose student.json can be read."""
+def _list_classes(arms: Sequence[Arm], *, trust: bool) -> list[tuple[str, ...]]:
+    """The distinct classes that the runs name, without those whose student.json cannot be read."""
+    found: dict[tuple[str, ...], None] = {}
     for run in (run for arm in arms for run in arm.runs):
-        try:
-            return read_card(run.run.path, trust=trust).classes
-        except ValueError:
-            continue
-    return ()
+        with suppress(ValueError):
+            found[read_card(run.run.path, trust=trust).classes] = None
+    return [*found]
