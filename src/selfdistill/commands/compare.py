@@ -50,7 +50,9 @@ def parse_words(words: list[str]) -> Request:
     seeds_text = take_setting(words, "seeds", "3")
     seeds = parse_seeds(seeds_text)
     if not seeds or len(set(seeds)) < len(seeds) or len(set(arms)) < len(arms):
-        raise ValueError(f"methods={','.join(arms)} seeds={seeds_text} must name at least one of each, and none twice")
+        hint = "; seeds=[0] names seed 0" if not seeds else ""
+        names = f"methods={','.join(arms)} seeds={seeds_text}"
+        raise ValueError(f"{names} must name at least one of each, and none twice{hint}")
     controls = parse_controls(take_setting(words, "controls", "none"))
     margin, budget = take_setting(words, "margin", ""), take_setting(words, "budget", "")
     for word in words:

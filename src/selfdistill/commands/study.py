@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -224,7 +225,7 @@ class Study:
             tell(f"written: {page}, to open in a browser")
 
     def compare(self, paths: Mapping[str, Sequence[Path]]) -> Comparison:
-        baseline = self.baseline if self.baseline in paths else next(iter(paths))
+        baseline = next(iter(paths))  # of the table that was written before, where it had more arms
         # the task is the one of the command line
         return compare_runs(paths, baseline, trust=True, rule=self.plan.get_rule(), equal_cost=self.plan.equal_cost)
 
@@ -244,7 +245,7 @@ def choose_rule(margin: float | None, earlier: Plan) -> Rule:
 
 def train_arm(experiment: Experiment, title: str) -> None:
     """Trains a run of a comparison, from its last checkpoint where it was interrupted."""
-    path = Path(experiment.recipe.out or "")
+    path, experiment = Path(experiment.recipe.out or ""), replace(experiment, notes=())  # which were told at first
     if share_from_first((path / "recipe.yaml").exists()):  # which the first process is about to write
         train_on(experiment, Run.open(path), title=title, go_on=GO_ON)
     else:

@@ -100,7 +100,7 @@ class Comparison(NamedTuple):
         if partial := [row["method"] for row in self.rows if row.get("statistics") and _has_other_seeds(row)]:
             sentences.append(f"Differences are those of the seeds that the baseline has too ({', '.join(partial)}).")
         if errors := [row["test_error"] for row in self.rows if row.get("test_error")]:
-            span = f"{min(errors):.1f}" if len(errors) == 1 else f"{min(errors):.1f} to {max(errors):.1f}"
+            span = " to ".join(dict.fromkeys(f"{error:.1f}" for error in (min(errors), max(errors))))
             sentences.append(f"The choice of test images alone gives a score a standard error of {span} points.")
         if any(len(statistics["seeds"]) < LEAST_SEEDS for statistics in paired):
             sentences.append(f"With fewer than {LEAST_SEEDS} seeds no interval is possible.")
