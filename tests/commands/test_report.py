@@ -53,6 +53,24 @@ def test_images_that_are_others_now_are_not_shown(masks_run, tmp_path, monkeypat
     assert "they are not those that the runs were scored on" in page and "errors of" not in page
 
 
+def test_images_that_a_strangers_run_names_are_not_put_into_the_page(run, masks_run, tmp_path, monkeypatch):
+    comparison = copy_twice(masks_run, tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another machine"))
+    page = write_report(comparison, tmp_path, command="x").read_text()
+    assert "<img" not in page and "is not signed by this machine. With --trust they are." in page
+    assert "<img" in write_report(comparison, tmp_path, command="x", trust=True).read_text()
+
+
+def test_nothing_is_written_through_a_link(digits_run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "figures").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out" / "report.html").symlink_to(tmp_path / "elsewhere" / "x.html")
+    with pytest.raises(ValueError, match="figures"):
+        write_report(compare_runs([digits_run]), tmp_path / "out", command="x")
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+
+
 def test_images_that_are_gone_are_missing_with_a_reason(masks_run, tmp_path):
     data = masks_run.parent / "data"
     data.rename(data.with_name("elsewhere"))

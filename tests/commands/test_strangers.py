@@ -170,6 +170,14 @@ def test_a_strangers_task_is_not_imported_to_compare_scores(stranger, tmp_path):
     assert compare_runs([stranger.path], trust=True).rows
 
 
+@pytest.mark.parametrize("named", sorted({*RECIPES} - {"task"}))
+def test_a_report_of_a_strangers_run_imports_nothing(run, stranger, reached, tmp_path, named):
+    edit_recipe(stranger, *RECIPES[named])
+    code, out, err = run("report", "strange")
+    assert code == 0 and "evil:" in (stranger.path / "report.html").read_text(), err
+    assert not (tmp_path / "ran").exists() and not reached
+
+
 @pytest.mark.slow
 def test_a_strangers_plain_run_works_without_trust_and_without_the_network(run, stranger, reached, tmp_path):
     edit_recipe(stranger, "pretrained: false", "pretrained: true")

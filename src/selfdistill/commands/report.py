@@ -25,7 +25,7 @@ from ..report.pictures import Attention, AttentionPictures, Gallery
 from ..report.plan import Plan, read_plan
 from ..report.sections.origin import MethodCard
 from ..runs.folder import Run
-from ..runs.student import StudentCard, load_student, read_complete_card
+from ..runs.student import StudentCard, is_own_card, load_student, read_complete_card
 from ..tasks import find_task
 from ..tasks.base import Predictor
 from .cards import describe_method
@@ -52,7 +52,7 @@ def compare_paths(
 ) -> tuple[Comparison, Plan]:
     """Runs, or the folder of a comparison, side by side; and the comparison's plan."""
     runs, plan = list_arms(paths, trust=trust), read_plan(paths[0]) or Plan()
-    first = next(iter(runs)) if isinstance(runs, dict) else None
+    first = next((arm for arm in [*plan.arms[:1], *runs] if arm in runs), None) if isinstance(runs, dict) else None
     rule = plan.get_rule()
     return compare_runs(runs, baseline or first, trust=trust, rule=rule, equal_cost=plan.equal_cost), plan
 
@@ -107,10 +107,15 @@ def may_import_method(run: ArmRun, *, trust: bool) -> bool:
     return trust or run.run.is_own or get_method_name(run) in list_methods()
 
 
+def may_open(run: ArmRun, *, trust: bool) -> bool:
+    """Whether a run may name images to show: what somebody else's folder names would end up in the page."""
+    return trust or (run.run.is_own and is_own_card(run.run.path))
+
+
 def list_attention(evidence: Evidence, *, trust: bool = False) -> list[Attention]:
     """Attention maps of the first shown arm that has a self-teacher, beside the baseline's."""
     for arm in evidence.shown or evidence.arms:
-        run = next((run for run in arm.finished if may_import_method(run, trust=trust)), None)
+        run = next((run for run in arm.finished if may_open(run, trust=trust)), None)
         if run is not None and find_method(get_method_name(run)).compare_maps is not Method.compare_maps:
             others = evidence.baseline.finished if evidence.baseline and evidence.baseline is not arm else []
             beside = next((other.run.path for other in others if other.seed == run.seed), None)
@@ -144,6 +149,8 @@ def open_gallery(evidence: Evidence, *, trust: bool = False) -> Gallery | str:
     runs = [run for run in evidence.runs if run.outcomes is not None]
     if not runs:
         return "The runs kept no answers for single images."
+    if not may_open(runs[0], trust=trust):
+        return f"The images are not shown: {runs[0].run.path} is not signed by this machine. With --trust they are."
     try:
         card = read_complete_card(runs[0].run.path, trust=trust)
         dataset = open_scored_images(runs[0], card)

@@ -62,7 +62,9 @@ def _bin(outcomes: Any) -> Sequence[np.ndarray]:
     confidence, right = outcomes.confidence.numpy().astype(np.float64), (outcomes.predicted == outcomes.label).numpy()
     bins = (confidence * BINS).astype(int).clip(0, BINS - 1)
     return [
-        np.bincount(bins, weights=weights, minlength=BINS) for weights in (np.ones_like(confidence), right, confidence)
+        np.bincount(bins, minlength=BINS),
+        np.bincount(bins[right], minlength=BINS),
+        np.bincount(bins, weights=confidence, minlength=BINS),
     ]
 
 

@@ -105,12 +105,12 @@ def describe_change(change: Change, arm: Arm, baseline: Arm, seeds: Sequence[int
         label,
         f"{baseline.name}: {_describe_answers(others, change.index, classes)}",
         f"{arm.name}: {_describe_answers(own, change.index, classes)}",
-        f"probability of “{label}”: {before:.0%} → {after:.0%}",
+        f"probability of its label: {before:.0%} → {after:.0%}",
     ]
 
 
 def _describe_answers(outcomes: Sequence[Any], index: int, classes: Sequence[str]) -> str:
-    """How many seeds are right, and the wrong answers with their mean confidence; of one seed, its answer."""
+    """How many seeds are right, and the most frequent wrong answer with its confidence; of one seed, its answer."""
     answers: dict[int, list[float]] = {}
     for one in outcomes:
         answers.setdefault(int(one.predicted[index]), []).append(float(one.confidence[index]))
@@ -118,8 +118,9 @@ def _describe_answers(outcomes: Sequence[Any], index: int, classes: Sequence[str
     wrong = sorted((k for k in answers if k != label), key=lambda k: -len(answers[k]))
     if seeds == 1:
         return ", ".join(f"{classes[k]} ({np.mean(answers[k]):.0%})" for k in answers)
-    said = ", ".join(f"{classes[k]} ({np.mean(answers[k]):.0%})" for k in wrong)
-    return f"{len(answers.get(label, []))} of {seeds} right" + (f", else {said}" if said else "")
+    said = [f"{classes[k]} ({np.mean(answers[k]):.0%})" for k in wrong[:1]]
+    said += [f"{len(wrong) - 1} more"] if len(wrong) > 1 else []
+    return f"{len(answers.get(label, []))} of {seeds} right" + (f", else {' and '.join(said)}" if said else "")
 
 
 def find_mask_changes(arm: Arm, baseline: Arm, seeds: Sequence[int]) -> list[Change]:
