@@ -184,3 +184,29 @@ def networks():
     task = Task("classification", 100, (3, 8, 8))
     for name in ("baseline", "frskd"):
         yield create_method(name, build_student("cifar:resnet8", num_classes=100, image_shape=(3, 8, 8)), task)
+
+
+@pytest.fixture
+def accuracy(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.syspath_prepend(FOLDER / "accuracy")
+    import measure
+
+    return measure
+
+
+def test_the_page_of_accuracies_is_written_from_the_results_that_are_there(accuracy):
+    text = accuracy.PAGE.read_text(encoding="utf-8")
+    assert text == accuracy.write_page()
+    assert {path.stem for path in accuracy.RESULTS.glob("*.json")} <= accuracy.TABLES.keys()
+    assert text.count("\n## ") == len(list(accuracy.RESULTS.glob("*.json"))) > 0
+    assert str(Path.home()) not in text
+
+
+def test_every_table_of_accuracies_is_a_comparison_that_can_be_asked_for(accuracy):
+    for name, table in accuracy.TABLES.items():
+        methods = ",".join(table.methods).format_map(dict.fromkeys(table.teachers, "RUN"))
+        request = accuracy.parse_words([*table.words.split(), f"methods={methods}", f"seeds={table.seeds}"])
+        assert request.arms[0].startswith(("baseline", "frskd")) and len(request.seeds) == table.seeds, name
+        for words in table.teachers.values():
+            accuracy.read_words([*table.words.split(), *words.split()])
