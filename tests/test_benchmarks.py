@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from selfdistill import Batch, Task, build_student, create_method
+from selfdistill.commands.compare import parse_words
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
@@ -206,7 +207,7 @@ def test_the_page_of_accuracies_is_written_from_the_results_that_are_there(accur
 def test_every_table_of_accuracies_is_a_comparison_that_can_be_asked_for(accuracy):
     for name, table in accuracy.TABLES.items():
         methods = ",".join(table.methods).format_map(dict.fromkeys(table.teachers, "RUN"))
-        request = accuracy.parse_words([*table.words.split(), f"methods={methods}", f"seeds={table.seeds}"])
+        request = parse_words([*table.words.split(), f"methods={methods}", f"seeds={table.seeds}"])
         assert request.arms[0].startswith(("baseline", "frskd")) and len(request.seeds) == table.seeds, name
         for words in table.teachers.values():
             accuracy.read_words([*table.words.split(), *words.split()])

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from report import run_main, tell  # noqa: E402
-from selfdistill.commands.compare import compare_methods, parse_words  # noqa: E402
+from selfdistill.commands.compare import compare_methods  # noqa: E402
 from selfdistill.commands.recipes import read_words  # noqa: E402
 from selfdistill.commands.train import resume_run, start_run  # noqa: E402
 from selfdistill.errors import count_of  # noqa: E402
