@@ -30,7 +30,9 @@ def served(tmp_path):
             connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
             try:
                 connection.putrequest(method, path, skip_host=True)
-                for name in [host or f"127.0.0.1:{server.server_port}"] if not isinstance(host, list) else host:
+                for name in (
+                    host if isinstance(host, list) else [f"127.0.0.1:{server.server_port}" if host is None else host]
+                ):
                     connection.putheader("Host", name)
                 connection.endheaders()
                 answer = connection.getresponse()
@@ -59,12 +61,16 @@ def test_it_listens_on_this_machine_alone(served):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{}", "evil@127.0.0.1:{}", []]
+    "host", ["evil.example", "evil.example:{}", "127.0.0.1.evil.example:{}", "evil@127.0.0.1:{}", "127.0.0.1:x", "", []]
 )
 def test_another_name_than_its_own_is_refused(served, host):
     server, ask, _ = served
     status, page, _ = ask(host=host if isinstance(host, list) else host.format(server.server_port))
     assert status == 403 and "page" not in page
+
+
+def test_a_tunnel_may_have_another_port(served):
+    assert [served[1](host=host)[0] for host in ("localhost:8080", "127.0.0.1:1", "localhost")] == [200] * 3
 
 
 def test_two_names_are_refused(served):

@@ -1,6 +1,7 @@
 """watch: shows runs that are still going on in a browser of this machine."""
 
 import html
+import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ from .report import compare_paths, list_arms
 LOG = "metrics.jsonl"
 ADDRESS = "127.0.0.1"  # reached from this machine alone
 SECONDS, PATIENCE = 5, 10  # a browser looks again after 5 s, or after 10 times what drawing took
+# What a browser may call this server, on whatever port a tunnel has. Another name was made to lead here by the page of
+# somebody else, which would then read the answer.
+OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.ASCII | re.IGNORECASE)
 LONGEST = 10  # seconds that a request may take
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
@@ -75,11 +79,6 @@ class WatchServer(ThreadingHTTPServer):
 
         self.seconds = SECONDS  # after which a browser looks again
 
-    @property
-    def hosts(self) -> set[str]:
-        """What a browser may call this server. Another name was made to lead here by somebody else's page."""
-        return {f"{name}:{self.server_port}" for name in (ADDRESS, "localhost")}
-
     def get_page(self) -> bytes:
         """The page of what the files say now."""
         with self.lock:
@@ -110,7 +109,7 @@ class WatchHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         hosts = self.headers.get_all("Host") or []
-        if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
+        if len(hosts) != 1 or not OWN_HOST.fullmatch(hosts[0]):
             self._send(403, b"This server is for the browser of its own machine.\n")
         elif self.path != "/":
             self._send(404, b"There is nothing but /.\n")
