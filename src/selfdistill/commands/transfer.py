@@ -54,7 +54,7 @@ def print_transfer(words: Sequence[str], *, as_json: bool, trust: bool = False) 
     for name, network, card in networks:
         shown = data.model_copy(update={setting: getattr(card.data, setting) for setting in (*SHOWN, "gray_range")})
         splits = open_transfer_splits(shown, quiet=bool(results))
-        results.append(transfer(name, network, card, splits, shown, seeds))
+        results.append(transfer(name, network, card, splits=splits, settings=shown, seeds=seeds))
         chance = find_chance(splits.test.labels)
         if as_json:
             say(json.dumps({**results[-1]._asdict(), "data": data.source, "split": splits.split, "chance": chance}))
@@ -114,6 +114,7 @@ def transfer(
     name: str,
     network: nn.Module,
     card: StudentCard,
+    *,
     splits: TransferSplits,
     settings: DataPart,
     seeds: Sequence[int],
