@@ -66,6 +66,14 @@ def test_without_a_checkpoint_the_self_teacher_is_missing_and_it_is_said(run, di
     assert SELF_TEACHER not in explain_images(copy, list_held_out(copy, 1)).images[0].attention
 
 
+def test_a_bad_file_is_named_and_the_others_are_explained(run, digits_run, photographs, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    code, out, err = run("explain", digits_run, bad, photographs, "--out", tmp_path / "x")
+    assert code == 0 and "not explained: " in err and "bad.png" in err and "pictures of 2 images" in out
+    assert run("explain", digits_run, bad)[0] == 1
+
+
 def test_chosen_held_out_images_come_in_the_order_asked_for(digits_run):
     both = [list_held_out(digits_run, 0, indices=indices) for indices in ([4, 1], [1])]
     assert both[0][1].name == both[1][0].name != both[0][0].name

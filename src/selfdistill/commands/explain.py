@@ -104,10 +104,18 @@ def list_seen(path: Path, images: Sequence[Path], most: int, *, trust: bool = Fa
     files = [*list_images(images)]
     if len(files) > most:
         tell(f"note: the first {most} of {count_of(len(files), 'image')} are explained; --most={len(files)} takes all")
-    return [
-        Seen(str(file.path), read_image(str(file.path), max_megapixels=card.data.max_megapixels), None)
-        for file in files[:most]
-    ]
+    seen, errors = [], []
+    for file in files[:most]:
+        try:
+            picture = read_image(str(file.path), max_megapixels=card.data.max_megapixels)
+            seen.append(Seen(str(file.path), picture, None))
+        except ValueError as error:  # the others may be sound
+            errors.append(str(error))
+    if not seen:
+        raise ValueError(errors[0])
+    for error in errors:
+        tell(f"not explained: {error}")
+    return seen
 
 
 def list_held_out(path: Path, most: int, *, indices: Sequence[int] | None = None, trust: bool = False) -> list[Seen]:
