@@ -2,23 +2,14 @@
 
 import pytest
 
-from selfdistill.commands.controls import choose_equal_cost, list_control_arms, parse_controls
+from helpers.batches import small_task
+from helpers.methods import small_method
+from selfdistill.commands.arms import build_arm_recipe
+from selfdistill.commands.controls import choose_equal_cost, is_as_cheap, list_control_arms, parse_controls
 from selfdistill.config.read import parse, read
-from selfdistill.report.plan import Pace
+from selfdistill.methods import find_method
 
 ALL = parse_controls("auto")
-
-
-def pace(slowdown: float) -> Pace:
-    return Pace(
-        slowdown=slowdown,
-        low=slowdown,
-        high=slowdown,
-        turns=5,
-        cost_per_step=slowdown,
-        seconds_per_step=slowdown,
-        score_seconds=1.0,
-    )
 
 
 def test_an_unknown_control_gets_the_nearest_one():
@@ -50,7 +41,7 @@ def test_no_control_is_added_that_was_not_named():
 
 def choose(settings, paces):
     recipes = {arm: parse({**settings, "method": arm.split("+")[0]}) for arm in ("baseline", *paces)}
-    return choose_equal_cost(recipes, [*paces], {arm: pace(slowdown) for arm, slowdown in paces.items()})
+    return choose_equal_cost(recipes, [*paces], paces)
 
 
 def test_the_baseline_of_equal_cost_has_as_many_more_epochs():
@@ -68,3 +59,19 @@ def test_methods_of_like_cost_share_one_and_cheap_ones_have_the_baseline_itself(
         "dks": "baseline+epochs=300",
         "label_smoothing": "baseline",
     }
+
+
+@pytest.mark.parametrize(
+    ("arm", "expected"),
+    [
+        ("label_smoothing", True),
+        ("label_smoothing+mix=cutmix", True),
+        ("label_smoothing+batch_size=8", False),
+        ("frskd", False),
+        ("cs_kd", False),  # shows further images
+    ],
+)
+def test_what_costs_no_more_than_the_baseline_is_not_measured(arm, expected):
+    base = read(None, ["method=baseline"])
+    method = small_method(find_method(arm.split("+")[0]), small_task("classification"))
+    assert is_as_cheap(method, build_arm_recipe(base, arm), build_arm_recipe(base, "baseline")) is expected

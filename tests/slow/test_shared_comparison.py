@@ -10,8 +10,8 @@ from selfdistill.runs.folder import Run
 from selfdistill.runs.records import EndRecord
 
 pytestmark = pytest.mark.slow
-WORDS = ["data.limit=40", "student=cifar:resnet8", "batch_size=16", "epochs=2", "precision=fp32"]
-WORDS += ["methods=baseline,label_smoothing", "seeds=3", "controls=equal_cost"]
+WORDS = ["data.limit=40", "student=cifar:resnet8", "batch_size=16", "epochs=1", "precision=fp32"]
+WORDS += ["methods=baseline,frskd", "seeds=3", "controls=equal_cost"]
 
 
 def test_two_processes_train_each_run_once_and_plan_once(tmp_path):
@@ -22,7 +22,7 @@ def test_two_processes_train_each_run_once_and_plan_once(tmp_path):
     assert [process.returncode for process in both] == [0, 0], told
     assert sum(text.count("measuring a few steps") for text in told) == 1  # the other process waited for the plan
     names = [path.parent.name for path in folder.glob("*/recipe.yaml")]
-    assert {f"{arm}-s{seed}" for arm in ("baseline", "label_smoothing") for seed in range(3)} <= {*names}
+    assert {f"{arm}-s{seed}" for arm in ("baseline", "frskd") for seed in range(3)} <= {*names}
     for name in names:
         ends = [record for record in Run.open(folder / name).records() if isinstance(record, EndRecord)]
         assert len(ends) == 1, name

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from ..build.checks import check_method
 from ..config.recipe import Recipe
 from ..errors import did_you_mean
+from ..method import Method
 from ..methods import find_method
-from ..report.plan import Pace
 from ..report.verdict import SAME_COST
 from ..tasks import complete_recipe, find_task
+from ..training.cost import costs_more
 from .arms import build_arm_recipe
 
 SMOOTHING, SUPERVISION, CUTMIX, EQUAL_COST = "label_smoothing", "deep_supervision", "cutmix", "equal_cost"
@@ -60,7 +61,15 @@ def _is_possible(base: Recipe, arm: str) -> bool:
     return True
 
 
-def choose_equal_cost(recipes: Mapping[str, Recipe], arms: Sequence[str], pilot: Mapping[str, Pace]) -> dict[str, str]:
+def is_as_cheap(method: Method, recipe: Recipe, base: Recipe) -> bool:
+    """Whether an arm's steps are the baseline's but for the loss, so that measuring them would find noise alone."""
+    only_method = recipe.model_copy(update={"method": base.method, "mix": base.mix, "epochs": base.epochs})
+    return not costs_more(method) and only_method == base
+
+
+def choose_equal_cost(
+    recipes: Mapping[str, Recipe], arms: Sequence[str], slowdowns: Mapping[str, float]
+) -> dict[str, str]:
     """For each of `arms`, the baseline that trains for as long a time: as many more epochs as the arm's steps cost.
 
     The first of the recipes is the baseline's. It is that of every arm that costs at most a tenth more itself. Arms
@@ -70,7 +79,7 @@ def choose_equal_cost(recipes: Mapping[str, Recipe], arms: Sequence[str], pilot:
     chosen: dict[str, str] = {}
     lengths: dict[str, int] = {}
     for arm in arms:
-        ratio = pilot[arm].slowdown * _count(recipes[arm]) / _count(base)
+        ratio = slowdowns[arm] * _count(recipes[arm]) / _count(base)
         wanted = round(ratio * _count(base))
         if ratio <= SAME_COST or wanted == _count(base):
             chosen[arm] = baseline

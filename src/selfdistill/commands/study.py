@@ -21,7 +21,7 @@ from ..runs.lock import FolderTaken
 from ..training.experiment import Experiment
 from .arms import build_arm, build_arm_recipe, find_run_paths, is_done
 from .console import console, say, tell
-from .controls import EQUAL_COST, choose_equal_cost, list_control_arms
+from .controls import EQUAL_COST, choose_equal_cost, is_as_cheap, list_control_arms
 from .planning import (
     Planned,
     estimate_seconds,
@@ -86,6 +86,9 @@ class Study:
     def build(self, run: Planned) -> Experiment:
         return build_arm(self.recipes[run.arm], self.get_path(run), run.seed, self.opened, trust=self.trust)
 
+    def is_as_cheap(self, arm: str) -> bool:
+        return is_as_cheap(self.checked[arm].method, self.recipes[arm], self.recipes[self.baseline])
+
     def make_plan(self) -> None:
         """Measures what has to be known, decides what is trained, and writes plan.json before the first run."""
         with hold_folder(self.folder):
@@ -93,11 +96,13 @@ class Study:
             rule = choose_rule(self.request.margin, earlier)
             equal_cost, pilot = dict[str, str](), earlier.pilot
             measured = [*self.recipes] if self.request.budget else []
-            measured += self.methods if EQUAL_COST in self.request.controls else []
+            dearer = [arm for arm in self.methods if not self.is_as_cheap(arm)]
+            measured += dearer if EQUAL_COST in self.request.controls else []
             if missing := [arm for arm in dict.fromkeys(measured) if arm not in pilot]:
                 pilot = pilot | measure_paces(self.recipes, missing, self.seeds[0], self.opened, trust=self.trust)
             if EQUAL_COST in self.request.controls:
-                equal_cost = choose_equal_cost(self.recipes, self.methods, pilot)
+                slowdowns = {arm: pilot[arm].slowdown if arm in dearer else 1.0 for arm in self.methods}
+                equal_cost = choose_equal_cost(self.recipes, self.methods, slowdowns)
                 self.add_arms([arm for arm in dict.fromkeys(equal_cost.values()) if arm not in self.recipes])
             if self.request.budget:
                 paces = {arm: pilot.get(arm, pilot[self.baseline]) for arm in self.recipes}
