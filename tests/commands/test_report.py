@@ -24,6 +24,12 @@ def copy_twice(run, folder):
     return compare_runs({"one": [one], "other": [other]}, "one")
 
 
+@pytest.fixture(scope="module")
+def masks_compared(masks_run, tmp_path_factory):
+    return copy_twice(masks_run, tmp_path_factory.mktemp("masks"))
+
+
+@pytest.mark.slow
 def test_a_run_gets_its_page_and_its_figures(run, digits_run, tmp_path):
     code, out, err = run("report", digits_run, "--out", tmp_path / "out")
     assert code == 0, err
@@ -35,30 +41,32 @@ def test_a_run_gets_its_page_and_its_figures(run, digits_run, tmp_path):
     assert (tmp_path / "out" / "figures" / "loss-task.svg").is_file()
 
 
+@pytest.mark.slow
 def test_changed_images_are_shown(digits_run, tmp_path):
     page = write_report(copy_twice(digits_run, tmp_path), tmp_path, command="x").read_text()
     assert "image: row " in page and "attention of the baseline" in page
 
 
-def test_masks_are_drawn_with_label_predictions_and_errors(masks_run, tmp_path):
-    page = write_report(copy_twice(masks_run, tmp_path), tmp_path, command="x").read_text()
+@pytest.mark.slow
+def test_masks_are_drawn_with_label_predictions_and_errors(masks_compared, tmp_path):
+    page = write_report(masks_compared, tmp_path, command="x").read_text()
     for title in ("image", "label", "one", "other", "errors of one", "errors of other"):
         assert f"<figcaption>{title}</figcaption>" in page
     assert "image of " in page
 
 
-def test_images_that_are_others_now_are_not_shown(masks_run, tmp_path, monkeypatch):
+def test_images_that_are_others_now_are_not_shown(masks_compared, tmp_path, monkeypatch):
     monkeypatch.setattr("selfdistill.commands.report.has_changed", lambda *images: True)
-    page = write_report(copy_twice(masks_run, tmp_path), tmp_path, command="x").read_text()
+    page = write_report(masks_compared, tmp_path, command="x").read_text()
     assert "they are not those that the runs were scored on" in page and "errors of" not in page
 
 
-def test_images_that_a_strangers_run_names_are_not_put_into_the_page(run, masks_run, tmp_path, monkeypatch):
-    comparison = copy_twice(masks_run, tmp_path)
+@pytest.mark.slow
+def test_images_that_a_strangers_run_names_are_not_put_into_the_page(masks_compared, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another machine"))
-    page = write_report(comparison, tmp_path, command="x").read_text()
+    page = write_report(masks_compared, tmp_path, command="x").read_text()
     assert "<img" not in page and "is not signed by this machine. With --trust they are." in page
-    assert "<img" in write_report(comparison, tmp_path, command="x", trust=True).read_text()
+    assert "<img" in write_report(masks_compared, tmp_path, command="x", trust=True).read_text()
 
 
 def test_nothing_is_written_through_a_link(digits_run, tmp_path):
@@ -71,11 +79,11 @@ def test_nothing_is_written_through_a_link(digits_run, tmp_path):
     assert not [*(tmp_path / "elsewhere").iterdir()]
 
 
-def test_images_that_are_gone_are_missing_with_a_reason(masks_run, tmp_path):
+def test_images_that_are_gone_are_missing_with_a_reason(masks_run, masks_compared, tmp_path):
     data = masks_run.parent / "data"
     data.rename(data.with_name("elsewhere"))
     try:
-        page = write_report(copy_twice(masks_run, tmp_path), tmp_path, command="x").read_text()
+        page = write_report(masks_compared, tmp_path, command="x").read_text()
     finally:
         data.with_name("elsewhere").rename(data)
     assert "The images are not shown: " in page and str(data) in page

@@ -173,7 +173,7 @@ def test_masks_have_classes_and_panels(tmp_path):
 
 
 def test_pictures_stop_where_the_page_would_grow_beyond_3_mb(tmp_path):
-    noise = Image.effect_noise((1000, 800), 90).convert("RGB")
+    noise = Image.effect_noise((400, 300), 90).convert("RGB")
     gallery = GALLERY._replace(draw=lambda index, runs: dict.fromkeys([f"panel {k}" for k in range(20)], noise))
     runs = [make_mask_run(tmp_path / f"{m}{seed}", m, seed) for m in ("baseline", "byot") for seed in range(2)]
     text, outline = draw(runs, gallery=gallery)

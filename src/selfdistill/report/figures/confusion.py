@@ -12,6 +12,7 @@ from .scales import Scale, format_ticks
 
 MOST_CLASSES = 20  # of a grid
 SHADES = 6  # of a cell, by its share
+LEAST = 0.005  # share of a cell that is colored
 ROW = 34.0
 
 
@@ -42,9 +43,9 @@ def draw_grid(shares: Float[np.ndarray, "k k"], classes: Sequence[str], title: s
 
 def _draw_cell(share: Number, x: Number, y: Number, side: Number, words: str) -> list[Element]:
     known = 0.0 if np.isnan(share) else float(share)
-    shade = min(int(np.ceil(known * SHADES)), SHADES)
+    shade = 0 if known < LEAST else min(int(np.ceil(known * SHADES)), SHADES)
     cell = rectangle(x + 0.5, y + 0.5, side - 1, side - 1, f"cell h{shade}", element("title", f"{words}: {known:.1%}"))
-    if side < 19 or known < 0.005:
+    if side < 19 or known < LEAST:
         return [cell]
     return [cell, text(x + side / 2, y + side / 2 + 3.5, f"{100 * known:.0f}", f"count h{shade}", "middle")]
 
