@@ -12,7 +12,7 @@ from ..distributed import is_first_process, share_from_first, world_size
 from ..errors import escape_controls
 from ..report.comparison import Comparison, compare_runs
 from ..report.earlier import add_earlier_runs
-from ..report.plan import Plan, read_plan, write_plan
+from ..report.plan import Pace, Plan, read_plan, write_plan
 from ..report.verdict import Rule
 from ..runs.environment import describe_environment
 from ..runs.files import write_text
@@ -94,12 +94,9 @@ class Study:
         with hold_folder(self.folder):
             earlier = share_from_first(read_plan(self.folder)) or Plan()
             rule = choose_rule(self.request.margin, earlier)
-            equal_cost, pilot = dict[str, str](), earlier.pilot
-            measured = [*self.recipes] if self.request.budget else []
             dearer = [arm for arm in self.methods if not self.is_as_cheap(arm)]
-            measured += dearer if EQUAL_COST in self.request.controls else []
-            if missing := [arm for arm in dict.fromkeys(measured) if arm not in pilot]:
-                pilot = pilot | measure_paces(self.recipes, missing, self.seeds[0], self.opened, trust=self.trust)
+            pilot = self.measure(dearer, earlier.pilot)
+            equal_cost: dict[str, str] = {}
             if EQUAL_COST in self.request.controls:
                 slowdowns = {arm: pilot[arm].slowdown if arm in dearer else 1.0 for arm in self.methods}
                 equal_cost = choose_equal_cost(self.recipes, self.methods, slowdowns)
@@ -124,6 +121,14 @@ class Study:
             if is_first_process():
                 self.tell_budget(planned, dropped)
                 write_plan(self.plan, self.folder)
+
+    def measure(self, dearer: Sequence[str], known: Mapping[str, Pace]) -> dict[str, Pace]:
+        """What steps of the arms cost that a budget or a baseline of equal cost is chosen by, and what was known."""
+        wanted = [*self.recipes] if self.request.budget else []
+        wanted += dearer if EQUAL_COST in self.request.controls else []
+        missing = [arm for arm in dict.fromkeys(wanted) if arm not in known]
+        measured = measure_paces(self.recipes, missing, self.seeds[0], self.opened, trust=self.trust) if missing else {}
+        return {**known, **measured}
 
     def note_runs(self) -> tuple[list[Planned], list[Planned]]:
         """Notes in the plan what is planned and dropped now, and the time spent."""
