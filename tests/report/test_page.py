@@ -1,5 +1,6 @@
 """The page of hand-made runs: whole, self-contained, and safe, whatever the runs lack or are called."""
 
+import math
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -7,12 +8,16 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
+from helpers import finished_runs
 from helpers.finished_runs import make_mask_run, make_run
+from helpers.multilabel import MultiLabelScores
 from selfdistill.report.comparison import compare_runs
 from selfdistill.report.evidence import gather_evidence
 from selfdistill.report.page import draw_page, write_page
 from selfdistill.report.pictures import Attention, AttentionPictures, Gallery
 from selfdistill.report.sections.origin import MethodCard
+from selfdistill.runs.folder import Run
+from selfdistill.runs.records import EndRecord, Parameters
 
 EVIL = "<script>alert(1)</script>"
 MANY = [f"kind of bird no. {k}" for k in range(198)] + [EVIL, "</style><img src=x onerror=alert(2)>"]
@@ -178,6 +183,38 @@ def test_pictures_stop_where_the_page_would_grow_beyond_3_mb(tmp_path):
     runs = [make_mask_run(tmp_path / f"{m}{seed}", m, seed) for m in ("baseline", "byot") for seed in range(2)]
     text, outline = draw(runs, gallery=gallery)
     assert "so that the page stays below 3 MB" in outline.text and len(text) > 1_500_000
+
+
+def test_a_task_of_ones_own_shows_its_scores(tmp_path):
+    runs = [
+        make_run(tmp_path / method, method, settings={"task": "helpers.multilabel:MultiLabel"}, state="unfinished")
+        for method in ("baseline", "frskd")
+    ]
+    end = {
+        "split": "val",
+        "epoch": 4,
+        "step": 20,
+        "seconds_per_step": 0.1,
+        "parameters": Parameters(student=9, training_only=0),
+    }
+    for run, share in zip(runs, (0.5, 0.75), strict=True):
+        Run.open(run).append(EndRecord(scores=MultiLabelScores(share, 0.9, 40), **end))
+    _, outline = draw(runs)
+    assert list_sections(outline) == ["arms", "curves", "cost", "settings", "environment"]
+    assert "+25.0 points" in outline.text
+
+
+def test_a_network_that_diverged_has_a_page(tmp_path, monkeypatch):
+    runs = make_comparison(tmp_path / "whole")[:3]
+    draw_whole = finished_runs.draw_outcomes
+
+    def draw_nan(*how):
+        outcomes = draw_whole(*how)
+        return outcomes._replace(confidence=outcomes.confidence * math.nan, nll=outcomes.nll * math.nan)
+
+    monkeypatch.setattr(finished_runs, "draw_outcomes", draw_nan)
+    _, outline = draw([*runs, *make_comparison(tmp_path / "diverged")[3:]], gallery=GALLERY)
+    assert list_sections(outline) == SECTIONS
 
 
 def test_runs_of_several_tasks_show_what_they_share(tmp_path):

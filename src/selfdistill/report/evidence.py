@@ -1,6 +1,6 @@
 """What the page reads of the runs: their logs, and what every held-out image was taken for."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class ArmRun(NamedTuple):
     records: list[AnyRecord]
     end: EndRecord | None = None  # None where the run is not finished, and so are the next ones
     split: str | None = None  # of which the comparison speaks
-    scores: Any = None  # on this split
+    scores: Mapping[str, Any] = {}  # on this split, by name; empty where there are none
     outcomes: Any = None  # ClassOutcomes without logits, or PixelOutcomes; None where none were written
     nll_at_temperature: float | None = None
 
@@ -109,10 +109,11 @@ def _read_finished(finished: FinishedRun, split: str | None) -> ArmRun:
     outcomes = finished.read_outcomes(split)
     if getattr(outcomes, "logits", None) is not None:
         outcomes = outcomes._replace(logits=None)  # the largest part, which nothing here needs
+    scores = finished.get_scores(split)
     return _read_run(finished.run)._replace(
         end=finished.end,
         split=split or finished.end.split,
-        scores=finished.get_scores(split),
+        scores={} if scores is None else scores._asdict(),
         outcomes=outcomes,
         nll_at_temperature=finished.get_nll_at_temperature(split),
     )

@@ -59,7 +59,9 @@ def _bin(outcomes: Any) -> Sequence[np.ndarray]:
             outcomes.bin_hits.numpy().sum(0),
             outcomes.bin_confidence.numpy().sum(0),
         ]
-    confidence, right = outcomes.confidence.numpy().astype(np.float64), (outcomes.predicted == outcomes.label).numpy()
+    known = outcomes.confidence.isfinite()  # a network that diverged gives NaN
+    confidence = outcomes.confidence[known].double().numpy()
+    right = (outcomes.predicted == outcomes.label)[known].numpy()
     bins = (confidence * BINS).astype(int).clip(0, BINS - 1)
     return [
         np.bincount(bins, minlength=BINS),
@@ -69,10 +71,10 @@ def _bin(outcomes: Any) -> Sequence[np.ndarray]:
 
 
 def _describe_temperatures(arm: Arm) -> list[str] | None:
-    runs = [run for run in arm.finished if run.scores is not None and hasattr(run.scores, "nll")]
+    runs = [run for run in arm.finished if {"nll", "ece"} <= run.scores.keys()]
     if not runs:
         return None
-    nll, ece = ([getattr(run.scores, name) for run in runs] for name in ("nll", "ece"))
+    nll, ece = ([run.scores[name] for run in runs] for name in ("nll", "ece"))
     temperatures = [run.end.temperature for run in runs if run.end and run.end.temperature is not None]
     after = [run.nll_at_temperature for run in runs if run.nll_at_temperature is not None]
     return [

@@ -20,11 +20,13 @@ def draw_costs(evidence: Evidence) -> Element | None:
     if evidence.task is None:
         return None
     column = evidence.task.columns[0]
-    finished = [run for run in evidence.runs if run.scores is not None]
+    finished = [run for arm in evidence.arms for run in _scored(arm, column.score)]
     field, title = _choose_cost(finished)
     arms = []
     for arm in evidence.arms:
-        pairs = [(measure_cost(run, field), column.scale * getattr(run.scores, column.score)) for run in _scored(arm)]
+        pairs = [
+            (measure_cost(run, field), column.scale * run.scores[column.score]) for run in _scored(arm, column.score)
+        ]
         known = [(cost, score) for cost, score in pairs if math.isfinite(cost) and math.isfinite(score)]
         if known:
             arms.append(Spending(arm.name, arm.number, known))
@@ -46,8 +48,8 @@ def draw_costs(evidence: Evidence) -> Element | None:
     )
 
 
-def _scored(arm: Arm) -> list[ArmRun]:
-    return [run for run in arm.runs if run.scores is not None]
+def _scored(arm: Arm, score: str) -> list[ArmRun]:
+    return [run for run in arm.runs if score in run.scores]
 
 
 def _choose_cost(runs: Sequence[ArmRun]) -> tuple[str | None, str]:

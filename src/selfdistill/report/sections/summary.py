@@ -68,7 +68,7 @@ def describe_runs(evidence: Evidence) -> str:
         why = "without scores" if evidence.task else "of several tasks, which have no score in common"
         return f"{arms}: {count_of(finished, 'finished run')} {why}."
     best = max(scored, key=lambda arm: average_score(arm, evidence) or 0.0)
-    score = f"{name_score(evidence)} {_format_percent(average_score(best, evidence))}"
+    score = f"{name_score(evidence)} {_format_score(best, evidence)}"
     if len(scored) > 1:
         return f"{best.name} has the highest {score}, of {len(scored)} arms; no verdict rests on it."
     runs = count_of(len(best.finished), "run")
@@ -85,12 +85,14 @@ def average_score(arm: Arm, evidence: Evidence) -> float | None:
     if evidence.task is None:
         return None
     column = evidence.task.columns[0]
-    scores = [column.scale * getattr(run.scores, column.score) for run in arm.finished if run.scores is not None]
+    scores = [column.scale * run.scores[column.score] for run in arm.finished if column.score in run.scores]
     return statistics.fmean(scores) if scores else None
 
 
-def _format_percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}{NARROW_SPACE}%"
+def _format_score(arm: Arm, evidence: Evidence) -> str:
+    """The mean main score with its unit."""
+    unit = f"{NARROW_SPACE}%" if evidence.task and evidence.task.columns[0].title.endswith(", %") else ""
+    return f"{average_score(arm, evidence):.1f}{unit}"
 
 
 def list_facts(evidence: Evidence) -> list[Fact]:
@@ -99,12 +101,12 @@ def list_facts(evidence: Evidence) -> list[Fact]:
     if not scored:
         return []
     best = max(scored, key=lambda arm: average_score(arm, evidence) or 0.0)
-    runs = [run for run in best.finished if run.scores is not None]
-    split, images = runs[0].split or "held-out", getattr(runs[0].scores, "count", None)
+    runs = [run for run in best.finished if run.scores]
+    split, images = runs[0].split or "held-out", runs[0].scores.get("count")
     where = f"on {images:,} {split} images" if images else f"on the {split} images"
-    facts = [Fact(_format_percent(average_score(best, evidence)), f"{name_score(evidence)} of {best.name}, {where}")]
-    if hasattr(runs[0].scores, "nll"):
-        nll = statistics.fmean(run.scores.nll for run in runs)
+    facts = [Fact(_format_score(best, evidence), f"{name_score(evidence)} of {best.name}, {where}")]
+    if all("nll" in run.scores for run in runs):
+        nll = statistics.fmean(run.scores["nll"] for run in runs)
         facts.append(Fact(f"{nll:.3f}", "negative log-likelihood, nats"))
     seconds = statistics.fmean(measure_total(other) for other in best.finished)
     return [*facts, Fact(_format_seconds(seconds), "training steps of one run")]

@@ -125,7 +125,7 @@ def _read_steps(value: Callable[[TrainRecord], float | None]) -> Read:
 def _read_epochs(score: str, scale: float) -> Read:
     def read(run: ArmRun) -> Points:
         records = [record for record in run.records if isinstance(record, EpochRecord) and record.scores is not None]
-        values = {record.epoch: getattr(record.scores, score, None) for record in records}
+        values = {record.epoch: record.scores._asdict().get(score) for record in records}
         return [(float(epoch), scale * number) for epoch, number in values.items() if number is not None]
 
     return read
