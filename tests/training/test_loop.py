@@ -85,6 +85,7 @@ def test_the_student_that_ships_is_the_plain_network_with_the_trained_weights(tm
     torch.testing.assert_close(shipped(images), method.student.eval()(images))
 
 
+@pytest.mark.slow
 def test_the_end_of_a_run_tells_what_it_cost_and_how_its_student_does_elsewhere(tmp_path):
     data = {**QUICK["data"], "test_fraction": 0.1}
     method, run, result = train(recipe(tmp_path / "run", data=data))
@@ -109,7 +110,8 @@ def test_the_end_of_a_run_tells_what_it_cost_and_how_its_student_does_elsewhere(
     assert torch.equal(val.label, build(run.recipe()).held_out.args[0].dataset.labels)
 
 
-def test_a_student_is_scored_every_so_many_epochs_and_at_the_end(tmp_path, whole):
+@pytest.mark.slow
+def test_a_student_is_scored_every_so_many_epochs_and_at_the_end(tmp_path):
     changes = {"epochs": 5, "evaluate_every": 2}
     _, run, result = train(recipe(tmp_path / "run", **changes))
     assert [record.epoch for record in run.records() if record.kind == "epoch"] == [2, 4, 5]
