@@ -25,6 +25,14 @@ def test_no_other_temperature_has_a_lower_nll(monkeypatch, classes, scale, right
     assert nll(fitted) <= best.fun + 1e-12
 
 
+def test_a_few_looks_at_the_scores_are_enough(monkeypatch):
+    looks, compute = [], temperature._compute_slope
+    monkeypatch.setattr(temperature, "_compute_slope", lambda *args: looks.append(args) or compute(*args))
+    logits = 3 * torch.randn(500, 6)
+    fit_temperature(logits, torch.where(torch.rand(500) < 0.6, logits.argmax(1), torch.randint(6, (500,))))
+    assert len(looks) <= 12  # one more takes a quarter of a second where there are a million pixels
+
+
 def test_scores_that_were_divided_by_a_temperature_have_it_back():
     logits = torch.randn(20_000, 5, dtype=torch.float64)
     target = torch.distributions.Categorical(logits=logits).sample()

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 COLDEST, HOTTEST = 0.01, 100.0  # temperatures among which the best is sought
+PRECISION = 1e-10  # of the temperature, relative
 STEPS = 60  # of the search, at most; each at least halves the interval or is Newton's
 AT_ONCE = 2**21  # class scores that are computed with in float64 at a time
 
@@ -31,10 +32,9 @@ def fit_temperature(logits: Float[Tensor, "n k"], target: Int64[Tensor, " n"]) -
         slope, curvature = _compute_slope(logits, target, inverse)
         low, high = (low, inverse) if slope > 0 else (inverse, high)
         newton = inverse - slope / curvature if curvature > 0 else math.nan
-        following = newton if low < newton < high else math.sqrt(low * high)
-        if abs(following - inverse) <= 1e-10 * inverse:
+        if abs(newton - inverse) <= PRECISION * inverse or high - low <= PRECISION * low:
             break
-        inverse = following
+        inverse = newton if low < newton < high else math.sqrt(low * high)
     return 1 / inverse
 
 
