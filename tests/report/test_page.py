@@ -132,6 +132,16 @@ def test_the_verdict_is_that_of_the_comparison(compared):
     assert comparison.verdicts[0].sentence in outline.text and comparison.verdicts[0].verdict in outline.text
 
 
+def test_an_arm_is_also_held_against_the_baseline_that_was_trained_as_long(tmp_path):
+    runs = make_comparison(tmp_path)
+    longer = [make_run(tmp_path / f"longer-{seed}", seed=seed, skill=2.6, settings={"epochs": 9}) for seed in range(3)]
+    arms = {"baseline": runs[:3], "frskd": runs[3:], "baseline+epochs=9": longer}
+    evidence = gather_evidence(compare_runs(arms, equal_cost={"frskd": "baseline+epochs=9"}), ["baseline+epochs=9"])
+    _, outline = read(str(draw_page(evidence, command="x", gallery="None.")))
+    assert "At equal training time: from baseline with more epochs" in outline.text
+    assert [arm.name for arm in evidence.shown] == ["frskd", "baseline+epochs=9"]
+
+
 def test_the_same_runs_give_the_same_page(compared):
     _, folder = compared
     runs = [run for run in sorted(folder.iterdir()) if (run / "recipe.yaml").is_file()]

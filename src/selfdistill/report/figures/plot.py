@@ -7,7 +7,7 @@ from ..elements import Content, Element, Number, element
 from .scales import Scale, format_ticks
 
 WIDTH = 380  # pixels of every figure: a phone shows it as it is
-LETTER = 6.1  # pixels that a letter of 11 pixels takes on average
+LETTER = 6.6  # pixels that a letter of 11 pixels takes on average
 COLORS = 8  # then colors begin again, with dashed lines
 LEFT, RIGHT, BOTTOM = 54.0, 10.0, 40.0  # room for titles and ticks
 LEGEND_ROW = 18.0

@@ -10,7 +10,7 @@ from ..elements import Content, Element, element
 from ..evidence import Arm, Evidence
 from ..figures.differences import Difference, draw_differences
 from ..verdict import HURTS, NOTHING, UNKNOWN, USE
-from .blocks import captioned, join_words, section, table
+from .blocks import captioned, figures, join_words, section, table
 from .cost import measure_total
 
 HEADLINES = {  # of the first verdict; its own sentence has the numbers
@@ -144,16 +144,35 @@ def list_difference_facts(evidence: Evidence, arm: Arm) -> list[Fact]:
     return [*facts, Fact(f"{slowdown:.2g}×", "the training time; none at inference")] if slowdown else facts
 
 
-def list_differences(evidence: Evidence) -> list[Difference]:
-    """The paired difference of every arm, in points."""
+def list_differences(evidence: Evidence, key: str) -> list[Difference]:
+    """The paired difference of every arm, in points: "statistics" or "at_equal_cost" of its row."""
     differences = []
     for arm in evidence.others:
-        paired = arm.row and arm.row.get("statistics")
+        paired = arm.row and arm.row.get(key)
         if paired and paired["mean"] is not None:
             interval = paired["interval"] and (paired["interval"]["low"], paired["interval"]["high"])
             seeds = [value for value in paired["differences"] if value is not None]
             differences.append(Difference(arm.name, arm.number, paired["mean"], interval, seeds))
     return differences
+
+
+def _draw_differences(evidence: Evidence) -> Element | None:
+    """Figures of the differences from the baseline, and from the one that was trained for as long a time."""
+    rule = evidence.comparison.rule
+    caption = (
+        f"Means with {100 * rule.confidence:g} % intervals. Each ring is a seed, which starts from the weights of the "
+        f"baseline's and sees the same batches. Within the shaded {rule.margin:g} points a difference is too small to "
+        "matter."
+    )
+    against = evidence.baseline.name if evidence.baseline else "the baseline"
+    longer = f"At equal training time: from {against} with more epochs"
+    titles = {"statistics": f"Difference from {against}, {name_score(evidence)}", "at_equal_cost": longer}
+    drawn = []
+    for (key, title), name in zip(titles.items(), ("differences", "differences-at-equal-time"), strict=True):
+        if rows := list_differences(evidence, key):
+            svg = draw_differences(rows, title, "percentage points", margin=rule.margin)
+            drawn.append(captioned(svg, name, title, None if drawn else caption))
+    return figures(drawn) if drawn else None
 
 
 def _draw_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Element:
@@ -165,23 +184,14 @@ def _draw_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Element
 
 def draw_arms(evidence: Evidence) -> Element:
     """The table of arms, their differences as a figure, and the notes."""
-    comparison, content = evidence.comparison, []
+    comparison = evidence.comparison
+    content: list[Element | None] = []
     if comparison.rows:
         short = list_short_columns(comparison.tasks, comparison.rule.confidence)
         content.append(_draw_table(list(short), comparison.cells(short)))
         whole = table(list(comparison.columns()), comparison.cells(), "Means over the seeds of each arm, all columns")
         content.append(element("details", element("summary", "All columns"), whole))
-    if differences := list_differences(evidence):
-        margin, level = comparison.rule.margin, 100 * comparison.rule.confidence
-        title = (
-            f"Difference from {evidence.baseline.name if evidence.baseline else 'the baseline'}, {name_score(evidence)}"
-        )
-        svg = draw_differences(differences, title, "percentage points", margin=margin)
-        caption = (
-            f"Means with {level:g} % intervals. Each ring is a seed, which starts from the weights of the baseline's "
-            f"and sees the same batches. Within the shaded {margin:g} points a difference is too small to matter."
-        )
-        content.append(captioned(svg, "differences", title, caption, wide=True))
+    content.append(_draw_differences(evidence))
     if notes := comparison.sentences():
         content.append(element("div", [element("p", sentence) for sentence in notes], class_="note"))
     if comparison.verdicts:
