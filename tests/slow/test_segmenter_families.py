@@ -36,7 +36,7 @@ def step(student, image_shape, **settings):
     method = create_method("frskd", student, Task("segmentation", CLASSES, image_shape), **settings)
     target = torch.randint(CLASSES, (2, *image_shape[1:]))
     target[:, :5] = -100
-    losses, logits, _ = method(Batch(torch.randn(2, *image_shape), target))
+    losses, logits, *_ = method(Batch(torch.randn(2, *image_shape), target))
     assert logits.shape == (2, CLASSES, *image_shape[1:])
     assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values())
     sum(losses.values()).backward()
