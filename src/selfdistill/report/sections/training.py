@@ -1,5 +1,6 @@
 """Learning curves: scores, learning rate, and every term of the loss."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,13 +20,23 @@ def draw_training(evidence: Evidence) -> Element | None:
     drawn = [drawing for draw in drawers for drawing in draw(evidence)]
     if not drawn:
         return None
-    warnings = dict.fromkeys(
-        record.text for run in evidence.runs for record in run.records if isinstance(record, WarningRecord)
-    )
     seeds = max(len(arm.runs) for arm in evidence.arms)
     bands = "Lines are means over the seeds, and bands reach from the lowest seed to the highest." if seeds > 1 else ""
     lead = f"How the runs got there. {bands} Loss terms are shown as they were weighted."
-    return section("curves", "Learning curves", lead, [note(text) for text in warnings], figures(drawn))
+    return section(
+        "curves", "Learning curves", lead, [note(text) for text in list_warnings(evidence.runs)], figures(drawn)
+    )
+
+
+def list_warnings(runs: Sequence[ArmRun]) -> list[str]:
+    """What the runs warned of; once where warnings differ in their numbers alone, with how many runs had one."""
+    alike: dict[str, list[str]] = {}
+    for run in runs:
+        texts = [record.text for record in run.records if isinstance(record, WarningRecord)]
+        for pattern, text in {re.sub(r"[\d.]+", "", text): text for text in texts}.items():
+            alike.setdefault(pattern, []).append(text)
+    count = len(runs)
+    return [texts[0] if count == 1 else f"{len(texts)} of {count} runs: {texts[0]}" for texts in alike.values()]
 
 
 def _draw_scores(evidence: Evidence) -> Iterable[Element]:
