@@ -24,14 +24,18 @@ WORDS = {
     "classification": ["data.limit=52", "student=cifar:resnet8", "batch_size=16", "data.drop_last=false"],
     "segmentation": [
         *("task=segmentation", "data.limit=14", "data.image_size=32", "batch_size=4"),
-        *("student=smp:Unet/mobilenetv3_small_050", "student.options={decoder_channels: [16, 16, 8, 8, 8]}"),
+        "student=helpers.compiled_runs:segmenter",
     ],
 }
+UNET = ["student=smp:Unet/mobilenetv3_small_050", "student.options={decoder_channels: [16, 16, 8, 8, 8]}"]
+WORDS["segmentation by a U-Net"] = [*WORDS["segmentation"][:-1], *UNET]
 CASES = [(name, kind) for name in list_methods() for kind in list_tasks(find_method(name).outputs)]
+CASES += [(name, "segmentation by a U-Net") for name in ("frskd", "kd_tf_fd")]
 every_case = pytest.mark.parametrize(("method", "kind"), CASES)
 STEPS = {
     "classification": 8,
     "segmentation": 6,
+    "segmentation by a U-Net": 6,
 }  # three batches, twice, with and without the rest: 52 digits, 14 scenes
 
 

@@ -16,8 +16,9 @@ PARAMETERS = {"d0": 4_327_590, "d1": 7_127_946, "d2": 8_592_940}  # with self-te
 ENCODERS = ("resnet18", "mobilenetv3_large_100", "efficientnet-b0", "convnext_atto", "mit_b0", "regnety_002")
 ARCHITECTURES = ("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "PAN")
 ARCHITECTURES += ("UPerNet", "Segformer")
-NOT_BUILT = {("UnetPlusPlus", "mit_b0"), ("Linknet", "mit_b0")}  # by smp
-SMP = [f"smp:{a}/{e}" for a in ARCHITECTURES for e in ENCODERS if (a, e) not in NOT_BUILT]
+EVERYWHERE = ("resnet18", "mobilenetv3_large_100")  # the other encoders stand in two architectures
+PAIRS = [(a, e) for a in ARCHITECTURES for e in ENCODERS if e in EVERYWHERE or a in ("Unet", "FPN")]
+SMP = [f"smp:{a}/{e}" for a, e in PAIRS]
 SMP += [
     *("smp:DPT/vit_tiny_patch16_224", "smp:Unet/swin_tiny_patch4_window7_224"),
     *("smp:Unet/hrnet_w18_small", "smp:Unet/dla46x_c", "smp:FPN/maxvit_pico_rw_256"),
