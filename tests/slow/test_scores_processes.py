@@ -15,7 +15,7 @@ from selfdistill import evaluate
 pytestmark = pytest.mark.slow
 
 RANK = """
-import json, sys, torch
+import json, os, sys, torch
 from helpers.dealt_rows import CASES, DENSE, ROWS, batches, dense_batches, kept
 from selfdistill import evaluate
 folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -28,7 +28,10 @@ for rows in ROWS:
 for images in ROWS[:2]:
     print(json.dumps(evaluate(torch.nn.Identity(), dense_batches(images, rank, world), **DENSE)))
 torch.save([kept(*case, rank, world) for case in CASES], f"{folder}/{rank}.pt")
+torch.distributed.barrier()
 torch.distributed.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # gloo's threads sometimes abort a process whose interpreter is being torn down
 """
 
 
