@@ -13,9 +13,7 @@ from ..tasks import complete_recipe, find_task
 from .arguments import parse_seeds, take_setting
 from .console import tell
 from .controls import parse_controls
-from .planning import (
-    parse_budget,
-)
+from .planning import parse_budget
 from .recipes import read_words
 from .study import Request, Study
 

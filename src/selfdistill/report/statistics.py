@@ -48,10 +48,6 @@ class Estimate(NamedTuple):
     standard_error: float
     df: float
 
-    @property
-    def half_width(self) -> float:
-        return (self.high - self.low) / 2
-
 
 def estimate(mean: float, standard_error: float, df: float, confidence: float = CONFIDENCE) -> Estimate:
     """The t interval of a mean. Without any error the interval is a point, and p is 0, or 1 for a mean of 0."""
@@ -119,7 +115,7 @@ def linearize_ratio(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
 def bootstrap_mean(values: ArrayLike, confidence: float = CONFIDENCE, *, seed: int = 0) -> tuple[float, float]:
     """The percentile interval of the mean of row values (n,), which are averaged over seeds, by resampling rows."""
     rows = np.asarray(values, dtype=np.float64)
-    return _take_percentiles([rows[drawn].mean(1) for drawn in _draw_rows(len(rows), seed)], confidence)
+    return bootstrap(lambda drawn: rows[drawn].mean(1), len(rows), confidence, seed=seed)
 
 
 def bootstrap_iou(
