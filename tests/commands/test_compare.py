@@ -7,9 +7,12 @@ import shutil
 import pytest
 import scipy.stats
 
+from selfdistill.build import build
 from selfdistill.commands import study as study_module
+from selfdistill.commands import train as train_module
+from selfdistill.config.read import read as read_recipe
 from selfdistill.runs.folder import Run
-from selfdistill.runs.lock import lock_folder
+from selfdistill.runs.lock import FolderTaken, lock_folder
 
 TINY = ["data.limit=40", "student=cifar:resnet8", "batch_size=16", "epochs=1", "precision=fp32"]
 WORDS = [*TINY, "methods=baseline,frskd", "seeds=3", "controls=equal_cost", "margin=0.7"]
@@ -102,11 +105,36 @@ def test_the_same_line_again_trains_what_is_missing_and_nothing_else(run, copied
     assert code == 1 and "begun with margin=0.7" in err
 
 
+def test_nobody_else_may_write_a_run_from_its_first_file_to_its_end(run, tmp_path, monkeypatch):
+    """Another process that takes part in a comparison sees the run as soon as it has a recipe."""
+    write_environment, folder = train_module.write_environment, tmp_path / "run"
+
+    def look(experiment, new):
+        with pytest.raises(FolderTaken), lock_folder(new.path):
+            pass
+        write_environment(experiment, new)
+
+    monkeypatch.setattr(train_module, "write_environment", look)
+    code, _, err = run("train", *TINY, "max_steps=1", f"out={folder}")
+    assert code == 0 and Run.open(folder).environment() is not None, err
+
+
+def test_a_run_that_another_process_has_ended_meanwhile_is_not_begun_again(tmp_path):
+    experiment = build(read_recipe(None, [*TINY, "max_steps=1", f"out={tmp_path / 'run'}"]))
+    study_module.train_arm(experiment, "baseline, seed 0")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    study_module.train_arm(experiment, "baseline, seed 0")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
 @pytest.mark.slow
 def test_a_run_that_another_process_trains_is_left_to_it_and_named(run, copied):
     for name in ("frskd-s1", "baseline-s2"):
         log = copied / name / "metrics.jsonl"
         log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))  # it has not ended
+    for path in (copied / "frskd-s1").iterdir():
+        if path.name != "recipe.yaml":  # the other process has only just begun
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     with lock_folder(copied / "frskd-s1"):
         code, out, err = run("compare", *WORDS, f"out={copied}")
     assert code == 0 and "other processes still train frskd-s1" in err, err

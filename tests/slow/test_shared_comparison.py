@@ -19,7 +19,7 @@ def test_two_processes_train_each_run_once_and_plan_once(tmp_path):
     command = [sys.executable, "-m", "selfdistill", "compare", *WORDS, f"out={folder}"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     told = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
+    assert [process.returncode for process in both] == [0, 0], "\n".join(told)
     assert sum(text.count("measuring a few steps") for text in told) == 1  # the other process waited for the plan
     names = [path.parent.name for path in folder.glob("*/recipe.yaml")]
     assert {f"{arm}-s{seed}" for arm in ("baseline", "frskd") for seed in range(3)} <= {*names}

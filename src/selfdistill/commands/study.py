@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -256,10 +257,13 @@ def choose_rule(margin: float | None, earlier: Plan) -> Rule:
 def train_arm(experiment: Experiment, title: str) -> None:
     """Trains a run of a comparison, from its last checkpoint where it was interrupted."""
     path, experiment = Path(experiment.recipe.out or ""), replace(experiment, notes=())  # which were told at first
-    if share_from_first((path / "recipe.yaml").exists()):  # which the first process is about to write
-        train_on(experiment, Run.open(path), title=title, go_on=GO_ON)
-    else:
+    if not share_from_first((path / "recipe.yaml").exists()):  # which the first process is about to write
         train_new_run(experiment, title=title, go_on=GO_ON)
+        return
+    run = Run.open(path)
+    with run.lock() if is_first_process() else nullcontext():
+        if not share_from_first(find_end(path) is not None):  # another process may have ended it in the meantime
+            train_on(experiment, run, title=title, go_on=GO_ON)
 
 
 def show(comparison: Comparison) -> None:

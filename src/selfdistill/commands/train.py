@@ -2,8 +2,8 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,26 +144,33 @@ def train_new_run(
 ) -> Result:
     """Trains into a new run folder; takes another if it `may_rename` and a process that started with it was faster."""
     recipe = experiment.recipe
-    if is_first_process():
-        run = create_run(recipe, may_rename=may_rename)
-        write_environment(experiment, run)
-        tell(f"run folder: {run.path}")
-        for note in experiment.notes:
-            tell(f"note: {note}")
-        recipe = recipe.model_copy(update={"out": str(run.path)})
-    recipe = recipe.model_copy(update={"out": share_from_first(recipe.out or "")})
-    return train(replace(experiment, recipe=recipe), Run(recipe.out or ""), resume=False, title=title, go_on=go_on)
+    with ExitStack() as stack:
+        run = None
+        if is_first_process():
+            run = stack.enter_context(begin_run(recipe, may_rename=may_rename))
+            write_environment(experiment, run)
+            tell(f"run folder: {run.path}")
+            for note in experiment.notes:
+                tell(f"note: {note}")
+            recipe = recipe.model_copy(update={"out": str(run.path)})
+        recipe = recipe.model_copy(update={"out": share_from_first(recipe.out or "")})
+        run = run or Run(recipe.out or "")
+        return train(replace(experiment, recipe=recipe), run, resume=False, title=title, go_on=go_on)
 
 
-def create_run(recipe: Recipe, *, may_rename: bool) -> Run:
-    """A new run folder."""
-    while True:
-        try:
-            return Run.create(recipe.out or "", recipe)
-        except FolderTaken:
-            if not may_rename:
-                raise
-            recipe = recipe.model_copy(update={"out": find_free_folder(recipe)})
+@contextmanager
+def begin_run(recipe: Recipe, *, may_rename: bool) -> Iterator[Run]:
+    """A new run folder, which no other process writes until the block ends."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                run = stack.enter_context(Run.begin(recipe.out or "", recipe))
+                break
+            except FolderTaken:
+                if not may_rename:
+                    raise
+                recipe = recipe.model_copy(update={"out": find_free_folder(recipe)})
+        yield run
 
 
 def train_on(experiment: Experiment, run: Run, *, title: str | None = None, go_on: str | None = None) -> Result:

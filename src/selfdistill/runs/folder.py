@@ -7,7 +7,7 @@ A folder holds data only: nothing in it is unpickled with code execution.
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +69,27 @@ class Run:
 
         Takes an empty folder, or one where a creation was interrupted. Raises `ValueError` for any other.
         """
+        with cls.begin(path, recipe) as run:
+            return run
+
+    @classmethod
+    @contextmanager
+    def begin(cls, path: str | Path, recipe: Recipe) -> Iterator["Run"]:
+        """As `create`, and keeps other processes from writing until the block ends.
+
+        They see the run from its first file on, and none may go on with what this one is about to train.
+        """
         run = cls(path)
         _refuse_taken(run.path)
-        try:
-            run.path.mkdir(parents=True, exist_ok=True)
-            with run.lock():
+        with ExitStack() as stack:
+            try:
+                run.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(run.lock())
                 _refuse_taken(run.path)  # by another process that started at the same moment
                 write_text(run.path / "recipe.yaml", sign_text(dump(recipe)))
-        except OSError as error:
-            raise ValueError(f"{run.path} cannot be written ({error.strerror}); choose another `out=`") from error
-        return run
+            except OSError as error:
+                raise ValueError(f"{run.path} cannot be written ({error.strerror}); choose another `out=`") from error
+            yield run
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
