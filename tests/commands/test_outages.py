@@ -95,10 +95,10 @@ def test_a_run_without_a_checkpoint_says_that_it_begins_again(run, tmp_path):
 def test_of_two_runs_that_choose_one_name_at_a_moment_the_slower_takes_another(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = read(None, [*TINY, "out=runs/a"])
-    first, second = (train.create_run(recipe, may_rename=True) for _ in range(2))
-    assert first.path != second.path and second.recipe().out == str(second.path)
-    with pytest.raises(ValueError, match="already holds a run"):
-        train.create_run(recipe, may_rename=False)
+    with train.begin_run(recipe, may_rename=True) as first, train.begin_run(recipe, may_rename=True) as second:
+        assert first.path != second.path and second.recipe().out == str(second.path)
+    with pytest.raises(ValueError, match="already holds a run"), train.begin_run(recipe, may_rename=False):
+        pass
 
 
 @pytest.mark.slow

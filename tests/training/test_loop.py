@@ -283,6 +283,18 @@ def test_fp16_on_a_cpu_is_refused(tmp_path):
         train(recipe(tmp_path / "run", precision="fp16", machine="cpu"))
 
 
+def test_a_method_that_is_trained_twice_has_its_precision_both_times_and_no_trace_of_it(tmp_path):
+    experiment, seen = build(recipe(tmp_path / "run", max_steps=1, precision="bf16")), set()
+    experiment.method.student.conv1.register_forward_hook(
+        lambda module, inputs, output: seen.add(output.dtype) if module.training else None
+    )
+    before = {*vars(experiment.method)}
+    for _ in range(2):
+        seen.clear()
+        selfdistill.fit(experiment)
+        assert seen == {torch.bfloat16} and {*vars(experiment.method)} == before
+
+
 def test_compile_is_an_option(tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled.append(options))

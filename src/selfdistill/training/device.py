@@ -1,10 +1,12 @@
 """Which device and precision a run uses on this machine; the only file that imports accelerate."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from ..config.recipe import Recipe
 from ..distributed import default_device
@@ -59,6 +61,25 @@ def create_accelerator(recipe: Recipe) -> Any:
         project_dir=Path(recipe.out or "."),
         kwargs_handlers=[DistributedDataParallelKwargs(static_graph=static, find_unused_parameters=not static)],
     )
+
+
+def prepare(accelerator: Any, method: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Any, Callable[[], None]]:
+    """Accelerate's module and optimizer, and what gives the method back without a trace of it.
+
+    Accelerate's own way back leaves a mark, by which it takes a method that is trained once more for prepared already,
+    and lets it compute in float32.
+    """
+    own_forward = vars(method).get("forward")
+    module, optimizer = accelerator.prepare(method.train(), optimizer)
+
+    def undo() -> None:
+        accelerator.unwrap_model(module, keep_fp32_wrapper=False)
+        for name in ("forward", "_is_accelerate_prepared"):
+            vars(method).pop(name, None)
+        if own_forward is not None:
+            method.forward = own_forward
+
+    return module, optimizer, undo
 
 
 def forget_earlier_accelerator() -> None:

@@ -25,7 +25,7 @@ from .callbacks import Callback
 from .checkpoint import load_state, refuse_other_recipe
 from .compile import create_compiler, find_usual_batches
 from .cost import SlowdownMeter
-from .device import AUTOCAST, create_accelerator
+from .device import AUTOCAST, create_accelerator, prepare
 from .evaluation import StudentScoring, blame_precision, refuse_broken_student
 from .experiment import Experiment
 from .log import RunLog, create_writers
@@ -112,7 +112,7 @@ class Trainer:
         ema = create_ema(method.student, recipe.optim)
         self.compiler = create_compiler(method, recipe, self.accelerator, steps=last_step)
         self.watch = StepWatch(self.device, workers=recipe.machine.workers)
-        self.module, self.optimizer = self.accelerator.prepare(method.train(), optimizer)
+        self.module, self.optimizer, self.give_back = prepare(self.accelerator, method, optimizer)
         self.state = TrainState(
             method=method,
             optimizer=self.optimizer,
@@ -335,7 +335,7 @@ class Trainer:
     def close(self) -> None:
         """Ends every callback, and gives the method back without accelerate's wrapper and uncompiled."""
         with ExitStack() as stack:  # each of these runs whatever the others raise, from the last to the first
-            stack.callback(self.accelerator.unwrap_model, self.module, keep_fp32_wrapper=False)
+            stack.callback(self.give_back)
             stack.callback(self.compiler.close)
             for callback in self.log.callbacks:
                 stack.callback(callback.on_end, self.state)
