@@ -13,6 +13,11 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LONGEST_FIRST = ["test_benchmarks_at_length", "test_compile_and_processes", "test_segmenter_families", "test_launchers"]
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The fast set does not even read the files of the slow one."""
+    return True if collection_path.name == "slow" and config.option.markexpr == "not slow" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that no process is left alone with one at the end."""
     rank = {name: number for number, name in enumerate(LONGEST_FIRST)}

@@ -69,6 +69,7 @@ def test_a_convolutions_gradients_cost_what_it_costs(load, groups, transposed):
     assert flops.get_total_flops() == 3 * forward
 
 
+@pytest.mark.slow
 def test_counts_are_the_same_at_every_run_and_frskd_costs_more_than_plain_training(load, stepper):
     count_costs = load("flops_memory").count_costs
     plain, again, frskd = (count_costs(stepper(name=name)) for name in ("baseline", "baseline", "frskd"))
@@ -170,6 +171,7 @@ def test_a_page_keeps_its_other_tables_and_their_order(load, tmp_path):
     assert text == "# A machine\n\n## A\n\n```\nrun a -x\n```\n\n| 3 |\n\n## B\n\n```\nrun b\n```\n\n| 2 |\n"
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_one_step_of_each(load, capsys):
     words = "--method frskd --student cifar:resnet8 --size 8 --batch 4 --rows 2 --device cpu --threads 1"
     both = load("operations").main(words.split())

@@ -1,26 +1,24 @@
 """The examples in docstrings are true."""
 
 import doctest
-import importlib
+import importlib.util
 import pkgutil
+from pathlib import Path
 
 import pytest
 
 import selfdistill
 
 SKIPPED = {"selfdistill.__main__", "selfdistill.cli"}  # start the command line, or its machinery
-MODULES = [m.name for m in pkgutil.walk_packages(selfdistill.__path__, "selfdistill.") if m.name not in SKIPPED]
+ALL = [m.name for m in pkgutil.walk_packages(selfdistill.__path__, "selfdistill.") if m.name not in SKIPPED]
+MODULES = [name for name in ["selfdistill", *ALL] if ">>> " in Path(importlib.util.find_spec(name).origin).read_text()]
 
 
-@pytest.mark.parametrize("name", ["selfdistill", *MODULES])
+@pytest.mark.parametrize("name", MODULES)
 def test_examples_of_the_docstrings_hold(name):
-    module = importlib.import_module(name)
-    results = doctest.testmod(module)
+    results = doctest.testmod(importlib.import_module(name))
     assert results.failed == 0
 
 
 def test_there_are_examples():
-    count = 0
-    for name in MODULES:
-        count += sum(len(test.examples) for test in doctest.DocTestFinder().find(importlib.import_module(name)))
-    assert count > 20
+    assert len(MODULES) > 10

@@ -99,6 +99,7 @@ def test_pixels_and_their_labels_move_together(rows, height, width, alpha, seed)
     assert torch.equal(images[:, 0].long(), moved)
 
 
+@pytest.mark.slow
 @few
 @given(st.integers(1, 3), st.lists(st.tuples(st.integers(1, 5), st.integers(1, 2)), min_size=1, max_size=4), seeds)
 def test_taps_of_any_chain_are_what_its_stages_gave(channels, stages, seed):

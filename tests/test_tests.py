@@ -25,3 +25,10 @@ def test_planted_faults_follow_the_code():
     stale = [(fault.name, fault.file) for fault in faults if planted_faults.count_old(fault) != 1]
     lost = [word for fault in faults for word in fault.tests if word.endswith(".py") and not (HERE / word).exists()]
     assert len({fault.name for fault in faults}) == len(faults) >= 100 and not stale and not lost
+
+
+def test_every_file_of_the_slow_folder_is_marked_slow():
+    """The fast set does not read this folder."""
+    files = [file for file in (HERE / "slow").glob("test_*.py")]
+    fast = [file.name for file in files if "pytest.mark.slow" not in file.read_text().partition("\ndef ")[0]]
+    assert len(files) > 20 and not fast

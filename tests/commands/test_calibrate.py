@@ -23,6 +23,7 @@ def calibrated(digits_run, tmp_path_factory):
     return copy, calibrate_run(copy, None)
 
 
+@pytest.mark.slow
 def test_the_temperature_is_the_best_on_validation_images_by_a_grid(calibrated):
     run, result = calibrated
     card, student = read_card(run), load_student(run)
@@ -38,6 +39,7 @@ def test_the_temperature_is_the_best_on_validation_images_by_a_grid(calibrated):
     assert result.after.top1 == result.before.top1
 
 
+@pytest.mark.slow
 def test_eval_predict_and_export_tell_and_use_it(run, calibrated, digits_run, tmp_path):
     folder, result = calibrated
     code, out, err = run("eval", folder)
@@ -58,6 +60,7 @@ def test_eval_predict_and_export_tell_and_use_it(run, calibrated, digits_run, tm
         assert json.loads(file.metadata()["temperature"]) == result.temperature
 
 
+@pytest.mark.slow
 def test_masks_and_several_runs_are_calibrated_and_an_old_card_has_none(run, masks_run, tmp_path):
     copies = [tmp_path / name for name in "ab"]
     for copy in copies:

@@ -118,6 +118,7 @@ def test_a_finished_run_whose_recipe_was_changed_is_said_to_be_one(run, tmp_path
     assert any("recipe.yaml was changed after the run began" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_was_cut_before_the_first_checkpoint_does_not_begin_another_run(run, tmp_path):
     folder = tmp_path / "run"
     assert run("train", *TINY, "student=cifar:resnet8", "method=baseline", f"out={folder}")[0] == 0

@@ -109,6 +109,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(run, trained):
     assert code == 1 and "already holds a run" in err
 
 
+@pytest.mark.slow
 def test_eval_scores_the_held_out_rows_as_training_did(run, trained):
     code, out, err = run("eval", trained, "--json")
     assert code == 0, err
@@ -116,6 +117,7 @@ def test_eval_scores_the_held_out_rows_as_training_did(run, trained):
     assert scores["top1"] == pytest.approx(last.top1) and scores["nll"] == pytest.approx(last.nll, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_eval_of_several_runs_is_a_table_and_names_the_run_that_cannot_be_scored(run, digits_run, tmp_path):
     other = Run.create(tmp_path / "empty", Run.open(digits_run).recipe()).path
     code, out, err = run("eval", digits_run, digits_run.parent / "run/", "--json")
@@ -257,6 +259,7 @@ def segmenter(street, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_eval_of_a_segmenter_tells_the_iou_of_every_class(run, segmenter, street):
     code, out, err = run("eval", segmenter)
     assert code == 0, err
@@ -406,6 +409,7 @@ def test_methods_lists_every_method_with_its_paper(run):
     assert "`" not in out and "…" not in out
 
 
+@pytest.mark.slow
 def test_taps_are_of_the_task_that_a_network_is_for(run):
     code, out, err = run("taps", "smp:Unet/resnet18", "--image-size", 64)
     assert code == 0, err
@@ -422,6 +426,7 @@ def test_taps_shows_the_stages_it_found(run):
     assert re.search(r"layer1\D+64\D+16 x 16", out) and re.search(r"layer4\D+512\D+2 x 2", out)
 
 
+@pytest.mark.slow
 def test_init_writes_a_commented_recipe_that_trains(run, tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "images" / name).mkdir(parents=True)

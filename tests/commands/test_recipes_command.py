@@ -33,6 +33,7 @@ def test_a_filter_that_keeps_nothing_is_refused_with_the_nearest(run):
     assert err == "error: no recipe has 'frksd' in its name, data, student or method; did you mean 'frskd'?\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_recipe_is_written_whole_and_reads_back_without_its_base(path, tmp_path):
     text = write_whole(path)

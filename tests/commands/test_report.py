@@ -55,6 +55,7 @@ def test_masks_are_drawn_with_label_predictions_and_errors(masks_compared, tmp_p
     assert "image of " in page
 
 
+@pytest.mark.slow
 def test_images_that_are_others_now_are_not_shown(masks_compared, tmp_path, monkeypatch):
     monkeypatch.setattr("selfdistill.commands.report.has_changed", lambda *images: True)
     page = write_report(masks_compared, tmp_path, command="x").read_text()
@@ -79,6 +80,7 @@ def test_nothing_is_written_through_a_link(digits_run, tmp_path):
     assert not [*(tmp_path / "elsewhere").iterdir()]
 
 
+@pytest.mark.slow
 def test_images_that_are_gone_are_missing_with_a_reason(masks_run, masks_compared, tmp_path):
     data = masks_run.parent / "data"
     data.rename(data.with_name("elsewhere"))

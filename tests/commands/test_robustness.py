@@ -21,6 +21,7 @@ def scores(run, *words):
     return [json.loads(line) for line in out.splitlines()]
 
 
+@pytest.mark.slow
 def test_clean_scores_are_those_of_eval_and_masks_stay(run, masks_run):
     (result,) = scores(run, masks_run)
     plain = json.loads(run("eval", masks_run, "--json")[1])
@@ -29,6 +30,7 @@ def test_clean_scores_are_those_of_eval_and_masks_stay(run, masks_run):
     assert code == 0 and "severity 5" in out and "defocus_blur" in out and "1 of 2 images are scored" in err
 
 
+@pytest.mark.slow
 def test_every_cell_is_there_and_several_runs_make_one_table(run, digits_run, tmp_path):
     (result,) = scores(run, digits_run, "--most", 4)
     assert list(result["corruptions"]) == list(CORRUPTIONS) and result["clean"]["count"] == 4

@@ -170,6 +170,7 @@ def test_a_strangers_task_is_not_imported_to_compare_scores(stranger, tmp_path):
     assert compare_runs([stranger.path], trust=True).rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", sorted({*RECIPES} - {"task"}))
 def test_a_report_of_a_strangers_run_imports_nothing(run, stranger, reached, tmp_path, named):
     edit_recipe(stranger, *RECIPES[named])

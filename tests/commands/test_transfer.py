@@ -23,6 +23,7 @@ def shapes(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_features_are_tried_by_both_ways_beside_an_untrained_network(run, digits_run, shapes):
     code, out, err = run("transfer", digits_run, f"data={shapes}", "seeds=2", "--json")
     assert code == 0, err

@@ -43,6 +43,7 @@ def test_words_make_a_recipe_or_one_sentence(seed):
     assert 0 < made < TRIES // 4  # both were tried
 
 
+@pytest.mark.slow
 def test_what_a_recipe_was_read_as_is_what_its_file_says(tmp_path):
     rng = random.Random(0)
     values = {

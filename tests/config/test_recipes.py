@@ -318,6 +318,7 @@ def test_mit67_is_split_as_its_recipes_want_it(tmp_path):
     assert found(tmp_path / "mit67") == SPLIT
 
 
+@pytest.mark.slow
 def test_stanford_dogs_is_split_as_its_recipes_want_it(tmp_path):
     import numpy as np
     from scipy.io import savemat

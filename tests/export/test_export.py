@@ -112,6 +112,7 @@ def test_a_segmenters_file_takes_images_of_any_size_and_says_what_its_classes_ar
     assert json.loads(facts["classes"]) == CLASSES and len(json.loads(facts["colours"])) == 3
 
 
+@pytest.mark.slow
 def test_a_segmenter_that_is_bound_to_a_size_asks_for_that(tmp_path: Path) -> None:
     run = saved_segmenter(tmp_path / "run", Bound)
     sentence = "as torch-export for images of any size: .*; --fixed-size exports it for images of 32x48 alone$"

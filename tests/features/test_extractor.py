@@ -195,6 +195,7 @@ def test_the_protocol_is_checked_behind_a_classifier_of_zeros():
     assert Taps(net, SHAPE).source == "dry run"
 
 
+@pytest.mark.slow
 def test_maps_that_no_module_emits_have_names_that_can_be_given_back():
     net = timm.create_model("hiera_tiny_224", num_classes=5, img_size=64, embed_dim=8, num_heads=1).eval()
     taps = Taps(net, (3, 64, 64))
@@ -493,6 +494,7 @@ def test_students_that_cannot_be_tapped_are_refused_in_one_sentence(student, sen
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_compiled_student_is_refused():  # made here: it loads the compiler
     with pytest.raises(ValueError, match="OptimizedModule is compiled"):
         Taps(torch.compile(Staged()), SHAPE)

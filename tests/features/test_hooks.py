@@ -133,6 +133,7 @@ def double(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
 # Methods
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_methods())
 def test_a_deleted_method_leaves_its_student_as_an_untouched_twin(name, no_garbage_collection):
     kind = find_method(name)

@@ -30,7 +30,10 @@ def any_case(name):
     return made(name, list_tasks(find_method(name).outputs)[0])
 
 
-@pytest.mark.parametrize(("side", "padding"), [(16, 1), (15, 0)], ids=["halving", "odd"])
+@pytest.mark.parametrize(
+    ("side", "padding"),
+    [pytest.param(16, 1, id="halving"), pytest.param(15, 0, id="odd", marks=pytest.mark.slow)],
+)
 @every_case
 def test_one_step_is_finite_and_every_parameter_learns(name, kind, side, padding):
     method, batch = made(name, kind)

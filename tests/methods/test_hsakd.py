@@ -33,6 +33,7 @@ def made(name, *, teacher=None, rows=3, **settings):
     return method.double(), batch._replace(images=batch.images.double())
 
 
+@pytest.mark.slow
 def test_a_teacher_with_fewer_branches_teaches_with_its_shallowest_more_than_once():
     teacher, _ = made("hsakd_teacher", taps=STAGES[1:])
     method, batch = made("hsakd", teacher=teacher)
@@ -66,6 +67,7 @@ def replay(method, logits, joint):
     method.branches = nn.ModuleList(map(Stored, joint))
 
 
+@pytest.mark.slow
 def test_the_student_has_the_published_losses_and_gradients():
     with np.load(GOLDEN) as archive:
         values = {key: torch.from_numpy(np.array(archive[key])) for key in archive.files}
@@ -119,6 +121,7 @@ def test_a_frozen_network_stays_as_it_came_while_its_branches_learn():
     assert moved == {"branches"}
 
 
+@pytest.mark.slow
 def test_the_peer_is_the_students_architecture_with_weights_of_its_own():
     method, _ = made("hsakd_online")
     own, peer = method.student.state_dict(), method.peer.state_dict()

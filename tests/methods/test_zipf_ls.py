@@ -78,6 +78,7 @@ def test_a_students_own_classifier_votes_at_every_position_of_its_map_enlarged_t
     assert step.losses.keys() == {"task", "zipf"} and len(counts.unique()) > 2
 
 
+@pytest.mark.slow
 def test_a_classifier_that_does_not_read_the_mean_of_the_last_map_cannot_vote():
     student = build_student("cifar:mobilenetv2", num_classes=CLASSES, image_shape=(3, 16, 16))
     task = Task("classification", CLASSES, (3, 16, 16))

@@ -74,8 +74,7 @@ def test_tapped_modules_are_children_of_the_network(network):
     assert {stage["module"] for stage in net.feature_info} < {name for name, _ in net.named_children()}
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("size", [(32, 32), (28, 28), (9, 13)])
+@pytest.mark.parametrize(("channels", "size"), [(3, (32, 32)), (1, (28, 28)), (4, (9, 13))])
 @pytest.mark.parametrize("network", ["resnet8", "wrn-10-1", "frskd-wrn-10-1", "resnet8x4", *KINDS[-4:]])
 def test_a_cifar_network_takes_any_size_and_channels(network, size, channels):
     net = cifar(network, num_classes=7, image_shape=(channels, *size))
@@ -99,6 +98,7 @@ def test_feature_info_names_the_stage_maps(network):
     assert net.num_features == net.fc.in_features
 
 
+@pytest.mark.slow
 def test_the_deepest_map_of_a_vgg_is_what_its_classifier_pools():
     net = cifar("vgg8", image_shape=(3, 32, 32)).double().train()
     taps = Taps(net, (3, 32, 32))
@@ -123,6 +123,7 @@ def test_every_parameter_that_wants_a_gradient_gets_one(network):
     assert frozen == (["bn.module.weight", "bn.module.bias"] if network.startswith("frskd") else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["resnet18", "resnet50"])
 def test_large_resnets_are_torchvisions_but_for_the_stem(network):
     net = settled(cifar(network))
@@ -247,12 +248,14 @@ def test_a_shuffling_stage_compiles_to_one_graph(network, untyped):
     assert torch.equal(compiled(x), stage(x))
 
 
+@pytest.mark.slow
 def test_a_cifar_network_compiles_to_one_graph(untyped):
     net, images = cifar("frskd-wrn-10-1").eval(), torch.randn(2, 3, 8, 8)
     compiled = torch.compile(net, fullgraph=True, backend="eager")
     assert torch.equal(compiled(images), net(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_students("cifar:*"))
 def test_every_listed_cifar_network_can_be_built(name):
     with torch.device("meta"):

@@ -20,6 +20,7 @@ def test_the_authors_segmenter_and_self_teacher_have_the_published_parameter_cou
     assert sum(p.numel() for part in (net, self_teacher) for p in part.parameters()) == 4_327_590
 
 
+@pytest.mark.slow
 def test_the_authors_oversights_come_with_their_option_alone():
     ours, theirs = (segmenter("efficientdet:d0", authors=authors) for authors in (False, True))
     more = dict(theirs.named_parameters()).keys() - dict(ours.named_parameters()).keys()

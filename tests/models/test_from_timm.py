@@ -32,6 +32,7 @@ def test_a_timm_student_is_an_untouched_timm_network(network, options):
     assert getattr(net, "drop_rate", 0) == free.get("drop_rate", 0)
 
 
+@pytest.mark.slow
 def test_values_that_a_network_caches_in_eval_mode_do_not_outlive_the_trial_run():
     def build():
         return build_student("timm:levit_128s", num_classes=5, image_shape=(3, 32, 32))

@@ -73,6 +73,7 @@ def test_pretrained_torchvision_filters_are_summed_for_one_channel(monkeypatch):
     assert torch.allclose(net.features[0].weight, source.features[0].weight.sum(dim=1, keepdim=True))
 
 
+@pytest.mark.slow
 def test_a_pretrained_network_needs_no_flag_to_normalise_its_input(monkeypatch):
     source = settled(torchvision.models.googlenet(transform_input=True, aux_logits=True, init_weights=True))
     serve(monkeypatch, source)
@@ -91,6 +92,7 @@ def test_a_torchvision_vit_wants_square_images():
     assert "takes square images only, not 32x64" in refuse("torchvision:vit_b_32", (3, 32, 64))
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_one_sentence(monkeypatch):
     serve(monkeypatch, torchvision.models.resnet18())
     sentence = refuse("torchvision:resnet18", pretrained=True, norm_layer=nn.Identity)

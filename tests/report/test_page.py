@@ -132,6 +132,7 @@ def test_the_verdict_is_that_of_the_comparison(compared):
     assert comparison.verdicts[0].sentence in outline.text and comparison.verdicts[0].verdict in outline.text
 
 
+@pytest.mark.slow
 def test_an_arm_is_also_held_against_the_baseline_that_was_trained_as_long(tmp_path):
     runs = make_comparison(tmp_path)
     longer = [make_run(tmp_path / f"longer-{seed}", seed=seed, skill=2.6, settings={"epochs": 9}) for seed in range(3)]
@@ -142,12 +143,14 @@ def test_an_arm_is_also_held_against_the_baseline_that_was_trained_as_long(tmp_p
     assert [arm.name for arm in evidence.shown] == ["frskd", "baseline+epochs=9"]
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_page(compared):
     _, folder = compared
     runs = [run for run in sorted(folder.iterdir()) if (run / "recipe.yaml").is_file()]
     assert draw(runs)[0] == draw(runs)[0]
 
 
+@pytest.mark.slow
 def test_two_hundred_classes_with_evil_names_are_text(tmp_path):
     text, outline = draw(make_comparison(tmp_path, classes=MANY, images=400), gallery=GALLERY)
     assert list_sections(outline) == SECTIONS
@@ -166,6 +169,7 @@ def test_one_seed_has_no_interval(tmp_path):
     assert "no interval" in outline.text and "images" in list_sections(outline)
 
 
+@pytest.mark.slow
 def test_old_runs_leave_out_what_they_did_not_record(tmp_path):
     _, outline = draw(make_comparison(tmp_path, state="old"))
     assert list_sections(outline) == ["arms", "curves", "cost", "calibration", "settings", "environment"]
@@ -187,6 +191,7 @@ def test_masks_have_classes_and_panels(tmp_path):
     assert list_sections(outline) == SECTIONS
 
 
+@pytest.mark.slow
 def test_pictures_stop_where_the_page_would_grow_beyond_3_mb(tmp_path):
     noise = Image.effect_noise((400, 300), 90).convert("RGB")
     gallery = GALLERY._replace(draw=lambda index, runs: dict.fromkeys([f"panel {k}" for k in range(20)], noise))
@@ -214,6 +219,7 @@ def test_a_task_of_ones_own_shows_its_scores(tmp_path):
     assert "+25.0 points" in outline.text
 
 
+@pytest.mark.slow
 def test_a_network_that_diverged_has_a_page(tmp_path, monkeypatch):
     runs = make_comparison(tmp_path / "whole")[:3]
     draw_whole = finished_runs.draw_outcomes

@@ -122,6 +122,7 @@ def test_a_damaged_file_of_outcomes_leaves_the_interval_over_seeds(made: Any) ->
     assert compare_runs(paths).rows[1]["statistics"]["basis"] == "seeds"
 
 
+@pytest.mark.slow
 def test_a_few_test_images_cannot_tell(made: Any) -> None:
     labels = torch.arange(40) % 4
     arms = [("baseline", 0.55, 99), ("frskd", 0.6, 98)]

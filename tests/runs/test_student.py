@@ -163,6 +163,7 @@ def flip_bit(path: Path, bit: int) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_the_weights_is_noticed(run: Run) -> None:
     save_student(run, plain().state_dict(), CARD)
     file = run.path / "student.safetensors"

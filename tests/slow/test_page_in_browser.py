@@ -8,7 +8,10 @@ from selfdistill.report.comparison import compare_runs
 from selfdistill.report.evidence import gather_evidence
 from selfdistill.report.page import write_page
 
-pytestmark = pytest.mark.skipif(find_browser() is None, reason="there is no Chromium on the path")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_browser() is None, reason="there is no Chromium on the path"),
+]
 
 SIZES = "[...document.querySelectorAll('figure svg, img')].map(e => [e.getBoundingClientRect().width, e.tagName])"
 OPEN_ALL = "document.querySelectorAll('details').forEach(e => e.open = true)"

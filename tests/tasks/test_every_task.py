@@ -45,6 +45,7 @@ def test_the_defaults_of_a_task_train_a_student(trained):
     assert read_card(run.path).task == experiment.recipe.task.kind
 
 
+@pytest.mark.slow
 def test_what_was_built_has_the_outputs_and_labels_of_the_task(trained):
     experiment = trained[0]
     task, kind = experiment.method.task, find_task(experiment.recipe.task.kind)
@@ -128,6 +129,7 @@ def test_mixing_keeps_shapes_and_says_where_labels_are_soft(trained):
             torch.testing.assert_close(mixed.soft_target.sum(dim=1), torch.ones(len(batch.images)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_says_what_it_cannot_learn_from(name):
     task = find_task(name)
@@ -163,6 +165,7 @@ def doubled_cross_entropy(logits, target, soft_target, ignore_index):
     return 2 * cross_entropy(logits, target, soft_target, ignore_index)
 
 
+@pytest.mark.slow
 def test_a_recipe_names_a_criterion_of_ones_own():
     data = {"source": "digits", "limit": 32}
     common = {"method": "baseline", "data": data, "student": "cifar:resnet8", "max_steps": 1, "precision": "fp32"}

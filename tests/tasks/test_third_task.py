@@ -63,6 +63,7 @@ def test_a_run_goes_on_where_its_student_was(trained, tmp_path):
     assert fit(again).scores.labels >= result.scores.labels - 0.1
 
 
+@pytest.mark.slow
 def test_the_students_predictions_are_the_tasks(trained, tmp_path):
     run, _ = trained["baseline"]
     image, labels = draw_squares(40, seed=1).images[0], draw_squares(40, seed=1).labels[0]

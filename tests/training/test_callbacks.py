@@ -52,6 +52,7 @@ def test_a_users_callback_is_told_of_everything_in_order(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_callback_finds_the_run_folder_written(tmp_path):
     class Reader(sd.Callback):
         def on_epoch_end(self, state):

@@ -111,6 +111,7 @@ def test_a_checkpoint_of_another_network_is_one_sentence(tmp_path):
         train(run.recipe(), resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["val", "none"])
 def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(tmp_path, whole, split):
     class Steps(sd.Callback):

@@ -70,6 +70,7 @@ def test_terms_that_did_nothing_or_worked_against_the_task_are_told_of_at_the_en
     assert not list(GradientMeter().describe())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["frskd", "sad", "mixskd", "hsakd_online"])
 def test_the_step_that_follows_has_the_same_gradients_bit_for_bit(name):
     gradients = []

@@ -25,6 +25,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path)
     stop_and_resume(tmp_path, {"method": "frskd"}, 3)
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path):
     _, run, result = train(recipe(tmp_path / "run", epochs=1), StopAt(5))
     assert result.step == read_card(run.path).step == run.records()[-1].step == 5
@@ -191,6 +192,7 @@ class Probe(Method):
         return Step({"task": task, "idle": task * self.zero, "huge": task * self.large}, logits)
 
 
+@pytest.mark.slow
 def test_a_term_that_is_zero_or_dwarfs_the_rest_is_warned_of_once(tmp_path):
     heard = Heard()
     method = {"name": f"{__name__}:Probe", "large": 1e4}
@@ -209,6 +211,7 @@ class Sleeper(Probe):
         return step._replace(losses={"task": step.losses["task"], "idle": step.losses["idle"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "warned"), [(2, False), (4, True)])  # the last begins after 1/2, or after 3/4
 def test_a_term_that_still_slept_in_the_last_step_is_not_warned_of(tmp_path, steps, warned):
     heard = Heard()
@@ -216,11 +219,13 @@ def test_a_term_that_still_slept_in_the_last_step_is_not_warned_of(tmp_path, ste
     assert any("'idle' is exactly zero" in sentence for sentence in heard.sentences) == warned
 
 
+@pytest.mark.slow
 def test_weights_that_become_nan_end_the_run_in_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"NaN or infinite before step \d+; lower optim.lr"):
         train(recipe(tmp_path / "run", method={"name": f"{__name__}:Probe", "large": float("1e30")}))
 
 
+@pytest.mark.slow
 def test_a_student_that_broke_in_the_last_step_does_not_ship(tmp_path):
     method = {"name": f"{__name__}:Probe", "large": float("1e30")}
     with pytest.raises(ValueError, match="NaN or infinite before step 1;"):
@@ -267,6 +272,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(tmp_path):
     torch.testing.assert_close(*ends)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_clipped_twice_is_unscaled_once(tmp_path, monkeypatch):
     unscaled = []
     monkeypatch.setattr(Accelerator, "unscale_gradients", lambda self, optimizer=None: unscaled.append(1))
@@ -295,6 +301,7 @@ def test_a_method_that_is_trained_twice_has_its_precision_both_times_and_no_trac
         assert seen == {torch.bfloat16} and {*vars(experiment.method)} == before
 
 
+@pytest.mark.slow
 def test_compile_is_an_option(tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled.append(options))

@@ -1,10 +1,13 @@
 """A pilot measures steps as training takes them, and leaves nothing behind."""
 
+import pytest
 import torch
 
 from helpers.runs import recipe, train, weights
 from selfdistill.build import build
 from selfdistill.training import pilot
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_run_after_a_pilot_ends_with_the_same_weights(whole, tmp_path, monkeypatch):

@@ -87,6 +87,7 @@ def work(seconds):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="cannot fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_loader_workers_count_after_they_ended():

@@ -98,6 +98,7 @@ def uncached(pictures) -> dict[str, list[Batch]]:
     return {name: trained(pictures, settings, "none") for name, settings in PRESENTED.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cache"),
     [*(("small", cache) for cache in CACHES), *itertools.product(["large", "alone"], ["memory", "disk"])],
@@ -175,6 +176,7 @@ def test_batches_from_the_device_never_wait_for_a_value(pictures, monkeypatch):
     assert asked.waits == ["_local_scalar_dense"]
 
 
+@pytest.mark.slow
 def test_auto_keeps_images_on_the_device_only_where_there_is_room(pictures, monkeypatch):
     cached = CachedDataset(pictures, train_transform(part_of(pictures, **SMALL)), "auto")
     needed = 16 * 3 * 12 * 16
@@ -221,6 +223,7 @@ def test_images_with_masks_are_not_kept(cache):
         CachedDataset(rows, SEGMENTATION.train_transform(part), cache)
 
 
+@pytest.mark.slow
 def test_idle_workers_are_told_of(tmp_path):
     settings = {"data": {"source": "digits", "limit": 40}, "student": "cifar:resnet8", "out": str(tmp_path)}
 
@@ -234,6 +237,7 @@ def test_idle_workers_are_told_of(tmp_path):
 # on the disk
 
 
+@pytest.mark.slow
 def test_a_second_run_maps_the_file_of_the_first(pictures, folder_of_the_cache, monkeypatch):
     expected = trained(pictures, ALONE, "disk")
     (file,) = folder_of_the_cache.iterdir()
@@ -293,6 +297,7 @@ def test_a_file_is_named_after_all_that_its_pixels_follow_from(tmp_path, folder_
     assert found.images[4].tobytes() == rows.image(4).tobytes()
 
 
+@pytest.mark.slow
 def test_a_file_that_was_not_finished_is_none(tmp_path, folder_of_the_cache):
     folder = write_classes(tmp_path / "images", {"a": 3, "b": 3}, suffix=".jpg", size=(40, 40))
     rows = opened(folder, val=str(folder)).train

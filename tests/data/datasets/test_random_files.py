@@ -53,6 +53,7 @@ def damage(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_a_damaged_table_is_read_or_refused_by_name(images, suffix):
     rng, refused = random.Random(suffix), 0

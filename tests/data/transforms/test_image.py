@@ -60,6 +60,7 @@ def folder(tmp_path_factory):
     return write_classes(tmp_path_factory.mktemp("small"), {"a": 5, "b": 5})
 
 
+@pytest.mark.slow
 def test_digits_resolve_to_their_own_size_and_are_never_mirrored():
     part = resolved("digits")
     assert image_shape(part) == (1, 8, 8) and part.augment == ["crop"] and part.val_fraction == 0.2
@@ -162,6 +163,7 @@ def test_normalisation_is_per_channel():
         assert torch.equal(shown[channel], (pixels[channel] - mean) / std)
 
 
+@pytest.mark.slow
 def test_crop_moves_a_small_image_over_a_margin_of_an_eighth():
     image = Image.new("RGB", (16, 16), "white")
     transform = training(plain(16, "crop"))
@@ -181,6 +183,7 @@ def test_crop_of_larger_images_needs_no_padding():
     assert all(transform(Image.new("RGB", (300, 200), "white")).min() == 1 for _ in range(10))
 
 
+@pytest.mark.slow
 def test_flip_mirrors_half_of_the_images():
     image = image_of(8, 8)
     transform = training(plain(8, "flip"))
@@ -190,6 +193,7 @@ def test_flip_mirrors_half_of_the_images():
     assert sum(torch.equal(transform(image), values(image)) for _ in range(50)) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (32, 48), (9, 12)])
 def test_cutout_sets_one_square_of_half_the_side_to_the_mean(size):
     transform = training(plain(list(size), "cutout", mean=[0.3, 0.4, 0.5], std=[0.2, 0.3, 0.4]))

@@ -138,6 +138,7 @@ def test_ticks_are_round_few_and_within_the_scale(low, share, count):
     assert len(format_ticks(ticks)) == len(ticks)
 
 
+@pytest.mark.slow
 @given(values=st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=5))
 def test_a_scale_holds_every_finite_value(values):
     scale = fit_scale(values, 0, 100)
