@@ -1,8 +1,7 @@
 """explain: where a run's student looks, and what its self-teacher refines there."""
 
-import html
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +16,17 @@ from ..data import read_image
 from ..data.datasets.base import select_evenly
 from ..data.pictures import NARROWEST, draw_grid
 from ..distributed import default_device
-from ..errors import count_of, escape_controls
+from ..errors import count_of
 from ..features.activation import class_activation
 from ..features.extractor import Taps
 from ..features.modes import set_mode
 from ..method import Method
 from ..methods import find_method
 from ..report.attention import compute_attention, compute_distance, draw_attention
+from ..report.document import draw_document, to_html
+from ..report.elements import Element, element
+from ..report.pictures import Budget
+from ..report.sections.blocks import table
 from ..runs.files import make_folders, replace_file, write_text
 from ..runs.folder import Run
 from ..runs.student import StudentCard, is_own_card, load_student, read_complete_card
@@ -35,6 +38,11 @@ from .evaluate import open_held_out
 from .places import find_data_paths
 from .predict import list_images
 
+WIDEST, BYTES = 1600, 20_000_000  # pixels of a picture in the page, and bytes of all; the files beside it are whole
+LEAD = (
+    "Each map is the mean of squares over channels, colored from its lowest value (dark) to its highest (bright). The "
+    "last picture of the student's row shows what speaks for the named class (Grad-CAM)."
+)
 STUDENT, SELF_TEACHER, BASELINE = "student", "self-teacher", "baseline"  # the rows of a picture
 
 
@@ -230,38 +238,33 @@ def draw_explanation(image: ExplainedImage, levels: Sequence[str]) -> Image.Imag
 
 def write_pictures(explanation: Explanation, folder: Path) -> Path:
     """Writes a PNG for each image and index.html, which shows them all."""
-    files = []
+    pictures = {}
     for number, image in enumerate(explanation.images, 1):
         short = Path(re.sub(r"[^\s/]*/", "", image.name)).stem  # "row 5 of x/y.parquet" too
-        file = folder / f"{number:03d}-{make_file_name(short)[:60]}.png"
-        with replace_file(file, durable=False) as temporary:
-            draw_explanation(image, explanation.levels).save(temporary)
-        files.append(file)
-    write_text(folder / "index.html", "\n".join(write_page(explanation, files)) + "\n")
+        name = f"{number:03d}-{make_file_name(short)[:60]}.png"
+        pictures[name] = draw_explanation(image, explanation.levels)
+        with replace_file(folder / name, durable=False) as temporary:
+            pictures[name].save(temporary)
+    write_text(folder / "index.html", to_html(draw_page(explanation, pictures)))
     return folder
 
 
-def write_page(explanation: Explanation, files: Sequence[Path]) -> Iterator[str]:
-    """The lines of index.html."""
-
-    def escape(text: str) -> str:
-        return html.escape(escape_controls(text))
-
-    yield '<!doctype html><html lang="en"><meta charset="utf-8"><title>Attention maps</title>'
-    yield '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
-    yield "<style>body{font:16px/1.4 system-ui,sans-serif;margin:2rem}img{max-width:100%}td,th{padding:0 1rem 0 0;"
-    yield "text-align:left}</style><h1>Attention maps</h1>"
-    yield "<p>Each map is the mean of squares over channels, colored from its lowest value (dark) to its highest"
-    yield "(bright). The last picture of the student's row shows what speaks for the named class (Grad-CAM).</p>"
+def draw_page(explanation: Explanation, pictures: Mapping[str, Image.Image]) -> Element:
+    """The page of all pictures, by the names of their files; it holds as many as a page should."""
+    rows, budget = [], Budget(BYTES)
     if explanation.distances is not None:
-        yield "<table><caption>Squared distance of student and self-teacher, 0 to 2, mean over images</caption>"
-        yield "<tr><th scope=col>level<th scope=col>distance"
         levels = explanation.levels[-len(explanation.distances) :]
-        for level, distance in zip(levels, explanation.distances, strict=True):
-            yield f"<tr><th scope=row>{escape(level)}<td>{distance:.3f}"
-        yield "</table>"
-    for image, file in zip(explanation.images, files, strict=True):
+        rows = [[level, f"{d:.3f}"] for level, d in zip(levels, explanation.distances, strict=True)]
+    caption = "Squared distance of student and self-teacher, 0 to 2, mean over images"
+    sections = []
+    for image, (name, picture) in zip(explanation.images, pictures.items(), strict=True):
         label = f", labeled {image.label}" if image.label is not None else ""
-        title = escape(f"{image.name}: {image.predicted}{label}")
-        yield f'<h2>{title}</h2><img src="{escape(file.name)}" alt="Attention maps of {title}">'
-    yield "</html>"
+        title = f"{image.name}: {image.predicted}{label}"
+        shown = budget.show(picture, f"Attention maps of {title}", side=WIDEST)
+        box = element("div", shown or f"See {name} beside this page.", class_="scroll")
+        sections.append(element("section", element("h2", title), box))
+    return draw_document(
+        "Attention maps",
+        element("header", element("h1", "Attention maps"), element("p", LEAD)),
+        element("main", table(["level", "distance"], rows, caption, sortable=False) if rows else None, sections),
+    )

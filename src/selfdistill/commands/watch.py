@@ -1,6 +1,5 @@
 """watch: shows runs that are still going on in a browser of this machine."""
 
-import html
 import re
 import shlex
 import time
@@ -10,6 +9,8 @@ from pathlib import Path
 from threading import Lock
 
 from ..errors import one_line
+from ..report.document import draw_document, to_html
+from ..report.elements import element
 from ..report.evidence import gather_evidence
 from ..report.live import draw_progress, read_progress
 from ..report.page import draw_page
@@ -63,7 +64,7 @@ def draw_live_page(path: Path, *, trust: bool = False) -> str:
         gallery="The report of the finished runs shows the images.",
         progress=draw_progress([read_progress(run.run, run.records) for run in evidence.runs]),
     )
-    return f"<!doctype html>\n{page}\n"
+    return to_html(page)
 
 
 class WatchServer(ThreadingHTTPServer):
@@ -122,7 +123,8 @@ class WatchHandler(BaseHTTPRequestHandler):
         try:
             status, page = 200, self.server.get_page()
         except Exception as error:  # of a damaged file, or one that is just being written: a later look may succeed
-            status, page = 503, f"<!doctype html>The runs cannot be read: {html.escape(one_line(error))}\n".encode()
+            problem = element("p", f"The runs cannot be read: {one_line(error)}")
+            status, page = 503, to_html(draw_document("Watch", problem)).encode()
         self._send(status, page)
 
     def _send(self, status: int, page: bytes) -> None:

@@ -1,12 +1,11 @@
 """The report: one self-contained page of HTML, and its figures as files beside it."""
 
-import base64
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..runs.files import make_folders, replace_file, write_text
-from .elements import Constant, Element, element
+from .document import draw_document, to_html
+from .elements import Element, element
 from .evidence import Evidence
 from .figures.raster import rasterize
 from .pictures import Attention, Budget, Gallery
@@ -17,7 +16,7 @@ from .sections.images import draw_attention, draw_images
 from .sections.origin import MethodCard, draw_environment, draw_methods, draw_settings
 from .sections.summary import draw_arms, draw_verdict
 from .sections.training import draw_training
-from .style import SCRIPT, STYLE, own_style
+from .style import SCRIPT, own_style
 
 PAGE, FIGURES = "report.html", "figures"
 
@@ -37,7 +36,7 @@ def write_page(
     """
     whole = draw_page(evidence, command=command, gallery=gallery, cards=cards, attention=attention)
     make_folders(folder, ".")
-    write_text(folder / PAGE, f"<!doctype html>\n{whole}\n")
+    write_text(folder / PAGE, to_html(whole))
     figures = make_folders(folder, FIGURES)
     for name, svg in find_figures(whole):
         write_text(figures / f"{name}.svg", f"{stand_alone(svg)}\n")
@@ -73,41 +72,20 @@ def draw_page(
     ]
     present = [part for part in sections if part is not None]
     title = describe_title(evidence)
-    body = element(
-        "body",
+    return draw_document(
+        title,
         element("a", "Skip to the results", href="#arms", class_="skip"),
         element("header", element("h1", title), draw_verdict(evidence), _draw_links(present)),
         element("main", present),
         element("footer", "Written by selfdistill. This page is one file: it asks no server for anything."),
-        element("script", Constant(SCRIPT)),
+        script=SCRIPT,
     )
-    return element("html", _draw_head(title), body, lang="en")
 
 
 def describe_title(evidence: Evidence) -> str:
     """What was trained on which images."""
     sources = dict.fromkeys(str(run.settings["data.source"]) for run in evidence.runs)
     return f"{', '.join(arm.name for arm in evidence.arms)} on {' and '.join(Path(name).name for name in sources)}"
-
-
-def _draw_head(title: str) -> Element:
-    """Declarations; the policy allows this page's own style and script by their hashes, and nothing from elsewhere."""
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(STYLE.text)}'; script-src '{_hash(SCRIPT)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{title} – selfdistill"),
-        element("style", STYLE),
-    )
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _draw_links(sections: Sequence[Element]) -> Element:
