@@ -13,7 +13,7 @@ from helpers.finished_runs import make_mask_run, make_run
 from helpers.multilabel import MultiLabelScores
 from selfdistill.report.comparison import compare_runs
 from selfdistill.report.evidence import gather_evidence
-from selfdistill.report.page import draw_page, write_page
+from selfdistill.report.page import draw_page, remove_other_figures, write_page
 from selfdistill.report.pictures import Attention, AttentionPictures, Gallery
 from selfdistill.report.sections.origin import MethodCard
 from selfdistill.runs.folder import Run
@@ -124,6 +124,17 @@ def test_a_comparison_has_every_section_and_its_figures_as_files(compared):
     assert {file.name for file in (folder / "figures").iterdir()} == {f"{n}.{kind}" for n in drawn for kind in KINDS}
     for file in (folder / "figures").glob("*.svg"):
         assert ElementTree.parse(file).getroot().tag.endswith("svg") and "var(" not in file.read_text()
+
+
+def test_figures_that_a_page_has_no_more_go_and_other_files_stay(compared, tmp_path):
+    _, folder = compared
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    for name in ("cost.svg", "old.svg", "old.png", "kept.png"):
+        (figures / name).write_bytes((folder / "figures" / "cost.svg").read_bytes())
+    (figures / "own.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    remove_other_figures(figures, {"cost"})
+    assert {file.name for file in figures.iterdir()} == {"cost.svg", "kept.png", "own.svg"}
 
 
 def test_the_verdict_is_that_of_the_comparison(compared):

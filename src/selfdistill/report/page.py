@@ -1,6 +1,6 @@
 """The report: one self-contained page of HTML, and its figures as files beside it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from ..runs.files import make_folders, replace_file, write_text
@@ -19,6 +19,7 @@ from .sections.training import draw_training
 from .style import SCRIPT, own_style
 
 PAGE, FIGURES = "report.html", "figures"
+OWN = b'class="plot"'  # in the first tag of every figure of ours
 
 
 def write_page(
@@ -37,8 +38,9 @@ def write_page(
     whole = draw_page(evidence, command=command, gallery=gallery, cards=cards, attention=attention)
     make_folders(folder, ".")
     write_text(folder / PAGE, to_html(whole))
-    figures = make_folders(folder, FIGURES)
-    for name, svg in find_figures(whole):
+    figures, drawn = make_folders(folder, FIGURES), dict(find_figures(whole))
+    remove_other_figures(figures, drawn)
+    for name, svg in drawn.items():
         write_text(figures / f"{name}.svg", f"{stand_alone(svg)}\n")
         with replace_file(figures / f"{name}.png", durable=False) as temporary:
             rasterize(svg).save(temporary, "PNG")
@@ -105,6 +107,14 @@ def find_figures(whole: Element) -> Iterator[tuple[str, Element]]:
             yield child.attributes["id"].removeprefix("figure-"), next(drawn)
         else:
             yield from find_figures(child)
+
+
+def remove_other_figures(folder: Path, names: Container[str]) -> None:
+    """Removes the figures of an earlier page that this one has no more; other files stay."""
+    for file in folder.glob("*.svg"):
+        if file.stem not in names and OWN in file.read_bytes()[:1000]:
+            for one in (file, file.with_suffix(".png")):
+                one.unlink(missing_ok=True)
 
 
 def stand_alone(svg: Element) -> Element:
