@@ -146,3 +146,23 @@ def test_a_teacher_that_was_trained_anew_makes_another_run(run, tmp_path, monkey
             assert run(*started, "out=a", "--max-steps", "1")[0] == 0
     code, _, err = run("train", "--resume", "a", "max_steps=2")
     assert code == 1 and "what a is made of changed since it began, in method.teacher; undo that" in err
+
+
+def test_the_file_that_a_student_started_from_is_recorded_and_not_needed_any_more(run, tmp_path):
+    import torch
+
+    from selfdistill.models import build_student
+    from selfdistill.runs.folder import Run
+    from selfdistill.runs.student import load_student
+
+    file, words = tmp_path / "start.pt", [*TINY, "student=cifar:resnet8", "method=baseline", "epochs=2"]
+    stored = build_student("cifar:resnet8", num_classes=10, image_shape=(1, 8, 8)).state_dict()
+    torch.save({"state_dict": stored}, file)
+    code, _, err = run("train", *words, f"student.start={file}", f"out={tmp_path / 'whole'}")
+    assert code == 0 and f"student.start={file}: 56 of 56 tensors are loaded (nested under 'state_dict')" in err
+    assert "student.start" in Run(tmp_path / "whole").environment().sources
+    run("train", *words, f"student.start={file}", f"out={tmp_path / 'cut'}", "max_steps=1")
+    file.unlink()
+    assert run("train", "--resume", tmp_path / "cut", "max_steps=4")[0] == 0
+    whole, cut = (load_student(tmp_path / name).state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())

@@ -245,7 +245,7 @@ def test_a_stranger_without_checkpoint_does_not_begin_anew_with_other_weights(ru
     for name in ("last.pt", "environment.json"):  # the latter knows another recipe
         (stranger.path / name).unlink()
     code, _, err = run("train", "--resume", "strange")
-    assert code == 1 and "its pretrained weights would be fetched anew, so say --trust" in err
+    assert code == 1 and "the weights that it starts from would be fetched anew, so say --trust" in err
 
 
 def test_names_reach_the_terminal_and_the_log_as_text(run, stranger, tmp_path):

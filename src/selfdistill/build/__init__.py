@@ -25,7 +25,7 @@ from ..data.datasets.base import select_evenly
 from ..method import Method
 from ..methods import create_method, find_method
 from ..models import build_student
-from ..runs.student import NetworkCard, StudentCard, load_trained_weights, read_card
+from ..runs.student import NetworkCard, StudentCard, read_card
 from ..task import Batch, Task
 from ..tasks import complete_recipe, find_task
 from ..tasks.base import TaskKind
@@ -33,24 +33,28 @@ from ..training.device import choose_device, choose_precision
 from ..training.experiment import Experiment, HeldOut
 from ..training.optim import count_steps
 from .checks import check_labeled, check_method, check_same_data, check_student_options, check_student_was_trained
-from .sources import hash_sources
+from .sources import forget_start, hash_sources
+from .start import load_start
 from .teacher import load_teacher, normalize_as_teacher, note_channels
 
 TRAIN_SAMPLES = {"image": 2000, "pixel": 100}  # training images that are scored at a run's end, at most, by output
 
 
-def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = False) -> Experiment:
+def build(
+    recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = False, goes_on: bool = False
+) -> Experiment:
     """The experiment that a recipe describes; its own recipe has every value resolved and builds the same again.
 
     Experiments on the same data may share it, in `opened`. The student's initial weights depend on the recipe's seed
     and student alone, so methods start from the same ones. `trust`: whether run folders from somebody else, named as
-    teacher or start, may run code (`runs.trust`). Raises `ValueError` in one sentence for whatever cannot
-    work, before anything is trained.
+    teacher or start, may run code (`runs.trust`). `goes_on`: whether a checkpoint follows, so that the weights that
+    the student started from are not read again. Raises `ValueError` in one sentence for whatever cannot work, before
+    anything is trained.
     """
     recipe = complete_recipe(recipe)
     task_kind, method_class = find_task(recipe.task.kind), find_method(recipe.method.name)
     check_method(recipe, task_kind, method_class)
-    sources = hash_sources(recipe, trust=trust)
+    sources = hash_sources(forget_start(recipe) if goes_on else recipe, trust=trust)
     choose_precision(recipe)  # refuses before any image is read
     teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, method_class, trust=trust)
 
@@ -74,7 +78,8 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
     hyperparameters = recipe.method.hyperparameters
 
     torch.manual_seed(recipe.seed)
-    student = create_student(recipe.student, task, classes, trust=trust)
+    part = forget_start(recipe).student if goes_on else recipe.student
+    student, start_notes = create_student(part, task, classes, trust=trust)
     precision = choose_precision(recipe, student)
     torch.manual_seed(recipe.seed + 1)
     method = create_method(
@@ -86,7 +91,8 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
         total_steps=steps,
         **hyperparameters,
     )
-    check_student_was_trained(method, recipe.student)
+    if not goes_on:
+        check_student_was_trained(method, recipe.student)
 
     data = prepared.settings.model_copy(update={"drop_last": plan.drop_last})
     train_set = TrainSet(
@@ -107,6 +113,7 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
     )
     notes = [
         *prepared.notes,
+        *start_notes,
         *note_dropped_images(plan),
         *note_short_run(method_class, hyperparameters, task.output, steps),
         *note_channels(recipe, images, task.image_shape[0]),
@@ -133,8 +140,10 @@ def build(recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = Fal
     )
 
 
-def create_student(part: StudentPart, task: Task, classes: Sequence[str], *, trust: bool = False) -> nn.Module:
-    """The student with fresh weights, pretrained weights, or the weights of another run with the same classes."""
+def create_student(
+    part: StudentPart, task: Task, classes: Sequence[str], *, trust: bool = False
+) -> tuple[nn.Module, list[str]]:
+    """The student with fresh weights, pretrained ones, or those of a run or a file; and what is said of the latter."""
     check_student_options(part.options)
     student = build_student(
         part.name,
@@ -144,11 +153,7 @@ def create_student(part: StudentPart, task: Task, classes: Sequence[str], *, tru
         pretrained=part.pretrained,
         **part.options,
     )
-    if part.start is not None:
-        card = read_card(part.start, trust=trust)
-        check_same_data(card, part.start, classes, task.image_shape)
-        load_trained_weights(student, part.start, card, name=part.name)
-    return student
+    return student, [] if part.start is None else load_start(student, part, task, classes, trust=trust)
 
 
 def note_short_run(method: type[Method], given: dict[str, Any], output: str, steps: int) -> list[str]:

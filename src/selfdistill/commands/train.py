@@ -11,7 +11,7 @@ import torch
 
 from ..build import build, find_free_folder
 from ..build.checks import check_machine
-from ..build.sources import START, hash_sources
+from ..build.sources import START, forget_start, hash_sources
 from ..config.recipe import Recipe
 from ..data import EpochIndex, get_scoring_window
 from ..distributed import is_first_process, is_lost_connection, share_from_first, world_size
@@ -68,10 +68,11 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
             f"{run.path / 'recipe.yaml'} was cut or changed after the run began, and no checkpoint tells what stood "
             "there; put it back, or start a new run"
         )
-    if stored.student.pretrained and not recipe.student.pretrained and not run.has_checkpoint:
+    is_trained = stored.student.pretrained or stored.student.start is not None
+    if is_trained and forget_start(stored).student == recipe.student and not run.has_checkpoint:
         raise ValueError(
-            f"{run.path} has no checkpoint, and this machine did not sign it: its pretrained weights would be fetched "
-            "anew, so say --trust"
+            f"{run.path} has no checkpoint, and this machine did not sign it: the weights that it starts from would be "
+            "fetched anew, so say --trust"
         )
     if not trust and not run.is_own:
         tell_ignored(run.path, stored, run.recipe())
@@ -80,7 +81,7 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
     if recipe.precision == "auto" and choose_device(recipe) == "cpu":  # it began when that was fp32 on every CPU
         recipe = recipe.model_copy(update={"precision": "fp32"})
     refuse_changed_sources(run, recipe, trust=trust)
-    return train_on(build(find_recipe_paths(recipe, run), trust=trust), run)
+    return train_on(build(find_recipe_paths(recipe, run), trust=trust, goes_on=run.has_checkpoint), run)
 
 
 def refuse_changed_sources(run: Run, recipe: Recipe, *, trust: bool) -> None:
@@ -91,9 +92,7 @@ def refuse_changed_sources(run: Run, recipe: Recipe, *, trust: bool) -> None:
     environment = run.environment()
     if environment is None or environment.sources is None:
         return
-    now = hash_sources(
-        recipe.model_copy(update={"student": recipe.student.model_copy(update={"start": None})}), trust=trust
-    )
+    now = hash_sources(forget_start(recipe), trust=trust)
     before = {name: value for name, value in environment.sources.items() if name != START}
     if changed := describe_changes(before, now):
         raise ValueError(

@@ -122,7 +122,9 @@ class StudentPart(Part):
         " torchvision:NAME | efficientdet:d0",
     )
     pretrained: bool = Field(False, description="start from the source's weights")
-    start: str | None = Field(None, description="a run folder, whose student's weights to start from")
+    start: str | None = Field(
+        None, description="weights to start from: a run folder, or a .safetensors, .pth or .pt file"
+    )
     options: dict[str, Any] = Field({}, description="passed on to the network's constructor")
 
 

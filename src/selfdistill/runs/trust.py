@@ -143,9 +143,10 @@ def refuse_unpacking(folder: Path, data: DataPart) -> None:
 def ignore_reaching(recipe: Recipe) -> Recipe:
     """A stranger's recipe without settings that reach the network, other folders or programs.
 
-    Pretrained weights are not fetched either: the rest of a run goes on from its checkpoint.
+    The weights that its student started from are not read either: the rest of a run goes on from its checkpoint.
     """
-    student = recipe.student.model_copy(update={"pretrained": False, "options": drop_fetching(recipe.student.options)})
+    ignored = {"pretrained": False, "start": None, "options": drop_fetching(recipe.student.options)}
+    student = recipe.student.model_copy(update=ignored)
     return recipe.model_copy(
         update={"data": ignore_reaching_data(recipe.data), "student": student, "machine": MachinePart()}
     )
