@@ -1,5 +1,6 @@
 """Fixtures that tests of several folders share."""
 
+import gc
 import importlib
 import os
 import sys
@@ -9,6 +10,9 @@ import jaxtyping
 import pytest
 import torch
 
+# Folders of tests that train whole runs, or take long. Those of methods, modules, features, losses, metrics and data
+# have the run-time checks, which are a third of the time; the same functions run in both.
+UNTYPED = {"build", "commands", "export", "report", "slow", "tasks", "training"}
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LONGEST_FIRST = ["test_benchmarks_at_length", "test_compile_and_processes", "test_segmenter_families", "test_launchers"]
 
@@ -22,6 +26,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that no process is left alone with one at the end."""
     rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: (item.path.parent.name != "slow", rank.get(item.path.stem, len(rank))))
+
+
+def pytest_collection_finish() -> None:
+    """Nothing that was imported is garbage: it need not be looked through again and again."""
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    """Turns run-time type checks off for the tests of some folders and for their fixtures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", not UNTYPED.isdisjoint(item.path.parts))
+        return (yield)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,11 +13,6 @@ from selfdistill.runs.folder import Run
 from selfdistill.training.loop import fit
 
 
-@pytest.fixture(autouse=True)
-def unchecked(untyped):
-    """Without run-time type checks, which the tests of what commands are made of have."""
-
-
 def train_briefly(folder, *words):
     """A run of two steps; the run's folder."""
     experiment = build(read(None, [*words, "batch_size=16", "max_steps=2", "precision=fp32", f"out={folder}"]))
