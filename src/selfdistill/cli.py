@@ -386,6 +386,31 @@ def taps(
 
 
 @app.command()
+def check(
+    words: Words = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="How many images of each split at most; all by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write check.html there, a page with pictures.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the suggested settings as a recipe.")
+    ] = None,
+    trust: Trust = False,
+) -> None:
+    """Look at a data set before training: selfdistill check data=/my/images
+
+    Classes and counts, unusable and nearly empty images, exact and near duplicates inside and across splits, class
+    names that look alike, sizes, and settings that suit. Exit code 1 where there is a problem.
+    """
+    from .commands.check import check_data
+
+    check_data(words or [], most=most, as_json=as_json, out=out, file=recipe, trust=trust)
+
+
+@app.command()
 def init(
     words: Words = None,
     file: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),

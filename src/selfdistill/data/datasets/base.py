@@ -331,9 +331,16 @@ def select_evenly(count: int, most: int) -> list[int]:
 
 def map_blocks(work: Callable[[Sequence[int]], Any], indices: Sequence[int], *, threads: int = THREADS) -> list[Any]:
     """Runs `work(block)` on blocks of indices in a few threads; results in order. Decoding releases the interpreter."""
+    return list(iterate_blocks(work, indices, threads=threads))
+
+
+def iterate_blocks(
+    work: Callable[[Sequence[int]], Any], indices: Sequence[int], *, threads: int = THREADS
+) -> Iterator[Any]:
+    """As `map_blocks`, one result after the other."""
     blocks = [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, blocks))
+        yield from pool.map(work, blocks)
 
 
 def count_threads(dataset: LabeledDataset) -> int:

@@ -82,6 +82,29 @@ def read_format(
         raise _say_unreadable(source, name, error) from None
 
 
+def read_reduced(
+    source: Source, name: str = "", side: int = 1, *, max_megapixels: float = MAX_MEGAPIXELS
+) -> tuple[Format, Image.Image]:
+    """The format as `read_format` gives it, and the decoded, upright image; a JPEG is decoded at a reduced size.
+
+    Its shorter side then has at least `side` pixels, or all it has. Errors as in `read_image`.
+    """
+    if isinstance(source, Image.Image):
+        return Format(*source.size, get_stored_mode(source)), source
+    try:
+        with _open(source, max_megapixels) as image:
+            (width, height), mode = image.size, get_stored_mode(image)
+            factor = max(min(width, height) // side, 1)
+            image.draft(image.mode, (max(width // factor, 1), max(height // factor, 1)))
+            image.load()
+            orientation = _read_orientation(image)
+            turned = image.format != "TIFF" and orientation > 4
+            upright = ImageOps.exif_transpose(image) if orientation > 1 else image.copy()
+            return Format(height, width, mode) if turned else Format(width, height, mode), upright
+    except Exception as error:
+        raise _say_unreadable(source, name, error) from None
+
+
 def is_turned(source: Source) -> bool:
     """Whether the file says that its stored pixels are to be turned or mirrored; False for a file that is no image."""
     if isinstance(source, Image.Image):

@@ -1,6 +1,8 @@
 """Class indices from the labels that tables store, and one class numbering for several splits."""
 
+import itertools
 import math
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -16,6 +18,7 @@ from .base import LabeledDataset, quote_names
 
 MAX_LABEL = 1_000_000  # a larger number is not a class
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")  # 1.0 too, as tables write whole numbers beside missing ones
+SHORTEST_WORD = 5  # letters; shorter names that differ in one letter are mostly different words
 SAYS_NOTHING = ("none", "null", "na", "n/a", "<na>", "nil", "unknown", "?", "-")  # how programs write a missing value
 
 
@@ -105,6 +108,31 @@ def find_similar(classes: Sequence[str]) -> list[str]:
     keys = [re.sub(r"(?!^-[0-9])[\s_-]+", " ", name).strip() for name in plain]
     counts = Counter(keys)
     return [name for name, key in zip(classes, keys, strict=True) if counts[key] > 1]
+
+
+def find_misspelled(classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Lists the pairs of class names of five letters or more that differ in one: another, a missing or a doubled one.
+
+    >>> find_misspelled(["labrador", "labradoor", "class1", "class2", "cat", "cut"])
+    [('labrador', 'labradoor')]
+    """
+    long = [name for name in dict.fromkeys(classes) if sum(map(str.isalpha, name)) >= SHORTEST_WORD]
+    by_rest: dict[str, list[str]] = {}  # what is left of a name without one of its letters, and the whole names
+    for name in long:
+        rests = {name[:k] + name[k + 1 :] for k, letter in enumerate(name) if letter.isalpha()}
+        for rest in {name, *rests}:
+            by_rest.setdefault(rest, []).append(name)
+    pairs = {
+        tuple(sorted(pair, key=long.index)) for names in by_rest.values() for pair in itertools.combinations(names, 2)
+    }
+    return sorted((a, b) for a, b in pairs if _is_one_apart(a, b))
+
+
+def _is_one_apart(first: str, second: str) -> bool:
+    """Whether one letter is other, missing or added."""
+    start = len(os.path.commonprefix([first, second]))
+    end = len(os.path.commonprefix([first[start:][::-1], second[start:][::-1]]))
+    return max(len(first), len(second)) - start - end == 1
 
 
 def align(dataset: LabeledDataset, classes: tuple[str, ...]) -> LabeledDataset:

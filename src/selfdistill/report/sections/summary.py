@@ -34,11 +34,11 @@ def draw_verdict(evidence: Evidence) -> Element:
     """One sentence, three numbers, and the verdicts on the further arms."""
     verdicts = list(evidence.comparison.verdicts)
     if not verdicts:
-        return _draw_card(None, describe_runs(evidence), None, list_facts(evidence))
+        return draw_card(None, describe_runs(evidence), None, list_facts(evidence))
     first, *others = verdicts
     arm = next(arm for arm in evidence.arms if arm.name == first.arm)
     listed = [element("li", _draw_badge(other.verdict), other.sentence) for other in others]
-    return _draw_card(
+    return draw_card(
         _draw_badge(first.verdict),
         HEADLINES[first.verdict].format(first.arm),
         element("p", first.sentence, class_="why"),
@@ -47,7 +47,7 @@ def draw_verdict(evidence: Evidence) -> Element:
     )
 
 
-def _draw_card(badge: Content, headline: str, why: Content, facts: Sequence[Fact], others: Content = None) -> Element:
+def draw_card(badge: Content, headline: str, why: Content, facts: Sequence[Fact], others: Content = None) -> Element:
     pairs = [element("div", element("dt", fact.meaning), element("dd", fact.value)) for fact in facts]
     numbers = element("dl", pairs, class_="numbers") if pairs else None
     return element("div", badge, element("p", headline, class_="said"), why, numbers, others, class_="verdict")
@@ -109,13 +109,13 @@ def list_facts(evidence: Evidence) -> list[Fact]:
         nll = statistics.fmean(run.scores["nll"] for run in runs)
         facts.append(Fact(f"{nll:.3f}", "negative log-likelihood, nats"))
     seconds = statistics.fmean(measure_total(other) for other in best.finished)
-    return [*facts, Fact(_format_seconds(seconds), "training steps of one run")]
+    return [*facts, Fact(format_seconds(seconds), "training steps of one run")]
 
 
-def _format_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Seconds in a unit that people think in.
 
-    >>> [_format_seconds(seconds).replace(NARROW_SPACE, " ") for seconds in (1.84, 12.3, 600.0, 9000.0)]
+    >>> [format_seconds(seconds).replace(NARROW_SPACE, " ") for seconds in (1.84, 12.3, 600.0, 9000.0)]
     ['1.8 s', '12 s', '10 min', '2.5 h']
     """
     if seconds < 120:
