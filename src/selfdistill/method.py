@@ -13,9 +13,10 @@ from .features.extractor import Taps, stage_ends
 from .features.hooks import Hooks
 from .features.probe import DryRun, refuse_compiled_or_empty
 from .hyperparameters import Configurable
-from .losses import are_probabilities, cross_entropy
+from .losses import are_probabilities
 from .modules.teachers import Frozen
 from .task import Batch, Step, Task, as_batch, check_batch, check_labels
+from .task.label_loss import LabelLoss
 
 
 class Method(Configurable, nn.Module):
@@ -25,7 +26,7 @@ class Method(Configurable, nn.Module):
     is dropped on export. A subclass
 
     * names what it needs in `views`, `positives`, `needs_index`, `outputs`, `targets`, `soft_targets` and
-      `needs_teacher`;
+      `needs_teacher`, and the loss terms that learn from labels in `supervised_terms` and `weighted_terms`;
     * declares its hyper-parameters, see `selfdistill.hyperparameters`;
     * builds its training-only parts in `setup`;
     * computes one step's losses in `forward`;
@@ -38,6 +39,9 @@ class Method(Configurable, nn.Module):
     outputs: ClassVar[tuple[str, ...]] = ("image",)  # what the student may score: whole images, or each "pixel"
     targets: ClassVar[tuple[str, ...] | None] = ("class",)  # what a label may be; None: whatever the task's loss takes
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
+    supervised_terms: ClassVar[Sequence[str]] = ("task",)  # loss terms that `task.loss` computes
+    weighted_terms: ClassVar[Sequence[str]] = ()  # cross-entropies of the method's own that take the class weights
+    counts_batch_labels: ClassVar[bool] = True  # False: these terms see other labels than `batch.target`, or soften it
     unlabeled_terms: ClassVar[Sequence[str]] = ()  # loss terms that average over all pixels, labeled or not
     square_images: ClassVar[bool] = False  # for methods that rotate images
     needs_teacher: ClassVar[bool] = False
@@ -91,6 +95,8 @@ class Method(Configurable, nn.Module):
         self.configure(task.output, hyperparameters)
         self.student = student
         self.task = task
+        if isinstance(task.criterion, LabelLoss):
+            self.criterion = task.criterion  # its class weights move to the device of the method
         self.teacher = None if teacher is None else Frozen(teacher)
         self._tap_names = taps
         self._student_is_frozen = False
@@ -101,6 +107,7 @@ class Method(Configurable, nn.Module):
         self._watch_optimizers()
         self.setup()
         self._refuse_idle_student()
+        self._refuse_idle_loss()
         self._match_student_device()
         self.register_forward_pre_hook(_check_call, with_kwargs=True)
         self.register_forward_hook(_check_step)
@@ -115,6 +122,22 @@ class Method(Configurable, nn.Module):
                 f"no weight of the student {type(self.student).__name__} learns: all are frozen; call "
                 f"student.requires_grad_(True) before {type(self).__name__} takes it"
             )
+
+    @property
+    def uses_task_loss(self) -> bool:
+        """Whether `task.loss` computes a loss term under these settings."""
+        return bool(self.supervised_terms)
+
+    def _refuse_idle_loss(self) -> None:
+        """Raises `ValueError` for a task whose loss, or whose class weights, no term of the method would use."""
+        name = type(self).__name__
+        if not self.uses_task_loss and not self.task.has_plain_loss:
+            raise ValueError(
+                f"{name} with these settings has a supervised loss of its own, so task.loss, task.label_smoothing or a "
+                f"criterion has no effect; leave it out, or take another method such as baseline"
+            )
+        if not (self.uses_task_loss or self.weighted_terms) and self.task.class_weights is not None:
+            raise ValueError(f"{name} with these settings learns from no label, so class_weights would have no effect")
 
     def freeze_student(self) -> None:
         """For `setup`: keeps the student as it is, without gradients and always in eval mode."""
@@ -337,7 +360,7 @@ def _check_step(method: Method, args: tuple[Any, ...], step: Step) -> None:
             raise ValueError(
                 f"the loss term {name!r} of {type(method).__name__} is {what}, and must be a scalar tensor"
             )
-    if method.task.criterion is cross_entropy and are_probabilities(logits):
+    if method.task.has_plain_loss and are_probabilities(logits):
         raise ValueError(
             f"the scores of {type(method.student).__name__} are probabilities, as after a softmax; let it return the "
             f"scores before that, as the loss has a softmax of its own"

@@ -119,6 +119,15 @@ def joint_labels(target: Int64[Tensor, " b"]) -> Int64[Tensor, " 4*b"]:
     return (ROTATIONS * target[:, None] + torch.arange(ROTATIONS, device=target.device)).flatten()
 
 
+def joint_weights(class_weights: Float[Tensor, " k"] | None) -> Float[Tensor, " 4*k"] | None:
+    """The weight of each joint label: that of its class.
+
+    >>> joint_weights(torch.tensor([1.0, 2.0])).tolist()
+    [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0]
+    """
+    return None if class_weights is None else class_weights.repeat_interleave(ROTATIONS)
+
+
 def aggregate(joint_logits: Float[Tensor, "rows joint"]) -> Float[Tensor, "b k"]:
     """Class scores from joint ones, (4 b, 4 k) -> (b, k): the mean over rotations j of row 4 b + j, column 4 c + j.
 

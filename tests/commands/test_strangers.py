@@ -148,7 +148,7 @@ RECIPES = {
     "method": ("name: baseline", "name: evil:Method"),
     "student": ("name: cifar:resnet8", "name: evil:net"),
     "task": ("kind: classification", "kind: evil:Task"),
-    "criterion": ("criterion: null", "criterion: evil:augment"),
+    "loss": ("loss: null", "loss: evil:augment"),
     "augment": ("- crop", "- evil:augment"),
 }
 

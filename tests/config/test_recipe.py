@@ -337,3 +337,10 @@ def test_defaults_are_not_shared_between_recipes():
     first.optim.milestones.append(0.9)
     first.student.options["x"] = 1
     assert second == Recipe() and second.student.options == {}
+
+
+def test_the_loss_of_a_task_may_have_its_older_name():
+    assert parse({"task": {"criterion": "own:loss"}}).task.loss == "own:loss"
+    assert parse({"task": {"criterion": None, "loss": "focal"}}).task.loss == "focal"
+    with pytest.raises(ValueError, match="task.criterion=own:loss is the older name of task.loss=focal"):
+        parse({"task": {"criterion": "own:loss", "loss": "focal"}})

@@ -34,6 +34,21 @@ CASES: dict[str, dict[str, Any]] = {
     "an uneven last batch and a memory of each image": {**IMAGES, "method": "ps_kd"},
     "mixup": {**IMAGES, "method": "baseline", "mix": "mixup"},
     "cutmix in some steps": {**IMAGES, "method": "baseline", "mix": {"name": "cutmix", "probability": 0.5}},
+    "uneven class weights": {
+        **IMAGES,
+        "method": "baseline",
+        "task": {"class_weights": [0.1, 1, 1, 1, 1, 1, 1, 1, 1, 5]},
+    },
+    "weighted joint labels": {
+        **IMAGES,
+        "method": "sla",
+        "task": {"class_weights": [0.1, 1, 1, 1, 1, 1, 1, 1, 1, 5], "loss": "focal", "label_smoothing": 0.1},
+    },
+    "void pixels, class weights and dice": {
+        **MASKS,
+        "method": "baseline",
+        "task": {"kind": "segmentation", "loss": "dice+cross_entropy", "class_weights": "auto"},
+    },
     "void pixels": {**MASKS, "method": "baseline"},
     "void pixels and a term over all pixels": {**MASKS, "method": {"name": "tfd", "alpha": 1.0}},
     "void pixels and cutmix": {**MASKS, "method": "baseline", "mix": "cutmix"},

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from helpers.batches import small_batch, small_task
 from helpers.contract import METHODS, every_case, made, train
-from helpers.methods import small_method
+from helpers.methods import small_method, small_teacher
 from helpers.networks import CLASSES, small_student
 from helpers.states import same, same_states
 from selfdistill import create_method, losses
@@ -21,7 +21,7 @@ from selfdistill.hyperparameters import Weight, hparam
 from selfdistill.method import Method
 from selfdistill.methods import find_method
 from selfdistill.task import Batch, Step, Task
-from selfdistill.tasks import list_tasks
+from selfdistill.tasks import create_task, list_tasks
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -409,3 +409,37 @@ def test_method_from_elsewhere_is_taken_by_its_place():
 @every_method
 def test_file_holds_one_method(name):
     assert issubclass(find_method(name), Method)
+
+
+def terms_under(name, **settings):
+    """The loss terms of a method for one batch, where its task has these settings of the loss."""
+    kind = find_method(name)
+    task_name = list_tasks(kind.outputs)[0]
+    task = create_task(task_name, CLASSES, (3, 16, 16), num_examples=32, **settings)
+    plain = small_task(task_name)
+    teacher = copy.deepcopy(small_teacher(kind.teacher_method, plain)).float() if kind.needs_teacher else None
+    torch.manual_seed(3)
+    method = kind(small_student(plain), task, teacher=teacher).train()
+    torch.manual_seed(0)
+    return method(small_batch(kind, plain), torch.tensor(0.5)).losses
+
+
+def double_loss(logits, target, soft_target, ignore_index):
+    return 2 * losses.cross_entropy(logits, target, soft_target, ignore_index)
+
+
+@every_method
+def test_loss_and_class_weights_of_the_task_reach_the_terms_that_a_method_declares_and_no_other(name):
+    kind, plain = find_method(name), terms_under(name)
+    supervised, weighted = {*kind.supervised_terms}, {*kind.supervised_terms, *kind.weighted_terms}
+    assert weighted & plain.keys()
+    uneven = terms_under(name, class_weights=[4.0, *[0.25] * (CLASSES - 1)])
+    for term, value in plain.items():
+        assert torch.allclose(uneven[term], value, rtol=1e-3) == (term not in weighted), term
+    if not supervised:
+        with pytest.raises(ValueError, match="has a supervised loss of its own"):
+            terms_under(name, loss=double_loss)
+        return
+    doubled = terms_under(name, loss=double_loss)
+    for term, value in plain.items():
+        torch.testing.assert_close(doubled[term], (1 + (term in supervised)) * value, msg=f"{name}: {term}")

@@ -5,13 +5,25 @@ The same for two processes is in `tests/slow/test_same_experiment.py`.
 
 import pytest
 import torch
+from torch import nn
 
-from helpers.batches import small_task
+from selfdistill import Task, create_method
 from selfdistill.losses import cross_entropy
 from selfdistill.task import Batch, Step
-from selfdistill.training.sharing import mix_whole_batch, weigh_by_labels, weigh_terms
+from selfdistill.training.sharing import LabelDensity, mix_whole_batch, weigh_by_labels, weigh_terms
 
 SIZES = [2, 3, 3]
+
+
+def task(kind, **settings):
+    return Task(kind, 3, (3, 4, 4), **settings)
+
+
+def method_of(task):
+    """The baseline; "map" is a term over all pixels."""
+    method = create_method("baseline", nn.Conv2d(3, 3, 1), task)
+    method.unlabeled_terms = ("map",)
+    return method
 
 
 @pytest.fixture
@@ -25,22 +37,49 @@ def masks():
 def test_means_over_labeled_pixels_add_up_to_that_of_the_whole_batch(masks):
     logits, target = masks
     batches = [Batch(images, labels) for images, labels in zip(logits.split(SIZES), target.split(SIZES), strict=True)]
-    weights = weigh_by_labels(batches, [SIZES], small_task("segmentation"))
+    method = method_of(task("segmentation"))
     total = 0.0
-    for batch, weight in zip(batches, weights, strict=True):
+    for batch, density in zip(batches, weigh_by_labels(batches, [SIZES], method), strict=True):
         terms = {"task": cross_entropy(batch.images, batch.target), "map": batch.images.mean()}
-        step = weigh_terms(Step(terms, batch.images), weight, ["map"])
+        step = weigh_terms(Step(terms, batch.images), density, method)
         total += step.loss * len(batch.images) / 8
     assert total.item() == pytest.approx((cross_entropy(logits, target) + logits.mean()).item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "bce", "dice+cross_entropy"])
+def test_weighted_losses_of_micro_batches_add_up_to_that_of_the_whole_batch(masks, loss):
+    logits, target = masks
+    method = method_of(task("segmentation", loss=loss, class_weights=[0.2, 1.0, 5.0], label_smoothing=0.1))
+    batches = [Batch(images, labels) for images, labels in zip(logits.split(SIZES), target.split(SIZES), strict=True)]
+    total = 0.0
+    for batch, density in zip(batches, weigh_by_labels(batches, [SIZES], method), strict=True):
+        terms = {"task": method.task.loss(batch.images, batch.target), "kd": cross_entropy(batch.images, batch.target)}
+        total += weigh_terms(Step(terms, batch.images), density, method).loss * len(batch.images) / 8
+    expected = method.task.loss(logits, target) + cross_entropy(logits, target)  # the second without class weights
+    assert total.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_weighted_labels_of_images_add_up_and_mixed_ones_count_alike():
+    logits, target = torch.randn(8, 3, dtype=torch.float64), torch.randint(3, (8,))
+    method = method_of(task("classification", class_weights=[0.2, 1.0, 5.0]))
+    batches = [Batch(images, labels) for images, labels in zip(logits.split(SIZES), target.split(SIZES), strict=True)]
+    densities = weigh_by_labels(batches, [SIZES], method)
+    terms = [
+        weigh_terms(Step({"task": method.task.loss(*batch[:2])}, batch.images), density, method).loss * size / 8
+        for batch, density, size in zip(batches, densities, SIZES, strict=True)
+    ]
+    torch.testing.assert_close(sum(terms), method.task.loss(logits, target))
+    mixed = [batch._replace(soft_target=batch.images.softmax(dim=1)) for batch in batches]
+    assert weigh_by_labels(mixed, [SIZES], method) == [LabelDensity()] * 3
+
+
 def test_a_batch_without_labels_weighs_nothing_and_one_in_a_piece_or_of_images_as_it_is():
     void = Batch(torch.zeros(2, 3, 4, 4), torch.full((2, 4, 4), -100))
-    segmentation, classification = small_task("segmentation"), small_task("classification")
-    assert [float(weight) for weight in weigh_by_labels([void, void], [[2, 2]], segmentation)] == [0, 0]
-    assert weigh_by_labels([void], [[2]], segmentation) == [None]
+    segmentation, classification = method_of(task("segmentation")), method_of(task("classification"))
+    assert [float(density.labeled) for density in weigh_by_labels([void, void], [[2, 2]], segmentation)] == [0, 0]
+    assert weigh_by_labels([void], [[2]], segmentation) == [LabelDensity()]
     images = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64))
-    assert weigh_by_labels([images, images], [[2, 2]], classification) == [None, None]
+    assert weigh_by_labels([images, images], [[2, 2]], classification) == [LabelDensity()] * 2
 
 
 def test_micro_batches_are_mixed_as_one_batch():

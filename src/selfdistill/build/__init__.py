@@ -33,6 +33,7 @@ from ..training.device import choose_device, choose_precision
 from ..training.experiment import Experiment, HeldOut
 from ..training.optim import count_steps
 from .checks import check_labeled, check_method, check_same_data, check_student_options, check_student_was_trained
+from .class_weights import choose_class_weights
 from .sources import forget_start, hash_sources
 from .start import load_start
 from .teacher import load_teacher, normalize_as_teacher, note_channels
@@ -67,8 +68,15 @@ def build(
     )
     check_labeled(prepared)
     images, classes = prepared.splits.train, prepared.splits.train.classes
+    class_weights, weight_notes = choose_class_weights(recipe.task, images)
     task = task_kind.create_task(
-        len(classes), image_shape(prepared.settings), len(images), criterion=recipe.task.criterion
+        len(classes),
+        image_shape(prepared.settings),
+        len(images),
+        loss=recipe.task.loss,
+        class_weights=class_weights,
+        label_smoothing=recipe.task.label_smoothing,
+        gamma=recipe.task.gamma,
     )
     if recipe.method.teacher is not None:
         check_same_data(read_card(recipe.method.teacher, trust=trust), recipe.method.teacher, classes, task.image_shape)
@@ -106,6 +114,7 @@ def build(
     resolved = recipe.model_copy(
         update={
             "data": data,
+            "task": recipe.task.model_copy(update={"class_weights": class_weights}),
             "method": recipe.method.model_copy(update=values),
             "precision": precision,
             "out": recipe.out or find_free_folder(recipe),
@@ -114,6 +123,7 @@ def build(
     notes = [
         *prepared.notes,
         *start_notes,
+        *weight_notes,
         *note_dropped_images(plan),
         *note_short_run(method_class, hyperparameters, task.output, steps),
         *note_channels(recipe, images, task.image_shape[0]),

@@ -81,6 +81,7 @@ def describe_method(name: str) -> MethodCard:
     facts = {
         "Tasks": ", ".join(list_tasks(method.outputs)),
         "Needs": "; ".join(list_needs(method)) or "nothing beside images and labels",
+        "Loss terms from labels": describe_labels(method),
         "Cost beside plain training": method.cost or "not stated",
         "Step time": describe_step_time(name),
         "Recipes": ", ".join(f"`{recipe}`" for recipe in find_recipes_of(name)),
@@ -116,6 +117,20 @@ def list_needs(method: type[Method]) -> list[str]:
         "square images": method.square_images,
     }
     return [need for need, holds in conditions.items() if holds]
+
+
+def describe_labels(method: type[Method]) -> str:
+    """Which loss terms of a method learn from labels by the task's loss, and which by a cross-entropy of its own."""
+    either = [name for name in method.supervised_terms if name in method.weighted_terms]
+    supervised = [name for name in method.supervised_terms if name not in either]
+    own = [name for name in method.weighted_terms if name not in either]
+    weighted = "a cross-entropy of the method's own, with the class weights of the task"
+    said = {
+        "by the task's loss and class weights": supervised,
+        f"by the task's loss, or where the method smooths labels itself by {weighted}": either,
+        f"by {weighted}": own,
+    }
+    return "; ".join(f"{', '.join(f'`{name}`' for name in names)} {text}" for text, names in said.items() if names)
 
 
 def list_hyperparameters(method: type[Method]) -> list[list[str]]:

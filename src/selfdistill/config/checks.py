@@ -19,6 +19,7 @@ def find_conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
         ("mix.alpha mix.probability", recipe.mix.name == "none", "mix=none"),
         ("optim.milestones optim.gamma", optim.schedule != "step", schedule),
         ("optim.min_lr", optim.schedule in ("step", "constant"), schedule),
+        ("task.gamma", recipe.task.loss != "focal", f"task.loss={recipe.task.loss or 'cross_entropy'}"),
         ("optim.nesterov", optim.name != "sgd" or optim.momentum == 0, "an optimizer but sgd with momentum"),
     ]
     for names, idle, reason in without_effect:

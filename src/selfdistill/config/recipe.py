@@ -108,9 +108,30 @@ class TaskPart(Part):
         "classification",
         description="classification, one class for each image | segmentation, one for each pixel | MODULE:CLASS",
     )
-    criterion: str | None = Field(
-        None, description="MODULE:FUNCTION(logits, target, soft_target, ignore_index); default: the task's own loss"
+    loss: str | None = Field(
+        None,
+        description="cross_entropy | focal | bce | dice+cross_entropy (segmentation) | MODULE:FUNCTION(logits, target,"
+        " soft_target, ignore_index); default: the task's own, cross_entropy",
     )
+    class_weights: Literal["auto", "effective"] | dict[str, Weight] | list[Weight] | None = Field(
+        None,
+        description="auto: n / (k n_c), as scikit-learn's balanced | effective: by effective number | {name: weight},"
+        " 1 for the others | a weight for each class in order",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label that all classes get alike")
+    gamma: Weight = Field(2.0, description="focal: how fast the weight of a label falls with its probability")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_name(cls, value: Any) -> Any:
+        """`loss` was called `criterion`."""
+        if not isinstance(value, dict) or "criterion" not in value:
+            return value
+        older = value["criterion"]
+        if older is not None and value.get("loss") is not None:
+            raise ValueError(f"task.criterion={older} is the older name of task.loss={value['loss']}; give one of them")
+        rest = {name: item for name, item in value.items() if name != "criterion"}
+        return rest if older is None else {**rest, "loss": older}
 
 
 class StudentPart(Part):

@@ -29,6 +29,7 @@ class BYOT(Method):
 
     outputs = ("image", "pixel")
     unlabeled_terms = ("feature",)
+    supervised_terms = ("task", "exits")
     cost = "one light exit per shallow map: for a ResNet-18, 0.09x its parameters and 0.05x its multiply-adds"
 
     alpha: Share = hparam(0.3, "share of an exit's loss that comes from the final scores, not the labels")

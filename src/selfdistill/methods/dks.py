@@ -25,6 +25,7 @@ class DKS(Method):
     """
 
     whole_stages = True
+    supervised_terms = ("task", "heads")
     cost = (
         "a copy of the remaining stages behind every shallow map: for a ResNet-18, 2.7x its parameters and 1.4x its "
         "multiply-adds"

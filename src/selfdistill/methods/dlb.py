@@ -29,6 +29,7 @@ class DLB(Method):
 
     views = 1
     soft_targets = False
+    counts_batch_labels = False
     cost = (
         "2x the rows, in two passes; state: the last mini-batch (images, labels, scores), "
         "which several processes exchange at every step"

@@ -23,6 +23,7 @@ class DRG(Method):
     while its width grows evenly to that of the deepest.
     """
 
+    supervised_terms = ("task", "exit")
     cost = "a light classifier of separable convolutions: 0.03x the parameters of a ResNet-18"
 
     alpha: Weight = hparam(0.2, "weighs the soft-label loss")

@@ -35,6 +35,8 @@ class DTSKD(Method):
 
     needs_index = True
     soft_targets = False
+    supervised_terms = ("task", "branches")
+    counts_batch_labels = False
     cost = (
         "light branches on pooled maps: 0.25x the parameters of a ResNet-18; state: class probabilities of each "
         "training image, for the student and each branch (80 MB for CIFAR-100, 20 GB for ImageNet, with four heads)"

@@ -3,9 +3,6 @@
 Lin, Goyal, Girshick, He, Dollar. ICCV 2017. https://arxiv.org/abs/1708.02002
 """
 
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64
 from torch import Tensor
 
 from .. import losses
@@ -24,30 +21,19 @@ class Focal(Method):
     the form that is common in classification: one softmax, no alpha, the mean over the batch.
     """
 
+    supervised_terms, weighted_terms = (), ("task",)
     cost = "none"
 
     gamma: Weight = hparam(2.0, "how fast the weight falls with the probability; 0 is cross-entropy")
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        return Step(
-            {"task": focal_loss(logits, batch.target, self.gamma, self.task.ignore_index, batch.soft_target)}, logits
+        task = losses.focal_loss(
+            logits,
+            batch.target,
+            self.gamma,
+            self.task.ignore_index,
+            batch.soft_target,
+            class_weights=self.task.class_weights,
         )
-
-
-@losses.in_float32
-def focal_loss(
-    logits: Float[Tensor, "b k"],
-    target: Int64[Tensor, " b"],
-    gamma: float,
-    ignore_index: int = -100,
-    soft_target: Float[Tensor, "b k"] | None = None,
-) -> Float[Tensor, ""]:
-    """Mean over the batch of (1 - p)^gamma (-log p), in nats; labels as in `losses.cross_entropy`."""
-    log_p = F.log_softmax(logits, dim=1)
-    # 1 - p may round to 0, where a power below 1 has an infinite slope.
-    uncertainty = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
-    weighted = uncertainty**gamma * log_p
-    if soft_target is not None:
-        return -(soft_target * weighted).sum(dim=1).mean()
-    return F.nll_loss(weighted, target, ignore_index=ignore_index)
+        return Step({"task": task}, logits)

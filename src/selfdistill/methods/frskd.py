@@ -56,6 +56,7 @@ class FRSKD(Method):
 
     outputs = ("image", "pixel")
     targets = None  # soft labels need classes, see refuse_useless_settings
+    supervised_terms = ("task", "teacher")
     cost = "self-teacher: about 0.6x the student's parameters and 0.7x its multiply-adds (BiFPNc, width 2, depth 2)"
 
     alpha: Weight = hparam(2.0, "weighs the soft-label loss, 1 to 3 in the paper", per_pixel=1.0)

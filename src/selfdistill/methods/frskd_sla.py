@@ -30,6 +30,7 @@ class FRSKDSLA(FRSKD):
     targets = ("class",)
     soft_targets = False
     square_images = True
+    weighted_terms = ("joint", "teacher_joint")
     cost = "4x the rows (5x without reuse_upright), the self-teacher, two linear heads"
 
     temperature: Positive = hparam(4.0, "softens both distributions", used_with=("alpha", "gamma"))
@@ -46,11 +47,12 @@ class FRSKDSLA(FRSKD):
         logits, features, teacher_logits, refined, joint, teacher_joint = self.plain_and_joint(batch.images)
         votes, teacher_votes = mixing.aggregate(joint), mixing.aggregate(teacher_joint)
         ramp = losses.ramp_up(progress, self.warmup, self.ramp)
+        joint_target, weights = mixing.joint_labels(batch.target), mixing.joint_weights(self.task.class_weights)
         terms = {
             "task": self.task.loss(logits, batch.target),
             "teacher": self.task.loss(teacher_logits, batch.target),
-            "joint": losses.cross_entropy(joint, mixing.joint_labels(batch.target)),
-            "teacher_joint": losses.cross_entropy(teacher_joint, mixing.joint_labels(batch.target)),
+            "joint": losses.cross_entropy(joint, joint_target, class_weights=weights),
+            "teacher_joint": losses.cross_entropy(teacher_joint, joint_target, class_weights=weights),
         }
         if self.gamma:
             terms["votes"] = self.gamma * losses.kd(logits, votes, self.temperature)

@@ -30,6 +30,8 @@ class HSAKDOnline(Method):
     square_images = True
     whole_stages = True
     soft_targets = False
+    supervised_terms = ("task", "peer_task")
+    weighted_terms = ("joint", "peer_joint")
     cost = "4x the rows through two networks; a second student, and twice its branches of 2.5x to 6x its parameters"
 
     temperature: Positive = hparam(3.0, "softens scores and joint scores of both networks")
@@ -45,11 +47,14 @@ class HSAKDOnline(Method):
         logits, joint = run_with_branches(self.taps, self.branches, rotated)
         peer_logits, peer_joint = run_with_branches(self._peer_taps, self.peer_branches, rotated)
         upright, peer_upright = logits[:: mixing.ROTATIONS], peer_logits[:: mixing.ROTATIONS]
+        weights = mixing.joint_weights(self.task.class_weights)
         terms = {
             "task": self.task.loss(upright, batch.target),
             "peer_task": self.task.loss(peer_upright, batch.target),
-            "joint": sum(losses.cross_entropy(logits, joint_target) for logits in joint),
-            "peer_joint": sum(losses.cross_entropy(logits, joint_target) for logits in peer_joint),
+            "joint": sum(losses.cross_entropy(logits, joint_target, class_weights=weights) for logits in joint),
+            "peer_joint": sum(
+                losses.cross_entropy(logits, joint_target, class_weights=weights) for logits in peer_joint
+            ),
             "kd": losses.kd(logits, peer_logits, self.temperature),
             "peer_kd": losses.kd(peer_logits, logits, self.temperature),
             "joint_kd": branch_kd(joint, peer_joint, self.temperature),

@@ -32,6 +32,7 @@ class HSAKDTeacher(Method):
     square_images = True
     whole_stages = True
     soft_targets = False
+    weighted_terms = ("joint",)
     cost = "4x the rows; branches of 2.5x to 6x the student's parameters, each as expensive as the stages it copies"
 
     joint: bool = hparam(True, "True: train network and branches (HSAKD*); False: the branches alone (HSAKD)")
@@ -41,10 +42,17 @@ class HSAKDTeacher(Method):
         if not self.joint:
             self.freeze_student()
 
+    @property
+    def uses_task_loss(self) -> bool:
+        return self.joint
+
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, joint_logits = self.scores(mixing.rotations(batch.images))
         upright, joint_target = logits[:: mixing.ROTATIONS], mixing.joint_labels(batch.target)
-        terms = {"joint": sum(losses.cross_entropy(logits, joint_target) for logits in joint_logits)}
+        weights = mixing.joint_weights(self.task.class_weights)
+        terms = {
+            "joint": sum(losses.cross_entropy(logits, joint_target, class_weights=weights) for logits in joint_logits)
+        }
         if self.joint:
             terms["task"] = self.task.loss(upright, batch.target)
         return Step(terms, upright)

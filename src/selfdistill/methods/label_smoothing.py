@@ -20,6 +20,7 @@ class LabelSmoothing(Method):
     """
 
     outputs = ("image", "pixel")
+    supervised_terms, weighted_terms = (), ("task",)
     cost = "none"
 
     epsilon: Share = hparam(0.1, "mass that the label gives away")
@@ -30,6 +31,12 @@ class LabelSmoothing(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
         task = losses.smoothed_cross_entropy(
-            logits, batch.target, self.epsilon, self.share, self.task.ignore_index, batch.soft_target
+            logits,
+            batch.target,
+            self.epsilon,
+            self.share,
+            self.task.ignore_index,
+            batch.soft_target,
+            class_weights=self.task.class_weights,
         )
         return Step({"task": task}, logits)

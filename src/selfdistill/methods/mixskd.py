@@ -34,6 +34,7 @@ class MixSKD(Method):
     """
 
     whole_stages = True
+    supervised_terms = ("task", "branches", "mixed_task")
     cost = (
         "2x the rows, and a copy of the remaining stages behind every shallow map: for a ResNet-18, 2.8x its "
         "parameters and together 4.9x its multiply-adds"

@@ -26,6 +26,7 @@ class ONE(Method):
     """
 
     whole_stages = True
+    supervised_terms = ("task", "branches", "ensemble")
     cost = (
         "copies of the last stage and the classifier: for a ResNet-18 and 2 copies, 1.5x its parameters and 0.5x its "
         "multiply-adds"

@@ -27,6 +27,7 @@ class PSKD(Method):
 
     needs_index = True
     soft_targets = False
+    counts_batch_labels = False
     cost = "state: a row of class probabilities for each training image (20 MB for CIFAR-100, 5 GB for ImageNet)"
 
     alpha: Share = hparam(0.8, "share of the past in the target at the end of training")

@@ -3,7 +3,7 @@
 Lee, Hwang, Shin. ICML 2020. https://arxiv.org/abs/1910.05872
 """
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .. import losses, mixing
@@ -26,6 +26,7 @@ class SLA(Method):
 
     soft_targets = False
     square_images = True
+    weighted_terms = ("joint",)
     cost = "4x the rows, a linear head"
 
     weight: Positive = hparam(1.0, "weighs the joint loss; the authors take 4 for large data sets")
@@ -37,9 +38,14 @@ class SLA(Method):
         logits, joint = self.plain_and_joint(batch.images)
         terms = {
             "task": self.task.loss(logits, batch.target),
-            "joint": self.weight * losses.cross_entropy(joint, mixing.joint_labels(batch.target)),
+            "joint": self.weight * self.joint_loss(joint, batch.target),
         }
         return Step(terms, logits)
+
+    def joint_loss(self, joint: Float[Tensor, "rows j"], target: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
+        """Cross-entropy over the pairs of class and rotation; a pair weighs as its class does."""
+        weights = mixing.joint_weights(self.task.class_weights)
+        return losses.cross_entropy(joint, mixing.joint_labels(target), class_weights=weights)
 
     def plain_and_joint(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], Float[Tensor, "4*b j"]]:
         """The student's scores of the upright images, and the joint scores of all their rotations."""

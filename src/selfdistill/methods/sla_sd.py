@@ -28,7 +28,7 @@ class SLASD(SLA):
         votes = mixing.aggregate(joint)
         terms = {
             "task": self.task.loss(logits, batch.target),
-            "joint": self.weight * losses.cross_entropy(joint, mixing.joint_labels(batch.target)),
+            "joint": self.weight * self.joint_loss(joint, batch.target),
             "kd": losses.kd(logits, votes, self.temperature),
         }
         return Step(terms, logits, votes.detach())

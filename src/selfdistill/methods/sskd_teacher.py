@@ -39,6 +39,10 @@ class SSKDTeacher(Method):
         if not self.joint:
             self.freeze_student()
 
+    @property
+    def uses_task_loss(self) -> bool:
+        return self.joint
+
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, embeddings = self.scores(mixing.rotations(batch.images))
         upright, cosines = logits[:: mixing.ROTATIONS], cosine_similarities(gather_with_grad(embeddings))

@@ -26,6 +26,7 @@ class TESKD(Method):
     them, as in the paper, wherever stages halve the size.
     """
 
+    supervised_terms = ("task", "branches")
     cost = (
         "a pyramid and a classifier per shallow map: 2.3x the parameters of a ResNet-18, 16x those of a ResNet-50, "
         "for they grow with the square of `width`"

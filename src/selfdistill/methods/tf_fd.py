@@ -14,7 +14,7 @@ from .. import distributed, losses
 from ..hyperparameters import Share, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
-from .tfd import map_difference, refuse_single_level
+from .tfd import map_difference, refuse_single_level, supervised_loss
 
 
 class TfFD(Method):
@@ -35,6 +35,7 @@ class TfFD(Method):
     """
 
     outputs = ("image", "pixel")
+    weighted_terms = ("task",)
     unlabeled_terms = ("inter", "intra")
     cost = "none beside plain training: no further rows, parameters or state"
 
@@ -57,13 +58,15 @@ class TfFD(Method):
                     f"lambda_intra=0 or name other submodules in taps=[...]"
                 )
 
+    @property
+    def uses_task_loss(self) -> bool:
+        return not self.epsilon
+
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)
         pairs = list(itertools.combinations(features, 2))
         growth = self.growth(progress)
-        task = losses.smoothed_cross_entropy(
-            logits, batch.target, self.epsilon, ignore_index=self.task.ignore_index, soft_target=batch.soft_target
-        )
+        task = supervised_loss(self, logits, batch)
         terms = {"task": task}
         if self.lambda_inter:
             inter = sum(map_difference(shallow, deep) for shallow, deep in pairs) / len(pairs)

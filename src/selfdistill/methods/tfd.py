@@ -29,6 +29,7 @@ class TFD(Method):
     """
 
     outputs = ("image", "pixel")
+    weighted_terms = ("task",)
     unlabeled_terms = ("inter",)
     cost = "none beside plain training: no further rows, parameters or state"
 
@@ -38,14 +39,30 @@ class TFD(Method):
     def setup(self) -> None:
         refuse_single_level(self)
 
+    @property
+    def uses_task_loss(self) -> bool:
+        return not self.epsilon
+
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)
         pairs = list(itertools.combinations(features, 2))
         inter = sum(map_difference(shallow, deep) for shallow, deep in pairs) / len(pairs)
-        task = losses.smoothed_cross_entropy(
-            logits, batch.target, self.epsilon, ignore_index=self.task.ignore_index, soft_target=batch.soft_target
-        )
+        task = supervised_loss(self, logits, batch)
         return Step({"task": task, "inter": self.alpha * inter}, logits)
+
+
+def supervised_loss(method: Method, logits: Float[Tensor, "b k *pos"], batch: Batch) -> Float[Tensor, ""]:
+    """The task's loss, or cross-entropy with the label smoothing `method.epsilon` where that is set."""
+    if method.uses_task_loss:
+        return method.task.loss(logits, batch.target, batch.soft_target)
+    return losses.smoothed_cross_entropy(
+        logits,
+        batch.target,
+        method.epsilon,
+        ignore_index=method.task.ignore_index,
+        soft_target=batch.soft_target,
+        class_weights=method.task.class_weights,
+    )
 
 
 @losses.in_float32

@@ -33,6 +33,7 @@ class USKD(Method):
     """
 
     soft_targets = False
+    weighted_terms = ("weak",)
     cost = "a linear head on the stage before the last"
 
     alpha: Weight = hparam(0.1, "weighs the true class's soft label")
@@ -54,7 +55,9 @@ class USKD(Method):
             terms["target"] = self.alpha * true_class(logits, batch.target)
         if self.beta:
             terms["others"] = self.beta * other_classes(logits, weak, batch.target)
-        terms["weak"] = self.mu * losses.smoothed_cross_entropy(weak, batch.target, epsilon=0.1)
+        terms["weak"] = self.mu * losses.smoothed_cross_entropy(
+            weak, batch.target, epsilon=0.1, class_weights=self.task.class_weights
+        )
         return Step(terms, logits)
 
 

@@ -37,6 +37,7 @@ class ZipfLS(Method):
     """
 
     soft_targets = False
+    supervised_terms = ("task", "heads")
     cost = "none; with voter=head a linear head on the last map, at every position, or one on each of the last two"
 
     weight: Weight = hparam(0.1, "lambda in the paper: weighs the soft labels; 1 for Tiny ImageNet")

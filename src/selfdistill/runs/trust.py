@@ -107,7 +107,7 @@ def list_code(recipe: Recipe) -> list[tuple[str, str]]:
     augment = recipe.data.augment
     names = [
         ("task", recipe.task.kind),
-        ("task.criterion", recipe.task.criterion),
+        ("task.loss", recipe.task.loss),
         ("student", recipe.student.name),
         ("method", recipe.method.name),
         *(("data.augment", name) for name in (augment if isinstance(augment, list) else [augment])),

@@ -3,7 +3,7 @@
 import functools
 import importlib
 import pkgutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scores, measure
 from ..metrics.outcomes import Collector
 from ..task import as_batch, check_scored, refuse_no_count
+from ..task.label_loss import DEFAULT_GAMMA
 from . import base
 from .base import TaskKind
 
@@ -55,6 +56,10 @@ def create_task(
     num_examples: int = 0,
     ignore_index: int = -100,
     *,
+    loss: base.Criterion | str | None = None,
+    class_weights: Sequence[int | float] | torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = DEFAULT_GAMMA,
     criterion: base.Criterion | str | None = None,
 ) -> base.Task:
     """The supervised problem that a method trains on, by the name of its task; public as `selfdistill.Task`.
@@ -65,20 +70,37 @@ def create_task(
         image_shape: (channels, height, width) of one training image.
         num_examples: Images in the training set; needed by methods that store a state for each image.
         ignore_index: The label of positions to ignore.
-        criterion: The supervised loss, called as `criterion(logits, target, soft_target, ignore_index)`, instead of
-            the task's own: for class weights, or a loss of yours; or "package.module:function". `soft_target` is
-            None, or class probabilities that stand in for `target`.
+        loss: The supervised loss of every method: "cross_entropy", "focal", "bce", "dice+cross_entropy" for
+            segmentation, "package.module:function", or a function that is called as
+            `loss(logits, target, soft_target, ignore_index)`. `soft_target` is None, or class probabilities that stand
+            in for `target`. None: the task's own.
+        class_weights: How much the labels of each class weigh, in order; `selfdistill.task.label_loss.weigh_classes`
+            makes them of counts.
+        label_smoothing: The share of each label that all classes get alike, in [0, 1).
+        gamma: Of the focal loss.
+        criterion: The older name of `loss`.
 
     Returns:
         A `selfdistill.task.Task`.
 
     Raises:
-        ValueError: for an unknown task, with the nearest one.
+        ValueError: for an unknown task or loss, with the nearest one, and for settings that the loss does not take.
 
     >>> create_task("segmentation", 4, (3, 32, 32)).positions
     (32, 32)
     """
-    return find_task(kind).create_task(num_classes, image_shape, num_examples, ignore_index, criterion=criterion)
+    if loss is not None and criterion is not None:
+        raise ValueError("criterion is the older name of loss; give one of them")
+    return find_task(kind).create_task(
+        num_classes,
+        image_shape,
+        num_examples,
+        ignore_index,
+        loss=criterion if loss is None else loss,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        gamma=gamma,
+    )
 
 
 Task = create_task

@@ -4,7 +4,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from ..config.recipe import DataPart
 from ..data.task_data import TaskData
-from ..imports import load
+from ..errors import did_you_mean
+from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scorer, score_images, score_pixels
 from ..metrics.outcomes import ClassCollector, Collector, PixelCollector
 from ..runs.student import StudentCard
 from ..task import Batch, Criterion, Task
+from ..task.label_loss import DEFAULT_GAMMA, LabelLoss
 
 ImageShape = tuple[int, int, int]  # how many images, height, width
 
@@ -108,6 +110,7 @@ class TaskKind(TaskData):
     target: ClassVar[str] = "class"  # the type of a label: "class" for a class index, or the task's own
     criterion: ClassVar[Criterion | None] = None  # the supervised loss, see `Task`; None: cross-entropy
     predict: ClassVar[Callable[[Tensor], Tensor] | None] = None  # see `Task`; None: the class with the highest score
+    losses: ClassVar[tuple[str, ...]] = ()  # names of `LabelLoss`, the default first; idle beside `criterion`
     defaults: ClassVar[Defaults]
     mixers: ClassVar[Mapping[str, Mixer]] = {}
     columns: ClassVar[tuple[Column, ...]]  # of `report`; the first is the main score, which has a spread
@@ -124,12 +127,12 @@ class TaskKind(TaskData):
         num_examples: int = 0,
         ignore_index: int = -100,
         *,
-        criterion: Criterion | str | None = None,
+        loss: Criterion | str | None = None,
+        **settings: Any,
     ) -> Task:
         """Creates the problem that a method trains on, see `selfdistill.Task`."""
-        if isinstance(criterion, str):
-            criterion = load(criterion)
-        overrides = {"criterion": criterion or self.criterion, "predict": self.predict}
+        criterion = self.create_criterion(loss, num_classes, **settings)
+        overrides = {"criterion": criterion, "predict": self.predict}
         return Task(
             self.name,
             num_classes,
@@ -140,6 +143,37 @@ class TaskKind(TaskData):
             target=self.target,
             **{name: function for name, function in overrides.items() if function is not None},
         )
+
+    def create_criterion(
+        self,
+        loss: Criterion | str | None,
+        num_classes: int,
+        *,
+        class_weights: Sequence[int | float] | Tensor | None = None,
+        label_smoothing: float = 0.0,
+        gamma: float = DEFAULT_GAMMA,
+    ) -> Criterion | None:
+        """The supervised loss; None for the default. Raises `ValueError` for a loss that the task does not have."""
+        known = self.losses if self.criterion is None else ()
+        if isinstance(loss, str) and loss not in LabelLoss.NAMES:
+            if ":" not in loss and not suggest_colon(loss):
+                raise ValueError(f"task.loss={loss} is no loss{did_you_mean(loss, known)}")
+            loss = load(loss)
+        if isinstance(loss, str) and loss not in known:
+            others = f"take {' or '.join(known)}" if known else "which has a loss of its own"
+            raise ValueError(f"task.loss={loss} does not fit task={self.name}; {others}")
+        is_plain = class_weights is None and not label_smoothing
+        if callable(loss) or not known:
+            if not is_plain:
+                own = "a loss of your own" if callable(loss) else f"the loss of task={self.name}"
+                raise ValueError(f"{own} takes no class_weights and no label_smoothing; build them into it")
+            return loss or self.criterion
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise ValueError(f"there are {len(class_weights)} class weights, and the task has {num_classes} classes")
+        name = loss or known[0]
+        if name == "cross_entropy" and is_plain:
+            return None
+        return LabelLoss(name, class_weights=class_weights, label_smoothing=label_smoothing, gamma=gamma)
 
     @abstractmethod
     def metric(self, num_classes: int, ignore_index: int) -> nn.Module:

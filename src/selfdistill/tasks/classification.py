@@ -71,6 +71,7 @@ class Classification(TaskKind):
     """One class for each image."""
 
     output, target = "image", "class"
+    losses = ("cross_entropy", "focal", "bce")
     defaults = Defaults(data="digits", student="cifar:resnet20", lr=0.1, batch_size=128)
     sources: Mapping[str, Opener] = {
         "digits": _open_digits,

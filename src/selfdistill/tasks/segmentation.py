@@ -92,6 +92,7 @@ class Segmentation(TaskKind):
     """One class for each pixel."""
 
     output, target = "pixel", "class"
+    losses = ("cross_entropy", "focal", "bce", "dice+cross_entropy")
     defaults = Defaults(data="scenes", student="smp:Unet/resnet18", lr=0.01, batch_size=16)
     sources: Mapping[str, Opener] = {
         "scenes": _open_scenes,

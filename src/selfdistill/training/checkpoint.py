@@ -17,6 +17,7 @@ from .experiment import Experiment
 from .state import TrainState
 
 FORMAT = 1
+OLDER_NAMES = {"task.criterion": "task.loss"}  # of settings, in checkpoints
 FREE = ("out", "data.download", "data.root", "student.pretrained", "student.start")  # may change when a run goes on
 SAVE_SECONDS = 30  # an epoch that ends sooner after the last save is not saved, the first, best and last ones aside
 
@@ -109,6 +110,7 @@ def _refuse_changes(
 ) -> None:
     free = {*FREE, *free, *({"max_steps"} if recipe.epochs is not None else ())}  # where it only stops early
     for name, value in checkpoint.get("recipe", {}).items():  # version 0.1 wrote none
+        name = OLDER_NAMES.get(name, name)
         if settings.get(name) != value and name not in free and not name.startswith("machine."):
             raise ValueError(
                 f"{run.path / 'recipe.yaml'} says {write_word(name, settings.get(name))}, and the run was trained with "

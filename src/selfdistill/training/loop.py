@@ -12,7 +12,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from ..data import BatchSampler, train_loader
 from ..distributed import deal_rows, is_first_process, sum_over_processes
@@ -34,7 +33,7 @@ from .meters import Means
 from .optim import clip_gradients, count_steps, create_ema, create_optimizer, create_schedule
 from .profile import count_method_parameters, read_peak_memory, reset_peak_memory
 from .seeds import seed_generators
-from .sharing import mix_whole_batch, weigh_by_labels, weigh_terms
+from .sharing import LabelDensity, mix_whole_batch, weigh_by_labels, weigh_terms
 from .signals import Interrupted, catch_stop_signals
 from .state import Result, TrainState
 from .timer import StepTimer, StepWatch, none_if_nan
@@ -202,7 +201,7 @@ class Trainer:
     def train_step(self, batches: Iterator[Batch], sizes: list[list[int]], usual: list[bool]) -> bool:
         """One optimizer step over micro-batches of these `sizes` in each process.
 
-        The gradient is the mean over all images, or over all labeled pixels, of all processes. `usual` says which
+        The gradient is the mean over all images, or over all labels, of all processes. `usual` says which
         micro-batches run compiled, if any does. Gives whether one was compiled first. Nothing in here waits for the
         device.
         """
@@ -213,9 +212,9 @@ class Trainer:
         seed_generators(*seeds, 0, 0)
         if self.experiment.mix is not None:
             micro_batches = mix_whole_batch(self.experiment.mix, micro_batches, sizes, self.rank)
-        label_weights = weigh_by_labels(micro_batches, sizes, state.method.task)
+        densities = weigh_by_labels(micro_batches, sizes, state.method)
         images, compiled = sum(map(sum, sizes)), False
-        for micro, (batch, label_weight) in enumerate(zip(micro_batches, label_weights, strict=True)):
+        for micro, (batch, density) in enumerate(zip(micro_batches, densities, strict=True)):
             if (micro, self.rank) != (0, 0):
                 seed_generators(*seeds, micro, self.rank)
             is_last = micro == len(usual) - 1
@@ -224,7 +223,7 @@ class Trainer:
                 share = sizes[self.rank][micro] * self.world / images  # gradients are averaged over processes
                 with deal_rows([of_process[micro] for of_process in sizes]):
                     diagnose = micro == 0 and self.is_diagnosed()
-                    step = self.train_micro_batch(batch, share, label_weight, usual=usual[micro], diagnose=diagnose)
+                    step = self.train_micro_batch(batch, share, density, usual=usual[micro], diagnose=diagnose)
             compiled |= self.compiler.just_compiled
             state.meter.add(step, batch, state.method.task)
         clip_gradients(self.accelerator, self.module, self.recipe.optim)
@@ -244,15 +243,14 @@ class Trainer:
         return every is not None and (self.state.step + 1) % every == 0 and is_safe
 
     def train_micro_batch(
-        self, batch: Batch, share: float, label_weight: Tensor | None, *, usual: bool, diagnose: bool
+        self, batch: Batch, share: float, density: LabelDensity, *, usual: bool, diagnose: bool
     ) -> Step:
         """Forward and backward on a micro-batch that is a `share` of its step, compiled if it is `usual`."""
         state = self.state
         progress = torch.full((), state.step / self.schedule_steps, device=self.device)  # torch.tensor would wait
-        unlabeled = state.method.unlabeled_terms
 
         def work() -> Step:
-            step = weigh_terms(self.module(batch, progress), label_weight, unlabeled)
+            step = weigh_terms(self.module(batch, progress), density, state.method)
             if diagnose:
                 scale = None if state.scaler is None else state.scaler.scale
                 state.gradients.measure(step.losses, state.method.student, scale=scale)

@@ -1,15 +1,17 @@
-"""What the micro-batches and the processes of one step have in common: the mixed images, and the labeled pixels.
+"""What the micro-batches and the processes of one step have in common: the mixed images, and the labels.
 
 With these, a step over several micro-batches or processes computes what it computes over one whole batch.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..distributed import deal_rows, gather_rows, sum_over_processes
-from ..task import Batch, Step, Task
+from ..method import Method
+from ..task import Batch, Step
 
 
 def mix_whole_batch(
@@ -36,23 +38,53 @@ def mix_whole_batch(
     return [Batch(*[None if parts is None else parts[micro] for parts in own]) for micro in range(len(sizes[rank]))]
 
 
-def weigh_by_labels(micro_batches: Sequence[Batch], sizes: Sequence[Sequence[int]], task: Task) -> list[Tensor | None]:
-    """For each micro-batch, how much denser its labels are than those of the whole step; None where all count alike.
+class LabelDensity(NamedTuple):
+    """How much denser the labels of a micro-batch are than those of the whole step; None: as dense.
 
-    A mean over labeled pixels, times this and the share of the step's images, adds up to the mean over all labeled
-    pixels of the step.
+    A mean over the labels of the micro-batch, times this and the micro-batch's share of the step's images, adds up to
+    the mean over all labels of the step.
     """
+
+    labeled: Tensor | None = None  # of labeled pixels, which most terms count
+    weighted: Tensor | None = None  # of what the supervised loss divides by: labeled pixels, or the class weights
+
+
+def weigh_by_labels(
+    micro_batches: Sequence[Batch], sizes: Sequence[Sequence[int]], method: Method
+) -> list[LabelDensity]:
+    """The density of the labels of each micro-batch; its images are all that counts where they are not mentioned."""
+    task = method.task
     masks = [task.labeled_mask(batch.target) for batch in micro_batches]
-    if masks[0] is None or len(sizes) == len(micro_batches) == 1:
-        return [None] * len(micro_batches)
-    labeled = torch.stack([mask.sum() for mask in masks]).double()
-    density = sum_over_processes(labeled.sum()).clamp(min=1) / sum(map(sum, sizes))
-    return [count / (len(mask) * density) for count, mask in zip(labeled, masks, strict=True)]
+    is_weighted = task.class_weights is not None and method.counts_batch_labels
+    is_weighted &= all(batch.soft_target is None for batch in micro_batches)  # whose loss is a mean over images
+    if len(sizes) == len(micro_batches) == 1 or (masks[0] is None and not is_weighted):
+        return [LabelDensity()] * len(micro_batches)
+    images, lengths = sum(map(sum, sizes)), [len(batch.images) for batch in micro_batches]
+    labeled = weighted = None
+    if masks[0] is not None:
+        labeled = _divide_by_whole([mask.sum() for mask in masks], lengths, images)
+    if is_weighted:
+        weighted = _divide_by_whole([task.count_labels(batch.target) for batch in micro_batches], lengths, images)
+    none = [None] * len(micro_batches)
+    return [*map(LabelDensity, labeled or none, weighted or labeled or none)]
 
 
-def weigh_terms(step: Step, weight: Tensor | None, unlabeled: Sequence[str]) -> Step:
-    """The step with every loss term times `weight`, but those that average over `unlabeled` pixels too."""
-    if weight is None:
+def _divide_by_whole(counts: Sequence[Tensor], lengths: Sequence[int], images: int) -> list[Tensor]:
+    """Each count per image, over the same of all micro-batches and processes, which hold so many `images`."""
+    values = torch.stack(list(counts)).double()
+    total = sum_over_processes(values.sum())
+    density = total.where(total > 0, 1) / images
+    return [value / (length * density) for value, length in zip(values, lengths, strict=True)]
+
+
+def weigh_terms(step: Step, density: LabelDensity, method: Method) -> Step:
+    """The step with each loss term times the density of the labels that it is a mean over."""
+    if density.labeled is None and density.weighted is None:
         return step
-    weighed = {name: term if name in unlabeled else term * weight.to(term.dtype) for name, term in step.losses.items()}
-    return step._replace(losses=weighed)
+    by_weight = {*method.supervised_terms, *method.weighted_terms}
+
+    def weigh(name: str, term: Tensor) -> Tensor:
+        factor = density.weighted if name in by_weight else density.labeled
+        return term if factor is None or name in method.unlabeled_terms else term * factor.to(term.dtype)
+
+    return step._replace(losses={name: weigh(name, term) for name, term in step.losses.items()})

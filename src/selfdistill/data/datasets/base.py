@@ -37,6 +37,14 @@ class Sample(NamedTuple):
     target: Tensor  # a class index (), or the class index of every pixel (h, w)
 
 
+class LabelCounts(NamedTuple):
+    """How often each class occurs."""
+
+    labels: Int64[Tensor, " k"]  # images, or labeled pixels
+    images: Int64[Tensor, " k"]  # images that show the class
+    sampled: int | None = None  # images that were read for it; None: all
+
+
 class LabeledDataset(ABC, Dataset[Sample]):
     """Images with a label each: a class index, or a mask in subclasses.
 
@@ -159,6 +167,11 @@ class LabeledDataset(ABC, Dataset[Sample]):
     def counts(self) -> Int64[Tensor, " k"]:
         """Images per class."""
         return torch.bincount(self.labels, minlength=len(self.classes))
+
+    def count_labels(self) -> LabelCounts:
+        """How many labels each class has."""
+        counts = self.counts()
+        return LabelCounts(counts, counts)
 
     def groups(self) -> list[Int64[Tensor, " members"]]:
         """The indices of each class, in order. `data.val_fraction` and `data.limit` take equal shares of each group."""

@@ -1,6 +1,7 @@
 """Images with masks, and the class index of every pixel."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -10,7 +11,18 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from .base import DECODED, LabeledDataset, Sample, Subset, quote_names, say_some, select_evenly
+from .base import (
+    DECODED,
+    LabelCounts,
+    LabeledDataset,
+    Sample,
+    Subset,
+    count_threads,
+    map_blocks,
+    quote_names,
+    say_some,
+    select_evenly,
+)
 from .image_io import Format, Source, is_turned, read_format, read_image
 from .label_map import IGNORE_INDEX, LabelMap
 from .mask_values import (
@@ -24,6 +36,7 @@ from .mask_values import (
 )
 from .palettes import find_known_colors
 
+COUNTED = 1000  # masks whose pixels are counted for class weights, at most
 UNKNOWN = -1  # marks values without a meaning in a table of class indices
 
 
@@ -165,6 +178,7 @@ class MaskDataset(RawMaskDataset):
     def __init__(self, images: LabeledDataset, masks: LabeledDataset, label_map: LabelMap) -> None:
         super().__init__(images, masks)
         self.label_map, self.classes, self.palette = label_map, label_map.classes, label_map.palette
+        self._label_counts: LabelCounts | None = None
 
     def __getitem__(self, i: int) -> Sample:
         """The decoded image, and its mask as the target."""
@@ -238,6 +252,20 @@ class MaskDataset(RawMaskDataset):
             present = {self.label_map.index[value] for value in self.read_values(i)} - {IGNORE_INDEX}
             counts[list(present)] += 1
         return counts
+
+    def count_labels(self) -> LabelCounts:
+        """The labeled pixels of each class in all masks, or in 1,000 evenly spaced ones, and the masks that show it."""
+        if self._label_counts is None:
+            indices = select_evenly(len(self), COUNTED)
+            blocks = map_blocks(self._count_pixels, indices, threads=count_threads(self))
+            pixels = torch.cat(blocks)
+            sampled = None if len(indices) == len(self) else len(indices)
+            self._label_counts = LabelCounts(pixels.sum(dim=0), (pixels > 0).sum(dim=0), sampled)
+        return self._label_counts
+
+    def _count_pixels(self, block: Sequence[int]) -> Int64[Tensor, "images k"]:
+        masks = [self.mask(i) for i in block]
+        return torch.stack([torch.bincount(mask[mask >= 0], minlength=len(self.classes)) for mask in masks])
 
     def is_all_ignored(self) -> bool:
         return self.is_decoded_by_check and not self.counts().any()

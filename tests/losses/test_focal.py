@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfdistill.methods.focal import focal_loss
+from selfdistill.losses import focal_loss
 
 
 def test_without_focus_it_is_cross_entropy():

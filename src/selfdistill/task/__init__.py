@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from .losses import are_probabilities, cross_entropy, describe_shape, refuse_float_target
+from ..losses import are_probabilities, cross_entropy, describe_shape, refuse_float_target
+from .label_loss import LabelLoss
 
 SCORED_LABELS = (torch.int64, torch.uint8)  # what torch's cross-entropy takes for the class numbers of images
 
@@ -162,8 +163,9 @@ class Task:
     `output` alone; the loss, predictions and which methods can train on the labels depend on `target` alone.
     `selfdistill.Task("classification", 10, (3, 32, 32))` fills in what a task is known to be by its name.
 
-    `criterion(logits, target, soft_target, ignore_index)` is the supervised loss of every method: class weights, or a
-    loss of your own, go here. `soft_target` is None, or class probabilities that stand in for `target`.
+    `criterion(logits, target, soft_target, ignore_index)` is the supervised loss of every method: cross-entropy, a
+    `LabelLoss` with class weights and more, or a loss of your own. `soft_target` is None, or class probabilities
+    that stand in for `target`.
     `predict(logits)` gives what is compared with `target`, element by element.
     """
 
@@ -202,6 +204,24 @@ class Task:
     ) -> Float[Tensor, ""]:
         """The supervised loss: by default `losses.cross_entropy`, 0 where nothing is labeled."""
         return self.criterion(logits, target, soft_target, self.ignore_index)
+
+    @property
+    def has_plain_loss(self) -> bool:
+        """Whether the supervised loss is cross-entropy, with or without class weights."""
+        is_weighted = isinstance(self.criterion, LabelLoss) and self.criterion.is_cross_entropy
+        return self.criterion is cross_entropy or is_weighted
+
+    @property
+    def class_weights(self) -> Float[Tensor, " k"] | None:
+        """What the labels of each class weigh, for a method's own cross-entropies; None: all alike."""
+        return self.criterion.class_weights if isinstance(self.criterion, LabelLoss) else None
+
+    def count_labels(self, target: Tensor) -> Float[Tensor, ""] | None:
+        """What the supervised loss of these labels is divided by; None: by the number of images."""
+        if isinstance(self.criterion, LabelLoss) and self.criterion.weights is not None:
+            return self.criterion.count(target, self.ignore_index)
+        mask = self.labeled_mask(target)
+        return None if mask is None else mask.sum().double()
 
     def labeled_mask(self, target: Shaped[Tensor, " b *pos"]) -> Bool[Tensor, "b h w"] | None:
         """Which positions have a label and count in losses; None: all, since a label belongs to a whole image."""

@@ -6,97 +6,51 @@ Half-precision arguments are computed in float32, with or without autocast: in f
 feature above 256 is infinite, and the guards against division by zero round to zero.
 """
 
-import functools
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-P = ParamSpec("P")
-R = TypeVar("R")
+from .labels import (
+    are_probabilities,
+    binary_cross_entropy,
+    count_labels,
+    cross_entropy,
+    describe_shape,
+    dice,
+    focal_loss,
+    mean,
+    refuse_float_target,
+    refuse_wrong_shapes,
+    smoothed_cross_entropy,
+)
+from .precision import in_float32
 
-
-def in_float32(loss: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: half-precision arguments become float32, and autocast is off inside."""
-
-    @functools.wraps(loss)
-    def loss_in_float32(*args: Any, **kwargs: Any) -> Any:
-        args = [_widen(arg) for arg in args]
-        kwargs = {name: _widen(arg) for name, arg in kwargs.items()}
-        device = next(arg.device.type for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor))
-        with torch.autocast(device, enabled=False):
-            return loss(*args, **kwargs)
-
-    return loss_in_float32
-
-
-def _widen(value: Any) -> Any:
-    half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
-    return value.float() if half else value
-
-
-def describe_shape(spatial: Iterable[int]) -> str:
-    """The shape of logits with these spatial dims, in words.
-
-    >>> describe_shape((4, 6)), describe_shape(())
-    ('(b, k, 4, 6)', '(b, k)')
-    """
-    return f"({', '.join(map(str, ('b', 'k', *spatial)))})"
-
-
-def are_probabilities(logits: Float[Tensor, "b k *pos"]) -> bool:
-    """Whether the scores of two or more classes are never negative and sum to 1 everywhere, as after a softmax.
-
-    >>> are_probabilities(torch.tensor([[0.25, 0.75]])), are_probabilities(torch.tensor([[1.0, 0.0], [0.5, 0.4]]))
-    (True, False)
-    """
-    logits = logits.detach().float()
-    sums = logits.sum(dim=1)
-    return logits.shape[1] > 1 and bool((logits >= 0).all() & ((sums - 1).abs() < 0.01).all())
-
-
-def refuse_float_target(target: Tensor) -> None:
-    """Raises `ValueError` for labels that are not class numbers."""
-    if target.is_floating_point():
-        raise ValueError(
-            f"target holds class numbers and this is {target.dtype}; give probabilities as soft_target, and train on a "
-            f"task of your own where an image has several classes"
-        )
-
-
-def refuse_wrong_shapes(logits: Tensor, target: Tensor, soft_target: Tensor | None = None) -> None:
-    """Raises `ValueError` for labels whose type or shape does not fit the logits."""
-    refuse_float_target(target)
-    spatial = tuple(target.shape[1:])
-    if tuple(logits.shape[2:]) != spatial:
-        given, wanted = describe_shape(logits.shape[2:]), describe_shape(spatial)
-        raise ValueError(f"the network scores images as {given}, and labels {tuple(target.shape)} need {wanted}")
-    if soft_target is not None and soft_target.shape != logits.shape:
-        given, wanted = tuple(soft_target.shape), tuple(logits.shape)
-        raise ValueError(f"soft_target {given} must have the shape of the scores, {wanted}")
-
-
-@in_float32
-def cross_entropy(
-    logits: Float[Tensor, "b k *pos"],
-    target: Int64[Tensor, "b ..."],
-    soft_target: Float[Tensor, "b ..."] | None = None,
-    ignore_index: int = -100,
-) -> Float[Tensor, ""]:
-    """Cross-entropy in nats, mean over the labeled positions; 0 if none is labeled.
-
-    `target` (b, *pos) holds class numbers, or `ignore_index` where a position has no label. If `soft_target`
-    (b, k, *pos) is given, its class probabilities are the labels instead.
-    Raises `ValueError` for labels whose type or shape does not fit the logits.
-    """
-    refuse_wrong_shapes(logits, target, soft_target)
-    if soft_target is not None:
-        return F.cross_entropy(logits, soft_target)
-    total = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="sum")
-    return total / (target != ignore_index).sum().clamp(min=1)
+__all__ = [
+    "are_probabilities",
+    "attention",
+    "attention_transfer",
+    "binary_cross_entropy",
+    "count_labels",
+    "cross_entropy",
+    "describe_shape",
+    "dice",
+    "focal_loss",
+    "hint",
+    "in_float32",
+    "kd",
+    "kl",
+    "mean",
+    "negative_margin",
+    "others",
+    "overhaul",
+    "ramp_up",
+    "refuse_float_target",
+    "refuse_wrong_shapes",
+    "smoothed_cross_entropy",
+]
 
 
 @in_float32
@@ -145,15 +99,6 @@ def kl(
     return temperature**2 * mean(kl, mask)
 
 
-def mean(values: Float[Tensor, " b *pos"], mask: Bool[Tensor, " b *pos"] | None = None) -> Float[Tensor, ""]:
-    """The mean where `mask` is true, or over all; 0 if it is true nowhere.
-
-    >>> mean(torch.tensor([[1.0, 5.0]]), torch.tensor([[True, False]])).item()
-    1.0
-    """
-    return values.mean() if mask is None else (values * mask).sum() / mask.sum().clamp(min=1)
-
-
 def others(scores: Float[Tensor, "b k"], target: Int64[Tensor, " b"]) -> Float[Tensor, "b k-1"]:
     """The scores of all classes but the target, in their order.
 
@@ -162,32 +107,6 @@ def others(scores: Float[Tensor, "b k"], target: Int64[Tensor, " b"]) -> Float[T
     """
     rest = torch.arange(scores.shape[1] - 1, device=scores.device)
     return scores.gather(1, rest + (rest >= target[:, None]))
-
-
-@in_float32
-def smoothed_cross_entropy(
-    logits: Float[Tensor, "b k *pos"],
-    target: Int64[Tensor, "b ..."],
-    epsilon: float = 0.1,
-    share: Literal["all", "others"] = "all",
-    ignore_index: int = -100,
-    soft_target: Float[Tensor, "b ..."] | None = None,
-) -> Float[Tensor, ""]:
-    """Cross-entropy in nats with label smoothing.
-
-    `share="all"`: every class gets epsilon / K, so the true class keeps 1 - epsilon + epsilon / K (PyTorch's
-    `label_smoothing`). `share="others"`: the K - 1 other classes share epsilon and the true class keeps 1 - epsilon.
-    Labels as in `cross_entropy`. Source: Szegedy et al., 2016, section 7, https://arxiv.org/abs/1512.00567
-    """
-    refuse_wrong_shapes(logits, target, soft_target)
-    num_classes = logits.shape[1]
-    if share == "others":
-        epsilon = epsilon * num_classes / (num_classes - 1)
-    labels = target if soft_target is None else soft_target
-    labeled = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")
-    uniform = -F.log_softmax(logits, dim=1).mean(dim=1)
-    mask = target != ignore_index if soft_target is None else None
-    return mean((1 - epsilon) * labeled + epsilon * uniform, mask)
 
 
 def attention_transfer(
