@@ -115,6 +115,9 @@ def suggest(given: Recipe, checked: Checked, *, has_length: bool = False, trust:
     if given.task.model_fields_set:
         chosen["task"] = given.task.kind
     reasons = []
+    if given.data.on_error == "stop" and any(found.errors for found in checked.inspections.values()):
+        chosen["data.on_error"] = "skip"
+        reasons.append("data.on_error=skip: leaves out the images that cannot be used")
     if task.output == "image" and given.student.name is None:
         chosen["student"] = "cifar:resnet20" if max(height, width) <= SMALL else "timm:resnet18"
         reasons.append(f"{chosen['student']}: made for images of about {height}x{width} pixels")

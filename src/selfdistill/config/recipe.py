@@ -92,6 +92,15 @@ class DataPart(Part):
     max_megapixels: float = Field(
         64.0, gt=0, le=178, description="refuse larger images and masks, in millions of pixels"
     )
+    on_error: Literal["stop", "skip"] = Field(
+        "stop",
+        description="skip: read all images before training and leave out those that cannot be used, which exclude then"
+        " lists",
+    )
+    exclude: list[str] | str | None = Field(
+        None,
+        description="images to leave out, such as train/cat/7.jpg, or train/17 of a table; or a file of such lines",
+    )
     download: bool = Field(False, description="allow torchvision: and hf: sources to download what is missing")
     root: str = Field("data", description="folder of torchvision: sources, and where they are downloaded to")
 

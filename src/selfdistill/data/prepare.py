@@ -10,8 +10,12 @@ from typing import NamedTuple
 import torch
 
 from ..config.recipe import DataPart
+from ..errors import count_of
 from .cache.cached import CachedDataset
 from .datasets.base import LabeledDataset
+from .datasets.exclusion import find_unusable
+from .datasets.registry import open_stored
+from .datasets.splits import parse_split
 from .defaults import add_statistics, choose_from_headers, describe_16_bits, needs_statistics
 from .reading import check_images
 from .split import Splits, describe_splits, open_splits
@@ -20,6 +24,7 @@ from .task_data import TaskData
 from .transforms.base import Transform
 
 CPU = torch.device("cpu")
+MOST_NAMED = 5  # images that are left out, in notes
 # settings that decide how images are transformed, not which images are used
 TRANSFORM_SETTINGS = {
     "image_size",
@@ -57,6 +62,8 @@ class OpenedData:
         self._splits: Splits | None = None
         self._statistics: dict[str, PixelStatistics] = {}
         self._cached: dict[str, CachedDataset] = {}
+        self._checked: tuple[str, str] | None = None
+        self._unusable: dict[str, str] | None = None  # by name, with the reason
 
     def open_splits(self, settings: DataPart, task: TaskData) -> Splits:
         """The splits that the settings describe; reuses the last ones if the source is the same."""
@@ -65,6 +72,27 @@ class OpenedData:
             self._source, self._splits = source, open_splits(settings, task)
             self._statistics, self._cached = {}, {}
         return self._splits
+
+    def leave_out_unusable(self, settings: DataPart, task: TaskData) -> tuple[DataPart, list[str]]:
+        """With `on_error=skip`, the settings with the names of all images that cannot be used, and notes on them.
+
+        Names that are there already stay: a run goes on with the images that it began with.
+        """
+        if settings.on_error != "skip" or settings.exclude is not None:
+            return settings, []
+        source = (task.name, settings.model_dump_json(exclude=TRANSFORM_SETTINGS))
+        if self._unusable is None or source != self._checked:
+            sources = dict.fromkeys([str(settings.source), *_list_other_sources(settings)])
+            stored = {name: open_stored(settings, name, task) for name in sources}
+            self._checked, self._unusable = source, {}
+            for name, each in stored.items():
+                self._unusable |= find_unusable(settings, name, each)
+        notes = []
+        if self._unusable:
+            count = count_of(len(self._unusable), "image")
+            notes = [f"data.on_error=skip leaves out {count} that cannot be used, which data.exclude of the run lists"]
+            notes += list(self._unusable.values())[:MOST_NAMED]
+        return settings.model_copy(update={"exclude": list(self._unusable)}), notes
 
     def find_statistics(self, dataset: LabeledDataset, settings: DataPart, task: TaskData) -> PixelStatistics:
         """The pixel statistics of the training images for this size and these channels, computed or not."""
@@ -81,6 +109,11 @@ class OpenedData:
         if split not in self._cached or not self._cached[split].holds_same_images(cached):
             self._cached[split] = cached
         return self._cached[split]
+
+
+def _list_other_sources(settings: DataPart) -> list[str]:
+    """The validation images' own source, unless they are a split of the same."""
+    return [settings.val] if settings.val is not None and parse_split(settings.val) is None else []
 
 
 def prepare_data(
@@ -100,6 +133,7 @@ def prepare_data(
     `ValueError` in one sentence for data that cannot be trained on.
     """
     opened = opened or OpenedData()
+    settings, skipped = opened.leave_out_unusable(settings, task)
     splits = opened.open_splits(settings, task)
     held_out_split = "test" if splits.val is None else "val"
     chosen = choose_from_headers(settings, splits, task)
@@ -123,6 +157,7 @@ def prepare_data(
         held_out_split=held_out_split,
         test=None if kept is splits.test or splits.test is None or splits.test.is_all_ignored() else splits.test,
         notes=(
+            *skipped,
             *splits.notes,
             *describe_splits(splits, settings.channels),
             *_describe_pixels(settings, chosen, statistics),

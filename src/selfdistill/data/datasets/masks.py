@@ -161,6 +161,11 @@ class RawMaskDataset(LabeledDataset):
                 f" {image_size[0]}x{image_size[1]}; they must have the same size"
             )
 
+    def subset(self, indices: Int64[Tensor, " n"]) -> "RawMaskDataset":
+        chosen = RawMaskDataset(self.images.subset(indices), self.masks.subset(indices))
+        chosen.palette = self.palette
+        return chosen
+
     def apply_label_map(self, label_map: LabelMap) -> "MaskDataset":
         """The same images and masks, with values read by a label map."""
         dataset = MaskDataset(self.images, self.masks, label_map)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ...config.recipe import DataPart
 from ...errors import did_you_mean
 from ..task_data import TaskData
+from .exclusion import leave_out
 from .parquet import has_parquet
 from .splits import DatasetSplits
 
@@ -22,6 +23,16 @@ def open_source(settings: DataPart, source: str, task: TaskData, classes: Sequen
     `classes` numbers the labels if neither the source nor `settings` names them. Raises `ValueError` in one sentence
     for a source that does not exist, or that the task cannot learn from.
     """
+    stored = leave_out(open_stored(settings, source, task), settings, source)
+    opened = task.read_labels(stored, settings, source, classes)
+    for name in dict.fromkeys(name for dataset in opened.splits.values() for name in dataset.classes):
+        if not name.isascii():
+            refuse_bytes(name, source)
+    return opened
+
+
+def open_stored(settings: DataPart, source: str, task: TaskData) -> DatasetSplits:
+    """Opens all images of a source, before their labels get a meaning; errors as in `open_source`."""
     form, location = _detect_form(source, task)
     if not form:
         raise ValueError(_say_unknown(source, task))
@@ -34,13 +45,9 @@ def open_source(settings: DataPart, source: str, task: TaskData, classes: Sequen
     stored = task.sources[form](settings, location)
     for dataset in stored.splits.values():
         dataset.limit_pixels(settings.max_megapixels)
-    opened = task.read_labels(stored, settings, source, classes)
-    for name in dict.fromkeys(name for dataset in opened.splits.values() for name in dataset.classes):
-        if not name.isascii():
-            refuse_bytes(name, source)
     if form == location and os.path.exists(source):
-        opened = opened._replace(notes=(say_hidden(source, "the built-in data set"), *opened.notes))
-    return opened
+        stored = stored._replace(notes=(say_hidden(source, "the built-in data set"), *stored.notes))
+    return stored
 
 
 def refuse_bytes(name: str, source: str) -> None:
