@@ -112,15 +112,16 @@ TABLES = {
 }
 
 
-def measure(name: str, data: str | None, out: Path) -> None:
-    """Trains what is missing of a table, and writes its results."""
+def measure(name: str, data: str | None, out: Path, seeds: int | None = None) -> None:
+    """Trains what is missing of a table, or of its first `seeds`, and writes its results."""
     table = TABLES[name]
     if table.needs_data and data is None:
         raise ValueError(f"the table {name} needs --data, a folder of Parquet files; see the top of measure.py")
     words = [*shlex.split(table.words), *([f"data={data}"] if table.needs_data else [])]
     teachers = {teacher: train_teacher(out / teacher, words, more) for teacher, more in table.teachers.items()}
     methods = ",".join(table.methods).format_map(teachers)
-    compare_methods([*words, f"methods={methods}", f"seeds={table.seeds}", "controls=equal_cost", f"out={out}"])
+    count = f"seeds={seeds or table.seeds}"
+    compare_methods([*words, f"methods={methods}", count, "controls=equal_cost", f"out={out}"])
     RESULTS.mkdir(exist_ok=True)
     write_text(RESULTS / f"{name}.json", json.dumps(collect(name, out), indent=1, ensure_ascii=False) + "\n")
     tell(f"written: {RESULTS / name}.json")
@@ -151,6 +152,7 @@ def collect(name: str, out: Path) -> dict[str, Any]:
     environment = describe_environment()
     seconds = sum(run["train_seconds"] + run["eval_seconds"] for row in rows for run in row["per_seed"])
     return {
+        "seeds": len(plan["seeds"]),
         "machine": plan["machine"],
         "versions": {package: version for package, version in environment.versions.items() if version},
         "hours": round(seconds / 3600, 2),
@@ -186,10 +188,12 @@ def write_section(name: str, table: Table, results: dict[str, Any]) -> list[str]
     columns["processor s"] = lambda row: "-" if row["cost"] is None else f"{row['cost']:,.0f}"
     rows = [[show(row) for show in columns.values()] for row in results["rows"]]
     command = f"python benchmarks/accuracy/measure.py {name}" + (" --data FOLDER" if table.needs_data else "")
+    seeds = results.get("seeds", table.seeds)
+    command += f" --seeds {seeds}" if seeds != table.seeds else ""
     facts = f"{results['hours']:.1f} hours of one core ({results['machine']}), torch {results['versions']['torch']}"
     return [
         f"## {table.title}",
-        f"{table.about} {count_of(table.seeds, 'seed')}; {facts}.",
+        f"{table.about} {count_of(seeds, 'seed')}; {facts}.",
         f"```\nOMP_NUM_THREADS=1 {command}\n```",
         markdown_table(list(columns), rows),
         "\n".join(f"- {verdict['sentence']}" for verdict in results["verdicts"]),
@@ -203,13 +207,15 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("table", nargs="?", choices=[*TABLES], metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("--data", help="the folder of a data set")
+    parser.add_argument("--seeds", type=int, help="how many seeds, instead of the table's own number")
     parser.add_argument("--out", type=Path, help="where the runs lie; build/accuracy/TABLE by default")
     parser.add_argument("--docs", action="store_true", help="write docs/accuracy.md")
     options = parser.parse_args(words)
     if options.table is None and not options.docs:
         parser.error("name a table, or say --docs")
     if options.table is not None:
-        measure(options.table, options.data, options.out or HERE.parents[1] / "build/accuracy" / options.table)
+        out = options.out or HERE.parents[1] / "build/accuracy" / options.table
+        measure(options.table, options.data, out, options.seeds)
     if options.docs:
         write_text(PAGE, write_page())
         tell(f"written: {PAGE}")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from helpers.images import write_image
+from helpers.images import write_classes, write_image
 from selfdistill.config.read import read
 
 
@@ -48,6 +48,13 @@ def test_everything_is_there_as_json(run, photographs):
     assert told["splits"]["train"]["images"] == 10 and told["splits"]["train"]["read"] == 6
     assert told["splits"]["train"]["classes"] == {"<b>ant": 5, "bee": 5}
     assert told["suggestion"]["seconds"] > 0 and code == any(f["level"] == "problem" for f in told["findings"])
+
+
+def test_unequal_classes_are_told_of_with_a_setting_for_them(run, tmp_path):
+    write_classes(tmp_path / "data", {"ant": 22, "bee": 2})
+    code, out, _ = run("check", f"data={tmp_path / 'data'}", "student=cifar:resnet8")
+    assert code == 0 and "'ant' has 22 training images and 'bee' 2, 11 times fewer" in out
+    assert "task.class_weights=effective" in out.partition("suggested: ")[2]
 
 
 def test_what_holds_no_training_images_is_one_sentence(run, tmp_path):

@@ -36,6 +36,7 @@ SMALL = 64  # pixels of the longer side, up to which a network for small images 
 STEPS, STEPS_AN_EPOCH = 10_000, 20  # of the suggested training
 LEAST_EPOCHS, MOST_EPOCHS = 10, 200
 LENGTHS = ("epochs=", "max_steps=")
+WEIGHTED = ("Unequal classes", "Rare classes")  # findings that class weights are for
 TIMED = 4  # images of the step that is timed
 SAMPLES, MOST_CLASSES = 6, 40  # images of each class on the page, and classes of which it shows them
 SHOWN = 5  # examples of a finding in the terminal
@@ -118,6 +119,10 @@ def suggest(given: Recipe, checked: Checked, *, has_length: bool = False, trust:
     if given.data.on_error == "stop" and any(found.errors for found in checked.inspections.values()):
         chosen["data.on_error"] = "skip"
         reasons.append("data.on_error=skip: leaves out the images that cannot be used")
+    uneven = [finding.title for finding in checked.findings if finding.title in WEIGHTED]
+    if uneven and given.task.class_weights is None:
+        chosen["task.class_weights"] = "effective"
+        reasons.append(f"task.class_weights=effective: {uneven[0].lower()}")
     if task.output == "image" and given.student.name is None:
         chosen["student"] = "cifar:resnet20" if max(height, width) <= SMALL else "timm:resnet18"
         reasons.append(f"{chosen['student']}: made for images of about {height}x{width} pixels")
