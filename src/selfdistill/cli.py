@@ -118,6 +118,9 @@ def train(
     words: Words = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, and at which rates; train nothing.")
+    ] = False,
     trust: Trust = False,
 ) -> None:
     """Train a network, by default with FRSKD on the built-in digits."""
@@ -125,12 +128,16 @@ def train(
 
     refuse_lone_process()
     from .commands.recipes import read_words
-    from .commands.train import resume_run, start_run
+    from .commands.train import describe_run, resume_run, start_run
 
     words = list(words or [])
     if max_steps is not None:
         words.append(f"max_steps={max_steps}")
-    if resume is not None:
+    if dry_run:
+        if resume is not None:
+            raise ValueError("--dry-run is for a run that has not begun; leave out --resume")
+        describe_run(read_words(words), trust=trust)
+    elif resume is not None:
         resume_run(resume, words, trust=trust)
     else:
         start_run(read_words(words), trust=trust)

@@ -100,6 +100,7 @@ class Method(Configurable, nn.Module):
         self.teacher = None if teacher is None else Frozen(teacher)
         self._tap_names = taps
         self._student_is_frozen = False
+        self._kept_in_eval_mode: list[nn.Module] = []
         self._taps: Taps | None = None
         self._teacher_taps: Taps | None = None
         self._values_were_checked = False  # of the first step
@@ -144,11 +145,19 @@ class Method(Configurable, nn.Module):
         self._student_is_frozen = True
         self.student.requires_grad_(False).eval()
 
+    def keep_in_eval_mode(self, modules: Sequence[nn.Module]) -> None:
+        """Keeps these modules of the student in eval mode from now on, and those of an earlier call no more."""
+        for module in self._kept_in_eval_mode:
+            module.train(self.training)
+        self._kept_in_eval_mode = [*modules]
+        for module in modules:
+            module.eval()
+
     def train(self, mode: bool = True) -> "Method":
-        """Sets the mode as for any module, but a frozen student stays in eval mode."""
+        """Sets the mode as for any module, but what is frozen of the student stays in eval mode."""
         super().train(mode)
-        if self._student_is_frozen:
-            self.student.eval()
+        for module in [self.student] * self._student_is_frozen + self._kept_in_eval_mode:
+            module.eval()
         return self
 
     @classmethod

@@ -32,6 +32,12 @@ MASKS = {
 CASES: dict[str, dict[str, Any]] = {
     "an uneven last batch": {**IMAGES, "method": "baseline"},
     "an uneven last batch and a memory of each image": {**IMAGES, "method": "ps_kd"},
+    "frozen at first, then rates by layer": {
+        **IMAGES,
+        "method": "baseline",
+        "student": {"name": "helpers.plain_students:classifier", "freeze": ["blocks.0"], "unfreeze_at": 0.5},
+        "optim": {"lr": 0.05, "layer_decay": 0.7},
+    },
     "mixup": {**IMAGES, "method": "baseline", "mix": "mixup"},
     "cutmix in some steps": {**IMAGES, "method": "baseline", "mix": {"name": "cutmix", "probability": 0.5}},
     "uneven class weights": {

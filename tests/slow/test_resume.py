@@ -13,6 +13,11 @@ from selfdistill.runs.folder import Run
 
 pytestmark = pytest.mark.slow
 FEATURES = {"name": "frskd", "feature_loss": "hint"}
+TUNED = {
+    "student": {"name": "cifar:resnet8", "freeze": ["conv1", "bn1", "layer1"], "unfreeze_at": 0.4},
+    "optim": {"lr": 0.05, "layer_decay": 0.7, "method_lr": 0.1, "ema": 0.9},
+    "method": "frskd",
+}
 
 
 @pytest.mark.parametrize(
@@ -21,6 +26,7 @@ FEATURES = {"name": "frskd", "feature_loss": "hint"}
         ({"method": FEATURES, "mix": "cutmix", "optim": {"lr": 0.05, "ema": 0.9}}, 7),
         ({"optim": {"name": "adamw", "lr": 1e-3, "accumulate": 2, "clip": 1.0}, "mix": "mixup"}, 5),
         ({"method": "frskd_sla", "precision": "bf16", "max_steps": 6}, 5),
+        *((TUNED, step) for step in (2, 6)),  # before the stem is freed, and after
     ],
 )
 def test_a_run_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path, changes, step):

@@ -193,7 +193,8 @@ def test_the_folder_is_the_registry():
 
 
 def test_only_what_a_recipe_leaves_open_is_filled_in():
-    given = {"data": "digits", "student": "cifar:resnet8", "optim": {"lr": 0.5}, "batch_size": 9}
+    optim = {"lr": 0.5, "warmup": 0.2, "layer_decay": 0.8}
+    given = {"data": "digits", "student": "cifar:resnet8", "optim": optim, "batch_size": 9}
     recipe = parse({"task": "segmentation", **given})
     assert complete_recipe(recipe) == recipe
     assert complete_recipe(Recipe()).optim.lr == 0.1

@@ -34,6 +34,7 @@ from ..training.experiment import Experiment, HeldOut
 from ..training.optim import count_steps
 from .checks import check_labeled, check_method, check_same_data, check_student_options, check_student_was_trained
 from .class_weights import choose_class_weights
+from .fine_tuning import choose_normalization, note_fine_tuning, tune_frozen
 from .sources import forget_start, hash_sources
 from .start import load_start
 from .teacher import load_teacher, normalize_as_teacher, note_channels
@@ -52,7 +53,7 @@ def build(
     the student started from are not read again. Raises `ValueError` in one sentence for whatever cannot work, before
     anything is trained.
     """
-    recipe = complete_recipe(recipe)
+    given, recipe = recipe, complete_recipe(recipe)
     task_kind, method_class = find_task(recipe.task.kind), find_method(recipe.method.name)
     check_method(recipe, task_kind, method_class)
     sources = hash_sources(forget_start(recipe) if goes_on else recipe, trust=trust)
@@ -69,6 +70,7 @@ def build(
     check_labeled(prepared)
     images, classes = prepared.splits.train, prepared.splits.train.classes
     class_weights, weight_notes = choose_class_weights(recipe.task, images)
+    normalization = choose_normalization(recipe, prepared.settings.channels or 3, trust=trust)
     task = task_kind.create_task(
         len(classes),
         image_shape(prepared.settings),
@@ -102,7 +104,8 @@ def build(
     if not goes_on:
         check_student_was_trained(method, recipe.student)
 
-    data = prepared.settings.model_copy(update={"drop_last": plan.drop_last})
+    recipe = tune_frozen(given, recipe, student)
+    data = prepared.settings.model_copy(update={"drop_last": plan.drop_last, **normalization})
     train_set = TrainSet(
         prepared.train,
         task_kind.train_transform(data),
@@ -124,6 +127,7 @@ def build(
         *prepared.notes,
         *start_notes,
         *weight_notes,
+        *note_fine_tuning(given, recipe, normalization),
         *note_dropped_images(plan),
         *note_short_run(method_class, hyperparameters, task.output, steps),
         *note_channels(recipe, images, task.image_shape[0]),

@@ -16,6 +16,7 @@ from ..tasks.base import TaskKind
 from ..training.compile import choose_mode
 from ..training.device import create_accelerator
 from ..training.experiment import Experiment
+from ..training.freezing import find_frozen
 from ..training.optim import create_optimizer
 
 
@@ -94,9 +95,11 @@ def check_student_was_trained(method: Method, part: StudentPart) -> None:
 
 
 def check_machine(experiment: Experiment) -> None:
-    """This machine has the device, the precision, the trackers and the compiler, and timm the optimizer."""
+    """This machine has the device, precision, trackers and compiler; timm the optimizer; the student what is frozen."""
     recipe = experiment.recipe
     device = create_accelerator(recipe).device
     diagnose, accumulate = recipe.diagnose is not None, recipe.optim.accumulate
     choose_mode(recipe.machine.compile, device, 0, accumulate=accumulate, diagnose=diagnose)
     create_optimizer(experiment.method, recipe.optim)
+    if recipe.student.freeze is not None:
+        find_frozen(experiment.method.student, recipe.student.freeze)

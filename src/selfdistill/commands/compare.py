@@ -28,7 +28,7 @@ def compare_methods(words: Sequence[str], *, trust: bool = False) -> None:
     another process trains at the moment is left to it.
     """
     request = parse_words([*words])
-    base = request.base
+    base = complete_recipe(request.base)
     parts = ("compare", Path(base.data.source or "").stem, (base.student.name or "").partition(":")[2])
     folder = Path(base.out or f"runs/{make_file_name('-'.join(parts))}")
     if (folder / "recipe.yaml").exists():

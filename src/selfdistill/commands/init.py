@@ -6,7 +6,7 @@ from ..config.files import dump_commented
 from ..config.recipe import Recipe
 from ..data import open_splits
 from ..errors import escape_controls
-from ..tasks import find_task
+from ..tasks import complete_recipe, find_task
 from .console import say
 
 
@@ -18,6 +18,7 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
         raise ValueError(
             f"{path} cannot be written: there is no folder {path.parent}; make it, or choose another --file"
         )
+    recipe = complete_recipe(recipe)
     splits = open_splits(recipe.data, find_task(recipe.task.kind))
     counts = {name: len(rows) for name, rows in splits._asdict().items() if name != "notes" and rows is not None}
     images = ", ".join(f"{count:,} {name}" for name, count in counts.items())

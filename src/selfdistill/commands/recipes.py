@@ -20,7 +20,7 @@ UNBROKEN = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def read_recipe(name: str | Path | None, words: Sequence[str]) -> Recipe:
-    """Return what `config.read` reads, with its task's defaults, after a look at the method's own settings.
+    """Return what `config.read` reads, after a look at the method's own settings.
 
     Raises `ValueError` as that does: it names the file in which an unknown task or method or a wrong hyper-parameter
     stands.
@@ -36,7 +36,7 @@ def read_recipe(name: str | Path | None, words: Sequence[str]) -> Recipe:
     except ValueError as error:
         file = find_file(name, words, setting)
         raise ValueError(f"{file}: {error}" if file else str(error)) from None
-    return complete_recipe(recipe)
+    return recipe
 
 
 def read_words(words: Sequence[str]) -> Recipe:

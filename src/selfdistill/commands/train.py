@@ -33,9 +33,10 @@ from ..training.loop import fit
 from ..training.signals import Interrupted
 from ..training.state import Result
 from .arguments import tell_ignored, tell_other_run
-from .console import tell
+from .console import console, tell
 from .places import find_recipe_paths
 from .progress import PlainProgress, RichProgress
+from .rates import build_rates_table
 
 RESUMABLE = ("max_steps", "machine")  # settings that may change when a run goes on
 
@@ -45,6 +46,15 @@ def start_run(recipe: Recipe, *, trust: bool = False) -> Result:
     experiment = build(recipe, trust=trust)
     check_trainable(experiment)
     return train_new_run(experiment, may_rename=recipe.out is None)
+
+
+def describe_run(recipe: Recipe, *, trust: bool = False) -> None:
+    """Builds and checks a new run, and says what was chosen and at which rates it would learn; writes nothing."""
+    experiment = build(recipe, trust=trust)
+    check_trainable(experiment)
+    for note in experiment.notes:
+        tell(f"note: {note}")
+    console().print(build_rates_table(experiment))
 
 
 def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) -> Result | None:

@@ -16,7 +16,7 @@ from ..distributed import default_device
 from ..errors import count_of, escape_controls
 from ..features.frozen import FrozenFeatures, LinearProbe, choose_decay, predict_by_neighbors
 from ..runs.student import SHOWN, StudentCard, build_network, load_student, read_complete_card
-from ..tasks import find_task
+from ..tasks import complete_recipe, find_task
 from .arguments import parse_seeds, take_setting, tell_other_run
 from .console import console, say, tell
 from .recipes import read_words
@@ -48,7 +48,7 @@ def print_transfer(words: Sequence[str], *, as_json: bool, trust: bool = False) 
     runs, settings = [Path(word) for word in words if "=" not in word], [word for word in words if "=" in word]
     seeds = parse_seeds(take_setting(settings, "seeds", "1"))
     _refuse_other_settings(runs, settings)
-    data = read_words(settings).data
+    data = complete_recipe(read_words(settings)).data
     results: list[Transferred] = []
     networks = itertools.chain(list_students(runs, trust=trust), list_untrained(runs, seeds[0], trust=trust))
     for name, network, card in networks:

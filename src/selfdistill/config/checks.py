@@ -16,6 +16,7 @@ def find_conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
     schedule = f"optim.schedule={optim.schedule}"
     without_effect = [  # (settings, whether they have no effect, with what)
         ("student.pretrained", recipe.student.start is not None, "student.start"),
+        ("student.unfreeze_at", recipe.student.freeze is None, "student.freeze=null"),
         ("mix.alpha mix.probability", recipe.mix.name == "none", "mix=none"),
         ("optim.milestones optim.gamma", optim.schedule != "step", schedule),
         ("optim.min_lr", optim.schedule in ("step", "constant"), schedule),

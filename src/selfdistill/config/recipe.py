@@ -155,6 +155,12 @@ class StudentPart(Part):
     start: str | None = Field(
         None, description="weights to start from: a run folder, or a .safetensors, .pth or .pt file"
     )
+    freeze: list[str] | None = Field(
+        None, description="submodules whose weights and batch norms stay as they are; [all,-fc]: all but fc"
+    )
+    unfreeze_at: Share | None = Field(
+        None, description="share of training after which what is frozen learns too; null: it never does"
+    )
     options: dict[str, Any] = Field({}, description="passed on to the network's constructor")
 
 
@@ -186,7 +192,19 @@ class OptimPart(Part):
     """The optimizer, the learning-rate schedule, and what is done to gradients."""
 
     name: str = Field("sgd", description="sgd or any optimizer of timm")
-    lr: float | None = Field(None, gt=0, description="default: the task's for sgd, 0.001 for others")
+    lr: float | None = Field(
+        None,
+        gt=0,
+        description="default: the task's for sgd, 0.001 for others; lower for a student with trained weights",
+    )
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="each layer of the student learns at this share of the rate of the next; default: 1, or 0.9"
+        " with trained weights",
+    )
+    method_lr: float | None = Field(None, gt=0, description="of what only training needs, a self-teacher; null: lr")
     momentum: Weight = 0.9
     nesterov: bool = Field(False, description="sgd only")
     weight_decay: Weight = 1e-4
@@ -195,7 +213,11 @@ class OptimPart(Part):
     milestones: list[Share] = Field([0.5, 0.75], description="step: shares of training after which lr drops")
     gamma: float = Field(0.1, gt=0, le=1, description="step: what lr is multiplied by")
     min_lr: Weight = Field(0.0, description="cosine, linear, poly: lr at the end")
-    warmup: Share = Field(0.0, description="share of training over which lr rises linearly from a hundredth")
+    warmup: Share | None = Field(
+        None,
+        description="share of training over which lr rises linearly from a hundredth; default: 0, or 0.1 with"
+        " trained weights",
+    )
     clip: float | None = Field(None, gt=0, description="clip gradients to this norm")
     clip_value: float | None = Field(None, gt=0, description="clip each value of a gradient to this size")
     accumulate: Natural = Field(1, description="micro-batches that a batch is split into")

@@ -1,5 +1,5 @@
 """Plain networks by name: timm's, torchvision's, smp's, the paper's, small ones, and the user's own."""
 
-from .registry import build_student, list_students
+from .registry import build_student, find_normalization, list_students
 
-__all__ = ["build_student", "list_students"]
+__all__ = ["build_student", "find_normalization", "list_students"]

@@ -1,11 +1,13 @@
 """`smp:ARCH/ENCODER`: the networks of segmentation-models-pytorch, around its own encoders and all of timm's."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import encoders as SMP_ENCODERS
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import get_pretrained_cfg, is_model_pretrained
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ UNSUPPORTED = {  # prefix of an encoder's name -> architectures that smp does no
 }
 USUAL_VITS = ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224")  # for DPT
 ENLARGING = {"PSPNet": 0, "FPN": 3}  # depth of the encoder at which the head would have nothing to enlarge
+OTHER_NORMALIZATION = ("dpn", "inception", "xception")  # encoders whose weights take other than ImageNet's mean and std
 FIXED = {  # options of the constructors that would have no effect, or give something that is not a student
     "encoder_name": "is not an option, it is part of the student's name",
     "encoder_weights": "is not an option; set pretrained=true",
@@ -127,6 +130,14 @@ def knows(network: str) -> bool:
 def output(network: str) -> str:
     """What a score of `network` belongs to."""
     return "pixel"
+
+
+def normalization(network: str) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Mean and std of the images that the encoder's weights take; None where they are not ImageNet's and smp's own."""
+    _, encoder = _split(network)
+    if encoder.startswith("tu-"):
+        return from_timm.normalization(encoder.removeprefix("tu-"))
+    return None if encoder.startswith(OTHER_NORMALIZATION) else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
 def build(

@@ -1,5 +1,6 @@
 """`timm:NAME`: every architecture of timm, with its pretrained weights."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -32,6 +33,12 @@ def knows(network: str) -> bool:
 def output(network: str) -> str:
     """What a score of `network` belongs to."""
     return "image"
+
+
+def normalization(network: str) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Mean and std of the images that the pretrained weights of `network` take; None where timm does not say."""
+    cfg = get_pretrained_cfg(network)
+    return None if cfg is None or not cfg.mean or not cfg.std else (cfg.mean, cfg.std)
 
 
 def build(

@@ -1,6 +1,7 @@
 """`torchvision:NAME`: torchvision's networks that score images or pixels, with their pretrained weights."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,12 @@ def knows(network: str) -> bool:
 def output(network: str) -> str:
     """What a score of `network` belongs to."""
     return "pixel" if network in _list_segmenters() else "image"
+
+
+def normalization(network: str) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Mean and std of the images that the pretrained weights of `network` take."""
+    shown = models.get_model_weights(network).DEFAULT.transforms()
+    return shown.mean, shown.std
 
 
 class ScoresOnly(nn.Module):

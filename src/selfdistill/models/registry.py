@@ -2,6 +2,7 @@
 
 import fnmatch
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -84,6 +85,19 @@ def build_student(
     if misfit:
         raise ValueError(f"{name} {misfit.reason}") from misfit.error
     return student
+
+
+def find_normalization(name: str) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Mean and standard deviation of the images that a network's public weights take; None where there are none.
+
+    Per channel, of pixels in [0, 1].
+
+    >>> find_normalization("timm:tf_efficientnet_lite0")
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    """
+    prefix, _, network = name.partition(":")
+    source = _import_source(prefix) if prefix in SOURCES else None
+    return source.normalization(network) if hasattr(source, "normalization") else None
 
 
 def list_students(pattern: str = "*") -> list[str]:

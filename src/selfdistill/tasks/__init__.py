@@ -21,6 +21,8 @@ from . import base
 from .base import TaskKind
 
 LR = 0.001  # of all optimizers except SGD
+FINE_TUNING_LR = 0.0001  # of these where the student starts from trained weights
+WARMUP, LAYER_DECAY = 0.1, 0.9  # of such students
 
 
 def list_tasks(outputs: Collection[str] | None = None) -> list[str]:
@@ -111,24 +113,34 @@ def _is_task(value: Any) -> bool:
 
 
 def complete_recipe(recipe: Recipe) -> Recipe:
-    """Fills in the settings that a recipe leaves to its task: data, student, lr and batch size.
+    """Fills in the settings that a recipe leaves to its task: data, student, learning rates and batch size.
 
+    From trained weights a student learns at a lower rate, which rises at first and falls from layer to layer.
     Raises `ValueError` for an unknown task.
     """
     defaults = find_task(recipe.task.kind).defaults
     lr = defaults.lr if recipe.optim.name == "sgd" else LR
+    optim = {"lr": lr, "warmup": 0.0, "layer_decay": 1.0}
+    if starts_trained(recipe):
+        lr = (defaults.fine_tuning_lr or defaults.lr / 10) if recipe.optim.name == "sgd" else FINE_TUNING_LR
+        optim = {"lr": lr, "warmup": WARMUP, "layer_decay": LAYER_DECAY}
     return recipe.model_copy(
         update={
-            "data": _fill_in(recipe.data, "source", defaults.data),
-            "student": _fill_in(recipe.student, "name", defaults.student),
-            "optim": _fill_in(recipe.optim, "lr", lr),
+            "data": _fill_in(recipe.data, source=defaults.data),
+            "student": _fill_in(recipe.student, name=defaults.student),
+            "optim": _fill_in(recipe.optim, **optim),
             "batch_size": recipe.batch_size or defaults.batch_size,
         }
     )
 
 
-def _fill_in(part: Part, name: str, value: Any) -> Part:
-    return part.model_copy(update={name: value}) if getattr(part, name) is None else part
+def starts_trained(recipe: Recipe) -> bool:
+    """Whether the student's first weights were trained before."""
+    return recipe.student.pretrained or recipe.student.start is not None
+
+
+def _fill_in(part: Part, **values: Any) -> Part:
+    return part.model_copy(update={name: value for name, value in values.items() if getattr(part, name) is None})
 
 
 def evaluate(

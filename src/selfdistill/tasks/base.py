@@ -31,6 +31,7 @@ class Defaults(NamedTuple):
     student: str
     lr: float  # of SGD
     batch_size: int
+    fine_tuning_lr: float | None = None  # of SGD, from trained weights; None: a tenth of `lr`
 
 
 class Mixer(NamedTuple):

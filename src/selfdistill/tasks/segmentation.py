@@ -93,7 +93,7 @@ class Segmentation(TaskKind):
 
     output, target = "pixel", "class"
     losses = ("cross_entropy", "focal", "bce", "dice+cross_entropy")
-    defaults = Defaults(data="scenes", student="smp:Unet/resnet18", lr=0.01, batch_size=16)
+    defaults = Defaults(data="scenes", student="smp:Unet/resnet18", lr=0.01, batch_size=16, fine_tuning_lr=0.01)
     sources: Mapping[str, Opener] = {
         "scenes": _open_scenes,
         "folder": _open_mask_folders,

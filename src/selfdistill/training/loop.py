@@ -27,6 +27,7 @@ from .cost import SlowdownMeter
 from .device import AUTOCAST, create_accelerator, prepare
 from .evaluation import StudentScoring, blame_precision, refuse_broken_student
 from .experiment import Experiment
+from .freezing import Freezing
 from .log import RunLog, create_writers
 from .memory import keep_freed_memory
 from .meters import Means
@@ -106,6 +107,7 @@ class Trainer:
         method.to(self.device)
         if recipe.machine.channels_last:
             method.to(memory_format=torch.channels_last)
+        self.freezing = Freezing(method, recipe.student, self.schedule_steps)
         optimizer = create_optimizer(method, recipe.optim)
         self.schedule = create_schedule(optimizer, recipe.optim, self.schedule_steps)
         ema = create_ema(method.student, recipe.optim)
@@ -208,6 +210,7 @@ class Trainer:
         state = self.state
         seeds = self.recipe.seed, state.step
         self.schedule.step_update(state.step)
+        self.freezing.update(state.step)
         micro_batches = list(itertools.islice(batches, len(usual)))
         seed_generators(*seeds, 0, 0)
         if self.experiment.mix is not None:
@@ -226,6 +229,7 @@ class Trainer:
                     step = self.train_micro_batch(batch, share, density, usual=usual[micro], diagnose=diagnose)
             compiled |= self.compiler.just_compiled
             state.meter.add(step, batch, state.method.task)
+        self.freezing.drop_gradients()
         clip_gradients(self.accelerator, self.module, self.recipe.optim)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -333,6 +337,7 @@ class Trainer:
     def close(self) -> None:
         """Ends every callback, and gives the method back without accelerate's wrapper and uncompiled."""
         with ExitStack() as stack:  # each of these runs whatever the others raise, from the last to the first
+            stack.callback(self.freezing.close)
             stack.callback(self.give_back)
             stack.callback(self.compiler.close)
             for callback in self.log.callbacks:

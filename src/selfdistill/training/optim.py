@@ -7,6 +7,7 @@ from torch import nn
 
 from ..config.recipe import OptimPart, Recipe
 from ..errors import did_you_mean
+from .rates import group_by_rate
 
 
 def create_optimizer(module: nn.Module, optim: OptimPart) -> torch.optim.Optimizer:
@@ -19,7 +20,9 @@ def create_optimizer(module: nn.Module, optim: OptimPart) -> torch.optim.Optimiz
     if name == "sgd" and not optim.nesterov:
         name = "momentum"  # timm's name for SGD without Nesterov's look-ahead
     parameters: Any = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if optim.decay == "weights":
+    if (optim.layer_decay or 1) < 1 or optim.method_lr is not None:
+        parameters = group_by_rate(module, optim)
+    elif optim.decay == "weights":
         parameters = param_groups_weight_decay(module, optim.weight_decay)
     try:
         return create_optimizer_v2(
@@ -33,7 +36,7 @@ def create_schedule(optimizer: torch.optim.Optimizer, optim: OptimPart, steps: i
     """One of timm's schedules over `steps`; a pure function of the step, so there is no state to save."""
     from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 
-    warmup = round(optim.warmup * steps)
+    warmup = round((optim.warmup or 0.0) * steps)
     steps_after_warmup = max(steps - warmup, 1)
     common = {
         "warmup_t": warmup,

@@ -1,0 +1,55 @@
+"""What a run chooses where its student starts from trained weights, and says."""
+
+from typing import Any
+
+from torch import nn
+
+from ..config.recipe import Recipe
+from ..models import find_normalization
+from ..runs.state_dicts import find_weights_file
+from ..runs.student import read_card
+from ..tasks import complete_recipe, starts_trained
+from .sources import forget_start
+
+
+def choose_normalization(recipe: Recipe, channels: int, *, trust: bool = False) -> dict[str, Any]:
+    """`mean` and `std` of the data that the student's first weights were trained on; empty where they are not known.
+
+    Empty too where the recipe has its own, as that of a run has. Gray images take the mean over the colors.
+    """
+    student, start = recipe.student, recipe.student.start
+    is_open = recipe.data.mean is None and recipe.data.std is None and recipe.method.teacher is None
+    if not is_open or not starts_trained(recipe):
+        return {}
+    if start is None or find_weights_file(start) is not None:
+        normalization = find_normalization(student.name or "")
+    else:
+        data = read_card(start, trust=trust).data
+        normalization = None if data.mean is None or data.std is None else (data.mean, data.std)
+    if normalization is None:
+        return {}
+    mean, std = ([round(float(value), 6) for value in values] for values in normalization)
+    if channels == 1 and len(mean) == 3:
+        mean, std = [round(sum(mean) / 3, 6)], [round(sum(std) / 3, 6)]
+    return {"mean": mean, "std": std} if len(mean) == channels else {}
+
+
+def tune_frozen(given: Recipe, recipe: Recipe, student: nn.Module) -> Recipe:
+    """The recipe with the rates of training from random weights, where the method trains nothing of the student."""
+    if any(parameter.requires_grad for parameter in student.parameters()):
+        return recipe
+    return recipe.model_copy(update={"optim": complete_recipe(forget_start(given)).optim})
+
+
+def note_fine_tuning(given: Recipe, recipe: Recipe, normalization: dict[str, Any]) -> list[str]:
+    """A sentence about the settings that are chosen for trained weights, and what they are for random ones."""
+    usual = complete_recipe(forget_start(given))
+    settings = [
+        f"optim.{name}={getattr(recipe.optim, name):g} (not {getattr(usual.optim, name):g})"
+        for name in ("lr", "warmup", "layer_decay")
+        if getattr(given.optim, name) is None and getattr(recipe.optim, name) != getattr(usual.optim, name)
+    ]
+    settings += [f"data.{name}={values} (the weights' own)" for name, values in normalization.items()]
+    if not settings:
+        return []
+    return [f"as the student starts from trained weights: {', '.join(settings)}"]

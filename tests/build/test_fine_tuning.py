@@ -1,0 +1,87 @@
+"""What a run chooses where its student starts from trained weights."""
+
+import pytest
+import torch
+
+from selfdistill.build import build
+from selfdistill.config.read import read
+from selfdistill.models import build_student, find_normalization
+from selfdistill.runs.folder import Run
+from selfdistill.tasks import complete_recipe
+
+WORDS = ["data.limit=40", "batch_size=16", "max_steps=2", "precision=fp32"]
+
+
+def job(*words):
+    return build(read(None, [*WORDS, *words]))
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A file of weights of a network of timm's."""
+    path = tmp_path_factory.mktemp("weights") / "resnet10t.pt"
+    torch.save(build_student("timm:resnet10t", num_classes=7, image_shape=(3, 32, 32)).state_dict(), path)
+    return path
+
+
+def test_rates_and_normalization_are_chosen_said_and_written(start):
+    words = ["student=timm:resnet10t", "method=baseline", "data.image_size=32"]
+    plain, tuned = job(*words), job(*words, f"student.start={start}")
+    chosen = tuned.recipe.optim
+    assert (plain.recipe.optim.lr, plain.recipe.optim.warmup, plain.recipe.optim.layer_decay) == (0.1, 0, 1)
+    assert (chosen.lr, chosen.warmup, chosen.layer_decay) == (0.01, 0.1, 0.9)
+    assert tuned.recipe.data.mean == [0.449] and tuned.recipe.data.std == [0.226]  # of gray images
+    (note,) = (note for note in tuned.notes if note.startswith("as the student starts from trained weights: "))
+    assert "optim.lr=0.01 (not 0.1), optim.warmup=0.1 (not 0), optim.layer_decay=0.9 (not 1)" in note
+    assert "data.mean=[0.449] (the weights' own)" in note
+    assert not any("trained weights" in note for note in plain.notes)
+    assert build(tuned.recipe).recipe == tuned.recipe
+
+
+def test_what_is_set_is_kept_and_not_said(start):
+    words = ["optim.lr=0.1", "optim.warmup=0", "optim.layer_decay=1", "data.mean=[0.5]", "data.std=[0.5]"]
+    made = job("student=timm:resnet10t", "method=baseline", f"student.start={start}", "data.image_size=32", *words)
+    chosen = made.recipe.optim
+    assert (chosen.lr, chosen.warmup, chosen.layer_decay, made.recipe.data.mean) == (0.1, 0, 1, [0.5])
+    assert not any("as the student starts" in note for note in made.notes)
+
+
+def test_a_method_that_keeps_the_student_as_it_is_has_the_usual_rates(tmp_path):
+    torch.save(build_student("cifar:resnet8", num_classes=10, image_shape=(1, 8, 8)).state_dict(), tmp_path / "a.pt")
+    words = ["student=cifar:resnet8", "method=hsakd_teacher", "method.joint=false"]
+    optim = job(*words, f"student.start={tmp_path / 'a.pt'}").recipe.optim
+    assert (optim.lr, optim.warmup, optim.layer_decay) == (0.1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "lr"),
+    [(["task=segmentation"], 0.01), (["optim=adamw"], 1e-4), ([], 0.01)],
+)
+def test_the_rate_is_the_task_s_or_the_optimizer_s(words, lr):
+    assert complete_recipe(read(None, ["student.pretrained=true", *words])).optim.lr == lr
+
+
+def test_an_older_run_keeps_one_rate_for_all_layers(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        "student: {name: 'timm:resnet10t', pretrained: true}\noptim: {lr: 0.1, warmup: 0.0}\n"
+    )
+    optim = complete_recipe(Run(tmp_path).recipe(trust=True)).optim
+    assert (optim.lr, optim.warmup, optim.layer_decay) == (0.1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean"),
+    [
+        ("timm:vit_tiny_patch16_224", 0.5),
+        ("torchvision:resnet18", 0.485),
+        ("torchvision:lraspp_mobilenet_v3_large", 0.485),
+        ("smp:Unet/resnet18", 0.485),
+        ("smp:Unet/tu-tf_efficientnet_lite0", 0.5),
+        ("smp:Unet/xception", None),
+        ("cifar:resnet8", None),
+        ("package.module:function", None),
+    ],
+)
+def test_the_weights_own_normalization_is_known_where_their_library_says_it(name, mean):
+    found = find_normalization(name)
+    assert found is None if mean is None else found[0][0] == mean
