@@ -5,7 +5,7 @@ import torch
 
 from selfdistill.build import build
 from selfdistill.config.read import read
-from selfdistill.models import build_student, find_normalization
+from selfdistill.models import build_student, describe_weights
 from selfdistill.runs.folder import Run
 from selfdistill.tasks import complete_recipe
 
@@ -83,5 +83,5 @@ def test_an_older_run_keeps_one_rate_for_all_layers(tmp_path):
     ],
 )
 def test_the_weights_own_normalization_is_known_where_their_library_says_it(name, mean):
-    found = find_normalization(name)
-    assert found is None if mean is None else found[0][0] == mean
+    found = describe_weights(name)
+    assert found is None if mean is None else found.mean[0] == mean

@@ -25,19 +25,19 @@ from ..data.datasets.base import select_evenly
 from ..method import Method
 from ..methods import create_method, find_method
 from ..models import build_student
-from ..runs.student import NetworkCard, StudentCard, read_card
+from ..runs.student import NetworkCard, StudentCard
 from ..task import Batch, Task
 from ..tasks import complete_recipe, find_task
 from ..tasks.base import TaskKind
 from ..training.device import choose_device, choose_precision
 from ..training.experiment import Experiment, HeldOut
 from ..training.optim import count_steps
-from .checks import check_labeled, check_method, check_same_data, check_student_options, check_student_was_trained
+from .checks import check_labeled, check_method, check_student_options, check_student_was_trained
 from .class_weights import choose_class_weights
 from .fine_tuning import choose_normalization, note_fine_tuning, tune_frozen
 from .sources import forget_start, hash_sources
 from .start import load_start
-from .teacher import load_teacher, normalize_as_teacher, note_channels
+from .teacher import load_teacher, normalize_as_teacher, note_adapted, note_channels
 
 TRAIN_SAMPLES = {"image": 2000, "pixel": 100}  # training images that are scored at a run's end, at most, by output
 
@@ -58,10 +58,9 @@ def build(
     check_method(recipe, task_kind, method_class)
     sources = hash_sources(forget_start(recipe) if goes_on else recipe, trust=trust)
     choose_precision(recipe)  # refuses before any image is read
-    teacher = None if recipe.method.teacher is None else load_teacher(recipe.method.teacher, method_class, trust=trust)
 
     prepared = prepare_data(
-        normalize_as_teacher(recipe, trust=trust),
+        normalize_as_teacher(recipe, method_class, trust=trust),
         task_kind,
         cache=recipe.machine.cache,
         device=torch.device(choose_device(recipe)),
@@ -80,8 +79,8 @@ def build(
         label_smoothing=recipe.task.label_smoothing,
         gamma=recipe.task.gamma,
     )
-    if recipe.method.teacher is not None:
-        check_same_data(read_card(recipe.method.teacher, trust=trust), recipe.method.teacher, classes, task.image_shape)
+    data = prepared.settings.model_copy(update=normalization)
+    teacher = load_teacher(recipe, method_class, data, classes, task, trust=trust, goes_on=goes_on)
 
     plan = BatchSampler(len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
     steps = count_steps(recipe, plan.steps_per_epoch)[0]
@@ -105,7 +104,7 @@ def build(
         check_student_was_trained(method, recipe.student)
 
     recipe = tune_frozen(given, recipe, student)
-    data = prepared.settings.model_copy(update={"drop_last": plan.drop_last, **normalization})
+    data = data.model_copy(update={"drop_last": plan.drop_last})
     train_set = TrainSet(
         prepared.train,
         task_kind.train_transform(data),
@@ -130,6 +129,7 @@ def build(
         *note_fine_tuning(given, recipe, normalization),
         *note_dropped_images(plan),
         *note_short_run(method_class, hyperparameters, task.output, steps),
+        *note_adapted(method),
         *note_channels(recipe, images, task.image_shape[0]),
         *note_precision(recipe, precision),
         *note_idle_workers(recipe, train_set),

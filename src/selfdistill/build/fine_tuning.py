@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from ..config.recipe import Recipe
-from ..models import find_normalization
+from ..models import describe_weights
 from ..runs.state_dicts import find_weights_file
 from ..runs.student import read_card
 from ..tasks import complete_recipe, starts_trained
@@ -18,11 +18,12 @@ def choose_normalization(recipe: Recipe, channels: int, *, trust: bool = False) 
     Empty too where the recipe has its own, as that of a run has. Gray images take the mean over the colors.
     """
     student, start = recipe.student, recipe.student.start
-    is_open = recipe.data.mean is None and recipe.data.std is None and recipe.method.teacher is None
+    is_open = recipe.data.mean is None and recipe.data.std is None
     if not is_open or not starts_trained(recipe):
         return {}
     if start is None or find_weights_file(start) is not None:
-        normalization = find_normalization(student.name or "")
+        public = describe_weights(student.name or "")
+        normalization = None if public is None else (public.mean, public.std)
     else:
         data = read_card(start, trust=trust).data
         normalization = None if data.mean is None or data.std is None else (data.mean, data.std)

@@ -4,7 +4,7 @@ from ..config.recipe import Recipe
 from ..runs.code import hash_code
 from ..runs.state_dicts import find_weights_file
 from ..runs.student import read_card
-from ..runs.trust import hash_bytes, is_code, list_code
+from ..runs.trust import hash_bytes, is_code, is_network, list_code
 
 START = "student.start"
 
@@ -18,7 +18,7 @@ def hash_sources(recipe: Recipe, *, trust: bool = False) -> dict[str, str]:
     for setting, folder in (("method.teacher", recipe.method.teacher), (START, recipe.student.start)):
         if folder is not None and (file := find_weights_file(folder)) is not None:
             weights[setting] = hash_bytes(file.read_bytes())
-        elif folder is not None:
+        elif folder is not None and not (setting != START and is_network(folder)):
             card = read_card(folder, trust=trust)
             weights[setting] = card.weights_sha256
             if setting != START:  # whose code is not imported

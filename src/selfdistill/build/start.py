@@ -1,6 +1,7 @@
 """The weights that a student starts from: those of another run, or of a file."""
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -51,6 +52,16 @@ def load_start(
     kept = {name: value for name, value in stored.items() if name not in head}
     loaded = _load(student, {"": kept}, task, where=part.start, name=part.name or "the student")
     return _describe(loaded, student, part.start, task, of_other_classes=head)
+
+
+def load_whole(network: nn.Module, path: Path, task: Task, *, name: str) -> None:
+    """Loads a file into a network that is not trained any more; raises `ValueError` where a tensor is missing."""
+    loaded = _load(network, read_state_dicts(path), task, where=str(path), name=name)
+    if differing := [*loaded.head, *loaded.misshapen, *loaded.missing]:
+        raise ValueError(
+            f"{path} does not fit {name} for {task.num_classes} classes: it has no {differing[0]} of the same shape, "
+            f"and {len(differing) - 1} more differ"
+        )
 
 
 def _load(

@@ -32,8 +32,9 @@ def build_arm_recipe(base: Recipe, arm: str) -> Recipe:
     related = issubclass(method_class, base_class) or issubclass(base_class, method_class)
     shared = {key: value for key, value in base.method.hyperparameters.items() if related and key in known}
     teacher = base.method.teacher if method_class.needs_teacher else None
-    method = {"name": name, "taps": base.method.taps, "teacher": teacher, **shared}
-    known = {**known, "teacher": None}
+    network = base.method.teacher_network if teacher is not None else None
+    method = {"name": name, "taps": base.method.taps, "teacher": teacher, "teacher_network": network, **shared}
+    known = {**known, "teacher": None, "teacher_network": None}
     for word in words:
         setting = word.partition("=")[0]
         if setting not in known and setting not in (names := list_settings(Recipe)):

@@ -173,7 +173,12 @@ class MethodPart(Part):
     taps: list[str] | None = Field(
         None, description="submodules that give the feature maps; default: the ends of the network's stages"
     )
-    teacher: str | None = Field(None, description="a run folder, for methods that need a trained teacher")
+    teacher: str | None = Field(
+        None,
+        description="for methods that need one: a run folder, timm:NAME, torchvision:NAME"
+        " (with public weights), a file of weights, or MODULE:FUNCTION of a trained network",
+    )
+    teacher_network: str | None = Field(None, description="the network of a teacher that is a file, such as timm:NAME")
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

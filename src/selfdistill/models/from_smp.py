@@ -1,7 +1,6 @@
 """`smp:ARCH/ENCODER`: the networks of segmentation-models-pytorch, around its own encoders and all of timm's."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import did_you_mean
 from . import from_timm
 from .errors import build_error, find_blamed_option, list_options, option_error, refuse_fixed
+from .public import PublicWeights
 
 DILATED = ("DeepLabV3", "DeepLabV3Plus", "PAN")  # which take strides out of their encoders
 UNSUPPORTED = {  # prefix of an encoder's name -> architectures that smp does not build around it
@@ -132,12 +132,14 @@ def output(network: str) -> str:
     return "pixel"
 
 
-def normalization(network: str) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Mean and std of the images that the encoder's weights take; None where they are not ImageNet's and smp's own."""
+def describe_weights(network: str) -> PublicWeights | None:
+    """What is known of the encoder's pretrained weights; None for smp's own with other than ImageNet's mean and std."""
     _, encoder = _split(network)
-    if encoder.startswith("tu-"):
-        return from_timm.normalization(encoder.removeprefix("tu-"))
-    return None if encoder.startswith(OTHER_NORMALIZATION) else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    if not encoder.startswith("tu-"):
+        is_usual = not encoder.startswith(OTHER_NORMALIZATION)
+        return PublicWeights(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if is_usual else None
+    public = from_timm.describe_weights(encoder.removeprefix("tu-"))
+    return None if public is None else PublicWeights(public.mean, public.std)
 
 
 def build(

@@ -1,15 +1,16 @@
 """`timm:NAME`: every architecture of timm, with its pretrained weights."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import timm
 import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_deprecated_models, get_pretrained_cfg, is_model_pretrained
 from torch import nn
 
 from ..errors import did_you_mean
 from .errors import build_error, find_misfit, list_options, refuse_fixed
+from .public import PublicWeights
 
 FIXED = {  # options of create_model that would have no effect, or break what the student must be
     "in_chans": "follows from the data's channels",
@@ -35,10 +36,17 @@ def output(network: str) -> str:
     return "image"
 
 
-def normalization(network: str) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Mean and std of the images that the pretrained weights of `network` take; None where timm does not say."""
+def describe_weights(network: str) -> PublicWeights | None:
+    """What timm says of the pretrained weights of `network`; None where it does not say it."""
     cfg = get_pretrained_cfg(network)
-    return None if cfg is None or not cfg.mean or not cfg.std else (cfg.mean, cfg.std)
+    if cfg is None or not cfg.mean or not cfg.std:
+        return None
+    subset = infer_imagenet_subset(cfg.to_dict())
+    info = None if subset is None else ImageNetInfo(subset)
+    classes = info and [
+        [info.index_to_label_name(k), *info.index_to_description(k).split(", ")] for k in range(info.num_classes())
+    ]
+    return PublicWeights(cfg.mean, cfg.std, (cfg.input_size[1], cfg.input_size[2]), classes)
 
 
 def build(

@@ -1,7 +1,6 @@
 """`torchvision:NAME`: torchvision's networks that score images or pixels, with their pretrained weights."""
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from ..errors import did_you_mean
 from .errors import build_error, fetch_error, list_options, option_error, refuse_fixed
+from .public import PublicWeights
 
 FIXED = {  # options of the builders that would have no effect, or break what the student must be
     "weights": "is not an option; set pretrained=true",
@@ -41,10 +41,12 @@ def output(network: str) -> str:
     return "pixel" if network in _list_segmenters() else "image"
 
 
-def normalization(network: str) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Mean and std of the images that the pretrained weights of `network` take."""
-    shown = models.get_model_weights(network).DEFAULT.transforms()
-    return shown.mean, shown.std
+def describe_weights(network: str) -> PublicWeights:
+    """What torchvision says of the pretrained weights of `network`."""
+    weights = models.get_model_weights(network).DEFAULT
+    shown = weights.transforms()
+    size = (shown.crop_size[0], shown.crop_size[0]) if hasattr(shown, "crop_size") else None
+    return PublicWeights(shown.mean, shown.std, size, [[name] for name in weights.meta["categories"]])
 
 
 class ScoresOnly(nn.Module):

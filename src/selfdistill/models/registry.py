@@ -2,7 +2,6 @@
 
 import fnmatch
 import importlib
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +11,7 @@ from ..errors import did_you_mean
 from ..imports import suggest_colon
 from . import from_function
 from .errors import find_misfit
+from .public import PublicWeights
 
 SOURCES = {  # prefix -> module with `list_names`, `knows`, `output` and `build`, imported on use
     "cifar": "cifar.registry",
@@ -87,17 +87,15 @@ def build_student(
     return student
 
 
-def find_normalization(name: str) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Mean and standard deviation of the images that a network's public weights take; None where there are none.
+def describe_weights(name: str) -> PublicWeights | None:
+    """What is known of a network's public weights; None where there are none, or nothing is known.
 
-    Per channel, of pixels in [0, 1].
-
-    >>> find_normalization("timm:tf_efficientnet_lite0")
-    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    >>> describe_weights("timm:tf_efficientnet_lite0").mean
+    (0.5, 0.5, 0.5)
     """
     prefix, _, network = name.partition(":")
     source = _import_source(prefix) if prefix in SOURCES else None
-    return source.normalization(network) if hasattr(source, "normalization") else None
+    return source.describe_weights(network) if hasattr(source, "describe_weights") else None
 
 
 def list_students(pattern: str = "*") -> list[str]:

@@ -124,7 +124,7 @@ class Run:
             recipe = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"layer_decay": 1.0})})
         if not trust and not self.is_own:
             refuse_code(self.path, list_code(recipe))
-            refuse_unpacking(self.path, recipe.data)
+            refuse_unpacking(self.path, recipe.data, recipe.method.teacher)
             recipe = ignore_reaching(recipe)
         words = list(words)
         return change(recipe, words) if words else recipe

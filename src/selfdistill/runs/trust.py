@@ -110,6 +110,8 @@ def list_code(recipe: Recipe) -> list[tuple[str, str]]:
         ("task.loss", recipe.task.loss),
         ("student", recipe.student.name),
         ("method", recipe.method.name),
+        ("method.teacher", recipe.method.teacher if is_network(recipe.method.teacher or "") else None),
+        ("method.teacher_network", recipe.method.teacher_network),
         *(("data.augment", name) for name in (augment if isinstance(augment, list) else [augment])),
     ]
     return [(setting, name) for setting, name in names if name is not None and is_code(name)]
@@ -118,6 +120,11 @@ def list_code(recipe: Recipe) -> list[tuple[str, str]]:
 def is_code(name: str) -> bool:
     """Whether a name is "module:name", and no network of a library that the package knows."""
     return ":" in name and name.partition(":")[0] not in SOURCES
+
+
+def is_network(name: str) -> bool:
+    """Whether the name of a teacher is one of a network, and no path."""
+    return ":" in name and not os.path.exists(os.path.expanduser(name))
 
 
 def refuse_code(folder: Path, names: Iterable[tuple[str, str]]) -> None:
@@ -130,8 +137,13 @@ def refuse_code(folder: Path, names: Iterable[tuple[str, str]]) -> None:
         )
 
 
-def refuse_unpacking(folder: Path, data: DataPart) -> None:
-    """Raises `ValueError` for data that a stranger's file has a library unpack into a cache of its own."""
+def refuse_unpacking(folder: Path, data: DataPart, teacher: str | None = None) -> None:
+    """Raises `ValueError` for data, or a teacher, that a stranger's file has a library fetch or unpack into a cache."""
+    if is_network(teacher or ""):
+        raise ValueError(
+            f"{folder} is not signed by this machine, and the weights of its method.teacher={teacher} would be "
+            "fetched; say --trust"
+        )
     for name in ("source", "val"):
         if (getattr(data, name) or "").startswith("hf:"):
             raise ValueError(
