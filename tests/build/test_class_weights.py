@@ -60,6 +60,19 @@ def test_weights_are_given_by_name_or_in_order(folder):
         build(recipe(folder, gamma=3))
 
 
+def test_a_balanced_sampler_is_refused_where_it_has_no_meaning(folder):
+    data = {"source": str(folder), "val_fraction": 0.25, "sampler": "balanced"}
+    common = {"data": data, "student": "helpers.plain_students:classifier", "max_steps": 1, "batch_size": 8}
+    built = build(parse({**common, "method": "baseline"}))
+    assert "data.sampler=balanced: an epoch shows an image of 'dog' 5.5 times" in " ".join(built.notes)
+    with pytest.raises(ValueError, match="several times in an epoch, and method=ps_kd learns from what it said"):
+        build(parse({**common, "method": "ps_kd"}))
+    with pytest.raises(ValueError, match="even out the same classes twice"):
+        build(parse({**common, "method": "baseline", "task": {"class_weights": "auto"}}))
+    with pytest.raises(ValueError, match="data.sampler=balanced needs one class for each image"):
+        build(parse({"task": "segmentation", "data": {"sampler": "balanced"}, "method": "baseline"}))
+
+
 def test_weights_of_masks_count_labeled_pixels():
     settings = {
         "task": {"kind": "segmentation", "class_weights": "auto"},

@@ -149,6 +149,7 @@ RECIPES = {
     "student": ("name: cifar:resnet8", "name: evil:net"),
     "task": ("kind: classification", "kind: evil:Task"),
     "loss": ("loss: null", "loss: evil:augment"),
+    "sampler": ("sampler: shuffle", "sampler: evil:augment"),
     "augment": ("- crop", "- evil:augment"),
 }
 

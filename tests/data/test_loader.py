@@ -181,3 +181,17 @@ def test_an_image_that_breaks_later_is_one_sentence_from_any_process(tmp_path, w
         list(train_loader(dataset, BatchSampler(8, 4, seed=0).epoch(0), workers=workers))
     assert str(error.value).startswith(f"{splits.train.name(3)} cannot be read as an image: ")
     assert "\n" not in str(error.value) and image_shape(part) == (3, 40, 40)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_comes_again_is_augmented_and_paired_anew(digits, workers):
+    dataset = TrainSet(digits, NOISE, seed=0, views=1, positives=1)
+    draws = [EpochIndex(4, 7), EpochIndex(4, 7, 1), EpochIndex(4, 7, 2)]
+    (batch,) = train_loader(dataset, [[draws]], workers=workers)
+    assert batch.index.tolist() == [7, 7, 7] and batch.target.tolist() == [digits.labels[7]] * 3
+    for images in (batch.images, batch.views, batch.positives):
+        assert len({tuple(image.flatten().tolist()) for image in images}) == 3
+    (first,) = train_loader(dataset, [[draws[:1]]])
+    assert torch.equal(first.images[0], batch.images[0]) and torch.equal(dataset[draws[2]].images, batch.images[2])
+    whose = dataset.choose_positives(torch.tensor([7 + repeat * 60 for repeat in range(30)]), 4)
+    assert len(whose.unique()) > 1 and set(digits.labels[whose.flatten()].tolist()) == {int(digits.labels[7])}

@@ -1,10 +1,13 @@
 """Which images make up which batch."""
 
 import pytest
+import torch
 
 from selfdistill.data import (
     BatchSampler,
+    find_sampler,
 )
+from selfdistill.data.sampler import balance
 
 
 def rows_of(steps) -> list[int]:
@@ -93,3 +96,54 @@ def test_plans_that_cannot_work_say_why(settings, message):
     rows, batch_size, world = settings
     with pytest.raises(ValueError, match=message):
         BatchSampler(rows, batch_size, seed=0, world=world)
+
+
+LABELS = torch.tensor([0] * 50 + [2] * 3 + [3] * 10)  # class 1 has no image
+
+
+def test_a_balanced_epoch_has_all_classes_equally_often_and_every_image_of_a_class_before_any_again():
+    plan = BatchSampler(63, 9, seed=0, sampler=find_sampler("balanced"), labels=LABELS)
+    for number in range(3):
+        rows = torch.tensor(rows_of(plan.epoch(number)))
+        assert len(rows) == 63 and LABELS[rows].bincount().tolist() == [21, 0, 21, 21]
+        times = rows.bincount(minlength=63)
+        assert set(times[:50].tolist()) == {0, 1} and set(times[50:53].tolist()) == {7}
+        assert set(times[53:].tolist()) == {2, 3}
+    assert rows_of(plan.epoch(0)) != rows_of(plan.epoch(1))
+
+
+def test_what_does_not_divide_goes_to_other_classes_each_time():
+    labels = torch.tensor([0] * 9 + [1])
+    counts = [labels[balance(labels, torch.Generator().manual_seed(seed))].sum().item() for seed in range(20)]
+    assert set(counts) == {5}
+    labels = torch.tensor([0] * 10 + [1])
+    counts = [labels[balance(labels, torch.Generator().manual_seed(seed))].sum().item() for seed in range(20)]
+    assert set(counts) == {5, 6}
+
+
+def test_a_balanced_epoch_is_dealt_to_processes_with_its_repeats():
+    settings = {"seed": 0, "sampler": find_sampler("balanced"), "labels": LABELS}
+    whole = BatchSampler(63, 14, **settings).epoch(2)
+    parts = [BatchSampler(63, 14, rank=rank, world=2, **settings).epoch(2) for rank in range(2)]
+    for step, ours, theirs in zip(whole, *parts, strict=True):
+        assert sorted(step[0]) == sorted(ours[0] + theirs[0])
+    draws = [draw for step in whole for draw in step[0]]
+    assert len(set(draws)) == len(draws) and max(draw.repeat for draw in draws) > 1
+
+
+def newest_first(labels, generator):
+    return torch.arange(len(labels)).flip(0)
+
+
+def too_few(labels, generator):
+    return torch.arange(2)
+
+
+def test_a_sampler_of_ones_own_is_taken_and_checked():
+    plan = BatchSampler(63, 9, seed=0, sampler=find_sampler(f"{__name__}:newest_first"), labels=LABELS)
+    assert rows_of(plan.epoch(0)) == list(range(62, -1, -1))
+    plan = BatchSampler(63, 9, seed=0, sampler=find_sampler(f"{__name__}:too_few"), labels=LABELS)
+    with pytest.raises(ValueError, match="too_few must return an int64 tensor of 63 indices below 63"):
+        plan.epoch(0)
+    with pytest.raises(ValueError, match="data.sampler=balancd is no sampler; did you mean 'balanced'"):
+        find_sampler("balancd")

@@ -45,6 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
         "method": "baseline",
         "task": {"class_weights": [0.1, 1, 1, 1, 1, 1, 1, 1, 1, 5]},
     },
+    "a balanced sampler": {**IMAGES, "method": "cs_kd", "data": {**IMAGES["data"], "sampler": "balanced"}},
     "weighted joint labels": {
         **IMAGES,
         "method": "sla",

@@ -128,6 +128,7 @@ def build(
         *weight_notes,
         *note_fine_tuning(given, recipe, normalization),
         *note_dropped_images(plan),
+        *note_balance(recipe, images),
         *note_short_run(method_class, hyperparameters, task.output, steps),
         *note_adapted(method),
         *note_channels(recipe, images, task.image_shape[0]),
@@ -241,6 +242,19 @@ def note_dropped_images(plan: BatchSampler) -> list[str]:
     if not (plan.num_dropped and plan.drop_last):
         return []
     return [f"{plan.describe_dropped()}; data.drop_last=false keeps them"]
+
+
+def note_balance(recipe: Recipe, images: LabeledDataset) -> list[str]:
+    """A sentence about how often a balanced epoch shows an image of the rarest and of the most frequent class."""
+    if recipe.data.sampler != "balanced":
+        return []
+    counts = {name: count for name, count in zip(images.classes, images.counts().tolist(), strict=True) if count}
+    rarest, commonest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    times = {name: len(images) / len(counts) / counts[name] for name in (rarest, commonest)}
+    return [
+        f"data.sampler=balanced: an epoch shows an image of {rarest!r} {times[rarest]:.3g} times and one of "
+        f"{commonest!r} {times[commonest]:.3g} times, on average"
+    ]
 
 
 def note_idle_workers(recipe: Recipe, train_set: TrainSet) -> list[str]:

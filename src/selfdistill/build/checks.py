@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..config.recipe import Recipe, StudentPart
-from ..data import PreparedData
+from ..data import PreparedData, find_sampler
 from ..method import Method
 from ..methods import find_method, list_methods
 from ..runs.student import StudentCard
@@ -34,6 +34,30 @@ def check_method(recipe: Recipe, task: TaskKind, method: type[Method]) -> None:
             f"method={recipe.method.name} trains networks that score {scores}; for that there are {others}"
         )
     check_mixing(recipe, task, method)
+    check_sampling(recipe, task, method)
+
+
+def check_sampling(recipe: Recipe, task: TaskKind, method: type[Method]) -> None:
+    """The sampler exists, knows the classes of whole images, and goes with method and class weights."""
+    name = recipe.data.sampler
+    find_sampler(name)
+    if name == "shuffle":
+        return
+    if name == "balanced" and (task.output, task.target) != ("image", "class"):
+        raise ValueError(
+            f"data.sampler=balanced needs one class for each image, and task={task.name} has others; take "
+            "task.class_weights=auto, or data.sampler=MODULE:FUNCTION"
+        )
+    if method.needs_index:
+        raise ValueError(
+            f"data.sampler={name} may show an image several times in an epoch, and method={recipe.method.name} learns "
+            "from what it said of each image an epoch before; take task.class_weights=auto"
+        )
+    if name == "balanced" and isinstance(recipe.task.class_weights, str):
+        raise ValueError(
+            f"data.sampler=balanced and task.class_weights={recipe.task.class_weights} even out the same classes "
+            "twice; take one of them"
+        )
 
 
 def check_mixing(recipe: Recipe, task: TaskKind, method: type[Method]) -> None:

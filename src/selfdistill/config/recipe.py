@@ -52,6 +52,11 @@ class DataPart(Part):
         description="leave out the last, incomplete batch of each epoch (other images each time); auto: unless it is"
         " the only batch",
     )
+    sampler: str = Field(
+        "shuffle",
+        description="shuffle: every image once an epoch | balanced: every class as often as any other (no masks) |"
+        " MODULE:FUNCTION(labels, generator), the indices of an epoch",
+    )
     image_size: Natural | tuple[Natural, Natural] | None = Field(
         None,
         description="pixels, or [height, width]; default: the images' own if all agree and are small, else 224;"

@@ -8,7 +8,7 @@ from .datasets.masks import MaskDataset
 from .defaults import choose_defaults
 from .loader import eval_loader, train_loader
 from .prepare import OpenedData, PreparedData, prepare_data
-from .sampler import BatchSampler, EpochIndex
+from .sampler import BatchSampler, EpochIndex, find_sampler
 from .split import Splits, check, list_labels, open_one_split, open_splits
 from .task_data import TaskData
 from .transforms.base import get_scoring_window, image_shape
@@ -29,6 +29,7 @@ __all__ = [
     "check",
     "choose_defaults",
     "eval_loader",
+    "find_sampler",
     "image_shape",
     "list_labels",
     "open_one_split",

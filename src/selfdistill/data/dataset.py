@@ -41,9 +41,16 @@ class TransformedDataset(ABC, Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.samples)
 
+    def number_draw(self, drawn: EpochIndex) -> int:
+        """The number of a draw, in place of an index: the index itself where an image comes for the first time.
+
+        The draw of an image decides its augmentations. It is the index of the image, modulo the number of images.
+        """
+        return drawn.index + drawn.repeat * len(self)
+
     @abstractmethod
     def image_indices(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
-        """The indices of the images that an epoch shows for `indices`."""
+        """The indices of the images that an epoch shows for these `indices`, or draws."""
 
     @abstractmethod
     def keys(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
@@ -51,11 +58,11 @@ class TransformedDataset(ABC, Dataset[Batch]):
 
     @abstractmethod
     def load_one(
-        self, epoch: int, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
+        self, drawn: tuple[int, int], image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
     ) -> tuple[list[Tensor], Tensor]:
         """The images for one index after `per_image`, and the target of the first.
 
-        `seed` seeds the global generators.
+        `drawn` is the epoch and the number of the draw. `seed` seeds the global generators.
         """
 
     def load(self, indices: Sequence[int], epoch: int) -> Stacked:
@@ -64,8 +71,8 @@ class TransformedDataset(ABC, Dataset[Batch]):
         image_indices, keys = self.image_indices(numbers, epoch).T.tolist(), self.keys(numbers, epoch).T
         with self.open_generators() as seed:
             loaded = [
-                self.load_one(epoch, indices_of_sample, keys_of_sample, seed)
-                for indices_of_sample, keys_of_sample in zip(image_indices, keys, strict=True)
+                self.load_one((epoch, draw), indices_of_sample, keys_of_sample, seed)
+                for draw, indices_of_sample, keys_of_sample in zip(indices, image_indices, keys, strict=True)
             ]
         images = [image for number in range(keys.shape[1]) for image in (images[number] for images, _ in loaded)]
         targets = [target for _, target in loaded]
@@ -87,8 +94,8 @@ class TrainSet(TransformedDataset):
 
     A view is another draw of the augmentations. A positive is another random image with the same label. It is the image
     itself only if its class has no other image, and the positives differ if the class has enough images. Every random
-    draw depends on (seed, epoch, index, view) only. So order, workers, caching and resuming change nothing, and `views`
-    and `positives` do not change `images`.
+    draw depends on (seed, epoch, index, view) only, and on how often the index came before in the epoch. So order,
+    workers, caching and resuming change nothing, and `views` and `positives` do not change `images`.
     """
 
     def __init__(
@@ -110,15 +117,16 @@ class TrainSet(TransformedDataset):
 
     def __getitem__(self, epoch_index: EpochIndex) -> Batch:
         """One index, as a `Batch` without its first axis."""
-        images, target = self.load([epoch_index.index], epoch_index.epoch)
+        draw = self.number_draw(epoch_index)
+        images, target = self.load([draw], epoch_index.epoch)
         index = torch.tensor([epoch_index.index])
-        keys = self.keys(index, epoch_index.epoch)
+        keys = self.keys(torch.tensor([draw]), epoch_index.epoch)
         finished = self.transform.batch(images.flatten(0, 1), keys.flatten()).unflatten(0, images.shape[:2])
         batch = self.make_batch(finished, target, index)
         return Batch(*(None if value is None else value[0] for value in batch))
 
     def image_indices(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
-        views = indices.repeat(1 + self.views, 1)
+        views = (indices % len(self)).repeat(1 + self.views, 1)
         return torch.cat([views, self.choose_positives(indices, epoch)]) if self.positives else views
 
     def keys(self, indices: Int64[Tensor, " b"], epoch: int) -> Int64[Tensor, "p b"]:
@@ -131,14 +139,14 @@ class TrainSet(TransformedDataset):
         return views + [(POSITIVE, number) for number in range(self.positives)]
 
     def load_one(
-        self, epoch: int, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
+        self, drawn: tuple[int, int], image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
     ) -> tuple[list[Tensor], Tensor]:
         samples, purposes = [], self.purposes
         for number, i in enumerate(image_indices):
             if number == 0 or number > self.views:  # views reuse the image that was just decoded
                 sample = self.samples[i]
             if self.transform.draws_per_image:
-                seed(derive(self.seed, epoch, image_indices[0], *purposes[number]))
+                seed(derive(self.seed, *drawn, *purposes[number]))
             with self.dataset.name_errors(i):
                 samples.append(self.transform.per_image(sample, keys[number : number + 1]))
         return [image for image, _ in samples], samples[0].target
@@ -149,7 +157,7 @@ class TrainSet(TransformedDataset):
         The images of a class form a circle. Each positive is a random number of steps from the index along the circle,
         drawn from the numbers that are still free.
         """
-        label, rank = self.dataset.labels[indices], self.rank[indices]
+        label, rank = (values[indices % len(self)] for values in (self.dataset.labels, self.rank))
         count = self.counts[label]
         start = (self.counts.cumsum(0) - self.counts)[label]
         others = (count - 1).clamp(min=1)
@@ -179,7 +187,7 @@ class EvalSet(TransformedDataset):
         return torch.zeros_like(indices)[None]  # nothing is drawn
 
     def load_one(
-        self, epoch: int, image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
+        self, drawn: tuple[int, int], image_indices: list[int], keys: Int64[Tensor, " p"], seed: Callable[[int], None]
     ) -> tuple[list[Tensor], Tensor]:
         i = image_indices[0]
         sample = self.samples[i]

@@ -29,7 +29,7 @@ def train_loader(
 
     `channels_last` is the memory format of its `images`. An image that cannot be used raises `ValueError`.
     """
-    batches = [[item.index for item in micro_batch] for step in steps for micro_batch in step]
+    batches = [[dataset.number_draw(item) for item in micro_batch] for step in steps for micro_batch in step]
     epochs = {item.epoch for step in steps for micro_batch in step for item in micro_batch}
     assert len(epochs) <= 1, "a loader serves one epoch"
     destination = Destination(device, torch.channels_last if channels_last else torch.contiguous_format)
@@ -71,7 +71,7 @@ class Destination(NamedTuple):
 
 
 class Batches(Iterable[Batch]):
-    """Yields one batch per list of indices; iterating does not draw from global generators."""
+    """Yields one batch per list of indices, or of draws; iterating does not draw from global generators."""
 
     def __init__(
         self,
@@ -93,7 +93,9 @@ class Batches(Iterable[Batch]):
             return
         dataset, destination = self.dataset, self.destination
         indices = torch.tensor([index for batch in self.batches for index in batch])
-        keys, moved_indices = destination.move(dataset.keys(indices, self.epoch)), destination.move(indices)
+        keys, moved_indices = (
+            destination.move(tensor) for tensor in (dataset.keys(indices, self.epoch), indices % len(dataset))
+        )
         transform = dataset.transform.to(destination.device, destination.memory_format)
         cached = dataset.samples.on(destination.device)
         start = 0
@@ -129,7 +131,7 @@ class Batches(Iterable[Batch]):
     def _select(self, cached: Tensor, indices: Tensor) -> Iterator[tuple[list[int], Stacked]]:
         """Takes several batches at a time from images on the device, without a Python loop over images."""
         image_indices = self.destination.move(self.dataset.image_indices(indices, self.epoch))
-        target = self.destination.move(self.dataset.dataset.labels[indices])
+        target = self.destination.move(self.dataset.dataset.labels[indices % len(self.dataset)])
         most = CHUNKS.get(cached.device.type, CHUNK) // (len(image_indices) * cached[0].numel())
         start = 0
         for sizes in group_sizes([len(batch) for batch in self.batches], most):

@@ -36,6 +36,7 @@ TRANSFORM_SETTINGS = {
     "short_side",
     "window",
     "drop_last",
+    "sampler",
 }
 
 

@@ -1,32 +1,98 @@
 """Chooses the images of each batch, as a pure function of seed and epoch for any number of processes."""
 
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
 
-from ..errors import count_of
+from ..errors import UserCodeError, count_of, did_you_mean
+from ..imports import load, suggest_colon
 from .random.seeds import create_generator
 
 ORDER = 1  # the purpose of a seed: the order of an epoch
 
 
 class EpochIndex(NamedTuple):
-    """An index of the data set in an epoch; the augmentations depend on both."""
+    """An index of the data set in an epoch, and how often it came before; the augmentations depend on all three."""
 
     epoch: int
     index: int
+    repeat: int = 0
 
 
 MicroBatch = list[EpochIndex]
+Sampler = Callable[[Tensor, torch.Generator], Int64[Tensor, " n"]]  # from the labels of all images, an epoch's images
+
+
+def shuffle(labels: Shaped[Tensor, " n"], generator: torch.Generator) -> Int64[Tensor, " n"]:
+    """Every image once."""
+    return torch.randperm(len(labels), generator=generator)
+
+
+def balance(labels: Int64[Tensor, " n"], generator: torch.Generator) -> Int64[Tensor, " n"]:
+    """As many images as there are, equally many of each class that has any: the others come once more or are left out.
+
+    A class that does not divide evenly takes one more or one less, drawn anew each time. Within a class no image comes
+    twice before all have come.
+    """
+    classes = [(labels == label).nonzero().flatten() for label in labels.unique()]
+    places = len(labels) // len(classes)
+    lucky = torch.randperm(len(classes), generator=generator)[: len(labels) % len(classes)].tolist()
+    drawn = []
+    for number, members in enumerate(classes):
+        count = places + (number in lucky)
+        rounds = [members[shuffle(members, generator)] for _ in range(-(-count // len(members)))]
+        drawn.append(torch.cat(rounds)[:count])
+    order = torch.cat(drawn)
+    return order[shuffle(order, generator)]
+
+
+def count_repeats(indices: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+    """How often each index came before in the list.
+
+    >>> count_repeats(torch.tensor([4, 1, 4, 4, 1])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    ordered, places = indices.sort(stable=True)
+    repeats = torch.empty_like(indices)
+    repeats[places] = torch.arange(len(indices)) - torch.searchsorted(ordered, ordered)
+    return repeats
+
+
+SAMPLERS: dict[str, Sampler] = {"shuffle": shuffle, "balanced": balance}
+
+
+def find_sampler(name: str) -> Sampler:
+    """A sampler by its name, or by "package.module:function".
+
+    Raises `ValueError` for an unknown name. What a function of the user's own draws is checked where it is called.
+    """
+    if name in SAMPLERS:
+        return SAMPLERS[name]
+    if ":" not in name and not suggest_colon(name):
+        raise ValueError(f"data.sampler={name} is no sampler{did_you_mean(name, SAMPLERS)}")
+    sampler = load(name)
+
+    def draw(labels: Tensor, generator: torch.Generator) -> Int64[Tensor, " n"]:
+        count, drawn = len(labels), sampler(labels, generator)
+        fits = isinstance(drawn, Tensor) and drawn.dtype == torch.int64 and drawn.shape == (count,)
+        if not fits or not all(0 <= int(index) < count for index in drawn.aminmax()):
+            raise UserCodeError(f"data.sampler={name} must return an int64 tensor of {count} indices below {count}")
+        return drawn
+
+    return draw
 
 
 class BatchSampler:
     """The batches of every epoch, for one of `world` processes.
 
-    An epoch is one permutation of the images, cut into batches of `batch_size` over all processes. Each process gets an
-    equal share of each batch, but for one image of an incomplete one. A share is cut into `accumulate` micro-batches
-    that differ by at most one image, or into fewer, so that each has at least two images.
+    An epoch is one permutation of the images, or what another `sampler` draws from their `labels`. It is cut into
+    batches of `batch_size` over all processes. Each process gets an equal share of each batch, but for one image of an
+    incomplete one. A share is cut into `accumulate` micro-batches that differ by at most one image, or into fewer, so
+    that each has at least two images.
 
     `drop_last` leaves out the images of the last, incomplete batch, which differ from epoch to epoch. "auto" does so if
     there is a complete batch. Otherwise the incomplete batch is kept if every process gets two images of it.
@@ -44,6 +110,8 @@ class BatchSampler:
         accumulate: int = 1,
         rank: int = 0,
         world: int = 1,
+        sampler: Sampler = shuffle,
+        labels: Tensor | None = None,
     ) -> None:
         if batch_size % world or batch_size < 2 * world:
             raise ValueError(
@@ -62,6 +130,7 @@ class BatchSampler:
             )
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.accumulate, self.rank, self.world = accumulate, rank, world
+        self.sampler, self.labels = sampler, torch.empty(num_images) if labels is None else labels
 
     @property
     def steps_per_epoch(self) -> int:
@@ -80,11 +149,12 @@ class BatchSampler:
 
     def epoch(self, number: int) -> list[list[MicroBatch]]:
         """The steps of epoch `number` for this process; each step is a list of micro-batches."""
-        order = torch.randperm(self.num_images, generator=create_generator(self.seed, number, ORDER)).tolist()
+        indices = self.sampler(self.labels, create_generator(self.seed, number, ORDER))
+        order = list(zip(indices.tolist(), count_repeats(indices).tolist(), strict=True))
         steps = []
         for start, size in enumerate(self.batch_sizes):
             start *= self.batch_size
-            share = [EpochIndex(number, index) for index in order[start : start + size][self.rank :: self.world]]
+            share = [EpochIndex(number, *drawn) for drawn in order[start : start + size][self.rank :: self.world]]
             ends = [0, *accumulate(self.deal(size)[self.rank])]
             steps.append([share[start:end] for start, end in pairwise(ends)])
         return steps

@@ -112,6 +112,7 @@ def list_code(recipe: Recipe) -> list[tuple[str, str]]:
         ("method", recipe.method.name),
         ("method.teacher", recipe.method.teacher if is_network(recipe.method.teacher or "") else None),
         ("method.teacher_network", recipe.method.teacher_network),
+        ("data.sampler", recipe.data.sampler),
         *(("data.augment", name) for name in (augment if isinstance(augment, list) else [augment])),
     ]
     return [(setting, name) for setting, name in names if name is not None and is_code(name)]

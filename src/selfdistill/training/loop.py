@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import torch
 
-from ..data import BatchSampler, train_loader
+from ..data import BatchSampler, find_sampler, train_loader
 from ..distributed import deal_rows, is_first_process, sum_over_processes
 from ..runs.folder import Run
 from ..runs.records import EndRecord, EpochRecord, GradientRecord, Parameters
@@ -102,6 +102,8 @@ class Trainer:
             accumulate=recipe.optim.accumulate,
             rank=self.rank,
             world=self.world,
+            sampler=find_sampler(recipe.data.sampler),
+            labels=experiment.train_set.dataset.labels,
         )
         self.schedule_steps, last_step = count_steps(recipe, self.plan.steps_per_epoch)
         method.to(self.device)
