@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
 from reference.scores import slow_scores
 from selfdistill import evaluate
+from selfdistill.metrics.evaluation import restore_scores
 
 
 class Labelled(NamedTuple):
@@ -124,3 +126,21 @@ def test_no_gradient_is_recorded() -> None:
 def test_what_cannot_be_scored_is_refused(batches: list[Labelled], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         evaluate(Shown(), batches, num_classes=4)
+
+
+def test_of_imbalanced_classes_there_is_balanced_accuracy_too() -> None:
+    target = torch.tensor([0] * 50 + [1] + [3] * 9)  # class 2 has no image
+    logits = torch.randn(60, 4) + 2 * torch.nn.functional.one_hot(target, 4)
+    logits[:, 2] = -9
+    scores = evaluate(Shown(), cut(Labelled(logits[..., None, None], target), 7), num_classes=4)
+    assert scores.balanced_accuracy == pytest.approx(balanced_accuracy_score(target, logits.argmax(dim=1)))
+    assert f"balanced {scores.balanced_accuracy:.2%}" in scores.sentence()
+    even = evaluate(Shown(), [Labelled(logits[48:52, :, None, None], target[[48, 48, 50, 50]])], num_classes=4)
+    assert even.balanced_accuracy is None and "balanced" not in even.sentence()
+
+
+def test_scores_of_older_records_lack_balanced_accuracy() -> None:
+    older = {"top1": 0.9, "top5": 1.0, "nll": 0.3, "ece": 0.02, "count": 10}
+    assert restore_scores(older).top1 == 0.9 and restore_scores(older).balanced_accuracy is None
+    newer = restore_scores({**older, "balanced_accuracy": 0.5})
+    assert newer.balanced_accuracy == 0.5 and restore_scores(newer._asdict()) == newer

@@ -12,6 +12,7 @@ from ..config.recipe import DataPart
 from ..data import EvalSet, LabeledDataset, check, eval_loader, get_scoring_window, open_one_split, open_splits
 from ..distributed import default_device
 from ..errors import count_of, escape_controls
+from ..report.columns import list_rare_columns
 from ..runs.files import replace_nan
 from ..runs.folder import Run
 from ..runs.student import StudentCard, is_own_card, load_student, read_card, read_complete_card
@@ -63,7 +64,8 @@ def print_table(paths: Sequence[Path], source: str | None, *, as_json: bool, tru
         tasks.append(task)
         rows.append({"run": str(path), "images": images, **values})
     if rows and not as_json:
-        console().print(draw_table(rows, list(dict.fromkeys(column for task in tasks for column in task.columns))))
+        columns = [*dict.fromkeys(column for task in tasks for column in task.columns), *list_rare_columns(tasks, rows)]
+        console().print(draw_table(rows, columns))
     if failed:
         sys.exit(1)
 

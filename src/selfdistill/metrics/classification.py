@@ -13,6 +13,8 @@ from torchmetrics.functional.classification import binary_calibration_error
 from .calibration import BINS
 from .outcomes import find_top_classes
 
+UNEVEN = 1.5  # times the images of the rarest class, from which the most frequent one makes a set imbalanced
+
 
 class ClassificationScores(NamedTuple):
     """Scores of a student on `count` images with one label each."""
@@ -22,6 +24,7 @@ class ClassificationScores(NamedTuple):
     nll: float  # mean negative log-likelihood of the label, in nats
     ece: float  # expected calibration error of the highest probability: l1, 15 bins, in [0, 1]
     count: int
+    balanced_accuracy: float | None = None  # mean share right over classes; None: equally frequent ones
 
     @property
     def main(self) -> float:
@@ -33,7 +36,8 @@ class ClassificationScores(NamedTuple):
         return math.isfinite(self.nll)
 
     def sentence(self) -> str:
-        return f"top-1 {self.top1:.2%}  top-5 {self.top5:.2%}  nll {self.nll:.4f}  ece {self.ece:.4f}"
+        balanced = "" if self.balanced_accuracy is None else f"  balanced {self.balanced_accuracy:.2%}"
+        return f"top-1 {self.top1:.2%}{balanced}  top-5 {self.top5:.2%}  nll {self.nll:.4f}  ece {self.ece:.4f}"
 
 
 class ClassificationMetric(Metric):
@@ -50,6 +54,8 @@ class ClassificationMetric(Metric):
         for name in ("top1", "top5", "nll"):
             self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        for name in ("class_right", "class_count"):
+            self.add_state(name, torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("confidence", [], dist_reduce_fx="cat")
         self.add_state("right", [], dist_reduce_fx="cat")
         self._add_nothing()
@@ -72,6 +78,8 @@ class ClassificationMetric(Metric):
         self.top5 += hits.sum(dim=1).sum()
         self.nll += F.cross_entropy(logits, target, reduction="none").sum()
         self.count += len(target)
+        self.class_right += torch.bincount(target[hits[:, 0] > 0], minlength=self.num_classes)
+        self.class_count += torch.bincount(target, minlength=self.num_classes)
         # A hair below 1, because torchmetrics would give a confidence of exactly 1 a sixteenth bin.
         confidence, predicted = logits.softmax(dim=1).clamp(max=1 - torch.finfo(torch.float32).eps).max(dim=1)
         self.confidence.append(confidence)
@@ -90,7 +98,16 @@ class ClassificationMetric(Metric):
         if count == 0:
             raise ValueError("there is no image to evaluate on: the loader gave no batch")
         top1, top5, nll = ((total / self.count).item() for total in (self.top1, self.top5, self.nll))
-        return ClassificationScores(top1, top5, nll, math.nan if math.isnan(nll) else self._compute_ece(), count)
+        ece = math.nan if math.isnan(nll) else self._compute_ece()
+        return ClassificationScores(top1, top5, nll, ece, count, self._compute_balanced_accuracy())
+
+    def _compute_balanced_accuracy(self) -> float | None:
+        """The mean recall of the classes that have images; None where that is as good as top-1."""
+        shown = self.class_count > 0
+        counts = self.class_count[shown].double()
+        if counts.max() < UNEVEN * counts.min():
+            return None
+        return (self.class_right[shown] / counts).mean().item()
 
     def _compute_ece(self) -> float:
         confidence, right = (

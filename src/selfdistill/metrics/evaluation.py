@@ -68,7 +68,7 @@ def restore_scores(values: Mapping[str, Any]) -> Any:
     from .segmentation import SegmentationScores
 
     for scores in (ClassificationScores, SegmentationScores):
-        if values.keys() == set(scores._fields):
+        if {*scores._fields} >= values.keys() >= {*scores._fields} - scores._field_defaults.keys():
             return scores(**values)
     return OtherScores(values)
 

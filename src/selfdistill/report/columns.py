@@ -1,6 +1,6 @@
 """What the columns of a comparison's tables show of a row."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import escape_controls
@@ -22,7 +22,13 @@ def list_other_columns(tasks: Iterable[TaskKind]) -> list[Column]:
     return list(dict.fromkeys(column for task in tasks for column in task.columns[1:]))
 
 
-def list_columns(tasks: Iterable[TaskKind]) -> dict[str, Cell]:
+def list_rare_columns(tasks: Iterable[TaskKind], rows: Iterable[Mapping[str, Any]]) -> list[Column]:
+    """The scores that any of the rows has, of those that only some data have."""
+    columns = dict.fromkeys(column for task in tasks for column in task.rare_columns)
+    return [column for column in columns if any(row.get(column.score) is not None for row in rows)]
+
+
+def list_columns(tasks: Iterable[TaskKind], rows: Sequence[Row]) -> dict[str, Cell]:
     """What each column of the written tables shows of a row, under its title."""
     main = {column.title: _format_spread(column) for column in list_main_columns(tasks)}
     others: dict[str, Cell] = {}
@@ -38,6 +44,7 @@ def list_columns(tasks: Iterable[TaskKind]) -> dict[str, Cell]:
         "p (Holm)": lambda row: _format_p(row.get("statistics")),
         "seeds won": format_won,
         "points at equal time": lambda row: _describe(row.get("at_equal_cost"), 2),
+        **{column.title: _format_score(column) for column in list_rare_columns(tasks, rows)},
         **others,
         "NLL at temperature": _format_number("nll_at_temperature", ".3f"),
         "NLL at temperature: change": _format_effect("nll_at_temperature", ".3f"),
@@ -52,13 +59,14 @@ def list_columns(tasks: Iterable[TaskKind]) -> dict[str, Cell]:
     }
 
 
-def list_short_columns(tasks: Iterable[TaskKind], confidence: float) -> dict[str, Cell]:
+def list_short_columns(tasks: Iterable[TaskKind], confidence: float, rows: Sequence[Row]) -> dict[str, Cell]:
     """The columns of the printed table."""
     return {
         "method": lambda row: row["method"],
         **{column.title: _format_spread(column) for column in list_main_columns(tasks)},
         f"points, {100 * confidence:g} %": _format_points(1),
         "won": format_won,
+        **{column.title: _format_score(column) for column in list_rare_columns(tasks, rows)},
         **{column.title.removesuffix(", nats"): _format_score(column) for column in list_other_columns(tasks)},
         "train, %": _format_number("train_score", ".1f", 100.0),
         "slowdown": _format_number("slowdown", ".2f"),

@@ -19,6 +19,7 @@ from .columns import (
     list_columns,
     list_main_columns,
     list_other_columns,
+    list_rare_columns,
     list_runs,
     list_short_columns,
     write_value,
@@ -82,12 +83,12 @@ class Comparison(NamedTuple):
 
     def rich(self) -> Any:
         """The short table, which fits 100 columns, to print on a rich console."""
-        columns = list_short_columns(self.tasks, self.rule.confidence)
+        columns = list_short_columns(self.tasks, self.rule.confidence, self.rows)
         return draw_table(list(columns), self.cells(columns))
 
     def columns(self) -> dict[str, Cell]:
         """What each column of the whole table shows of a row, under its title."""
-        return list_columns(self.tasks)
+        return list_columns(self.tasks, self.rows)
 
     def cells(self, columns: Mapping[str, Cell] | None = None) -> list[list[str]]:
         """The lines of the table with these columns, by default with all."""
@@ -223,8 +224,8 @@ def average_scores(runs: Sequence[FinishedRun], tasks: Sequence[TaskKind], split
     scores = [{} if (of_run := run.get_scores(split)) is None else of_run._asdict() for run in runs]
     main = list_main_columns(tasks)
     means: Row = {}
-    for column in (*main, *list_other_columns(tasks)):
-        values = [by_name[column.score] for by_name in scores if column.score in by_name]
+    for column in (*main, *list_other_columns(tasks), *list_rare_columns(tasks, scores)):
+        values = [by_name[column.score] for by_name in scores if by_name.get(column.score) is not None]
         means[column.score] = statistics.fmean(values) if values else None
         if column in main:
             means[f"{column.score}_std"] = statistics.stdev(values) if len(values) > 1 else None

@@ -115,6 +115,7 @@ class TaskKind(TaskData):
     defaults: ClassVar[Defaults]
     mixers: ClassVar[Mapping[str, Mixer]] = {}
     columns: ClassVar[tuple[Column, ...]]  # of `report`; the first is the main score, which has a spread
+    rare_columns: ClassVar[tuple[Column, ...]] = ()  # further scores that some data have, and tables only then
     class_scores: ClassVar[Mapping[str, str]] = {}  # scores that hold a share for each class, and their titles
     free_axes: ClassVar[FreeAxes] = FIXED_SIZE
 

@@ -92,6 +92,7 @@ class Classification(TaskKind):
         Column("nll", "NLL, nats", ".3f", scale=1.0),
         Column("ece", "ECE, %"),
     )
+    rare_columns = (Column("balanced_accuracy", "balanced, %"),)
 
     def choose_size(self, settings: DataPart, sizes: set[Size]) -> Size:
         return image.choose_default_size(sizes)

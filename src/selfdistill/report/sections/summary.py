@@ -187,7 +187,7 @@ def draw_arms(evidence: Evidence) -> Element:
     comparison = evidence.comparison
     content: list[Element | None] = []
     if comparison.rows:
-        short = list_short_columns(comparison.tasks, comparison.rule.confidence)
+        short = list_short_columns(comparison.tasks, comparison.rule.confidence, comparison.rows)
         content.append(_draw_table(list(short), comparison.cells(short)))
         whole = table(list(comparison.columns()), comparison.cells(), "Means over the seeds of each arm, all columns")
         content.append(element("details", element("summary", "All columns"), whole))
