@@ -47,6 +47,14 @@ def own_key(tmp_path_factory):
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def do_not_wait_for_the_disk():
+    """Files survive the kills of tests without `fsync`; only a power cut would need it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_seed():
     """Every test starts from the same random state, whatever ran before it."""

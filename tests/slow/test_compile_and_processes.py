@@ -32,7 +32,7 @@ def graphs(tmp_path_factory):
     ("case", "allowed"), [*((case, 1) for case in CASES), *((case, count) for case, (_, count) in MORE.items())]
 )
 def test_a_run_is_one_graph_from_beginning_to_end_and_computes_the_same(graphs, case, allowed):
-    """Three epochs, each with an incomplete last batch, and scores between them."""
+    """Two epochs, each with an incomplete last batch, and scores between them."""
     found = graphs[case]
     assert isinstance(found, dict), found
     assert found["graphs"] == allowed and found["off"] < (0.05 if "bfloat16" in case else 1e-3)

@@ -4,6 +4,7 @@ They are computed from raw words of PCG64 in integer arithmetic only, so they ar
 every version of numpy.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image, ImageFilter
 
 from ..random.seeds import derive
 from .base import LabeledDataset
+from .digits import load_scans
 from .label_map import LabelMap
 from .masks import RawMaskDataset
 from .splits import DatasetSplits
@@ -93,16 +95,15 @@ def open_scenes() -> DatasetSplits:
     return DatasetSplits(pairs, label_map=LabelMap(dict(enumerate(CLASSES)), ignored=frozenset({BORDER})))
 
 
+@functools.cache
 def load_digits_of_split(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The split's share of the digits, uint8 (n, 8, 8), and their labels."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    order = sorted(range(len(digits.target)), key=derive)
+    """The split's share of the digits, uint8 (n, 8, 8), and their labels; only to be read."""
+    scans, labels = load_scans()
+    order = sorted(range(len(labels)), key=derive)
     ends = np.cumsum([0, *SHARES.values()]) * len(order) // 100
     number = list(SHARES).index(split)
     chosen = order[ends[number] : ends[number + 1]]
-    return (digits.images[chosen] * 255 // 16).astype(np.uint8), digits.target[chosen]
+    return (scans[chosen] * 255 // 16).astype(np.uint8), labels[chosen]
 
 
 def draw_scene(digits: np.ndarray, labels: np.ndarray, numbers: RawNumbers) -> tuple[Image.Image, Image.Image]:
