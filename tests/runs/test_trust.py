@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,19 @@ def test_an_option_that_is_none_is_named(tmp_path: Path, option: str) -> None:
         values["student"]["options"] = {option: 1}
         (tmp_path / "run" / "student.json").write_text(json.dumps(values))
         read_card(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "reason"),
+    [
+        ({"teacher": TINY}, f"would import and run method.teacher={TINY}"),
+        ({"teacher": "a.pt", "teacher_network": TINY}, f"would import and run method.teacher_network={TINY}"),
+        ({"teacher": "timm:resnet18"}, "the weights of its method.teacher=timm:resnet18 would be fetched; say --trust"),
+    ],
+)
+def test_a_stranger_s_teacher_is_neither_run_nor_fetched(tmp_path, elsewhere, teacher, reason):
+    run = make_run(tmp_path / "run", method={"name": "kd", **teacher})
+    elsewhere()
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        run.recipe()
+    assert run.recipe(trust=True).method.teacher == teacher["teacher"]

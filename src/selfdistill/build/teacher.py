@@ -109,12 +109,13 @@ def adapt(teacher: Teacher, name: str, data: DataPart, classes: Sequence[str], t
     """
     assert data.mean is not None and data.std is not None
     index = None if teacher.classes is None else match_classes(classes, teacher.classes, name)
+    index = None if index == [*range(len(teacher.classes or ()))] else index
     own_mean, own_std = teacher.mean or data.mean, teacher.std or data.std
     size = (
         teacher.image_shape[1:] if task.output == "image" and teacher.image_shape[1:] != task.image_shape[1:] else None
     )
     is_same = [*own_mean] == [*data.mean] and [*own_std] == [*data.std] and size is None
-    if is_same and index in (None, [*range(len(teacher.classes or ()))]):
+    if is_same and index is None:
         return teacher.net
     channels, own_channels = len(data.mean), len(own_mean)
     if channels != own_channels and {channels, own_channels} != {1, 3}:

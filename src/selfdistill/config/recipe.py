@@ -214,7 +214,11 @@ class OptimPart(Part):
         description="each layer of the student learns at this share of the rate of the next; default: 1, or 0.9"
         " with trained weights",
     )
-    method_lr: float | None = Field(None, gt=0, description="of what only training needs, a self-teacher; null: lr")
+    method_lr: float | None = Field(
+        None,
+        gt=0,
+        description="of what only training needs, a self-teacher; default: lr, or five times that with trained weights",
+    )
     momentum: Weight = 0.9
     nesterov: bool = Field(False, description="sgd only")
     weight_decay: Weight = 1e-4

@@ -20,7 +20,7 @@ def create_optimizer(module: nn.Module, optim: OptimPart) -> torch.optim.Optimiz
     if name == "sgd" and not optim.nesterov:
         name = "momentum"  # timm's name for SGD without Nesterov's look-ahead
     parameters: Any = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if (optim.layer_decay or 1) < 1 or optim.method_lr is not None:
+    if (optim.layer_decay or 1) < 1 or optim.method_lr not in (None, optim.lr):
         parameters = group_by_rate(module, optim)
     elif optim.decay == "weights":
         parameters = param_groups_weight_decay(module, optim.weight_decay)
