@@ -1,11 +1,15 @@
 """Every script of the benchmarks, run at the smallest size: what it measures, prints, writes and leaves alone."""
 
+import contextlib
+import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,6 +63,21 @@ def program(*words):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     return done.returncode, done.stdout, done.stderr
+
+
+def run_here(command, **_):
+    """`subprocess.run` for a script, in this process: starting one takes longer than what it measures."""
+    _, script, *words = command
+    printed, code, threads = io.StringIO(), 0, torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", [script, *words])
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            torch.set_num_threads(threads)
+    return subprocess.CompletedProcess(command, code, printed.getvalue())
 
 
 def tables(printed):
@@ -183,8 +202,9 @@ def test_two_processes_share_a_batch():
     assert seconds[0][1:] == ["1", "2", "ratio"] and 0 < float(memory[2][3]) < 1
 
 
-def test_the_page_of_all_benchmarks_is_continued_where_it_stopped(load, tmp_path, capfd):
+def test_the_page_of_all_benchmarks_is_continued_where_it_stopped(load, tmp_path, monkeypatch, capfd):
     bench, page = load("bench"), tmp_path / "page.md"
+    monkeypatch.setattr(bench, "subprocess", SimpleNamespace(run=run_here, PIPE=subprocess.PIPE))
     page.write_text("# Some machine\n\n## Epochs\n\nof another command\n")
     words = ["--quick", "--page", str(page), "--device", "cpu"]
     bench.main(words)
