@@ -14,18 +14,17 @@ import torch
 # have the run-time checks, which are a third of the time; the same functions run in both.
 UNTYPED = {"build", "commands", "export", "report", "slow", "tasks", "training"}
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-LONGEST_FIRST = ["test_benchmarks_at_length", "test_compile_and_processes", "test_segmenter_families", "test_launchers"]
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The fast set does not even read the files of the slow one."""
-    return True if collection_path.name == "slow" and config.option.markexpr == "not slow" else None
+LONGEST_FIRST = ["test_compile_and_processes", "test_benchmarks_at_length", "test_every_run", "test_families"]
+LONG_FOLDERS = ["slow", "training", "commands", "tasks", "cache", "methods"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that no process is left alone with one at the end."""
-    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: (item.path.parent.name != "slow", rank.get(item.path.stem, len(rank))))
+    """Long files and folders first, so that no process is left alone with one at the end."""
+    files = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    folders = {name: number for number, name in enumerate(LONG_FOLDERS)}
+    items.sort(
+        key=lambda item: (folders.get(item.path.parent.name, len(folders)), files.get(item.path.stem, len(files)))
+    )
 
 
 def pytest_collection_finish() -> None:
