@@ -15,7 +15,10 @@ import selfdistill
 PACKAGE = Path(selfdistill.__file__).parent
 ROOT = PACKAGE.parents[1]
 PYPROJECT = ROOT / "pyproject.toml"
-FOLDERS = {PACKAGE: ("hf", "onnx"), ROOT / "benchmarks": ("hf", "onnx", "dev")}  # and the extras that each may use
+FOLDERS = {
+    PACKAGE: ("hf", "onnx", "transformers"),
+    ROOT / "benchmarks": ("hf", "onnx", "dev"),
+}  # and the extras that each may use
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from ..config.part import Part, find_part_class, list_settings
 from ..config.recipe import Recipe
 
 OF_COMPARISONS = ("methods", "seeds", "controls", "margin", "budget")
-SOURCES = ("cifar:", "efficientdet:", "smp:", "timm:", "torchvision:")
+SOURCES = ("cifar:", "efficientdet:", "hf:", "smp:", "timm:", "torchvision:")
 
 
 def list_completions(kind: str, incomplete: str, before: Sequence[str] = ()) -> list[str]:

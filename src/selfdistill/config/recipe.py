@@ -153,8 +153,8 @@ class StudentPart(Part):
 
     name: str | None = Field(
         None,
-        description="timm:NAME | torchvision:NAME | cifar:NAME | MODULE:FUNCTION; segmentation: smp:ARCH/ENCODER |"
-        " torchvision:NAME | efficientdet:d0",
+        description="timm:NAME | torchvision:NAME | cifar:NAME | hf:FOLDER | MODULE:FUNCTION; segmentation:"
+        " smp:ARCH/ENCODER | torchvision:NAME | efficientdet:d0",
     )
     pretrained: bool = Field(False, description="start from the source's weights")
     start: str | None = Field(

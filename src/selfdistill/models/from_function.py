@@ -10,7 +10,14 @@ from ..errors import did_you_mean, one_line
 from ..imports import load, working_directory_importable
 from .errors import option_error
 
-PREFIXES = ("cifar", "efficientdet", "smp", "timm", "torchvision")  # which a misspelt module could have been meant for
+PREFIXES = (
+    "cifar",
+    "efficientdet",
+    "hf",
+    "smp",
+    "timm",
+    "torchvision",
+)  # for which a module may be misspelt
 
 
 def build(

@@ -1,4 +1,4 @@
-"""`build_student`: a plain network by name, from one of five sources or from the user's own code."""
+"""`build_student`: a plain network by name, from one of six sources or from the user's own code."""
 
 import fnmatch
 import importlib
@@ -10,8 +10,9 @@ from torch import nn
 from ..errors import did_you_mean
 from ..imports import suggest_colon
 from . import from_function
-from .errors import find_misfit
+from .errors import find_misfit, returns_more
 from .public import PublicWeights
+from .scores import ScoresAlone
 
 SOURCES = {  # prefix -> module with `list_names`, `knows`, `output` and `build`, imported on use
     "cifar": "cifar.registry",
@@ -19,6 +20,7 @@ SOURCES = {  # prefix -> module with `list_names`, `knows`, `output` and `build`
     "timm": "from_timm",
     "smp": "from_smp",
     "efficientdet": "efficientdet",
+    "hf": "from_hf",
 }
 OUTPUTS = ("image", "pixel")
 ALTERNATIVES = {  # (source, output that the task needs) -> a network that has it; {} is the name that was asked for
@@ -45,9 +47,10 @@ def build_student(
     One blank image is run to see that the network takes `image_shape`.
 
     Args:
-        name: `timm:NAME`, `torchvision:NAME`, `cifar:NAME`, `smp:ARCH/ENCODER`, `efficientdet:NAME` or
-            `package.module:function`. The function is looked for in the working directory too, and called with
-            `num_classes=` and, where it names them, `in_channels=`, `in_chans=`, `image_shape=` and `pretrained=`.
+        name: `timm:NAME`, `torchvision:NAME`, `cifar:NAME`, `smp:ARCH/ENCODER`, `efficientdet:NAME`,
+            `hf:FOLDER` or `package.module:function`. The function is looked for in the working directory too, and
+            called with `num_classes=` and, where it names them, `in_channels=`, `in_chans=`, `image_shape=` and
+            `pretrained=`.
         num_classes: How many classes the network scores.
         image_shape: (channels, height, width) of one image.
         output: What a score belongs to. "image": scores are (b, num_classes); "pixel": scores are
@@ -81,6 +84,8 @@ def build_student(
         pretrained=pretrained,
         options=options,
     )
+    if prefix not in SOURCES and returns_more(student, image_shape):
+        student = ScoresAlone(student)
     misfit = find_misfit(student, num_classes=num_classes, image_shape=image_shape, output=output)
     if misfit:
         raise ValueError(f"{name} {misfit.reason}") from misfit.error

@@ -1,0 +1,32 @@
+"""Networks whose class scores lie inside of what they return."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KEYS = ("logits", "out")  # as transformers and torchvision call them
+
+
+def find_scores(output: Any) -> Tensor | None:
+    """The tensor `output.logits`, `output["logits"]` or `output["out"]`; None where there is none."""
+    values = [output.get(key) for key in KEYS] if isinstance(output, Mapping) else [getattr(output, "logits", None)]
+    return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+class ScoresAlone(nn.Module):
+    """A network of which only the scores are returned; those of pixels at the size of the images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.network(images)
+        scores = find_scores(output)
+        if scores is None:
+            raise ValueError(f"{type(self.network).__name__} returned a {type(output).__name__} without logits")
+        if scores.ndim == 4 and scores.shape[2:] != images.shape[2:]:
+            return F.interpolate(scores, size=images.shape[2:], mode="bilinear")
+        return scores
