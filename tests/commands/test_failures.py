@@ -153,7 +153,7 @@ def test_errors_of_others_name_no_line(run, tmp_path):
         (["train", "--ephocs", "3"], "no option --ephocs; settings are written NAME=VALUE; did you mean 'epochs'?"),
         (["train", "epochs", "3"], "'epochs' is neither a recipe nor name=value; write epochs=VALUE"),
         (["train", "quick/digits", "optim.lr", "0.1"], "write optim.lr=VALUE"),
-        (["train", "patience=3"], "no setting is called 'patience'; there are data, task, student"),
+        (["train", "stamina=3"], "no setting is called 'stamina'; there are data, task, student"),
         (["train", "student.thaw=true"], "there are student.name, student.pretrained, student.start"),
         (["train", "student.pretraind=true"], "did you mean 'student.pretrained'?"),
         (["train", "momentun=0.5"], "did you mean 'optim.momentum'?"),

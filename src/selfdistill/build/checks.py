@@ -125,5 +125,9 @@ def check_machine(experiment: Experiment) -> None:
     diagnose, accumulate = recipe.diagnose is not None, recipe.optim.accumulate
     choose_mode(recipe.machine.compile, device, 0, accumulate=accumulate, diagnose=diagnose)
     create_optimizer(experiment.method, recipe.optim)
+    if recipe.patience is not None and (experiment.held_out is None or experiment.split != "val"):
+        raise ValueError(
+            f"patience={recipe.patience} needs validation images to watch; set data.val or data.val_fraction"
+        )
     if recipe.student.freeze is not None:
         find_frozen(experiment.method.student, recipe.student.freeze)

@@ -274,6 +274,9 @@ class Recipe(Part):
     evaluate_every: Natural = Field(
         1, description="epochs between two scorings of the student; after the last step it is always scored"
     )
+    patience: Natural | None = Field(
+        None, description="scorings without a better one on the validation images after which training ends; null: all"
+    )
     diagnose: Natural | None = Field(
         None, description="steps between two measurements of how each loss term pulls at the student; null: none"
     )

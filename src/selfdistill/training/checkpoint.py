@@ -30,6 +30,7 @@ def save_state(state: TrainState) -> dict[str, Any]:
         "step": state.step,
         "step_in_epoch": state.step_in_epoch,
         "best": state.best_score,
+        "since_best": state.since_best,
         "method": state.method.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": None if state.scaler is None else state.scaler.state_dict(),
@@ -77,6 +78,7 @@ def load_state(state: TrainState, checkpoint: Mapping[str, Any]) -> None:
         state.eval_seconds = checkpoint.get("eval_seconds", math.nan)
         state.epoch, state.step = checkpoint["epoch"], checkpoint["step"]
         state.step_in_epoch, state.best_score = checkpoint["step_in_epoch"], checkpoint["best"]
+        state.since_best = checkpoint.get("since_best", 0)
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"the checkpoint does not fit this run's optimizer or average ({one_line(error)}); start the run anew"

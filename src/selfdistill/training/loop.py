@@ -144,6 +144,7 @@ class Trainer:
         if self.rank == 0:
             self.log.warn("log", self.run.rewind(self.state.step, size=checkpoint.get("log_bytes")))
         self.log.warn("checkpoint", damage)
+        self.stop_without_progress()
 
     def train(self) -> Result:
         """Trains up to the last step."""
@@ -283,7 +284,20 @@ class Trainer:
             is_better = state.best_score is None or state.scores.main > state.best_score
             state.is_best = split == "val" and is_better
             state.best_score = state.scores.main if state.is_best else state.best_score
+            state.since_best = 0 if state.is_best else state.since_best + 1
+            self.stop_without_progress()
         self.log.notify("on_epoch_end")
+
+    def stop_without_progress(self) -> None:
+        """Ends training here where the validation images were scored `patience` times without a better score."""
+        state, patience = self.state, self.recipe.patience
+        if patience is not None and state.since_best >= patience and state.step < state.last_step:
+            state.last_step = state.step
+            self.log.warn(
+                "patience",
+                f"training ends after epoch {state.epochs_begun}, as the last {state.since_best} scorings of the "
+                f"validation images were no better than one before; this epoch is reported, and `best` holds that one",
+            )
 
     def score_student(self) -> None:
         """Scores the student that ships, in the epochs that are scored; raises `ValueError` if it is broken."""

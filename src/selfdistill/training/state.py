@@ -31,6 +31,7 @@ class TrainState:
     step: int = 0  # optimizer steps done
     step_in_epoch: int = 0
     best_score: float | None = None  # the best main score on the validation images so far
+    since_best: int = 0  # scorings of the validation images since then
     meter: Meter = field(default_factory=Meter)
     timer: StepTimer = field(default_factory=StepTimer)
     gradients: GradientMeter = field(default_factory=GradientMeter)
