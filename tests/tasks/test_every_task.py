@@ -13,6 +13,7 @@ from selfdistill.commands.predict import predict_images
 from selfdistill.config.read import parse
 from selfdistill.config.recipe import DataPart, Recipe
 from selfdistill.data import get_scoring_window
+from selfdistill.data.datasets import scenes
 from selfdistill.export import collect_metadata
 from selfdistill.losses import cross_entropy
 from selfdistill.runs.folder import Run
@@ -30,9 +31,12 @@ def trained(request, tmp_path_factory):
     """A run of one step with the task's defaults: the experiment, its folder and what `fit` gave."""
     out = tmp_path_factory.mktemp("runs") / "run"
     settings = {"method": "baseline", "max_steps": 1, "precision": "fp32", "data": {"limit": 32}, "out": str(out)}
-    experiment = build(parse({"task": request.param, **settings}))
-    run = Run.create(out, experiment.recipe)
-    return experiment, run, fit(experiment, run)
+    with pytest.MonkeyPatch.context() as patch:
+        for split in ("val", "test"):
+            patch.setitem(scenes.SCENES, split, 8)
+        experiment = build(parse({"task": request.param, **settings}))
+        run = Run.create(out, experiment.recipe)
+        return experiment, run, fit(experiment, run)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import selfdistill
 from helpers.runs import QUICK, Heard, StopAt, recipe, stop_and_resume, train, untimed, weights
 from selfdistill.build import build
 from selfdistill.commands.train import resume_run
+from selfdistill.data.datasets import scenes
 from selfdistill.method import Method
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import load_student, read_card
@@ -333,7 +334,9 @@ class Pixels(nn.Module):
 
 @pytest.mark.parametrize("window", [False, True])
 @pytest.mark.slow
-def test_a_segmenter_is_scored_by_its_masks_whole_or_window_by_window(tmp_path, window):
+def test_a_segmenter_is_scored_by_its_masks_whole_or_window_by_window(tmp_path, window, monkeypatch):
+    for split in ("val", "test"):
+        monkeypatch.setitem(scenes.SCENES, split, 8)
     data = {"source": "scenes", "limit": 6, "image_size": [24, 32], "channels": 1, "window": window}
     changes = {"task": "segmentation", "student": f"{__name__}:Pixels", "method": "baseline", "batch_size": 3}
     method, run, result = train(recipe(tmp_path / "run", **changes, data=data, epochs=2))
