@@ -29,11 +29,11 @@ def test_rates_and_normalization_are_chosen_said_and_written(start):
     plain, tuned = job(*words), job(*words, f"student.start={start}")
     chosen = tuned.recipe.optim
     assert (plain.recipe.optim.lr, plain.recipe.optim.warmup, plain.recipe.optim.layer_decay) == (0.1, 0, 1)
-    assert (chosen.lr, chosen.warmup, chosen.layer_decay) == (0.01, 0.1, 0.9)
+    assert (chosen.lr, chosen.warmup, chosen.layer_decay) == (0.01, 0.1, 1)
     assert tuned.recipe.data.mean == [0.449] and tuned.recipe.data.std == [0.226]  # of gray images
     (note,) = (note for note in tuned.notes if note.startswith("as the student starts from trained weights: "))
-    assert "optim.lr=0.01 (not 0.1), optim.method_lr=0.05 (not 0.1), optim.layer_decay=0.9 (not 1)" in note
-    assert "optim.warmup=0.1" in note and "data.mean=[0.449] (the weights' own)" in note
+    assert "optim.lr=0.01 (not 0.1), optim.warmup=0.1 (not 0)" in note
+    assert "data.mean=[0.449] (the weights' own)" in note
     assert not any("trained weights" in note for note in plain.notes)
     assert build(tuned.recipe).recipe == tuned.recipe
 
@@ -57,7 +57,7 @@ def test_a_method_that_keeps_the_student_as_it_is_has_the_usual_rates(tmp_path):
     torch.save(build_student("cifar:resnet8", num_classes=10, image_shape=(1, 8, 8)).state_dict(), tmp_path / "a.pt")
     words = ["student=cifar:resnet8", "method=hsakd_teacher", "method.joint=false"]
     optim = job(*words, f"student.start={tmp_path / 'a.pt'}").recipe.optim
-    assert (optim.lr, optim.method_lr, optim.warmup, optim.layer_decay) == (0.1, 0.1, 0, 1)
+    assert (optim.lr, optim.warmup, optim.layer_decay) == (0.1, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_an_older_run_keeps_one_rate_for_all_layers(tmp_path):
         "student: {name: 'timm:resnet10t', pretrained: true}\noptim: {lr: 0.1, warmup: 0.0}\n"
     )
     optim = complete_recipe(Run(tmp_path).recipe(trust=True)).optim
-    assert (optim.lr, optim.method_lr, optim.warmup, optim.layer_decay) == (0.1, 0.1, 0, 1)
+    assert (optim.lr, optim.warmup, optim.layer_decay) == (0.1, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -39,20 +39,17 @@ def tune_frozen(given: Recipe, recipe: Recipe, student: nn.Module) -> Recipe:
     """The recipe with the rates of training from random weights, where the method trains nothing of the student."""
     if any(parameter.requires_grad for parameter in student.parameters()):
         return recipe
-    optim = complete_recipe(forget_start(given)).optim
-    return recipe.model_copy(update={"optim": optim.model_copy(update={"method_lr": optim.method_lr or optim.lr})})
+    return recipe.model_copy(update={"optim": complete_recipe(forget_start(given)).optim})
 
 
 def note_fine_tuning(given: Recipe, recipe: Recipe, normalization: dict[str, Any]) -> list[str]:
     """A sentence about the settings that are chosen for trained weights, and what they are for random ones."""
     usual = complete_recipe(forget_start(given))
     settings = [
-        f"optim.{name}={getattr(recipe.optim, name):g} (not {getattr(usual.optim, name) or usual.optim.lr:g})"
-        for name in ("lr", "method_lr", "layer_decay")
+        f"optim.{name}={getattr(recipe.optim, name):g} (not {getattr(usual.optim, name):g})"
+        for name in ("lr", "warmup")
         if getattr(given.optim, name) is None and getattr(recipe.optim, name) != getattr(usual.optim, name)
     ]
-    if given.optim.warmup is None and recipe.optim.warmup:
-        settings.append(f"optim.warmup={recipe.optim.warmup:g}")
     settings += [f"data.{name}={values} (the weights' own)" for name, values in normalization.items()]
     if not settings:
         return []

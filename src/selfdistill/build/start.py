@@ -41,6 +41,7 @@ def load_start(
     assert part.start is not None
     if (path := find_weights_file(part.start)) is not None:
         loaded = _load(student, read_state_dicts(path), task, where=part.start, name=part.name or "the student")
+        _redraw(student, loaded.head)
         return _describe(loaded, student, part.start, task)
     card = read_card(part.start, trust=trust)
     _check_channels(card, part.start, task)
@@ -51,6 +52,7 @@ def load_start(
     head = set() if card.classes == tuple(classes) else _find_head(part, task)
     kept = {name: value for name, value in stored.items() if name not in head}
     loaded = _load(student, {"": kept}, task, where=part.start, name=part.name or "the student")
+    _redraw(student, [*loaded.head, *head])
     return _describe(loaded, student, part.start, task, of_other_classes=head)
 
 
@@ -135,6 +137,18 @@ def _find_head(part: StudentPart, task: Task) -> set[str]:
             network = build_student(part.name or "", num_classes=num_classes, **facts)
             shapes.append({name: value.shape for name, value in network.state_dict().items()})
     return {name for name, shape in shapes[0].items() if shapes[1].get(name) != shape}
+
+
+def _redraw(student: nn.Module, head: Collection[str]) -> None:
+    """Draws a head's weights as torch does, in proportion to the features that it reads.
+
+    Some networks draw them wider, for training from scratch: timm's EfficientNets by the number of classes, so that
+    with few of them the first losses are high, and the gradients disturb the weights that were loaded.
+    """
+    for name in dict.fromkeys(name.rpartition(".")[0] for name in head):
+        module = student.get_submodule(name)
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.reset_parameters()
 
 
 def _describe(

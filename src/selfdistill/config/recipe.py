@@ -211,13 +211,12 @@ class OptimPart(Part):
         None,
         gt=0,
         le=1,
-        description="each layer of the student learns at this share of the rate of the next; default: 1, or 0.9"
-        " with trained weights",
+        description="each layer of the student learns at this share of the rate of the next; default: 1",
     )
     method_lr: float | None = Field(
         None,
         gt=0,
-        description="of what only training needs, a self-teacher; default: lr, or five times that with trained weights",
+        description="of what only training needs, a self-teacher; default: lr",
     )
     momentum: Weight = 0.9
     nesterov: bool = Field(False, description="sgd only")

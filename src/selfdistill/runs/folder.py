@@ -121,10 +121,7 @@ class Run:
         if "drop_last" not in recipe.data.model_fields_set:  # the run began before there was this setting
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"drop_last": False})})
         if "layer_decay" not in recipe.optim.model_fields_set:  # as above
-            rates = {"layer_decay": 1.0}
-            if recipe.student.pretrained or recipe.student.start is not None:
-                rates["method_lr"] = recipe.optim.lr
-            recipe = recipe.model_copy(update={"optim": recipe.optim.model_copy(update=rates)})
+            recipe = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"layer_decay": 1.0})})
         if not trust and not self.is_own:
             refuse_code(self.path, list_code(recipe))
             refuse_unpacking(self.path, recipe.data, recipe.method.teacher)

@@ -22,8 +22,7 @@ from .base import TaskKind
 
 LR = 0.001  # of all optimizers except SGD
 FINE_TUNING_LR = 0.0001  # of these where the student starts from trained weights
-WARMUP, LAYER_DECAY = 0.1, 0.9  # of such students
-NEW_PARTS = 5.0  # by which a self-teacher beside such a student learns faster, at most at the usual rate
+WARMUP = 0.1  # of such students
 
 
 def list_tasks(outputs: Collection[str] | None = None) -> list[str]:
@@ -116,17 +115,15 @@ def _is_task(value: Any) -> bool:
 def complete_recipe(recipe: Recipe) -> Recipe:
     """Fills in the settings that a recipe leaves to its task: data, student, learning rates and batch size.
 
-    From trained weights a student learns at a lower rate, which rises at first and falls from layer to layer; a
-    self-teacher's is higher. Raises `ValueError` for an unknown task.
+    From trained weights a student learns at a lower rate, which rises at first. Raises `ValueError` for an unknown
+    task.
     """
     defaults = find_task(recipe.task.kind).defaults
-    lr = usual_lr = defaults.lr if recipe.optim.name == "sgd" else LR
+    lr = defaults.lr if recipe.optim.name == "sgd" else LR
     optim = {"lr": lr, "warmup": 0.0, "layer_decay": 1.0}
     if starts_trained(recipe):
         lr = (defaults.fine_tuning_lr or defaults.lr / 10) if recipe.optim.name == "sgd" else FINE_TUNING_LR
-        own_lr = recipe.optim.lr or lr
-        method_lr = max(own_lr, min(NEW_PARTS * own_lr, usual_lr))
-        optim = {"lr": lr, "method_lr": method_lr, "warmup": WARMUP, "layer_decay": LAYER_DECAY}
+        optim |= {"lr": lr, "warmup": WARMUP}
     return recipe.model_copy(
         update={
             "data": _fill_in(recipe.data, source=defaults.data),
