@@ -1,6 +1,7 @@
 """Scales and their ticks."""
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -39,8 +40,10 @@ def choose_ticks(low: Number, high: Number, count: int = 5) -> list[Number]:
 
     >>> choose_ticks(0, 10), choose_ticks(88.2, 95.1, 4)
     ([0.0, 2.0, 4.0, 6.0, 8.0, 10.0], [90.0, 92.0, 94.0])
+    >>> choose_ticks(0.0, 5e-324)
+    [0.0]
     """
-    rough = (high - low) / count
+    rough = max((high - low) / count, sys.float_info.min)  # of the smallest ranges, the quotient would be 0
     power = 10.0 ** math.floor(math.log10(rough))
     step = min((1, 2, 5, 10), key=lambda factor: abs(factor * power - rough)) * power
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
