@@ -183,7 +183,7 @@ def write_page() -> str:
 
 def write_section(name: str, table: Table, results: dict[str, Any]) -> list[str]:
     kind = find_task("segmentation" if any("miou" in row for row in results["rows"]) else "classification")
-    columns = list_columns([kind])
+    columns = list_columns([kind], results["rows"])
     columns = {title: columns[title] for title in ("method", *(column.title for column in kind.columns), *SHOWN)}
     columns["processor s"] = lambda row: "-" if row["cost"] is None else f"{row['cost']:,.0f}"
     rows = [[show(row) for show in columns.values()] for row in results["rows"]]

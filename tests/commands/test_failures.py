@@ -173,7 +173,7 @@ def test_a_word_that_is_nearly_right_is_answered_with_the_right_one(run, folder,
 @pytest.mark.slow
 def test_a_hint_names_nothing_unlike_what_was_said(run, folder):
     (folder / "prepare.py").write_text("")
-    for word in ("student=zebra:Net", "student=mynet.TinyNet", "patience=3", "student.freeze=true"):
+    for word in ("student=zebra:Net", "student=mynet.TinyNet", "zoom=3", "student.depth=9"):
         assert "did you mean" not in (err := run("train", word)[2]) and "prepare" not in err
 
 
