@@ -112,6 +112,7 @@ ON_CARD = {
 CARDS = {
     "student": lambda card: {"student": {**card["student"], "name": "evil:net"}},
     "hub": lambda card: {"student": {**card["student"], "name": "torch.hub:load", "options": {"repo_or_dir": "a/b"}}},
+    "configuration": lambda card: {"student": {**card["student"], "name": "hf:evil", "options": {"auto_map": "evil"}}},
     "task": lambda card: {"task": "evil:Task"},
 }
 
@@ -122,7 +123,7 @@ def test_a_strangers_card_runs_no_code(run, stranger, reached, tmp_path, command
     changes = CARDS[named](json.loads((stranger.path / "student.json").read_text()))
     edit_card(stranger, **changes)
     code, out, err = run(*ON_CARD[command])
-    name = "torch.hub:load" if named == "hub" else "evil:"
+    name = {"hub": "torch.hub:load", "configuration": "student=hf:evil"}.get(named, "evil:")
     assert code == 1 and "strange is not signed by this machine and would import and run" in err and name in err
     assert "--trust" in err and err.count("\n") == 1
     assert not (tmp_path / "ran").exists() and not (tmp_path / "new").exists() and not reached
@@ -150,6 +151,7 @@ RECIPES = {
     "task": ("kind: classification", "kind: evil:Task"),
     "loss": ("loss: null", "loss: evil:augment"),
     "sampler": ("sampler: shuffle", "sampler: evil:augment"),
+    "configuration": ("name: cifar:resnet8", "name: hf:evil:x"),
     "augment": ("- crop", "- evil:augment"),
 }
 

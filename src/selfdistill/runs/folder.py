@@ -36,7 +36,16 @@ from .files import (
 from .lock import FolderTaken, lock_folder
 from .outcomes import read_outcomes, save_outcomes
 from .records import AnyRecord, EndRecord, Record, from_line, to_line
-from .trust import hash_bytes, ignore_reaching, is_signed_text, list_code, refuse_code, refuse_unpacking, sign_text
+from .trust import (
+    hash_bytes,
+    ignore_reaching,
+    is_signed_text,
+    list_code,
+    list_configured,
+    refuse_code,
+    refuse_unpacking,
+    sign_text,
+)
 
 LAST, BEFORE_LAST = "last.pt", "last.1.pt"  # the checkpoint, and the one before it
 BEST = "best"  # the folder of the best student, by the validation images
@@ -123,7 +132,7 @@ class Run:
         if "layer_decay" not in recipe.optim.model_fields_set:  # as above
             recipe = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"layer_decay": 1.0})})
         if not trust and not self.is_own:
-            refuse_code(self.path, list_code(recipe))
+            refuse_code(self.path, [*list_code(recipe), *list_configured(recipe)])
             refuse_unpacking(self.path, recipe.data, recipe.method.teacher)
             recipe = ignore_reaching(recipe)
         words = list(words)

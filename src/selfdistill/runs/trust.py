@@ -123,6 +123,17 @@ def is_code(name: str) -> bool:
     return ":" in name and name.partition(":")[0] not in SOURCES
 
 
+def list_configured(recipe: Recipe) -> list[tuple[str, str]]:
+    """The networks that transformers builds, which fetches and runs what a configuration may name."""
+    names = {"student": recipe.student.name, "method.teacher_network": recipe.method.teacher_network}
+    return [(setting, name) for setting, name in names.items() if name is not None and is_configured(name)]
+
+
+def is_configured(name: str) -> bool:
+    """Whether transformers builds this network."""
+    return name.startswith("hf:")
+
+
 def is_network(name: str) -> bool:
     """Whether the name of a teacher is one of a network, and no path."""
     return ":" in name and not os.path.exists(os.path.expanduser(name))
@@ -130,7 +141,7 @@ def is_network(name: str) -> bool:
 
 def refuse_code(folder: Path, names: Iterable[tuple[str, str]]) -> None:
     """Raises `ValueError` where settings of a stranger's folder name code: pairs of a setting and its value."""
-    listed = ", ".join(f"{setting}={name}" for setting, name in names if is_code(name))
+    listed = ", ".join(f"{setting}={name}" for setting, name in names if is_code(name) or is_configured(name))
     if listed:
         raise ValueError(
             f"{folder} is not signed by this machine and would import and run {listed}; look at that code, then say "
