@@ -150,7 +150,7 @@ def collect(name: str, out: Path) -> dict[str, Any]:
     for teacher in TABLES[name].teachers:
         text = text.replace(json.dumps(str(out / teacher))[1:-1], f"runs/{teacher}")
     environment = describe_environment()
-    seconds = sum(run["train_seconds"] + run["eval_seconds"] for row in rows for run in row["per_seed"])
+    seconds = sum((row["cost"] or 0) * len(row["per_seed"]) for row in rows)  # a busy machine's clock says little
     return {
         "seeds": len(plan["seeds"]),
         "machine": plan["machine"],
@@ -190,7 +190,8 @@ def write_section(name: str, table: Table, results: dict[str, Any]) -> list[str]
     command = f"python benchmarks/accuracy/measure.py {name}" + (" --data FOLDER" if table.needs_data else "")
     seeds = results.get("seeds", table.seeds)
     command += f" --seeds {seeds}" if seeds != table.seeds else ""
-    facts = f"{results['hours']:.1f} hours of one core ({results['machine']}), torch {results['versions']['torch']}"
+    machine = f"({results['machine']}), torch {results['versions']['torch']}"
+    facts = f"{results['hours']:.1f} processor hours of training steps {machine}"
     return [
         f"## {table.title}",
         f"{table.about} {count_of(seeds, 'seed')}; {facts}.",
