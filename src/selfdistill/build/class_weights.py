@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ..config.recipe import TaskPart
 from ..data import LabeledDataset
-from ..data.datasets.base import quote_names
+from ..data.datasets.base import LabelCounts, quote_names
 from ..task.label_loss import weigh_classes
 
 
@@ -32,12 +32,12 @@ def choose_class_weights(part: TaskPart, images: LabeledDataset) -> ChosenWeight
         return ChosenWeights(given, [])
     counts = images.count_labels()
     weights = weigh_classes(counts.labels, given, images=counts.images)
-    return ChosenWeights(weights, _describe(given, weights, images))
+    return ChosenWeights(weights, _describe(given, weights, counts, images))
 
 
-def _describe(rule: str, weights: list[float], images: LabeledDataset) -> list[str]:
+def _describe(rule: str, weights: list[float], counts: LabelCounts, images: LabeledDataset) -> list[str]:
     """Sentences about the smallest and the largest weight, and about classes without a label."""
-    counts, classes = images.count_labels(), images.classes
+    classes = images.classes
     present = counts.labels.nonzero().flatten().tolist()
     low, high = (choose(present, key=weights.__getitem__) for choose in (min, max))
     sample = f", counted in {counts.sampled} of the {len(images)} masks" if counts.sampled else ""

@@ -14,7 +14,7 @@ def hash_sources(recipe: Recipe, *, trust: bool = False) -> dict[str, str]:
 
     Cards of older versions do not tell the latter. Raises `ValueError` for a folder that `read_card` refuses.
     """
-    names, weights = [name for _, name in list_code(recipe)], {}
+    names, weights = [name for _, name in list_code(recipe) if is_code(name)], {}
     for setting, folder in (("method.teacher", recipe.method.teacher), (START, recipe.student.start)):
         if folder is not None and (file := find_weights_file(folder)) is not None:
             weights[setting] = hash_bytes(file.read_bytes())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from .datasets.base import LabeledDataset, count_threads, map_blocks, summarize_errors
+from .datasets.base import LabeledDataset, count_threads, find_errors, summarize_errors
 
 
 class ImageUse(ABC):
@@ -34,19 +34,12 @@ def read_images(
     """
     indices = sorted({*check, *(i for use in uses for i in use.indices)})
 
-    def work(block: Sequence[int]) -> list[str]:
-        errors = []
-        for i in block:
-            try:
-                _read_image(dataset, i, [use for use in uses if i in use.indices])
-            except ValueError as error:
-                errors.append(str(error))
-        return errors
+    def read(i: int) -> None:
+        _read_image(dataset, i, [use for use in uses if i in use.indices])
 
     errors = ["reading was interrupted"]
     try:
-        blocks = map_blocks(work, indices, threads=count_threads(dataset))
-        errors = [error for block in blocks for error in block]
+        errors = list(find_errors(read, indices, threads=count_threads(dataset)).values())
     finally:
         for use in uses:
             use.abandon() if errors else use.finish()

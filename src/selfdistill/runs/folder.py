@@ -41,7 +41,6 @@ from .trust import (
     ignore_reaching,
     is_signed_text,
     list_code,
-    list_configured,
     refuse_code,
     refuse_unpacking,
     sign_text,
@@ -132,7 +131,7 @@ class Run:
         if "layer_decay" not in recipe.optim.model_fields_set:  # as above
             recipe = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"layer_decay": 1.0})})
         if not trust and not self.is_own:
-            refuse_code(self.path, [*list_code(recipe), *list_configured(recipe)])
+            refuse_code(self.path, list_code(recipe))
             refuse_unpacking(self.path, recipe.data, recipe.method.teacher)
             recipe = ignore_reaching(recipe)
         words = list(words)

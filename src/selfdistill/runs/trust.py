@@ -103,7 +103,7 @@ def hash_bytes(content: bytes) -> str:
 
 
 def list_code(recipe: Recipe) -> list[tuple[str, str]]:
-    """Each setting of a recipe that names code outside the package, and that name."""
+    """Each setting of a recipe that names code outside the package, or a configuration that may, and that name."""
     augment = recipe.data.augment
     names = [
         ("task", recipe.task.kind),
@@ -115,7 +115,7 @@ def list_code(recipe: Recipe) -> list[tuple[str, str]]:
         ("data.sampler", recipe.data.sampler),
         *(("data.augment", name) for name in (augment if isinstance(augment, list) else [augment])),
     ]
-    return [(setting, name) for setting, name in names if name is not None and is_code(name)]
+    return [(setting, name) for setting, name in names if name is not None and (is_code(name) or is_configured(name))]
 
 
 def is_code(name: str) -> bool:
@@ -123,14 +123,8 @@ def is_code(name: str) -> bool:
     return ":" in name and name.partition(":")[0] not in SOURCES
 
 
-def list_configured(recipe: Recipe) -> list[tuple[str, str]]:
-    """The networks that transformers builds, which fetches and runs what a configuration may name."""
-    names = {"student": recipe.student.name, "method.teacher_network": recipe.method.teacher_network}
-    return [(setting, name) for setting, name in names.items() if name is not None and is_configured(name)]
-
-
 def is_configured(name: str) -> bool:
-    """Whether transformers builds this network."""
+    """Whether transformers builds this network: it fetches and runs what a configuration may name."""
     return name.startswith("hf:")
 
 

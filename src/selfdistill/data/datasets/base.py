@@ -356,6 +356,21 @@ def iterate_blocks(
         yield from pool.map(work, blocks)
 
 
+def find_errors(read: Callable[[int], object], indices: Sequence[int], *, threads: int = THREADS) -> dict[int, str]:
+    """The images that `read` raises a `ValueError` for, in order, each with its message."""
+
+    def work(block: Sequence[int]) -> list[tuple[int, str]]:
+        errors = []
+        for i in block:
+            try:
+                read(i)
+            except ValueError as error:
+                errors.append((i, str(error)))
+        return errors
+
+    return dict(pair for block in map_blocks(work, indices, threads=threads) for pair in block)
+
+
 def count_threads(dataset: LabeledDataset) -> int:
     """The number of threads that decodes fastest, judged by the first image: one for small images in memory."""
     is_small = len(dataset) and not isinstance(dataset.source(0), str) and dataset.size(0) < SMALL_IMAGE

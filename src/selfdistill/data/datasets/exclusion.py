@@ -1,13 +1,12 @@
 """Images that are left out of a data set, by name."""
 
-import functools
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from ...config.recipe import DataPart
 from ...errors import did_you_mean
-from .base import LabeledDataset, map_blocks
+from .base import LabeledDataset, count_threads, find_errors
 from .splits import DatasetSplits
 from .text_files import open_text
 
@@ -61,19 +60,8 @@ def find_unusable(settings: DataPart, source: str, stored: DatasetSplits) -> dic
     """
     unusable: dict[str, str] = {}
     for split, dataset in stored.splits.items():
-        found = map_blocks(functools.partial(_find_errors, dataset), range(len(dataset)))
-        errors = dict(pair for block in found for pair in block)
+        errors = find_errors(dataset.check, range(len(dataset)), threads=count_threads(dataset))
         if errors:
             names = list(name_images(settings, source, split, dataset))
             unusable |= {names[i]: error for i, error in errors.items()}
     return unusable
-
-
-def _find_errors(dataset: LabeledDataset, block: Sequence[int]) -> list[tuple[int, str]]:
-    errors = []
-    for i in block:
-        try:
-            dataset.check(i)
-        except ValueError as error:
-            errors.append((i, str(error)))
-    return errors
