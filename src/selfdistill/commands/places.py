@@ -3,7 +3,7 @@
 import os
 
 from ..config.recipe import DataPart, Recipe
-from ..data.datasets.registry import is_path
+from ..data.datasets.registry import exists, is_path
 from ..data.datasets.splits import parse_split
 from ..runs.folder import Run
 from ..tasks import find_task
@@ -31,7 +31,7 @@ def find_data_paths(data: DataPart, run: Run, task: str, *, advice: str) -> Data
     names += ["source"] if data.source and is_path(data.source, find_task(task)) else []
     names += ["val"] if data.val and not parse_split(data.val) and is_path(data.val, find_task(task)) else []
     data = data.model_copy(update={name: find_path(getattr(data, name), run) for name in names})
-    if "source" in names and not _exists(data.source):
+    if "source" in names and not exists(data.source):
         where = get_start(run)
         there = f" or in {where}, where the run was started" if where else ""
         raise ValueError(f"there is no file or folder {data.source} in {os.getcwd()}{there}; {advice}")
@@ -44,10 +44,10 @@ def find_path(name: str | None, run: Run) -> str | None:
     A folder from somebody else does not decide where to look.
     """
     start = get_start(run)
-    if name is None or _exists(name) or start is None:
+    if name is None or exists(name) or start is None:
         return name
     path = os.path.normpath(os.path.join(start, name))
-    if not os.path.exists(path):
+    if not exists(path):
         return name
     tell(f"note: {name} is {path}, as seen from where {run.path} was started")
     return path
@@ -57,7 +57,3 @@ def get_start(run: Run) -> str | None:
     """The folder where a run of this machine was started."""
     environment = run.environment() if run.is_own else None
     return None if environment is None else environment.folder
-
-
-def _exists(path: str) -> bool:
-    return os.path.exists(os.path.expanduser(path))

@@ -67,6 +67,7 @@ def _apply_words(values: dict[str, Any], words: Iterable[str]) -> dict[str, Any]
 
 def _parse(values: dict[str, Any], words: Iterable[str] = (), files: Sequence[RecipeFile] = ()) -> Recipe:
     words = list(words)
+    refuse_expanded(words)
     values, from_words = _apply_words(values, words), _apply_words({}, words)
     try:
         recipe = Recipe.model_validate(values)
@@ -77,6 +78,17 @@ def _parse(values: dict[str, Any], words: Iterable[str] = (), files: Sequence[Re
         located = [(_find_file(name, files, from_words), sentence) for name, sentence in problems.items()]
         raise ValueError("; ".join(f"{file}: {sentence}" if file else sentence for file, sentence in located))
     return recipe
+
+
+def refuse_expanded(words: Sequence[str]) -> None:
+    """Raises `ValueError` where a shell has made several words of one pattern of files; the last one would count."""
+    for name in ("data", "data.source", "data.val"):
+        given = [word for word in words if word.startswith(f"{name}=") and word.lower().endswith((".tar", ".parquet"))]
+        if len(given) > 1:
+            raise ValueError(
+                f"{name}= stands {len(given)} times, from {given[0]} to {given[-1]}, as where a shell has expanded "
+                f"braces; put quotes around the word: '{name}=train-{{000..099}}.tar'"
+            )
 
 
 def _describe(errors: list[Any]) -> dict[str, str]:

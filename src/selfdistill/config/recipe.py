@@ -30,7 +30,7 @@ class DataPart(Part):
     main: ClassVar[str] = "source"
     source: str | None = Field(
         None,
-        description="digits | scenes | a folder | .csv | .tsv | .jsonl | .parquet | hf:NAME | torchvision:NAME",
+        description="digits | scenes | a folder | .csv | .tsv | .jsonl | .parquet | .tar | hf:NAME | torchvision:NAME",
     )
     val: str | None = Field(None, description="validation source or split name; a split called val is found without it")
     val_fraction: float | None = Field(
@@ -75,8 +75,13 @@ class DataPart(Part):
     )
     mean: list[float] | None = Field(None, description="per channel, pixels in [0, 1]; computed from the training set")
     std: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="as mean")
-    image_column: str | None = Field(None, description="of tables; found by its type or name")
-    label_column: str | None = Field(None, description="of tables; found by its type or name; of masks too")
+    image_column: str | None = Field(
+        None, description="of tables, or a part of the samples in .tar files; found by its type or name"
+    )
+    label_column: str | None = Field(
+        None,
+        description="of tables, or a part or a JSON field of the samples in .tar files; found so too; of masks too",
+    )
     classes: list[str] | None = Field(
         None, description="segmentation: names of the mask values 0, 1, ..., void ones included; found beside the masks"
     )

@@ -12,6 +12,7 @@ from ..data.datasets.digits import open_digits
 from ..data.datasets.image_folder import open_folder
 from ..data.datasets.mask_folder import is_mask_folder
 from ..data.datasets.parquet import WantedColumns, open_hub, open_parquet
+from ..data.datasets.shards import open_shards
 from ..data.datasets.splits import DatasetSplits
 from ..data.datasets.table import open_table
 from ..data.datasets.torchvision import open_torchvision
@@ -78,11 +79,12 @@ class Classification(TaskKind):
         "folder": _open_class_folders,
         "table": _open_table,
         "parquet": _open_parquet,
+        "shards": open_shards,
         "hf": _open_hub,
         "torchvision": _open_torchvision,
     }
     sources_in_words = (
-        "digits, a folder of class folders, a .csv, .tsv, .jsonl or .parquet file, hf:NAME or torchvision:NAME"
+        "digits, a folder of class folders, a .csv, .tsv, .jsonl, .parquet or .tar file, hf:NAME or torchvision:NAME"
     )
     other_labels = "has a label for every pixel, not for every image; set task=segmentation to learn it"
     idle_settings = ("classes", "void", "palette", "short_side", "window")  # they concern masks

@@ -19,6 +19,7 @@ from ..data.datasets.mask_classes import read_masks
 from ..data.datasets.mask_folder import open_mask_folder
 from ..data.datasets.parquet import WantedColumns, open_hub, open_parquet
 from ..data.datasets.scenes import open_scenes
+from ..data.datasets.shards import open_shards
 from ..data.datasets.splits import DatasetSplits
 from ..data.datasets.table import open_mask_table
 from ..data.datasets.voc import open_voc
@@ -73,6 +74,10 @@ def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
     return _add_label_map(open_hub(name, _choose_columns(settings), download=settings.download), name)
 
 
+def _open_shards(settings: DataPart, location: str) -> DatasetSplits:
+    return _add_label_map(open_shards(settings, location, masks=True), location)
+
+
 def _choose_columns(settings: DataPart) -> WantedColumns:
     return WantedColumns("masks", image_column=settings.image_column, label_column=settings.label_column)
 
@@ -80,7 +85,7 @@ def _choose_columns(settings: DataPart) -> WantedColumns:
 def _add_label_map(opened: DatasetSplits, path: str) -> DatasetSplits:
     """Adds the names of mask values from a file in the folder, or beside the file, if there is one."""
     path = os.path.expanduser(path)
-    return opened._replace(label_map=find_label_map(os.path.dirname(path) if os.path.isfile(path) else path))
+    return opened._replace(label_map=find_label_map(path if os.path.isdir(path) else os.path.dirname(path)))
 
 
 def _cutmix(batch: Batch, num_classes: int, alpha: float) -> Batch:
@@ -99,9 +104,10 @@ class Segmentation(TaskKind):
         "folder": _open_mask_folders,
         "table": _open_table,
         "parquet": _open_parquet,
+        "shards": _open_shards,
         "hf": _open_hub,
     }
-    sources_in_words = "scenes, a folder of images and masks, a .csv, .tsv, .jsonl or .parquet file, or hf:NAME"
+    sources_in_words = "scenes, a folder of images and masks, a .csv, .tsv, .jsonl, .parquet or .tar file, or hf:NAME"
     other_labels = "has a label for every image, not for every pixel; set data=scenes or a folder of images and masks"
     mixers = {"cutmix": Mixer(_cutmix, soft=False)}
     columns = (

@@ -33,7 +33,8 @@ from selfdistill.data import loader as loaders
 from selfdistill.data.cache import cached as cached_module
 from selfdistill.data.cache import disk as disk_module
 from selfdistill.data.cache import images as images_module
-from selfdistill.data.cache.disk import DAY, DiskImages, cache_folder
+from selfdistill.data.cache.disk import DAY, DiskImages
+from selfdistill.data.cache.folder import cache_folder
 from selfdistill.data.datasets.base import LabeledDataset
 from selfdistill.data.transforms.image import eval_transform, train_transform
 from selfdistill.task import Batch
@@ -344,9 +345,7 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(pictures, tmp_path, monkey
     ):
         cached.on(CPU)
     monkeypatch.setenv("SELFDISTILL_CACHE", "~no_such_user/cache")
-    with pytest.raises(
-        ValueError, match="^machine.cache=disk finds no home folder for ~no_such_user/cache; name another"
-    ):
+    with pytest.raises(ValueError, match="^there is no home folder for ~no_such_user/cache; name another"):
         cached.on(CPU)
 
 

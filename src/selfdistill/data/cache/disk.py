@@ -19,6 +19,7 @@ from PIL import Image
 
 from ..datasets.base import LabeledDataset
 from ..transforms.pipeline import ImageTransform
+from .folder import cache_folder
 from .images import PackedImages, find_ends, read_sizes
 from .room import ALTERNATIVES, refuse_too_large
 
@@ -107,16 +108,6 @@ def read_header(path: Path, images: int, channels: int) -> tuple[Int[np.ndarray,
     sizes = np.frombuffer(header, np.int32, 2 * images).reshape(images, 2)
     checksums = np.frombuffer(header, np.uint32, images, offset=sizes.nbytes)
     return (sizes, checksums) if file_bytes == len(header) + int(find_ends(sizes, channels)[-1]) else None
-
-
-def cache_folder() -> Path:
-    """The folder SELFDISTILL_CACHE, else `selfdistill` in XDG_CACHE_HOME, else in ~/.cache."""
-    named = os.environ.get("SELFDISTILL_CACHE")
-    folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "selfdistill"
-    try:
-        return folder.expanduser()
-    except RuntimeError:
-        raise ValueError(f"machine.cache=disk finds no home folder for {folder}; {ALTERNATIVES['disk']}") from None
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Reads files that name mask values: palettes, lists of classes, ADE20K's table of objects."""
 
 import csv
+import json
 import os
 from collections.abc import Callable
 
@@ -69,6 +70,20 @@ def read_names(path: str) -> LabelMap:
     return LabelMap({value: line.strip() for value, line in enumerate(lines)})
 
 
+def read_json_names(path: str) -> LabelMap:
+    """Reads a JSON list of the names of the values 0, 1, ..., or an object of values and their names."""
+    with open_text(path) as file:
+        try:
+            names = json.load(file)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+    if isinstance(names, list):
+        names = {str(value): name for value, name in enumerate(names)}
+    if not isinstance(names, dict) or not all(value.isdecimal() and isinstance(names[value], str) for value in names):
+        raise ValueError(f'{path} is no list of class names, and no object such as {{"0": "cat"}}')
+    return LabelMap({int(value): name.strip() for value, name in names.items()})
+
+
 def read_ade20k_objects(path: str) -> LabelMap:
     """Reads ADE20K's table of 150 classes: value first, names last. Value 0 is no class and is ignored."""
     with open_text(path) as file:
@@ -82,6 +97,7 @@ FILES: dict[str, Callable[[str], LabelMap]] = {
     "palette.csv": read_palette,
     "label_colors.txt": read_colors,
     "classes.txt": read_names,
+    "classes.json": read_json_names,
     "labels.txt": read_names,
     "objectInfo150.txt": read_ade20k_objects,
 }

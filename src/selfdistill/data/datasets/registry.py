@@ -8,13 +8,14 @@ from ...errors import did_you_mean
 from ..task_data import TaskData
 from .exclusion import leave_out
 from .parquet import has_parquet
+from .shards import list_shards
 from .splits import DatasetSplits
 
 BUILT_IN = ("digits", "scenes")
 PREFIXES = ("hf", "torchvision")
 FORMS_BY_SUFFIX = {".parquet": "parquet", ".csv": "table", ".tsv": "table", ".jsonl": "table"}
-FORMS = ("folder", "parquet", "table", *PREFIXES)  # all other forms are names of built-in data sets
-TABLES = ("hf", "parquet", "table")  # forms that have columns
+FORMS = ("folder", "parquet", "shards", "table", *PREFIXES)  # all other forms are names of built-in data sets
+TABLES = ("hf", "parquet", "shards", "table")  # forms that have columns, or parts of samples
 
 
 def open_source(settings: DataPart, source: str, task: TaskData, classes: Sequence[str] | None = None) -> DatasetSplits:
@@ -63,6 +64,12 @@ def say_hidden(name: str, meaning: str) -> str:
     return f"{name} means {meaning}; what lies here under that name is ./{name}"
 
 
+def exists(source: str) -> bool:
+    """Whether there is a file or folder of this name, or a shard that this pattern names."""
+    path = os.path.expanduser(source)
+    return os.path.exists(path) or any(map(os.path.exists, list_shards(path)))
+
+
 def is_path(source: str, task: TaskData) -> bool:
     """Whether a source is named by a path, rather than built in or fetched."""
     prefix, colon, _ = source.partition(":")
@@ -86,6 +93,8 @@ def _detect_form(source: str, task: TaskData) -> tuple[str, str]:
         return "", path
     if has_parquet(path):
         return "parquet", path
+    if list_shards(path):
+        return "shards", path
     if os.path.isdir(path):
         return "folder", path
     suffix = os.path.splitext(path)[1].lower()
