@@ -16,6 +16,7 @@ DOUBLE = torch.float64
 HALVES = [torch.float16, torch.bfloat16]
 IMITATIONS = {  # every loss with a teacher: its arguments for a draw of random numbers
     "kd": lambda draw: {"logits": draw(4, 6), "teacher_logits": draw(4, 6)},
+    "binary_kd": lambda draw: {"logits": draw(4, 6), "teacher_logits": draw(4, 6)},
     "kl": lambda draw: {"logits": draw(4, 6), "teacher_probabilities": draw(4, 6).softmax(1)},
     "attention_transfer": lambda draw: {"feature": draw(4, 3, 5, 6), "teacher_feature": draw(4, 7, 5, 6)},
     "hint": lambda draw: {"feature": draw(4, 3, 5, 6), "teacher_feature": draw(4, 3, 5, 6)},
@@ -68,7 +69,7 @@ def test_gradient_is_the_slope_of_the_value(name):
     assert torch.autograd.gradcheck(lambda x: getattr(losses, name)(x, **fixed), given[own].requires_grad_())
 
 
-@pytest.mark.parametrize("name", ["kd", "attention_transfer", "hint"])
+@pytest.mark.parametrize("name", ["kd", "binary_kd", "attention_transfer", "hint"])
 def test_nothing_is_to_be_learned_from_oneself(name):
     given = {argument: value.requires_grad_() for argument, value in taught(name).items()}
     loss = getattr(losses, name)(**given)

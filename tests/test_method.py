@@ -253,7 +253,7 @@ def test_several_classes_for_one_image_are_no_probabilities(kind):
         several / 4,
         several / CLASSES - torch.eye(CLASSES)[0].view(1, -1, *[1] * (several.ndim - 2)),
     ):
-        with pytest.raises(ValueError, match="probabilities that sum to 1 .* train on a task of your own"):
+        with pytest.raises(ValueError, match="probabilities that sum to 1 .* train on sd.Task."):
             method(batch._replace(soft_target=wrong))
     with pytest.raises(ValueError, match="soft_target .* must have the shape of the scores"):
         method(batch._replace(soft_target=several[:, :3]))

@@ -240,7 +240,9 @@ def report(
 def predict(
     run: RunFolder,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many classes to name; by default one, or all that an image shows.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where a segmenter's masks go; RUN/predictions by default.")
     ] = None,

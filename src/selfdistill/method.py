@@ -26,7 +26,8 @@ class Method(Configurable, nn.Module):
     is dropped on export. A subclass
 
     * names what it needs in `views`, `positives`, `needs_index`, `outputs`, `targets`, `soft_targets` and
-      `needs_teacher`, and the loss terms that learn from labels in `supervised_terms` and `weighted_terms`;
+      `needs_teacher`, and the loss terms that learn from labels in `supervised_terms` and `weighted_terms`, and from
+      class scores in `soft_label_terms`;
     * declares its hyper-parameters, see `selfdistill.hyperparameters`;
     * builds its training-only parts in `setup`;
     * computes one step's losses in `forward`;
@@ -42,6 +43,8 @@ class Method(Configurable, nn.Module):
     supervised_terms: ClassVar[Sequence[str]] = ("task",)  # loss terms that `task.loss` computes
     weighted_terms: ClassVar[Sequence[str]] = ()  # cross-entropies of the method's own that take the class weights
     counts_batch_labels: ClassVar[bool] = True  # False: these terms see other labels than `batch.target`, or soften it
+    soft_label_terms: ClassVar[Sequence[str]] = ()  # that compare class scores by `Task.distill`
+    soft_labels_are_optional: ClassVar[bool] = False  # whether a setting turns them off, for tasks without `distill`
     unlabeled_terms: ClassVar[Sequence[str]] = ()  # loss terms that average over all pixels, labeled or not
     square_images: ClassVar[bool] = False  # for methods that rotate images
     needs_teacher: ClassVar[bool] = False
@@ -73,12 +76,8 @@ class Method(Configurable, nn.Module):
         """
         super().__init__()
         _refuse_other_objects(type(self).__name__, student, task, teacher)
-        if task.output not in self.outputs:
-            scores = f"{' or '.join(self.outputs)}s, and {task.kind} needs scores of {task.output}s"
-            raise ValueError(f"{type(self).__name__} trains networks that score {scores}")
-        if self.targets is not None and task.target not in self.targets:
-            labels = f"needs labels of the form {' or '.join(self.targets)}, and those of {task.kind} are {task.target}"
-            raise ValueError(f"{type(self).__name__} {labels}")
+        if problem := self.find_obstacle(task, task.kind):
+            raise ValueError(f"{type(self).__name__} {problem}")
         height, width = task.image_shape[1:]
         if self.square_images and height != width:
             raise ValueError(
@@ -114,6 +113,21 @@ class Method(Configurable, nn.Module):
         self.register_forward_hook(_check_step)
         if taps is not None and self._taps is None:
             raise ValueError(f"{type(self).__name__} reads no feature maps, so taps={list(taps)} would have no effect")
+
+    @classmethod
+    def find_obstacle(cls, task: Any, name: str) -> str | None:
+        """Why it cannot learn a task, as the end of a sentence; None if it can.
+
+        `task` is a `Task` called `name`, or anything else with `output`, `target` and `can_distill`.
+        """
+        if task.output not in cls.outputs:
+            scores = f"{' or '.join(cls.outputs)}s, and {name} needs scores of {task.output}s"
+            return f"trains networks that score {scores}"
+        if cls.targets is not None and task.target not in cls.targets:
+            return f"needs labels of the form {' or '.join(cls.targets)}, and those of {name} are {task.target}"
+        if cls.soft_label_terms and not cls.soft_labels_are_optional and not task.can_distill:
+            return f"compares soft labels, and {name} has no soft_label_loss for its labels of the form {task.target}"
+        return None
 
     def _refuse_idle_student(self) -> None:
         """Raises `ValueError` for a student without a weight that learns, unless the method froze it."""

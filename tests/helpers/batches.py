@@ -12,11 +12,14 @@ def small_task(kind: str = "classification", side: int = 16) -> Task:
 
 
 def small_batch(kind: type[Method], task: Task, rows: int = 8) -> Batch:
-    """As many images, views and positives as the method asks for; every class is there."""
+    """As many images, views and positives as the method asks for; every class is there.
+
+    With several labels an image has none, one or two of them.
+    """
     draw = torch.Generator().manual_seed(2)
     shape = task.image_shape
     images = torch.randn(rows, *shape, generator=draw)
-    positions = () if task.kind == "classification" else shape[1:]
+    positions = task.positions
     blocks = [-(-side // 4) for side in positions]  # as fine as the small student's deepest map
     target = torch.randint(task.num_classes, (rows, *blocks), generator=draw)
     for axis, side in enumerate(positions, 1):
@@ -24,6 +27,10 @@ def small_batch(kind: type[Method], task: Task, rows: int = 8) -> Batch:
     target[:CLASSES] = torch.arange(CLASSES).reshape(-1, *[1] * len(positions))[:rows]
     if positions:
         target[0, 0] = task.ignore_index
+    if task.target == "multi_label":
+        target = torch.nn.functional.one_hot(target, task.num_classes)
+        target |= target.roll(1, 0)
+        target[0] = 0
     return Batch(
         images,
         target,

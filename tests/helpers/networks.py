@@ -62,5 +62,5 @@ def small_student(task: Task, *, padding: int = 1, norm: type[nn.Module] = nn.Ba
     """A student for `task`, with weights that depend on `seed` alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = SmallResNet if task.kind == "classification" else SmallSegmenter
+        net = SmallResNet if task.output == "image" else SmallSegmenter
         return net(task.num_classes, padding=padding, norm=norm)

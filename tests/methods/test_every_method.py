@@ -44,7 +44,7 @@ def test_one_step_is_finite_and_every_parameter_learns(name, kind, side, padding
     assert isinstance(step, Step)
     assert step.losses and all(term.shape == () and term.isfinite() for term in step.losses.values())
     assert step.loss.shape == ()
-    assert step.logits.shape == (len(batch.images), CLASSES, *batch.target.shape[1:])
+    assert step.logits.shape == (len(batch.images), CLASSES, *method.task.positions)
     step.loss.backward()
     silent = [
         each
@@ -265,7 +265,7 @@ def binary_loss(logits, target, soft_target, ignore_index):
 
 @every_method
 def test_targets_are_as_declared(name):
-    """A method for any target leaves the labels to the task's criterion; others refuse what is not a class."""
+    """A method for any target leaves the labels and soft labels to the task; others refuse what is not a class."""
     kind = find_method(name)
     task = Task("tags", CLASSES, (3, 16, 16), 32, output="image", target="multi_label", criterion=binary_loss)
     student = small_student(small_task())
@@ -275,11 +275,39 @@ def test_targets_are_as_declared(name):
         with pytest.raises(ValueError, match="needs labels of the form class, and those of tags are multi_label"):
             kind(student, task, teacher=teacher)
         return
-    method = kind(student, task, teacher=teacher, **settings).eval()
+    if kind.soft_label_terms and not kind.soft_labels_are_optional:
+        with pytest.raises(ValueError, match="compares soft labels, and tags has no soft_label_loss"):
+            kind(student, task, teacher=teacher)
+        task = replace(task, soft_label_loss=losses.binary_kd)
+    method = kind(student, task, teacher=teacher, **settings).train()
     target = torch.randint(2, (4, CLASSES)).float()
-    step = method(Batch(torch.randn(4, 3, 16, 16), target))
-    torch.testing.assert_close(step.losses["task"], F.binary_cross_entropy_with_logits(step.logits, target))
+    images = torch.randn(4, 1 + kind.views, 3, 16, 16)
+    step = method(Batch(images[:, 0], target, views=images[:, 1:]))
     step.loss.backward()
+    if name in ("at", "baseline", "frskd", "one"):
+        torch.testing.assert_close(step.losses["task"], F.binary_cross_entropy_with_logits(step.logits, target))
+
+
+def terms_with(kind, soft_label_loss):
+    task = replace(small_task(), soft_label_loss=soft_label_loss)
+    teacher = small_teacher(kind.teacher_method, small_task()).float() if kind.needs_teacher else None
+    torch.manual_seed(3)
+    method = kind(small_student(task), task, teacher=copy.deepcopy(teacher)).train()
+    batch = small_batch(kind, task)
+    for _ in range(2):  # the first step of dlb has no scores to learn from
+        torch.manual_seed(4)
+        step = method(batch, torch.tensor(0.9))
+    return step.losses
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if find_method(name).soft_label_terms])
+def test_the_tasks_soft_labels_are_in_the_terms_that_are_declared(name):
+    plain, doubled = (
+        terms_with(find_method(name), loss) for loss in (losses.kd, lambda *scores: 2 * losses.kd(*scores))
+    )
+    for term, value in plain.items():
+        factor = 2 if term in find_method(name).soft_label_terms else 1
+        torch.testing.assert_close(doubled[term], factor * value, msg=term)
 
 
 @every_method

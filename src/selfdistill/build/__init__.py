@@ -68,7 +68,7 @@ def build(
     )
     check_labeled(prepared)
     images, classes = prepared.splits.train, prepared.splits.train.classes
-    class_weights, weight_notes = choose_class_weights(recipe.task, images)
+    class_weights, weight_notes = choose_class_weights(recipe.task, images, task_kind)
     normalization = choose_normalization(recipe, prepared.settings.channels or 3, trust=trust)
     task = task_kind.create_task(
         len(classes),

@@ -23,16 +23,9 @@ from ..training.optim import create_optimizer
 def check_method(recipe: Recipe, task: TaskKind, method: type[Method]) -> None:
     """The method takes its settings, learns the task, and takes the labels that mixing makes."""
     method.validate(recipe.method.hyperparameters)
-    if method.targets is not None and task.target not in method.targets:
-        others = ", ".join(name for name in list_methods() if find_method(name).targets is None)
-        labels = f"needs labels of the form {' or '.join(method.targets)}, and those of {task.name} are {task.target}"
-        raise ValueError(f"method={recipe.method.name} {labels}; for that there are {others}")
-    if task.output not in method.outputs:
-        others = ", ".join(name for name in list_methods() if task.output in find_method(name).outputs)
-        scores = f"{' or '.join(method.outputs)}s, and {task.name} needs scores of {task.output}s"
-        raise ValueError(
-            f"method={recipe.method.name} trains networks that score {scores}; for that there are {others}"
-        )
+    if problem := method.find_obstacle(task, task.name):
+        others = ", ".join(name for name in list_methods() if find_method(name).find_obstacle(task, task.name) is None)
+        raise ValueError(f"method={recipe.method.name} {problem}; for that there are {others}")
     check_mixing(recipe, task, method)
     check_sampling(recipe, task, method)
 

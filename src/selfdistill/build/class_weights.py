@@ -5,7 +5,7 @@ from typing import NamedTuple
 from ..config.recipe import TaskPart
 from ..data import LabeledDataset
 from ..data.datasets.base import LabelCounts, quote_names
-from ..task.label_loss import weigh_classes
+from ..tasks.base import TaskKind
 
 
 class ChosenWeights(NamedTuple):
@@ -15,7 +15,7 @@ class ChosenWeights(NamedTuple):
     notes: list[str]
 
 
-def choose_class_weights(part: TaskPart, images: LabeledDataset) -> ChosenWeights:
+def choose_class_weights(part: TaskPart, images: LabeledDataset, task: TaskKind) -> ChosenWeights:
     """The weights that the training `images` give, or that the recipe names.
 
     Raises `ValueError` for a class that the data do not have, and for another number of weights than of classes.
@@ -31,7 +31,7 @@ def choose_class_weights(part: TaskPart, images: LabeledDataset) -> ChosenWeight
     if not isinstance(given, str):
         return ChosenWeights(given, [])
     counts = images.count_labels()
-    weights = weigh_classes(counts.labels, given, images=counts.images)
+    weights = task.weigh_classes(counts, len(images), given)
     return ChosenWeights(weights, _describe(given, weights, counts, images))
 
 

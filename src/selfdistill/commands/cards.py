@@ -21,7 +21,7 @@ from ..method import Method
 from ..methods import find_method, list_methods
 from ..report.markdown import markdown_table
 from ..report.sections.origin import MethodCard
-from ..tasks import list_tasks
+from ..tasks import find_task, list_tasks
 
 ROOT = Path(__file__).parents[3]  # of the source tree; an installed package has no step times
 PAGE = """# Methods
@@ -31,6 +31,15 @@ not this page.
 Step times, ratios to plain training, are `docs/step-times.json`, written by `benchmarks/overhead.py`.
 
 """
+
+
+TASKS = """## Which method learns which task
+
+Any other pair is refused in a sentence. In multilabel, an image shows any number of classes. A method
+whose soft labels compare probabilities of classes then compares, for each class, the probability that it
+is shown: the KL divergence of two Bernoulli distributions, summed over classes. Methods of attention and
+features are unchanged. Methods that need the one class of an image (its rank, its other images, its place
+in a joint label) do not learn it."""
 
 
 class Paper(NamedTuple):
@@ -52,11 +61,18 @@ class Paper(NamedTuple):
 
 
 def page() -> str:
-    """A table of all methods, then the card of each."""
+    """A table of all methods, one of the tasks that they learn, then the card of each."""
     names = list_methods()
     titles = ["method", "paper", "venue", "who teaches", "cost beside plain training", "teacher"]
     table = markdown_table(titles, [_format_row(name, find_method(name)) for name in names], numbers=False)
-    return PAGE + "\n\n".join([table, *map(card, names)]) + "\n"
+    return PAGE + "\n\n".join([table, TASKS, draw_tasks(names), *map(card, names)]) + "\n"
+
+
+def draw_tasks(names: list[str]) -> str:
+    """A table of which task each method learns."""
+    tasks = list_tasks()
+    rows = [[name, *("yes" if task in list_tasks_of(find_method(name)) else "" for task in tasks)] for name in names]
+    return markdown_table(["method", *tasks], rows, numbers=False)
 
 
 def card(name: str) -> str:
@@ -79,9 +95,10 @@ def describe_method(name: str) -> MethodCard:
     method = find_method(name)
     paper = find_paper(method)
     facts = {
-        "Tasks": ", ".join(list_tasks(method.outputs)),
+        "Tasks": ", ".join(list_tasks_of(method)),
         "Needs": "; ".join(list_needs(method)) or "nothing beside images and labels",
         "Loss terms from labels": describe_labels(method),
+        "Loss terms from soft labels": describe_soft_labels(method),
         "Cost beside plain training": method.cost or "not stated",
         "Step time": describe_step_time(name),
         "Recipes": ", ".join(f"`{recipe}`" for recipe in find_recipes_of(name)),
@@ -95,6 +112,17 @@ def describe_method(name: str) -> MethodCard:
         {fact: text for fact, text in facts.items() if text},
         list_hyperparameters(method),
     )
+
+
+def list_tasks_of(method: type[Method]) -> list[str]:
+    """The names of the package's tasks that a method learns."""
+    return [name for name in list_tasks() if method.find_obstacle(find_task(name), name) is None]
+
+
+def describe_soft_labels(method: type[Method]) -> str:
+    """Which loss terms compare class scores in the way of the task."""
+    names = ", ".join(f"`{name}`" for name in method.soft_label_terms)
+    return f"{names} by softmax; in multilabel by a sigmoid for each class, summed over classes" if names else ""
 
 
 def find_paper(method: type[Method]) -> Paper:

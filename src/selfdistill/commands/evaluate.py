@@ -144,6 +144,7 @@ def score_student(
         window=get_scoring_window(card.data),
         device=default_device(),
         collector=collector,
+        thresholds=card.thresholds,
     )
 
 
@@ -177,7 +178,7 @@ def describe_classes(path: Path, values: dict[str, Any], *, trust: bool = False)
     """A line for each class and each score that a run's task has of single classes."""
     for score, title in find_task(read_card(path, trust=trust).task).class_scores.items():
         for name, value in values[score].items():
-            share = "- (neither labeled nor predicted)" if value is None else f"{value:.2%}"
+            share = "- (not defined, as no label is)" if value is None else f"{value:.2%}"
             yield f"{escape_controls(name)}\t{title} {share}"
 
 

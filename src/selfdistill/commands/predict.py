@@ -34,7 +34,7 @@ def print_predictions(
     run: Path,
     images: Sequence[Path],
     *,
-    top: int = 1,
+    top: int | None = None,
     out: Path | None = None,
     as_json: bool,
     table: Path | None = None,
@@ -55,7 +55,7 @@ def print_predictions(
             if as_json:
                 say(json.dumps(describe_outcome(outcome)))
             elif isinstance(outcome, Prediction):
-                shares = [f"{escape_controls(name)} {share:.1%}" for name, share in outcome.classes]
+                shares = [f"{escape_controls(name)} {share:.1%}" for name, share in outcome.classes] or ["(no class)"]
                 say("\t".join([escape_controls(str(outcome.image)), *shares]))
             elif not is_single:
                 tell(f"not predicted: {outcome.reason}")
@@ -74,12 +74,12 @@ def predict_images(
     run: Path,
     images: Sequence[Path],
     *,
-    top: int = 1,
+    top: int | None = None,
     out: Path | None = None,
     compare: str | None = None,
     trust: bool = False,
 ) -> Iterator[Prediction | Unreadable]:
-    """The `top` classes of each image file, and of those in folders.
+    """The `top` classes of each image file, and of those in folders; None: as many as suit the task.
 
     Files such as a segmenter's masks are written below `out`, RUN/predictions unless given; an image from within a
     folder keeps its place below it. `compare` names labeled data, whose labels are drawn beside the predictions. Before
@@ -101,7 +101,7 @@ def predict_images(
     for file in files:
         with torch.inference_mode():
             try:
-                outcome = predictor.predict(file, top)
+                outcome = predictor.predict(file, predictor.default_top if top is None else top)
             except (ValueError, RuntimeError) as error:  # of one image: the others may be sound
                 if find_user_line(error):
                     raise
@@ -144,12 +144,12 @@ def refuse_foreign_table(path: Path) -> None:
 def write_table(path: Path, outcomes: Sequence[Prediction | Unreadable]) -> None:
     """Writes a CSV with a line for each image: class and share, by rank if several were asked for; files; error."""
     rows = []
+    ranked = any(isinstance(outcome, Prediction) and len(outcome.classes) > 1 for outcome in outcomes)
     for outcome in outcomes:
         row: dict[str, Any] = {FIRST_COLUMN: str(outcome.image)}
         if isinstance(outcome, Unreadable):
             rows.append({**row, "error": outcome.reason})
             continue
-        ranked = len(outcome.classes) > 1
         for rank, (name, share) in enumerate(outcome.classes, 1):
             row |= {f"class_{rank}" if ranked else "class": name, f"share_{rank}" if ranked else "share": share}
         rows.append({**row, **{name: str(file) for name, file in outcome.files.items()}})

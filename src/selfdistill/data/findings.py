@@ -70,8 +70,7 @@ def list_images(inspections: Mapping[str, Inspection]) -> Iterator[Image]:
     for split, inspection in inspections.items():
         dataset = inspection.dataset
         for i, seen in inspection.seen.items():
-            label = dataset.classes[int(dataset.labels[i])] if seen.pixels is None else None
-            yield Image(split, i, dataset.name(i), label, seen)
+            yield Image(split, i, dataset.name(i), dataset.describe_label(i), seen)
 
 
 def find_unusable(inspections: Mapping[str, Inspection]) -> Iterator[Finding]:

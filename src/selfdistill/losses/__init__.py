@@ -26,6 +26,7 @@ from .labels import (
     refuse_wrong_shapes,
     smoothed_cross_entropy,
 )
+from .multi_label import binary_kd, multi_label_loss
 from .precision import in_float32
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "attention",
     "attention_transfer",
     "binary_cross_entropy",
+    "binary_kd",
     "count_labels",
     "cross_entropy",
     "describe_shape",
@@ -43,6 +45,7 @@ __all__ = [
     "kd",
     "kl",
     "mean",
+    "multi_label_loss",
     "negative_margin",
     "others",
     "overhaul",

@@ -44,8 +44,8 @@ def refuse_float_target(target: Tensor) -> None:
     """Raises `ValueError` for labels that are not class numbers."""
     if target.is_floating_point():
         raise ValueError(
-            f"target holds class numbers and this is {target.dtype}; give probabilities as soft_target, and train on a "
-            f"task of your own where an image has several classes"
+            f"target holds class numbers and this is {target.dtype}; give probabilities as soft_target, and where an "
+            f'image has several classes train on sd.Task("multilabel", ...)'
         )
 
 

@@ -30,6 +30,8 @@ class BYOT(Method):
     outputs = ("image", "pixel")
     unlabeled_terms = ("feature",)
     supervised_terms = ("task", "exits")
+    targets = None
+    soft_label_terms = ("kd",)
     cost = "one light exit per shallow map: for a ResNet-18, 0.09x its parameters and 0.05x its multiply-adds"
 
     alpha: Share = hparam(0.3, "share of an exit's loss that comes from the final scores, not the labels")
@@ -54,7 +56,7 @@ class BYOT(Method):
         if self.alpha:
             scale = self.alpha if self.squared_temperature else self.alpha / self.temperature**2
             mask = self.task.labeled_mask(batch.target)
-            terms["kd"] = scale * sum(losses.kd(scores, logits, self.temperature, mask) for scores, _ in exits)
+            terms["kd"] = scale * sum(self.task.distill(scores, logits, self.temperature, mask) for scores, _ in exits)
         if self.feature_weight:
             deepest = pool(features[-1])
             terms["feature"] = self.feature_weight * sum(losses.hint(pool(exit_map), deepest) for _, exit_map in exits)

@@ -28,6 +28,8 @@ class DDGSD(Method):
 
     views = 1
     soft_targets = False
+    targets = None
+    soft_label_terms = ("kd",)
     cost = "2x the rows"
 
     weight: Weight = hparam(1.0, "lambda in the paper: weighs the two divergences")
@@ -42,8 +44,8 @@ class DDGSD(Method):
         first, second = logits.chunk(2)
         terms = {"task": self.task.loss(logits, torch.cat([batch.target, batch.target]))}
         if self.weight:
-            divergences = losses.kd(first, second, self.temperature) + losses.kd(second, first, self.temperature)
-            terms["kd"] = self.weight * divergences
+            pairs = ((first, second), (second, first))
+            terms["kd"] = self.weight * sum(self.task.distill(*pair, self.temperature) for pair in pairs)
         if self.mu:
             terms["mmd"] = self.mu * mean_discrepancy(*features[-1].chunk(2))
         return Step(terms, first)

@@ -10,6 +10,8 @@ from .frskd import FRSKD
 class DeepSupervision(FRSKD):
     """FRSKD without its soft-label and feature losses: the self-teacher's cross-entropy trains the student's stages."""
 
+    soft_label_terms = ()
+
     alpha = 0.0
     beta = 0.0
     temperature = 4.0

@@ -5,7 +5,6 @@ Sun, Yao, Zhou, Zhao. CVPR 2019. https://arxiv.org/abs/1906.00675
 
 from torch import Tensor, nn
 
-from .. import losses
 from ..hyperparameters import Positive, Weight, hparam
 from ..method import Method
 from ..modules.branches import remaining_stages
@@ -26,6 +25,8 @@ class DKS(Method):
 
     whole_stages = True
     supervised_terms = ("task", "heads")
+    targets = None
+    soft_label_terms = ("synergy",)
     cost = (
         "a copy of the remaining stages behind every shallow map: for a ResNet-18, 2.7x its parameters and 1.4x its "
         "multiply-adds"
@@ -53,7 +54,7 @@ class DKS(Method):
     def synergy(self, classifiers: list[Tensor]) -> Tensor:
         """The sum over all ordered pairs of KL(teacher || learner), each teacher a constant."""
         return sum(
-            losses.kd(learner, teacher, self.temperature)
+            self.task.distill(learner, teacher, self.temperature)
             for i, learner in enumerate(classifiers)
             for j, teacher in enumerate(classifiers)
             if i != j

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import losses
 from ..distributed import gather_rows, local_rows
 from ..hyperparameters import Positive, Weight, hparam
 from ..method import Method
@@ -30,6 +29,8 @@ class DLB(Method):
     views = 1
     soft_targets = False
     counts_batch_labels = False
+    targets = None
+    soft_label_terms = ("kd",)
     cost = (
         "2x the rows, in two passes; state: the last mini-batch (images, labels, scores), "
         "which several processes exchange at every step"
@@ -51,7 +52,7 @@ class DLB(Method):
             again = self.student(images)
             terms["task"] = self.task.loss(torch.cat([again, logits]), torch.cat([target, batch.target]))
             if self.weight:
-                terms["kd"] = self.weight * losses.kd(again, teacher_logits, self.temperature)
+                terms["kd"] = self.weight * self.task.distill(again, teacher_logits, self.temperature)
         self.last = gather_rows(batch.views[:, 0]), gather_rows(batch.target), gather_rows(logits)
         return Step(terms, logits)
 

@@ -5,7 +5,6 @@ Wang, Han, Guo. Preprint 2023. https://arxiv.org/abs/2305.09183
 
 from torch import Tensor
 
-from .. import losses
 from ..hyperparameters import Count, Positive, Weight, hparam
 from ..method import Method
 from ..modules.exits import SeparableExit, count_halvings, shallow_levels
@@ -24,6 +23,8 @@ class DRG(Method):
     """
 
     supervised_terms = ("task", "exit")
+    targets = None
+    soft_label_terms = ("kd",)
     cost = "a light classifier of separable convolutions: 0.03x the parameters of a ResNet-18"
 
     alpha: Weight = hparam(0.2, "weighs the soft-label loss")
@@ -54,5 +55,5 @@ class DRG(Method):
             "exit": self.task.loss(early_logits, batch.target, batch.soft_target),
         }
         if self.alpha:
-            terms["kd"] = self.alpha * losses.kd(logits, early_logits, self.temperature)
+            terms["kd"] = self.alpha * self.task.distill(logits, early_logits, self.temperature)
         return Step(terms, logits)

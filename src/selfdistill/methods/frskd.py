@@ -55,8 +55,9 @@ class FRSKD(Method):
     """
 
     outputs = ("image", "pixel")
-    targets = None  # soft labels need classes, see refuse_useless_settings
+    targets = None  # soft labels need a task that compares them, see refuse_useless_settings
     supervised_terms = ("task", "teacher")
+    soft_label_terms, soft_labels_are_optional = ("kd",), True
     cost = "self-teacher: about 0.6x the student's parameters and 0.7x its multiply-adds (BiFPNc, width 2, depth 2)"
 
     alpha: Weight = hparam(2.0, "weighs the soft-label loss, 1 to 3 in the paper", per_pixel=1.0)
@@ -143,7 +144,7 @@ class FRSKD(Method):
         self.refuse_unused(["num_channels", "repeat"], self.net != "BiFPN", net)
         self.refuse_unused(["width"], self.net != "BiFPNc", net)
         self.refuse_unused(["depth"], self.net == "pyramid", net)
-        if self.alpha and self.task.target != "class":
+        if self.alpha and not self.task.can_distill:
             raise ValueError(f"soft labels compare class probabilities, which {self.task.kind} lacks; set alpha=0")
         self.refuse_unused(["distil_void"], not self.task.positions, f"the task {self.task.kind}")
         self.refuse_unused(["margin"], self.feature_loss != "overhaul", f"feature_loss={self.feature_loss}")
@@ -167,7 +168,7 @@ class FRSKD(Method):
         }
         if self.alpha:
             mask = None if self.distil_void else self.task.labeled_mask(batch.target)
-            terms["kd"] = self.alpha * losses.kd(logits, teacher_logits, self.temperature, mask) * ramp
+            terms["kd"] = self.alpha * self.task.distill(logits, teacher_logits, self.temperature, mask) * ramp
         distances = self.feature_distances(features, refined) if self.beta else {}
         if self.beta:
             terms["feature"] = self.beta * sum(distances.values()) * ramp

@@ -27,7 +27,7 @@ class FRSKDSLA(FRSKD):
     """
 
     outputs = ("image",)
-    targets = ("class",)
+    targets, soft_label_terms = ("class",), ()
     soft_targets = False
     square_images = True
     weighted_terms = ("joint", "teacher_joint")

@@ -5,7 +5,6 @@ Hinton, Vinyals, Dean. 2015. https://arxiv.org/abs/1503.02531
 
 from torch import Tensor
 
-from .. import losses
 from ..hyperparameters import Positive, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
@@ -20,6 +19,8 @@ class KD(Method):
 
     outputs = ("image", "pixel")
     needs_teacher = True
+    targets = None
+    soft_label_terms = ("kd",)
     cost = "one forward of the teacher per step, without gradients"
 
     alpha: Weight = hparam(0.1, "weighs the cross-entropy")
@@ -32,5 +33,5 @@ class KD(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
         task, mask = self.task.loss(logits, batch.target, batch.soft_target), self.task.labeled_mask(batch.target)
-        kd = losses.kd(logits, self.teacher(batch.images), self.temperature, mask)
+        kd = self.task.distill(logits, self.teacher(batch.images), self.temperature, mask)
         return Step({"task": self.alpha * task, "kd": self.beta * kd}, logits)

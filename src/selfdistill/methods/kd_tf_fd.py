@@ -6,7 +6,6 @@ Hinton, Vinyals, Dean. 2015. Distilling the Knowledge in a Neural Network. https
 
 from torch import Tensor
 
-from .. import losses
 from ..hyperparameters import Positive, Share, Weight, hparam
 from ..task import Batch, Step
 from .tf_fd import TfFD
@@ -23,6 +22,8 @@ class KDTfFD(TfFD):
     """
 
     needs_teacher = True
+    targets = None
+    soft_label_terms = ("kd",)
     cost = "one forward of the teacher per step, without gradients"
 
     alpha: Weight = hparam(1.0, "weighs the cross-entropy")
@@ -37,6 +38,6 @@ class KDTfFD(TfFD):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         step = super().forward(batch, progress)
         mask = self.task.labeled_mask(batch.target)
-        kd = self.growth(progress) * losses.kd(step.logits, self.teacher(batch.images), self.temperature, mask)
+        kd = self.growth(progress) * self.task.distill(step.logits, self.teacher(batch.images), self.temperature, mask)
         weighted = {"task": self.alpha * step.losses["task"], "kd": self.beta * kd}
         return Step(step.losses | weighted, step.logits)

@@ -35,6 +35,8 @@ class MixSKD(Method):
 
     whole_stages = True
     supervised_terms = ("task", "branches", "mixed_task")
+    targets = None
+    soft_label_terms = ("kd",)
     cost = (
         "2x the rows, and a copy of the remaining stages behind every shallow map: for a ResNet-18, 2.8x its "
         "parameters and together 4.9x its multiply-adds"
@@ -76,7 +78,8 @@ class MixSKD(Method):
             "task": self.task.loss(clean[-1], batch.target, batch.soft_target),
             "branches": sum(self.task.loss(logits, batch.target, batch.soft_target) for logits in clean[:-1]),
             "kd": sum(
-                losses.kd(logits, teacher, self.temperature) for logits, teacher in zip(learners, teachers, strict=True)
+                self.task.distill(logits, teacher, self.temperature)
+                for logits, teacher in zip(learners, teachers, strict=True)
             ),
             "feature": sum(map(mean_square, maps_between, maps_mixed)),
             "discriminators": sum(map(self.discriminator_loss, self.discriminators, maps_between, maps_mixed)),

@@ -27,6 +27,8 @@ class ONE(Method):
 
     whole_stages = True
     supervised_terms = ("task", "branches", "ensemble")
+    targets = None
+    soft_label_terms = ("kd",)
     cost = (
         "copies of the last stage and the classifier: for a ResNet-18 and 2 copies, 1.5x its parameters and 0.5x its "
         "multiply-adds"
@@ -59,7 +61,7 @@ class ONE(Method):
             "ensemble": self.task.loss(ensemble, batch.target, batch.soft_target),
         }
         if self.weight:
-            kd = sum(losses.kd(scores, ensemble, self.temperature) for scores in [logits, *copies])
+            kd = sum(self.task.distill(scores, ensemble, self.temperature) for scores in [logits, *copies])
             terms["kd"] = losses.ramp_up(progress, 0.0, self.ramp) * self.weight * kd
         return Step(terms, logits, ensemble.detach())
 

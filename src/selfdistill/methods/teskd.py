@@ -27,6 +27,8 @@ class TESKD(Method):
     """
 
     supervised_terms = ("task", "branches")
+    targets = None
+    soft_label_terms = ("kd",)
     cost = (
         "a pyramid and a classifier per shallow map: 2.3x the parameters of a ResNet-18, 16x those of a ResNet-50, "
         "for they grow with the square of `width`"
@@ -60,7 +62,8 @@ class TESKD(Method):
             "branches": self.ce_weight * sum(branch_losses),
         }
         if self.kd_weight:
-            terms["kd"] = self.kd_weight * sum(losses.kd(scores, logits, self.temperature) for scores, _ in pairs)
+            kd = sum(self.task.distill(scores, logits, self.temperature) for scores, _ in pairs)
+            terms["kd"] = self.kd_weight * kd
         if self.feature_weight:
             pooled = features[-1].mean(dim=(2, 3))
             terms["feature"] = self.feature_weight * sum(active_difference(vector, pooled) for _, vector in pairs)

@@ -14,7 +14,7 @@ from .. import distributed, losses
 from ..hyperparameters import Share, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
-from .tfd import map_difference, refuse_single_level, supervised_loss
+from .tfd import map_difference, refuse_single_level, refuse_smoothing, supervised_loss
 
 
 class TfFD(Method):
@@ -35,6 +35,7 @@ class TfFD(Method):
     """
 
     outputs = ("image", "pixel")
+    targets = None  # `epsilon` needs class numbers, see refuse_smoothing
     weighted_terms = ("task",)
     unlabeled_terms = ("inter", "intra")
     cost = "none beside plain training: no further rows, parameters or state"
@@ -51,6 +52,7 @@ class TfFD(Method):
 
     def setup(self) -> None:
         refuse_single_level(self)
+        refuse_smoothing(self)
         for tap in self.taps:
             if tap.channels < 2 and self.lambda_intra:
                 raise ValueError(

@@ -5,7 +5,6 @@ Yuan, Tay, Li, Wang, Feng. CVPR 2020. https://arxiv.org/abs/1909.11723
 
 from torch import Tensor
 
-from .. import losses
 from ..hyperparameters import Positive, Share, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
@@ -24,6 +23,8 @@ class TfKDSelf(Method):
 
     outputs = ("image", "pixel")
     needs_teacher = True
+    targets = None
+    soft_label_terms = ("kd",)
     cost = "one forward of the teacher per step, without gradients"
 
     alpha: Share = hparam(0.95, "share of the soft-label loss; the cross-entropy has the rest")
@@ -38,5 +39,5 @@ class TfKDSelf(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
         task, mask = self.task.loss(logits, batch.target, batch.soft_target), self.task.labeled_mask(batch.target)
-        kd = losses.kd(logits, self.teacher(batch.images), self.temperature, mask) / self.task.num_classes
+        kd = self.task.distill(logits, self.teacher(batch.images), self.temperature, mask) / self.task.num_classes
         return Step({"task": (1 - self.alpha) * task, "kd": self.alpha * self.multiplier * kd}, logits)

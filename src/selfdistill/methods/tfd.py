@@ -29,6 +29,7 @@ class TFD(Method):
     """
 
     outputs = ("image", "pixel")
+    targets = None  # `epsilon` needs class numbers, see refuse_smoothing
     weighted_terms = ("task",)
     unlabeled_terms = ("inter",)
     cost = "none beside plain training: no further rows, parameters or state"
@@ -38,6 +39,7 @@ class TFD(Method):
 
     def setup(self) -> None:
         refuse_single_level(self)
+        refuse_smoothing(self)
 
     @property
     def uses_task_loss(self) -> bool:
@@ -84,6 +86,15 @@ def pool_to_smaller(
     """Both maps, average-pooled to the smaller height and the smaller width."""
     size = [min(sides) for sides in zip(one.shape[2:], other.shape[2:], strict=True)]
     return F.adaptive_avg_pool2d(one, size), F.adaptive_avg_pool2d(other, size)
+
+
+def refuse_smoothing(method: Method) -> None:
+    """Raises `ValueError` for `epsilon` with labels that are no class numbers."""
+    if not method.uses_task_loss and method.task.target != "class":
+        raise ValueError(
+            f"epsilon={method.epsilon} smooths class numbers, and the labels of {method.task.kind} are "
+            f"{method.task.target}; set epsilon=0, and task.label_smoothing instead"
+        )
 
 
 def refuse_single_level(method: Method) -> None:

@@ -93,7 +93,7 @@ class LabeledScores(NamedTuple):
     """Class scores of labeled positions, which are images or pixels, in float32."""
 
     logits: Float[Tensor, "n k"]
-    target: Int64[Tensor, " n"]
+    target: Int64[Tensor, "n ..."]
 
     @property
     def is_finite(self) -> bool:
@@ -112,18 +112,21 @@ class LabeledScores(NamedTuple):
 class Collector(ABC):
     """Collects the outcomes of one process's share of a split: process r has the images r, r + world, ..."""
 
-    def __init__(self, num_classes: int, *, most_sampled: int) -> None:
+    def __init__(self, num_classes: int, *, most_sampled: int, labels_of_each: tuple[int, ...] = ()) -> None:
         self.num_classes = num_classes
         self.images = 0  # of this process so far
-        self.scores = ScoreSample(num_classes, min(most_sampled, KEPT_SCORES // num_classes))
+        self.scores = ScoreSample(num_classes, min(most_sampled, KEPT_SCORES // num_classes), labels_of_each)
 
     @abstractmethod
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Adds a batch: class scores in float32, and labels."""
 
     @abstractmethod
-    def compute(self, device: str | torch.device = "cpu") -> Outcomes:
-        """The outcomes of all processes, on the CPU; `device` is where processes exchange tensors."""
+    def compute(self, device: str | torch.device = "cpu") -> Outcomes | None:
+        """The outcomes of all processes, on the CPU; `device` is where processes exchange tensors.
+
+        None where it keeps nothing of single images.
+        """
 
     def sample(self, device: str | torch.device = "cpu") -> LabeledScores:
         """Class scores of the labeled positions of all processes: of all of them, or of a uniform sample."""
@@ -207,15 +210,17 @@ class ScoreSample:
     """The class scores of labeled positions; of more than `most` a uniform sample, drawn by random keys.
 
     A position stays if its key is among the `most` smallest, so processes can draw their parts apart. As long as none
-    was dropped, the order is that in which they were added.
+    was dropped, the order is that in which they were added. A position has one label, or `labels_of_each` of this
+    shape.
     """
 
-    def __init__(self, num_classes: int, most: int) -> None:
+    def __init__(self, num_classes: int, most: int, labels_of_each: tuple[int, ...] = ()) -> None:
         self.most, self.bound = most, math.inf
-        self.logits, self.targets = [torch.empty(0, num_classes)], [torch.empty(0, dtype=torch.int64)]
+        self.logits = [torch.empty(0, num_classes)]
+        self.targets = [torch.empty(0, *labels_of_each, dtype=torch.int64)]
         self.keys = [torch.empty(0, dtype=torch.float64)]
 
-    def add(self, logits: Float[Tensor, "n k"], target: Int64[Tensor, " n"], *, seed: int) -> None:
+    def add(self, logits: Float[Tensor, "n k"], target: Int64[Tensor, "n ..."], *, seed: int) -> None:
         """Adds positions, whose keys are drawn from `seed`."""
         keys = torch.rand(len(target), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         near = keys < self.bound

@@ -29,6 +29,7 @@ from .weights import load_weights, save_weights
 
 FORMAT = 1  # of student.json
 Count = Annotated[StrictInt, Field(ge=1)]
+Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Level = Annotated[StrictInt, Field(ge=0, lt=256)]  # of a color
 WEIGHTS = ("student.safetensors", "student.next.safetensors")  # the second until the card of the same step is written
 
@@ -77,6 +78,7 @@ class StudentCard(BaseModel):
     scores: dict[str, Any] | None = None  # on the held-out images, by name
     weights_sha256: StrictStr | None = None  # of student.safetensors; None in cards of older versions
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # by which logits are to be divided
+    thresholds: tuple[Threshold, ...] | None = None  # probabilities from which on an image is said to show each class
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> "StudentCard":
@@ -86,6 +88,7 @@ class StudentCard(BaseModel):
             "classes": (self.classes, classes),
             "masks.values": (self.masks and self.masks.values, classes),
             "masks.colours": (self.masks and self.masks.colours, classes),
+            "thresholds": (self.thresholds, classes),
             "data.mean": (self.data.mean, channels),
             "data.std": (self.data.std, channels),
         }
@@ -225,7 +228,7 @@ def store_temperature(path: str | Path, temperature: float, *, trust: bool = Fal
 
 def _write_card(run: Run, card: StudentCard, *, is_own: bool) -> None:
     """Replaces student.json, which is signed if it `is_own`; what does not concern a student is left out."""
-    left_out = {name for name in ("masks", "temperature") if getattr(card, name) is None}
+    left_out = {name for name in ("masks", "temperature", "thresholds") if getattr(card, name) is None}
     values = card.model_dump(mode="json", exclude=left_out)
     values = replace_nan(to_plain({"format": FORMAT, "selfdistill": __version__, **values}))
     signature = sign(_get_signed_content(run, values)) if is_own else None

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from ..losses import are_probabilities, cross_entropy, describe_shape, refuse_float_target
+from ..losses import are_probabilities, cross_entropy, describe_shape, kd, refuse_float_target
 from .label_loss import LabelLoss
 
 SCORED_LABELS = (torch.int64, torch.uint8)  # what torch's cross-entropy takes for the class numbers of images
@@ -89,15 +89,25 @@ def check_scored(batch: Any, target: str) -> None:
 def check_batch(batch: Batch, task: "Task") -> None:
     """Raises `ValueError` for images and labels of a type or shape that does not fit `task`. Reads no value."""
     _check_tensors(batch)
-    images, target, soft_target = batch.images, batch.target, batch.soft_target
+    images, target = batch.images, batch.target
     if images.ndim != 4 or images.shape[1] != task.image_shape[0]:
         raise ValueError(f"images {tuple(images.shape)} must be (b, {task.image_shape[0]}, h, w), as the task says")
     if not len(images):
         raise ValueError("the batch holds no image")
     if len(target) != len(images):
         raise ValueError(f"there are {len(images)} images and {len(target)} labels")
-    if task.target != "class":
-        return
+    if task.known_checks is not None:
+        task.known_checks.types(batch, task)
+
+
+def check_labels(batch: Batch, task: "Task") -> None:
+    """Raises `ValueError` for labels whose values the task does not have."""
+    if task.known_checks is not None:
+        task.known_checks.values(batch, task)
+
+
+def _check_class_types(batch: Batch, task: "Task") -> None:
+    images, target, soft_target = batch.images, batch.target, batch.soft_target
     refuse_float_target(target)
     if target.dtype != torch.int64:
         raise ValueError(f"labels are {target.dtype}; give class numbers as int64, target.long()")
@@ -109,10 +119,8 @@ def check_batch(batch: Batch, task: "Task") -> None:
         raise ValueError(f"soft_target {tuple(soft_target.shape)} must have the shape of the scores, {wanted}")
 
 
-def check_labels(batch: Batch, task: "Task") -> None:
+def _check_class_numbers(batch: Batch, task: "Task") -> None:
     """Raises `ValueError` for class numbers that the task does not have, and for probabilities that do not sum to 1."""
-    if task.target != "class":
-        return
     labels = batch.target.where(batch.target != task.ignore_index, 0)
     if labels.numel() and not all(0 <= int(label) < task.num_classes for label in labels.aminmax()):
         strange = labels[(labels < 0) | (labels >= task.num_classes)]
@@ -123,7 +131,7 @@ def check_labels(batch: Batch, task: "Task") -> None:
     if batch.soft_target is not None and not are_probabilities(batch.soft_target):
         raise ValueError(
             "soft_target must hold probabilities that sum to 1 over the classes; where an image has several classes, "
-            "train on a task of your own with a loss for each class"
+            'train on sd.Task("multilabel", ...)'
         )
 
 
@@ -137,7 +145,17 @@ def _guess_cause(label: int, labels: Tensor, task: "Task") -> str:
     return f"; num_classes={task.num_classes} counts too few, or the label is wrong"
 
 
+class LabelChecks(NamedTuple):
+    """What raises `ValueError` for labels of a batch that do not fit its task."""
+
+    types: Callable[[Batch, "Task"], None]  # by type and shape alone, in every step
+    values: Callable[[Batch, "Task"], None]
+
+
+CLASS_CHECKS = LabelChecks(_check_class_types, _check_class_numbers)
 Criterion = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]  # (logits, target, soft_target, ignore_index)
+# (logits, teacher_logits, temperature, mask), as `losses.kd`
+SoftLabelLoss = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
 
 
 def predict_class(logits: Float[Tensor, "b k *pos"]) -> Int64[Tensor, " b *pos"]:
@@ -167,6 +185,8 @@ class Task:
     `LabelLoss` with class weights and more, or a loss of your own. `soft_target` is None, or class probabilities
     that stand in for `target`.
     `predict(logits)` gives what is compared with `target`, element by element.
+    `soft_label_loss(logits, teacher_logits, temperature, mask)` is how methods compare class scores: `losses.kd` for
+    class numbers unless given, else a loss of the task's own; without one, methods that need it refuse the task.
     """
 
     kind: str  # the name of the task
@@ -179,6 +199,8 @@ class Task:
     target: str = "class"  # what a label is: "class", its number; or something of the task's own
     criterion: Criterion = cross_entropy
     predict: Callable[[Tensor], Tensor] = predict_class
+    soft_label_loss: SoftLabelLoss | None = None
+    label_checks: LabelChecks | None = None  # None: those of class numbers, or none for other labels
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a class count or an image shape that is none."""
@@ -205,10 +227,31 @@ class Task:
         """The supervised loss: by default `losses.cross_entropy`, 0 where nothing is labeled."""
         return self.criterion(logits, target, soft_target, self.ignore_index)
 
+    def distill(
+        self,
+        logits: Float[Tensor, "b k *pos"],
+        teacher_logits: Float[Tensor, "b k *pos"],
+        temperature: float,
+        mask: Bool[Tensor, " b *pos"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The soft-label loss from teacher to student: by default `losses.kd`; the teacher is detached."""
+        assert self.can_distill, f"{self.kind} has no soft_label_loss"
+        return (self.soft_label_loss or kd)(logits, teacher_logits, temperature, mask)
+
+    @property
+    def can_distill(self) -> bool:
+        """Whether class scores can be compared by `distill`."""
+        return self.soft_label_loss is not None or self.target == "class"
+
+    @property
+    def known_checks(self) -> LabelChecks | None:
+        """The checks of labels, as far as the task's labels are known."""
+        return self.label_checks or (CLASS_CHECKS if self.target == "class" else None)
+
     @property
     def has_plain_loss(self) -> bool:
-        """Whether the supervised loss is cross-entropy, with or without class weights."""
-        is_weighted = isinstance(self.criterion, LabelLoss) and self.criterion.is_cross_entropy
+        """Whether the supervised loss is the default of the labels, with or without class weights."""
+        is_weighted = isinstance(self.criterion, LabelLoss) and self.criterion.is_plain
         return self.criterion is cross_entropy or is_weighted
 
     @property
@@ -232,9 +275,13 @@ class Task:
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """How many labels are predicted, and how many there are.
 
-        Of mixed labels, each position counts as the probability that they give the predicted class.
+        Of mixed labels, each position counts as the probability that they give the predicted class, or, where a
+        prediction says yes or no of each class, as that of each answer.
         """
         predicted = self.predict(logits)
+        if soft_target is not None and predicted.shape == soft_target.shape:
+            correct = soft_target.where(predicted > 0, 1 - soft_target)
+            return correct.sum().double(), correct.new_ones(correct.shape).sum().double()
         if soft_target is not None:
             correct = soft_target.gather(1, predicted[:, None])
             return correct.sum().double(), correct.new_ones(correct.shape).sum().double()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -17,6 +17,7 @@ from ..losses.labels import (
     dice,
     focal_loss,
 )
+from ..losses.multi_label import GAMMA_NEGATIVE, MARGIN, binary_kd, multi_label_loss
 
 
 class LabelLoss(nn.Module):
@@ -55,9 +56,9 @@ class LabelLoss(nn.Module):
         self.register_buffer("class_weights", weights, persistent=False)
 
     @property
-    def is_cross_entropy(self) -> bool:
-        """Whether it is plain cross-entropy but for class weights."""
-        return self.name == "cross_entropy" and self.label_smoothing == 0
+    def is_plain(self) -> bool:
+        """Whether it is the task's default loss but for class weights."""
+        return self.name == self.NAMES[0] and self.label_smoothing == 0
 
     def find_weights(self, device: torch.device, dtype: torch.dtype) -> ClassWeights:
         """The class weights on a device; in float64 they are what was given."""
@@ -76,12 +77,7 @@ class LabelLoss(nn.Module):
         soft_target: Float[Tensor, "b ..."] | None = None,
         ignore_index: int = -100,
     ) -> Float[Tensor, ""]:
-        weights = self.find_weights(logits.device, logits.dtype)
-        if weights is not None and len(weights) != logits.shape[1]:
-            raise ValueError(
-                f"there are {len(weights)} class weights, and the network scores {logits.shape[1]} classes"
-            )
-        settings = {"class_weights": weights, "label_smoothing": self.label_smoothing}
+        settings = self.collect_settings(logits)
         if self.name == "focal":
             return focal_loss(logits, target, self.gamma, ignore_index, soft_target, **settings)
         if self.name == "bce":
@@ -89,7 +85,51 @@ class LabelLoss(nn.Module):
         loss = cross_entropy(logits, target, soft_target, ignore_index, **settings)
         if self.name == "cross_entropy":
             return loss
-        return loss + dice(logits, target, soft_target, ignore_index, class_weights=weights)
+        return loss + dice(logits, target, soft_target, ignore_index, class_weights=settings["class_weights"])
+
+    def collect_settings(self, logits: Tensor) -> dict[str, Any]:
+        """The settings that all losses take; raises `ValueError` for another number of weights than of classes."""
+        weights = self.find_weights(logits.device, logits.dtype)
+        if weights is not None and len(weights) != logits.shape[1]:
+            raise ValueError(
+                f"there are {len(weights)} class weights, and the network scores {logits.shape[1]} classes"
+            )
+        return {"class_weights": weights, "label_smoothing": self.label_smoothing}
+
+
+class MultiLabelLoss(LabelLoss):
+    """As `LabelLoss`, for images that show any number of classes: labels (b, k) of zeros and ones.
+
+    `class_weights` weigh the images that show a class against those that do not. `label_smoothing` moves each label
+    towards one half. `gamma` concerns the focal loss; the asymmetric loss has its paper's settings: gamma 4 and a
+    margin of 0.05 for what is not shown.
+
+    >>> loss = MultiLabelLoss("bce", class_weights=[1, 3])
+    >>> round(loss(torch.zeros(1, 2), torch.tensor([[0, 1]])).item(), 4)  # (1 + 3) log 2
+    2.7726
+    """
+
+    NAMES = ("bce", "focal", "asymmetric")
+    soft_label_loss = staticmethod(binary_kd)  # how methods compare class scores
+
+    def count(self, target: Int64[Tensor, "b ..."], ignore_index: int) -> Float[Tensor, ""]:
+        """The number of images: the loss is a mean over them whatever the weights."""
+        return torch.full((), len(target), dtype=torch.float64, device=target.device)
+
+    def forward(
+        self,
+        logits: Float[Tensor, "b k *pos"],
+        target: Int64[Tensor, "b ..."],
+        soft_target: Float[Tensor, "b ..."] | None = None,
+        ignore_index: int = -100,
+    ) -> Float[Tensor, ""]:
+        gammas = {"bce": {}, "focal": {"gamma_positive": self.gamma, "gamma_negative": self.gamma}}
+        asymmetric = {"gamma_negative": GAMMA_NEGATIVE, "margin": MARGIN}
+        shape = gammas.get(self.name, asymmetric)
+        return multi_label_loss(logits, target, soft_target, **self.collect_settings(logits), **shape)
+
+
+LOSS_NAMES = tuple(dict.fromkeys((*LabelLoss.NAMES, *MultiLabelLoss.NAMES)))
 
 
 def _check_weights(weights: Sequence[int | float] | Tensor) -> tuple[float, ...]:
@@ -134,3 +174,27 @@ def weigh_classes(
     weights = 1 / (counts if rule == "auto" else effective).where(present, 1)
     weights = weights * counts.sum() / (weights * counts).sum()
     return weights.where(present, 1).tolist()
+
+
+def weigh_positives(
+    shown: Sequence[int] | Tensor, images: int, rule: Literal["auto", "effective"] = "auto", *, beta: float = 0.999
+) -> list[float]:
+    """How much the images that show a class weigh, so that they count as much as those that do not.
+
+    Args:
+        shown: How many of so many `images` show each class.
+        rule: "auto": (images - shown) / shown. "effective": the same of the effective numbers, see `weigh_classes`.
+        beta: Of "effective".
+
+    Returns:
+        A weight for each class; 1 for a class that all images show, or none.
+
+    >>> weigh_positives([10, 50, 0], 100)
+    [9.0, 1.0, 1.0]
+    """
+    positive = torch.as_tensor(shown, dtype=torch.float64)
+    negative = images - positive
+    known = (positive > 0) & (negative > 0)
+    if rule == "effective":
+        positive, negative = 1 - beta**positive, 1 - beta**negative
+    return (negative / positive.where(known, 1)).where(known, 1).tolist()

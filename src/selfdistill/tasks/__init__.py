@@ -67,18 +67,18 @@ def create_task(
     """The supervised problem that a method trains on, by the name of its task; public as `selfdistill.Task`.
 
     Args:
-        kind: "classification", "segmentation", or "package.module:Class" of a task of your own.
+        kind: "classification", "multilabel", "segmentation", or "package.module:Class" of a task of your own.
         num_classes: Number of classes that a network scores.
         image_shape: (channels, height, width) of one training image.
         num_examples: Images in the training set; needed by methods that store a state for each image.
         ignore_index: The label of positions to ignore.
         loss: The supervised loss of every method: "cross_entropy", "focal", "bce", "dice+cross_entropy" for
-            segmentation, "package.module:function", or a function that is called as
+            segmentation, "asymmetric" for multilabel, "package.module:function", or a function that is called as
             `loss(logits, target, soft_target, ignore_index)`. `soft_target` is None, or class probabilities that stand
             in for `target`. None: the task's own.
         class_weights: How much the labels of each class weigh, in order; `selfdistill.task.label_loss.weigh_classes`
-            makes them of counts.
-        label_smoothing: The share of each label that all classes get alike, in [0, 1).
+            makes them of counts. For "multilabel": how much the images weigh that show it.
+        label_smoothing: The share of each label that all classes get alike, or yes and no, in [0, 1).
         gamma: Of the focal loss.
         criterion: The older name of `loss`.
 
@@ -154,14 +154,15 @@ def evaluate(
     device: str | torch.device = "cpu",
     precision: torch.dtype | None = None,
     collector: Collector | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> Scores:
     """Scores a student on all `batches`.
 
     Args:
         student: The network. It is scored in eval mode, and its mode is restored.
         batches: Anything with `.images` (b, c, h, w) and `.target`, or pairs of both, as a DataLoader yields them. The
-            target is as the task `kind` has it: (b,) class numbers for "classification"; (b, H, W) for "segmentation",
-            whatever the images' height and width.
+            target is as the task `kind` has it: (b,) class numbers for "classification"; (b, k) zeros and ones for
+            "multilabel"; (b, H, W) for "segmentation", whatever the images' height and width.
         num_classes: Number of classes that the student scores.
         kind: The name of the task, or "package.module:Class".
         ignore_index: The label of pixels to ignore.
@@ -169,6 +170,7 @@ def evaluate(
         device: Where the student is and computes.
         precision: bfloat16 or float16 runs the student under autocast; the scores are computed in float32.
         collector: Is given the same class scores and labels, as the task's `outcomes` makes one.
+        thresholds: For "multilabel": the probability from which on an image is said to show a class, for each class.
 
     Returns:
         `ClassificationScores`, `SegmentationScores` or what the metric of another task computes. Where
@@ -185,10 +187,13 @@ def evaluate(
         raise ValueError(f"evaluate scores a plain network, and this is a {given}{hint}")
     task = find_task(kind)
     refuse_no_count(num_classes)
+    if thresholds is not None and not task.chooses_thresholds:
+        raise ValueError(f"thresholds have no effect on task={kind}, which has none")
+    chosen = {} if thresholds is None else {"thresholds": thresholds}
     return measure(
         student,
         (_take_scored(batch, task) for batch in batches),
-        task.metric(num_classes, ignore_index),
+        task.metric(num_classes, ignore_index, **chosen),
         score=task.scorer(window),
         device=device,
         precision=precision,

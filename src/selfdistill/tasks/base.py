@@ -12,14 +12,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..config.recipe import DataPart
+from ..data.datasets.base import LabelCounts
 from ..data.task_data import TaskData
 from ..errors import did_you_mean
 from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scorer, score_images, score_pixels
-from ..metrics.outcomes import ClassCollector, Collector, PixelCollector
+from ..metrics.outcomes import ClassCollector, Collector, LabeledScores, PixelCollector
 from ..runs.student import StudentCard
-from ..task import Batch, Criterion, Task
-from ..task.label_loss import DEFAULT_GAMMA, LabelLoss
+from ..task import Batch, Criterion, LabelChecks, SoftLabelLoss, Task
+from ..task.label_loss import DEFAULT_GAMMA, LOSS_NAMES, LabelLoss, weigh_classes
 
 ImageShape = tuple[int, int, int]  # how many images, height, width
 
@@ -83,6 +84,7 @@ class Prediction(NamedTuple):
 class Predictor:
     """Predicts image files with a trained student."""
 
+    default_top: int | None = 1  # of the command line; None: as many as the predictor itself finds
     notes: Sequence[str] = ()  # sentences for the user on what the numbers are
 
     def compare_with(self, labels: Mapping[Path, ReadLabel]) -> None:
@@ -100,7 +102,10 @@ class Predictor:
         """Raises `ValueError` if the predictions cannot be written; writes nothing."""
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
-        """Predicts the `top` classes of one image file, and writes its output files."""
+        """Predicts the `top` classes of one image file, and writes its output files.
+
+        `top` is None too where `default_top` is.
+        """
         raise NotImplementedError
 
 
@@ -111,9 +116,13 @@ class TaskKind(TaskData):
     target: ClassVar[str] = "class"  # the type of a label: "class" for a class index, or the task's own
     criterion: ClassVar[Criterion | None] = None  # the supervised loss, see `Task`; None: cross-entropy
     predict: ClassVar[Callable[[Tensor], Tensor] | None] = None  # see `Task`; None: the class with the highest score
-    losses: ClassVar[tuple[str, ...]] = ()  # names of `LabelLoss`, the default first; idle beside `criterion`
+    losses: ClassVar[tuple[str, ...]] = ()  # names of `label_loss`, the default first; idle beside `criterion`
+    label_loss: ClassVar[type[LabelLoss]] = LabelLoss
+    soft_label_loss: ClassVar[SoftLabelLoss | None] = None  # see `Task`; None: softmax, or none for other targets
+    label_checks: ClassVar[LabelChecks | None] = None  # see `Task`
     defaults: ClassVar[Defaults]
     mixers: ClassVar[Mapping[str, Mixer]] = {}
+    chooses_thresholds: ClassVar[bool] = False  # whether `choose_thresholds` gives any, which the run then stores
     columns: ClassVar[tuple[Column, ...]]  # of `report`; the first is the main score, which has a spread
     rare_columns: ClassVar[tuple[Column, ...]] = ()  # further scores that some data have, and tables only then
     class_scores: ClassVar[Mapping[str, str]] = {}  # scores that hold a share for each class, and their titles
@@ -121,6 +130,11 @@ class TaskKind(TaskData):
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    @property
+    def can_distill(self) -> bool:
+        """Whether methods can compare class scores, see `Task.distill`."""
+        return self.soft_label_loss is not None or self.target == "class"
 
     def create_task(
         self,
@@ -134,7 +148,12 @@ class TaskKind(TaskData):
     ) -> Task:
         """Creates the problem that a method trains on, see `selfdistill.Task`."""
         criterion = self.create_criterion(loss, num_classes, **settings)
-        overrides = {"criterion": criterion, "predict": self.predict}
+        overrides = {
+            "criterion": criterion,
+            "predict": self.predict,
+            "soft_label_loss": self.soft_label_loss,
+            "label_checks": self.label_checks,
+        }
         return Task(
             self.name,
             num_classes,
@@ -157,7 +176,7 @@ class TaskKind(TaskData):
     ) -> Criterion | None:
         """The supervised loss; None for the default. Raises `ValueError` for a loss that the task does not have."""
         known = self.losses if self.criterion is None else ()
-        if isinstance(loss, str) and loss not in LabelLoss.NAMES:
+        if isinstance(loss, str) and loss not in LOSS_NAMES:
             if ":" not in loss and not suggest_colon(loss):
                 raise ValueError(f"task.loss={loss} is no loss{did_you_mean(loss, known)}")
             loss = load(loss)
@@ -175,11 +194,22 @@ class TaskKind(TaskData):
         name = loss or known[0]
         if name == "cross_entropy" and is_plain:
             return None
-        return LabelLoss(name, class_weights=class_weights, label_smoothing=label_smoothing, gamma=gamma)
+        return self.label_loss(name, class_weights=class_weights, label_smoothing=label_smoothing, gamma=gamma)
 
     @abstractmethod
     def metric(self, num_classes: int, ignore_index: int) -> nn.Module:
-        """The metric that computes the scores of a student from logits and labels."""
+        """The metric that computes the scores of a student from logits and labels.
+
+        That of a task that `chooses_thresholds` takes `thresholds=` too.
+        """
+
+    def choose_thresholds(self, sample: LabeledScores) -> tuple[float, ...] | None:
+        """The probability from which on an image is said to show a class, for each class, from validation images."""
+        return None
+
+    def weigh_classes(self, counts: LabelCounts, images: int, rule: Literal["auto", "effective"]) -> list[float]:
+        """Class weights from how often each class occurs in so many `images`; see `task.class_weights`."""
+        return weigh_classes(counts.labels, rule, images=counts.images)
 
     def outcomes(self, num_classes: int, ignore_index: int) -> Collector | None:
         """Collects what a student answers for each image; None for a task with labels or predictions of its own."""

@@ -162,6 +162,7 @@ class Checkpointer(Callback):
             "epoch": state.epochs_begun,
             "step": state.step,
             "scores": None if state.scores is None else state.scores._asdict(),
+            "thresholds": state.thresholds,
         }
         weights, card = state.shipped.state_dict(), self.card.model_copy(update=progress)
         save_student(self.run, weights, card)

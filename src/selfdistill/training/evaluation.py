@@ -38,15 +38,25 @@ class StudentScoring:
         self.rank, self.world, self.precision = rank, world, precision
         self.collectors: dict[str, Collector] = {}
 
-    def score_held_out(self) -> Scores | None:
-        """The scores on the held-out images, None if there are none; after the last step their answers are kept."""
+    def score_held_out(self) -> tuple[Scores | None, tuple[float, ...] | None]:
+        """The scores on the held-out images, and the thresholds that suit them, where the task has any.
+
+        None if there are no such images. After the last step their answers are kept. Thresholds are chosen on
+        validation images alone.
+        """
+        split, kind = self.experiment.split, find_task(self.state.method.task.kind)
+        chooses = kind.chooses_thresholds and split == "val"
         is_last = self.state.step == self.state.last_step
-        return self._score(self.experiment.held_out, keep_as=self.experiment.split if is_last else None)
+        scores = self._score(self.experiment.held_out, keep_as=split if is_last or chooses else None)
+        if scores is None or not chooses:
+            return scores, None
+        sample = self.collectors[split].sample(self.state.device)
+        return scores, kind.choose_thresholds(sample) if sample.is_finite else None
 
     def finish(self) -> FinalScores:
         """Measures what is measured once; the held-out images were scored just before."""
         train_scores = self._score(self.experiment.train_sample)
-        test_scores = self._score(self.experiment.test, keep_as="test")
+        test_scores = self._score(self.experiment.test, keep_as="test", thresholds=self.state.thresholds)
         samples = {split: collector.sample(self.state.device) for split, collector in self.collectors.items()}
         finite = {split: sample for split, sample in samples.items() if sample.is_finite}
         held_out = finite.get(self.experiment.split)
@@ -62,7 +72,9 @@ class StudentScoring:
             None if test is None else test.nll_at(temperature),
         )
 
-    def _score(self, images: HeldOut | None, *, keep_as: str | None = None) -> Scores | None:
+    def _score(
+        self, images: HeldOut | None, *, keep_as: str | None = None, thresholds: tuple[float, ...] | None = None
+    ) -> Scores | None:
         """The scores on these images; their answers are kept under the name of a split, if one is given."""
         if images is None:
             return None
@@ -81,6 +93,7 @@ class StudentScoring:
             device=state.device,
             precision=self.precision,
             collector=collector,
+            thresholds=thresholds,
         )
         state.eval_seconds += time.perf_counter() - started
         return scores

@@ -167,7 +167,7 @@ class Trainer:
     def train_epoch(self, signals: list[str]) -> None:
         """Trains what is left of the epoch, at most up to the last step."""
         state, machine = self.state, self.recipe.machine
-        state.scores, state.is_best = None, False
+        state.scores, state.thresholds, state.is_best = None, None, False
         if state.step_in_epoch == 0:
             state.meter.start_epoch()
         all_steps = self.plan.epoch(state.epoch)
@@ -303,7 +303,7 @@ class Trainer:
         """Scores the student that ships, in the epochs that are scored; raises `ValueError` if it is broken."""
         state = self.state
         if state.step == state.last_step or state.epochs_begun % self.recipe.evaluate_every == 0:
-            state.scores = self.scoring.score_held_out()
+            state.scores, state.thresholds = self.scoring.score_held_out()
         refuse_broken_student(state, self.recipe.optim.lr)
 
     def log_step(self, *, compiled: bool, ends_epoch: bool) -> None:
@@ -332,7 +332,7 @@ class Trainer:
         final = self.scoring.finish()
         for split, collector in self.scoring.collectors.items():
             outcomes = collector.compute(self.device)
-            if self.run is not None and self.rank == 0:
+            if outcomes is not None and self.run is not None and self.rank == 0:
                 self.run.save_outcomes(split, outcomes)
         result = Result(
             scores=state.scores,

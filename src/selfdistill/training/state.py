@@ -39,6 +39,7 @@ class TrainState:
     is_collected: bool = True  # whether `meter` holds the sums of all processes, as a checkpoint must
     slowdown: float | None = None  # of a step beside the plain student's, measured, see `training/cost.py`
     scores: Scores | None = None  # of `shipped` after this step; None before the epoch is scored, or where it is not
+    thresholds: tuple[float, ...] | None = None  # of the same, chosen on the validation images; None: the task has none
     is_best: bool = False  # whether `scores` are the best so far
 
     @property

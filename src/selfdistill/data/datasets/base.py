@@ -34,7 +34,7 @@ class Sample(NamedTuple):
     """An image and its target, as stored or after some parts of a transform."""
 
     image: Image.Image | Tensor
-    target: Tensor  # a class index (), or the class index of every pixel (h, w)
+    target: Tensor  # a class index (), which classes are there (k,), or the class index of every pixel (h, w)
 
 
 class LabelCounts(NamedTuple):
@@ -48,11 +48,12 @@ class LabelCounts(NamedTuple):
 class LabeledDataset(ABC, Dataset[Sample]):
     """Images with a label each: a class index, or a mask in subclasses.
 
-    `labels` are indices of `classes`; `mirrorable` says whether a mirrored image keeps its label.
+    `labels` are indices of `classes`, (n,), or other integers in subclasses. `mirrorable` says whether a mirrored image
+    keeps its label.
     """
 
     classes: tuple[str, ...]
-    labels: Int64[Tensor, " n"]
+    labels: Int64[Tensor, "n ..."]
     mirrorable: bool = True
     max_megapixels: float = MAX_MEGAPIXELS  # of one image, in millions of pixels; larger ones are refused
     is_checked: bool = False  # whether a check has read the images
@@ -176,6 +177,14 @@ class LabeledDataset(ABC, Dataset[Sample]):
     def groups(self) -> list[Int64[Tensor, " members"]]:
         """The indices of each class, in order. `data.val_fraction` and `data.limit` take equal shares of each group."""
         return list(torch.argsort(self.labels, stable=True).split(self.counts().tolist()))
+
+    def describe_label(self, i: int) -> str | None:
+        """The label of image `i` in words; None where every pixel has one."""
+        return self.classes[int(self.labels[i])]
+
+    def find_first(self, k: int) -> int:
+        """The first image of class `k`, which has one."""
+        return int((self.labels == k).nonzero()[0])
 
     def find_present_classes(self) -> list[int]:
         """The class indices that occur, as far as this is known before opening an image."""

@@ -159,6 +159,6 @@ def are_numbers(classes: Sequence[str]) -> bool:
 
 
 def _refuse_class(dataset: LabeledDataset, name: str, classes: tuple[str, ...]) -> None:
-    first = int((dataset.labels == dataset.classes.index(name)).nonzero()[0])
+    first = dataset.find_first(dataset.classes.index(name))
     hint = did_you_mean(name, classes, otherwise=f"the {len(classes)} classes are {quote_names(classes)}")
     raise ValueError(f"{dataset.name(first)} has class {name!r}, which no training image has{hint}")

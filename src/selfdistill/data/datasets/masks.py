@@ -75,6 +75,9 @@ class RawMaskDataset(LabeledDataset):
         name = self.masks.name(i)
         return f"the mask of {name}" if name == self.name(i) else name
 
+    def describe_label(self, i: int) -> str | None:
+        return None
+
     def groups(self) -> list[Int64[Tensor, " members"]]:
         return [torch.arange(len(self))]
 

@@ -1,4 +1,4 @@
-"""Built-in scenes for segmentation: several scanned digits on textured ground, with a label for every pixel.
+"""Built-in scenes of several scanned digits on textured ground, with a label for every pixel or the digits shown.
 
 They are computed from raw words of PCG64 in integer arithmetic only, so they are the same on every machine and with
 every version of numpy.
@@ -6,6 +6,7 @@ every version of numpy.
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +17,12 @@ from .base import LabeledDataset
 from .digits import load_scans
 from .label_map import LabelMap
 from .masks import RawMaskDataset
+from .multi_label import MultiLabelDataset
 from .splits import DatasetSplits
 
-SIZE = 64  # pixels, both ways
 SCENES = {"train": 400, "val": 80, "test": 120}
+DIGIT_SCENES = {"train": 1500, "val": 300, "test": 400}
 SHARES = {"train": 60, "val": 15, "test": 25}  # of the digits, in percent; no digit is in two splits
-DIGITS = (2, 4)  # minimum and maximum in a scene
-SIDES = (24, 40)  # smallest and largest digit, in pixels
 TRIES = 8  # to find room for a digit
 CLOUDS = 6  # cells of the ground's texture, both ways
 INK = 110  # of 255: pixels from this level on belong to the digit
@@ -32,6 +32,18 @@ CONTRAST = 90  # minimum difference in brightness of ink and ground
 BORDER = 255  # the value of the rim around a digit
 TAKEN = 254  # marks a rim that becomes ground, so that other digits keep off it
 CLASSES = ("ground", *(f"digit {k}" for k in range(10)))
+
+
+class Layout(NamedTuple):
+    """The size of a scene and of what it shows, in pixels."""
+
+    size: int  # both ways
+    digits: tuple[int, int]  # minimum and maximum in a scene
+    sides: tuple[int, int]  # smallest and largest digit
+
+
+FOR_MASKS = Layout(64, digits=(2, 4), sides=(24, 40))
+FOR_DIGITS = Layout(32, digits=(1, 4), sides=(11, 15))
 
 
 class RawNumbers:
@@ -55,14 +67,16 @@ class RawNumbers:
 class Scenes:
     """The scenes of one split, (image, mask) by number. Each is drawn on first use and kept."""
 
-    def __init__(self, split: str) -> None:
-        self.split = split
+    def __init__(self, split: str, layout: Layout = FOR_MASKS) -> None:
+        self.split, self.layout = split, layout
         self.cache: dict[int, tuple[Image.Image, Image.Image]] = {}
         self.digits, self.labels = load_digits_of_split(split)
 
     def __getitem__(self, i: int) -> tuple[Image.Image, Image.Image]:
         if i not in self.cache:
-            self.cache[i] = draw_scene(self.digits, self.labels, RawNumbers(list(SCENES).index(self.split), i))
+            self.cache[i] = draw_scene(
+                self.digits, self.labels, RawNumbers(list(SCENES).index(self.split), i), self.layout
+            )
         return self.cache[i]
 
 
@@ -71,9 +85,9 @@ class SceneDataset(LabeledDataset):
 
     mirrorable = False
 
-    def __init__(self, scenes: Scenes, member: int) -> None:
+    def __init__(self, scenes: Scenes, member: int, count: int) -> None:
         self.scenes, self.member, self.classes = scenes, member, ()
-        self.labels = torch.zeros(SCENES[scenes.split], dtype=torch.int64)
+        self.labels = torch.zeros(count, dtype=torch.int64)
 
     def source(self, i: int) -> Image.Image:
         return self.scenes[i][self.member]
@@ -89,10 +103,23 @@ def open_scenes() -> DatasetSplits:
     """
     scenes = {split: Scenes(split) for split in SCENES}
     pairs = {
-        split: RawMaskDataset(SceneDataset(split_scenes, 0), SceneDataset(split_scenes, 1))
+        split: RawMaskDataset(*(SceneDataset(split_scenes, member, SCENES[split]) for member in range(2)))
         for split, split_scenes in scenes.items()
     }
     return DatasetSplits(pairs, label_map=LabelMap(dict(enumerate(CLASSES)), ignored=frozenset({BORDER})))
+
+
+def open_digit_scenes() -> DatasetSplits:
+    """1500, 300 and 400 such scenes of 32x32 pixels, each with the digits that it shows."""
+    splits: dict[str, LabeledDataset] = {}
+    for split, count in DIGIT_SCENES.items():
+        scenes = Scenes(split, FOR_DIGITS)
+        images, masks = (SceneDataset(scenes, member, count) for member in range(2))
+        drawn = (np.asarray(masks.source(i)).ravel() for i in range(count))
+        pixels = np.stack([np.bincount(mask, minlength=BORDER + 1)[1 : len(CLASSES)] for mask in drawn])
+        labels = torch.from_numpy(pixels > 0).long()
+        splits[split] = MultiLabelDataset(images, labels, classes=tuple(map(str, range(10))))
+    return DatasetSplits(splits)
 
 
 @functools.cache
@@ -106,18 +133,20 @@ def load_digits_of_split(split: str) -> tuple[np.ndarray, np.ndarray]:
     return (scans[chosen] * 255 // 16).astype(np.uint8), labels[chosen]
 
 
-def draw_scene(digits: np.ndarray, labels: np.ndarray, numbers: RawNumbers) -> tuple[Image.Image, Image.Image]:
+def draw_scene(
+    digits: np.ndarray, labels: np.ndarray, numbers: RawNumbers, layout: Layout = FOR_MASKS
+) -> tuple[Image.Image, Image.Image]:
     """Draws an RGB image and its mask: 0 is ground, k + 1 is digit k, 255 is the rim of about half of the digits."""
     base = [numbers.draw_below(GROUND) for _ in range(3)]
-    pixels = draw_ground(base, numbers)
-    mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
-    for _ in range(numbers.draw_between(*DIGITS)):
+    pixels = draw_ground(base, numbers, layout.size)
+    mask = np.zeros((layout.size, layout.size), dtype=np.uint8)
+    for _ in range(numbers.draw_between(*layout.digits)):
         number, color, rim = (
             numbers.draw_below(len(digits)),
             choose_bright_color(base, numbers),
             (BORDER, TAKEN)[numbers.draw_below(2)],
         )
-        side = numbers.draw_between(*SIDES)
+        side = numbers.draw_between(*layout.sides)
         large = Image.fromarray(digits[number]).resize((side, side), Image.Resampling.BICUBIC)
         ink = np.pad(np.asarray(large), 1)  # room for the rim
         if (window := find_free_window(mask, ink, numbers)) is not None:
@@ -130,11 +159,11 @@ def draw_scene(digits: np.ndarray, labels: np.ndarray, numbers: RawNumbers) -> t
     return Image.fromarray(pixels.astype(np.uint8)), Image.fromarray(mask)
 
 
-def draw_ground(base: Sequence[int], numbers: RawNumbers) -> np.ndarray:
+def draw_ground(base: Sequence[int], numbers: RawNumbers, size: int) -> np.ndarray:
     """Draws clouds and grain (h, w, 3) around a color, int32 in 0..255."""
-    clouds = Image.fromarray(numbers.draw_noise(CLOUDS, CLOUDS)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    clouds = Image.fromarray(numbers.draw_noise(CLOUDS, CLOUDS)).resize((size, size), Image.Resampling.BICUBIC)
     texture = (np.asarray(clouds).astype(np.int32) - 128) // 3 + (
-        numbers.draw_noise(SIZE, SIZE).astype(np.int32) - 128
+        numbers.draw_noise(size, size).astype(np.int32) - 128
     ) // 6
     return (np.array(base, dtype=np.int32) + texture[..., None]).clip(0, 255).astype(np.int32)
 
@@ -155,7 +184,7 @@ def compute_brightness(color: Sequence[int]) -> int:
 def find_free_window(mask: np.ndarray, ink: np.ndarray, numbers: RawNumbers) -> tuple[slice, slice] | None:
     """Finds a window of the scene that is still free under the digit and its rim; None after `TRIES` failures."""
     for _ in range(TRIES):
-        top, left = (numbers.draw_below(SIZE - len(ink) + 1) for _ in range(2))
+        top, left = (numbers.draw_below(len(mask) - len(ink) + 1) for _ in range(2))
         window = (slice(top, top + len(ink)), slice(left, left + len(ink)))
         if not mask[window][find_marked_pixels(ink)].any():
             return window

@@ -1,0 +1,91 @@
+"""Images that show any number of classes."""
+
+import copy
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int64
+from PIL import Image
+from torch import Tensor
+
+from .base import LabelCounts, LabeledDataset
+from .image_io import Format, Source
+
+
+class MultiLabelDataset(LabeledDataset):
+    """The images of a data set with other labels: `labels` (n, k) are 1 where an image shows a class, else 0."""
+
+    shares: ClassVar[str] = "the images of"
+
+    def __init__(self, images: LabeledDataset, labels: Int64[Tensor, "n k"], *, classes: tuple[str, ...]) -> None:
+        self.images, self.labels, self.classes = images, labels, classes
+        self.mirrorable, self.max_megapixels = images.mirrorable, images.max_megapixels
+
+    def limit_pixels(self, max_megapixels: float) -> None:
+        super().limit_pixels(max_megapixels)
+        self.images.limit_pixels(max_megapixels)
+
+    def source(self, i: int) -> Source:
+        return self.images.source(i)
+
+    def name(self, i: int) -> str:
+        return self.images.name(i)
+
+    def key(self, i: int) -> str:
+        return self.images.key(i)
+
+    def size(self, i: int) -> int:
+        return self.images.size(i)
+
+    def image(self, i: int) -> Image.Image:
+        return self.images.image(i)
+
+    def format(self, i: int, *, decode: bool = False) -> Format:
+        return self.images.format(i, decode=decode)
+
+    def describe_label(self, i: int) -> str | None:
+        names = [self.classes[k] for k in self.labels[i].nonzero().flatten().tolist()]
+        return ", ".join(names) or "no class"
+
+    def counts(self) -> Int64[Tensor, " k"]:
+        """Images that show each class."""
+        return self.labels.sum(dim=0)
+
+    def count_labels(self) -> LabelCounts:
+        counts = self.counts()
+        return LabelCounts(counts, counts)
+
+    def groups(self) -> list[Int64[Tensor, " members"]]:
+        """The indices of the images by their rarest class, so that each share has images of every class.
+
+        Images that show nothing, and those of a group of one, are a group of their own.
+        """
+        counts = self.counts()
+        rarest = counts.where(self.labels > 0, len(self) + 1).argmin(dim=1)
+        rarest[self.labels.sum(dim=1) == 0] = len(counts)
+        sizes = torch.bincount(rarest, minlength=len(counts) + 1)
+        rarest[sizes[rarest] < 2] = len(counts)
+        groups = [members for k in range(len(counts) + 1) if len(members := (rarest == k).nonzero().flatten())]
+        if len(groups) > 1 and len(groups[-1]) < 2:  # the one image that is left joins the others of the last group
+            *groups, one_before, last = groups
+            groups.append(torch.cat([one_before, last]).sort().values)
+        return groups
+
+    def find_first(self, k: int) -> int:
+        return int(self.labels[:, k].nonzero()[0])
+
+    def find_present_classes(self) -> list[int]:
+        return self.counts().nonzero().flatten().tolist()
+
+    def subset(self, indices: Int64[Tensor, " n"]) -> "MultiLabelDataset":
+        subset = MultiLabelDataset(self.images.subset(indices), self.labels[indices], classes=self.classes)
+        subset.max_megapixels = self.max_megapixels
+        return subset
+
+    def renumber(self, classes: tuple[str, ...], indices: Int64[Tensor, " k"]) -> "MultiLabelDataset":
+        renumbered = copy.copy(self)
+        labels = self.labels.new_zeros(len(self), len(classes))
+        known = indices >= 0
+        labels[:, indices[known]] = self.labels[:, known]
+        renumbered.classes, renumbered.labels = classes, labels
+        return renumbered

@@ -1,0 +1,159 @@
+"""Any number of classes for each image."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from ..config.recipe import DataPart
+from ..data import read_image
+from ..data.datasets.base import LabelCounts
+from ..data.datasets.scenes import open_digit_scenes
+from ..data.datasets.splits import DatasetSplits
+from ..data.task_data import Opener
+from ..data.transforms.pipeline import ImageTransform
+from ..metrics.multi_label import (
+    HALF,
+    MultiLabelCollector,
+    MultiLabelMetric,
+    MultiLabelSample,
+    choose_thresholds,
+    say_yes,
+)
+from ..mixing import cutmix, mixup
+from ..runs.student import StudentCard
+from ..task import Batch, LabelChecks, Task
+from ..task.label_loss import MultiLabelLoss, weigh_positives
+from .base import Column, Defaults, ImageFile, Mixer, Prediction, Predictor, find_device, select_largest
+from .classification import Classification
+
+
+def _open_digit_scenes(settings: DataPart, name: str) -> DatasetSplits:
+    return open_digit_scenes()
+
+
+def _mixup(batch: Batch, num_classes: int, alpha: float) -> Batch:
+    images, soft_target = mixup(batch.images, batch.target, num_classes, alpha, find_probabilities(batch))
+    return batch._replace(images=images, soft_target=soft_target)
+
+
+def _cutmix(batch: Batch, num_classes: int, alpha: float) -> Batch:
+    images, soft_target = cutmix(batch.images, batch.target, num_classes, alpha, find_probabilities(batch))
+    return batch._replace(images=images, soft_target=soft_target)
+
+
+def find_probabilities(batch: Batch) -> Float[Tensor, "b k"]:
+    """The labels as probabilities."""
+    return batch.target.float() if batch.soft_target is None else batch.soft_target
+
+
+def predict_shown(logits: Float[Tensor, "b k"]) -> Int64[Tensor, "b k"]:
+    """1 for each class with a probability above one half."""
+    return (logits > 0).long()
+
+
+def check_types(batch: Batch, task: Task) -> None:
+    """Raises `ValueError` for labels that are no integers (b, k)."""
+    if batch.target.dtype != torch.int64:
+        raise ValueError(f"labels are {batch.target.dtype}; give 0 or 1 for each class as int64, target.long()")
+    for name, labels in (("labels", batch.target), ("soft_target", batch.soft_target)):
+        wanted = (len(batch.images), task.num_classes)
+        if labels is not None and tuple(labels.shape) != wanted:
+            raise ValueError(f"{name} {tuple(labels.shape)} must be {wanted}: 0 or 1 for each class of each image")
+
+
+def check_values(batch: Batch, task: Task) -> None:
+    """Raises `ValueError` for labels other than 0 and 1, and for probabilities beyond."""
+    if not bool(((batch.target == 0) | (batch.target == 1)).all()):
+        low, high = (int(value) for value in batch.target.aminmax())
+        raise ValueError(f"labels run from {low} to {high}; give 1 where an image shows a class, else 0")
+    if batch.soft_target is not None and not bool(((batch.soft_target >= 0) & (batch.soft_target <= 1)).all()):
+        raise ValueError("soft_target must hold a probability between 0 and 1 for each class")
+
+
+class MultiLabel(Classification):
+    """Any number of classes for each image, none included; images are shown as those with one class."""
+
+    output, target = "image", "multi_label"
+    losses, label_loss = ("bce", "focal", "asymmetric"), MultiLabelLoss
+    soft_label_loss = staticmethod(MultiLabelLoss.soft_label_loss)
+    predict = staticmethod(predict_shown)
+    label_checks = LabelChecks(check_types, check_values)
+    defaults = Defaults(data="digit_scenes", student="cifar:resnet20", lr=0.1, batch_size=32)
+    sources: Mapping[str, Opener] = {"digit_scenes": _open_digit_scenes}
+    sources_in_words = "digit_scenes"
+    other_labels = "has one class for each image, not several; task=classification learns from it"
+    mixers = {"mixup": Mixer(_mixup, soft=True), "cutmix": Mixer(_cutmix, soft=True)}
+    chooses_thresholds = True
+    columns = (
+        Column("map", "mAP, %"),
+        Column("f1_macro", "F1 macro, %"),
+        Column("f1_micro", "F1 micro, %"),
+        Column("nll", "NLL, nats", ".3f", scale=1.0),
+        Column("ece", "ECE, %"),
+    )
+    rare_columns = (
+        Column("thresholds_f1_macro", "F1 macro at thresholds, %"),
+        Column("thresholds_f1_micro", "F1 micro at thresholds, %"),
+    )
+    class_scores = {"ap": "AP"}
+
+    def metric(
+        self, num_classes: int, ignore_index: int, *, thresholds: Sequence[float] | None = None
+    ) -> MultiLabelMetric:
+        return MultiLabelMetric(num_classes, thresholds=thresholds)
+
+    def outcomes(self, num_classes: int, ignore_index: int) -> MultiLabelCollector:
+        return MultiLabelCollector(num_classes)
+
+    def choose_thresholds(self, sample: MultiLabelSample) -> tuple[float, ...]:
+        return choose_thresholds(sample.logits, sample.target)
+
+    def weigh_classes(self, counts: LabelCounts, images: int, rule: Literal["auto", "effective"]) -> list[float]:
+        """How much more the images without a class weigh together than those that show it."""
+        return weigh_positives(counts.images, images, rule)
+
+    def predictor(self, student: nn.Module, card: StudentCard, run: Path, out: Path | None) -> Predictor:
+        if out is not None:
+            raise ValueError(f"--out={out} has no effect: {run} names the classes of images, and writes no masks")
+        return Labeler(student, card, self.eval_transform(card.data))
+
+    def export_metadata(self, card: StudentCard) -> dict[str, str]:
+        """What makes probabilities of the scores, and from which one on an image is said to show each class."""
+        return {
+            "activation": json.dumps("sigmoid"),
+            "thresholds": json.dumps(card.thresholds or [HALF] * len(card.classes)),
+        }
+
+
+class Labeler(Predictor):
+    """Names the `top` classes of an image with their probabilities, or all that reach their thresholds."""
+
+    default_top = None
+
+    def __init__(self, student: nn.Module, card: StudentCard, transform: ImageTransform) -> None:
+        self.student, self.classes, self.transform = student, card.classes, transform
+        self.max_megapixels, self.temperature = card.data.max_megapixels, card.temperature or 1.0
+        self.thresholds = card.thresholds or [HALF] * len(card.classes)
+        self.notes = [f"an image shows a class from its threshold on, {self.describe_thresholds(card)}"]
+        if card.temperature is not None:
+            self.notes.append(f"probabilities are at the temperature {card.temperature:.4g} of student.json")
+
+    def describe_thresholds(self, card: StudentCard) -> str:
+        if card.thresholds is None:
+            return "0.5"
+        return f"{min(self.thresholds):.2g} to {max(self.thresholds):.2g}, chosen on the run's validation images"
+
+    def predict(self, image: ImageFile, top: int | None) -> Prediction:
+        picture = read_image(str(image.path), max_megapixels=self.max_megapixels)
+        logits = self.student(self.transform.show(picture)[None].to(find_device(self.student)))[0].float()
+        probabilities = (logits / self.temperature).sigmoid()
+        ranked = select_largest(probabilities, self.classes, len(self.classes) if top is None else top)
+        if top is None:
+            shown = {self.classes[k] for k in say_yes(logits, self.thresholds).nonzero().flatten().tolist()}
+            ranked = [(name, probability) for name, probability in ranked if name in shown]
+        return Prediction(image.path, ranked, {})

@@ -1,0 +1,93 @@
+"""Scores of several classes an image, beside scikit-learn, and the thresholds that suit them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, f1_score, log_loss
+
+from selfdistill import Batch, evaluate
+from selfdistill.metrics.multi_label import (
+    MultiLabelCollector,
+    MultiLabelMetric,
+    average_precision,
+    choose_thresholds,
+    say_yes,
+)
+
+
+@pytest.fixture
+def scored():
+    """Scores of 200 images, many of them equal, and labels that they predict; the last class is never shown."""
+    logits = (2 * torch.randn(200, 5)).round() / 2
+    target = (torch.rand(200, 5) < (logits - 1).sigmoid()).long()
+    target[:, 4] = 0
+    return logits, target
+
+
+def test_scores_are_those_of_scikit_learn(scored):
+    logits, target = scored
+    metric = MultiLabelMetric(5, thresholds=[0.3, 0.4, 0.5, 0.6, 0.7])
+    for start in range(0, 200, 64):
+        metric.update(logits[start : start + 64], target[start : start + 64])
+    scores = metric.compute()
+    shown, probabilities = target[:, :4].numpy(), logits.double().sigmoid().numpy()
+    ap = average_precision_score(shown, logits[:, :4].numpy(), average=None)
+    assert scores.ap[:4] == pytest.approx(ap.tolist()) and math.isnan(scores.ap[4])
+    assert scores.map == scores.main == pytest.approx(ap.mean())
+    for thresholds, macro, micro in (
+        (np.full(5, 0.5), scores.f1_macro, scores.f1_micro),
+        (np.array(metric.thresholds), scores.thresholds_f1_macro, scores.thresholds_f1_micro),
+    ):
+        said = (probabilities >= thresholds).astype(int)
+        assert macro == pytest.approx(f1_score(shown, said[:, :4], average="macro"))
+        assert micro == pytest.approx(f1_score(target.numpy(), said, average="micro"))
+    assert scores.nll == pytest.approx(log_loss(target.flatten(), probabilities.flatten()))
+    assert 0 < scores.ece < 0.3 and scores.count == 200 and scores.finite and "mAP" in scores.sentence()
+
+
+def test_thresholds_have_the_best_f1_of_all(scored):
+    logits, target = scored
+    thresholds = choose_thresholds(logits, target)
+    said = say_yes(logits, thresholds).numpy()
+    for k in range(4):
+        best = max(f1_score(target[:, k], logits[:, k] >= cut) for cut in logits[:, k].unique())
+        assert f1_score(target[:, k], said[:, k]) == pytest.approx(best)
+        assert thresholds[k] not in logits[:, k].double().sigmoid()  # rounding flips no answer
+    assert thresholds[4] == 0.5
+
+
+def test_undefined_scores_are_not_numbers_and_broken_ones_are_told():
+    assert math.isnan(average_precision(torch.tensor([1.0, 2.0]), torch.tensor([0, 0])))
+    metric = MultiLabelMetric(2)
+    with pytest.raises(ValueError, match="there is no image to evaluate on"):
+        metric.compute()
+    metric.update(torch.tensor([[math.nan, 1.0]]), torch.tensor([[1, 1]]))
+    assert not metric.compute().finite
+    with pytest.raises(ValueError, match=r"scores \(1, 3\) and labels \(1, 3\) must be \(b, 2\)"):
+        metric.update(torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.int64))
+
+
+def test_the_temperature_makes_the_answers_of_all_classes_likely(scored):
+    logits, target = scored
+    collector = MultiLabelCollector(5)
+    collector.update(4 * logits, target)
+    sample = collector.sample()
+    temperature = sample.fit_temperature()
+    assert sample.nll_at(temperature) < min(sample.nll_at(temperature * 1.1), sample.nll_at(temperature / 1.1))
+    metric = MultiLabelMetric(5)
+    metric.update(4 * logits / temperature, target)
+    assert metric.compute().nll == pytest.approx(sample.nll_at(temperature))
+
+
+def test_thresholds_are_of_tasks_that_have_them(scored):
+    logits, target = scored
+    student = torch.nn.Linear(5, 5)
+    with torch.no_grad():
+        student.weight.copy_(torch.eye(5)), student.bias.zero_()
+    options = {"num_classes": 5, "thresholds": [0.5] * 5}
+    scores = evaluate(student, [Batch(logits, target)], kind="multilabel", **options)
+    assert scores.thresholds_f1_macro == scores.f1_macro
+    with pytest.raises(ValueError, match="thresholds have no effect on task=classification"):
+        evaluate(student, [Batch(logits, target[:, 0])], kind="classification", **options)
