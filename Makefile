@@ -16,7 +16,7 @@ test: $(INSTALLED)
 	$(PYTEST)
 
 test-fast: $(INSTALLED)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" --ignore tests/slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -10,12 +10,20 @@ import jaxtyping
 import pytest
 import torch
 
+from helpers.programs import share_server
+
 # Folders of tests that train whole runs, or take long. Those of methods, modules, features, losses, metrics and data
 # have the run-time checks, which are a third of the time; the same functions run in both.
 UNTYPED = {"build", "commands", "export", "report", "slow", "tasks", "training"}
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LONGEST_FIRST = ["test_compile_and_processes", "test_benchmarks_at_length", "test_every_run", "test_families"]
 LONG_FOLDERS = ["slow", "training", "commands", "tasks", "cache", "methods"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One fork server for all processes of tests."""
+    if not hasattr(config, "workerinput"):
+        config.add_cleanup(share_server())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,6 +59,16 @@ def do_not_wait_for_the_disk():
     """Files survive the kills of tests without `fsync`; only a power cut would need it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def seed_no_absent_device():
+    """Without a GPU, torch keeps each seed for later with the whole call stack, which takes most of a millisecond."""
+    with pytest.MonkeyPatch.context() as patch:
+        for device in (torch.cuda, torch.xpu, torch.mtia):
+            if not device.is_available():
+                patch.setattr(device, "manual_seed_all", lambda seed: None)
         yield
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.batches import small_batch, small_task
+from helpers.batches import double_batch, small_batch, small_task
 from helpers.contract import METHODS, every_case, made, train
 from helpers.methods import small_method, small_teacher
 from helpers.networks import CLASSES, small_student
@@ -71,7 +71,7 @@ def test_an_own_teacher_shows_its_scores_without_a_gradient(name, kind):
 
 @every_case
 def test_logits_are_the_students_for_the_images(name, kind):
-    method, batch = made(name, kind, student=small_student(small_task(kind)).eval())
+    method, batch = made(name, kind)
     method.student.eval()  # batch statistics would depend on what else a method runs through the student
     torch.testing.assert_close(method(batch).logits, method.student(batch.images))
 
@@ -172,13 +172,12 @@ def test_teacher_of_the_wrong_kind_is_refused_by_name(name):
 @every_method
 def test_double_students_and_unfit_students_and_teachers(name):
     found, task = find_method(name), small_task(list_tasks(find_method(name).outputs)[0])
-    method, batch = small_method(found, task, student=small_student(task).double()), small_batch(found, task)
-    wide = [part.double() if part is not None and part.is_floating_point() else part for part in batch]
     if not found.needs_teacher:
-        assert method(type(batch)(*wide)).loss.isfinite()
+        method = small_method(found, task, student=small_student(task).double())
+        assert method(double_batch(found, task)).loss.isfinite()
         return
+    teacher = small_teacher(found.teacher_method, task)
     with pytest.raises(ValueError, match="shares weights"):
-        teacher = method.teacher.net
         create_method(name, getattr(teacher, "student", teacher), task, teacher=teacher)
 
 
@@ -372,7 +371,8 @@ def test_short_run_defaults_are_hyperparameters_and_allowed(name):
     settings = kind.short_run_defaults(task.output, {}, 100)
     assert settings.keys() <= kind.hyperparameters().keys()
     assert kind.short_run_defaults(task.output, kind.validate(settings), 100) == {}  # what is given is left alone
-    assert small_method(kind, task, **settings)(small_batch(kind, task), torch.tensor(0.3)).loss.isfinite()
+    method, batch = made(name, task.kind, **settings)
+    assert method(batch, torch.tensor(0.3)).loss.isfinite()
 
 
 @every_method
@@ -458,7 +458,9 @@ def double_loss(logits, target, soft_target, ignore_index):
 
 @every_method
 def test_loss_and_class_weights_of_the_task_reach_the_terms_that_a_method_declares_and_no_other(name):
-    kind, plain = find_method(name), terms_under(name)
+    kind, (method, batch) = find_method(name), any_case(name)
+    torch.manual_seed(0)
+    plain = method(batch, torch.tensor(0.5)).losses
     supervised, weighted = {*kind.supervised_terms}, {*kind.supervised_terms, *kind.weighted_terms}
     assert weighted & plain.keys()
     uneven = terms_under(name, class_weights=[4.0, *[0.25] * (CLASSES - 1)])

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from helpers.programs import run, start
 from selfdistill import list_methods
 from selfdistill.methods import find_method
 from selfdistill.tasks import list_tasks
@@ -56,12 +56,7 @@ def overhead(load):
 def program(*words):
     """Runs a script as a user does -> (exit code, standard output, standard error)."""
     script, *words = map(str, words)
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done = run([sys.executable, str(ROOT / "benchmarks" / script), *words], capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -249,17 +244,22 @@ def test_a_training_that_ran_out_of_time_goes_on(load, tmp_path, monkeypatch):
         records = on_gpu.Run.open(run).records() if (run / "metrics.jsonl").exists() else []
         return [record.step for record in records if record.kind == "epoch"]
 
-    class TimeIsUpAfterMoreEpochs(subprocess.Popen):
-        """Its clock is the number of epochs, so that a slow machine is as good as a fast one."""
+    def start_until_more_epochs(command, **options):
+        """Time is up after some more epochs, so that a slow machine is as good as a fast one."""
+        process = start(command, **options)
+        wait_for_end = process.wait
 
-        def wait(self, timeout=None):
+        def wait(timeout=None):
             if timeout is None:
-                return super().wait()
-            while self.poll() is None and len(epochs()) <= len(seen[-1] if seen else []) + 2:
+                return wait_for_end()
+            while process.poll() is None and len(epochs()) <= len(seen[-1] if seen else []) + 2:
                 time.sleep(0.05)
-            raise subprocess.TimeoutExpired(self.args, timeout)
+            raise subprocess.TimeoutExpired(command, timeout)
 
-    monkeypatch.setattr(on_gpu.subprocess, "Popen", TimeIsUpAfterMoreEpochs)
+        process.wait = wait
+        return process
+
+    monkeypatch.setattr(on_gpu.subprocess, "Popen", start_until_more_epochs)
     monkeypatch.setattr(on_gpu, "QUICK", on_gpu.QUICK._replace(training="student=cifar:resnet8 epochs=2000"))
     words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path)]
     words += ["data.image_size=8", "data.channels=1", "data.mean=[0.3]", "data.std=[0.4]", "data.limit=100"]

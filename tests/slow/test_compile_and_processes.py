@@ -7,12 +7,12 @@ import functools
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from helpers.batches import small_batch, small_task
 from helpers.compiled_runs import CASES, MORE, compile_all
 from helpers.methods import float64_by_default, small_method
 from helpers.processes import WORLD, share, steps_of
+from helpers.programs import call
 from selfdistill import losses
 from selfdistill.methods import find_method
 
@@ -24,7 +24,7 @@ every_case = pytest.mark.parametrize(("name", "kind"), CASES)
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("graphs")
-    mp.spawn(compile_all, args=(str(folder),), nprocs=1)
+    call(compile_all, str(folder))
     return torch.load(folder / "graphs.pt", weights_only=True)
 
 
@@ -54,7 +54,7 @@ def test_ramp_up_is_one_graph_for_all_of_training():
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    mp.spawn(share, args=(str(folder),), nprocs=WORLD)
+    call(share, str(folder), processes=WORLD)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
-import torch.multiprocessing as mp
 
 from helpers.images import damage
 from helpers.killed_runs import DIGITS, KINDS, compare
+from helpers.programs import call, run, start
 from helpers.soak import soak
 from selfdistill.commands import train
 from selfdistill.config.read import read
@@ -36,8 +36,7 @@ def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     rounds = os.environ.get("SELFDISTILL_FAULTS", "1")
     words = [sys.executable, "-m", "helpers.killed_runs", str(folder), rounds]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, cwd=TESTS, env=environment)
+    done = run(words, capture_output=True, text=True, cwd=TESTS)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "results.json").read_text())
 
@@ -139,7 +138,7 @@ def test_a_process_that_was_killed_ends_the_other_with_a_sentence(tmp_path):
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
     words = [sys.executable, "-m", "selfdistill", "train", *DIGITS[:-1], "method=baseline", "epochs=5000", "out=run"]
     processes = [
-        subprocess.Popen(
+        start(
             words,
             cwd=tmp_path,
             env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
@@ -159,7 +158,7 @@ def test_a_process_that_was_killed_ends_the_other_with_a_sentence(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads what Linux tells of a process")
 def test_two_thousand_steps_leave_memory_and_open_files_as_they_were(tmp_path):
-    mp.spawn(soak, args=(str(tmp_path),), nprocs=1)
+    call(soak, str(tmp_path))
     seen = json.loads((tmp_path / "seen.json").read_text())
     assert len(seen) == 4
     (files, objects, memory), *_, (files_at_end, objects_at_end, memory_at_end) = seen

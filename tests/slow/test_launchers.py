@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers.programs import start
 from selfdistill.build import build
 from selfdistill.config.read import read
 from selfdistill.runs.folder import Run
@@ -20,20 +21,9 @@ from selfdistill.training.loop import fit
 pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
-FREE_PORT = ["--main_process_port", "0"]  # several of these tests may run on a machine
-LAUNCHERS = {
-    "accelerate": [
-        BIN / "accelerate",
-        "launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        *FREE_PORT,
-        "-m",
-        "selfdistill",
-    ],
-    "torchrun": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", "-m", "selfdistill"],
-}
+# With a free port, as several of these tests may run on a machine.
+ACCELERATE = [BIN / "accelerate", "launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+TORCHRUN = ["--standalone", "--nproc_per_node", "2"]
 NET = """
 from torch import nn
 
@@ -46,35 +36,35 @@ class Net(nn.Module):  # without batch norm, whose statistics are each process's
         return self.fc(self.act(self.conv(images)).flatten(1))
 """
 WORDS = ["data.limit=100", "student=plain_net:Net", "batch_size=16", "precision=fp32", "method=baseline"]
+WORDS += ["optim.accumulate=2", "epochs=20"]
 
 
-@pytest.fixture
-def call(tmp_path):
-    (tmp_path / "plain_net.py").write_text(NET)
-
-    def call(program, *words, wait=True):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            [*map(str, program), "train", *words],
-            cwd=tmp_path,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        if wait:
-            out, _ = process.communicate()
-            assert process.returncode == 0, out
-        return process
-
-    return call
+def launch(folder, launcher, *words):
+    """A launched program, which runs in the folder."""
+    command = [*map(str, launcher), "-m", "selfdistill", "train", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return start(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def train_alone(folder, *words):
+def finish(process):
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """The folder of a run that accelerate launched."""
+    folder = tmp_path_factory.mktemp("launched")
+    (folder / "plain_net.py").write_text(NET)
+    finish(launch(folder, ACCELERATE, *WORDS, "out=two"))
+    return folder
+
+
+def train_alone(folder):
     """The same run in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        experiment = build(read(None, [*WORDS, *words, f"out={folder / 'one'}"]), trust=True)
+        experiment = build(read(None, [*WORDS, f"out={folder / 'one'}"]), trust=True)
         fit(experiment, Run.create(folder / "one", experiment.recipe))
     del sys.modules["plain_net"]
 
@@ -98,26 +88,20 @@ def compare(one, two):
         assert shared.top1 == alone.top1 and shared.nll == pytest.approx(alone.nll, rel=1e-5)
 
 
-def test_two_processes_of_accelerate_compute_what_one_does(call, tmp_path):
-    call(LAUNCHERS["accelerate"], *WORDS, "epochs=2", "out=two")
-    train_alone(tmp_path, "epochs=2")
-    compare(tmp_path / "one", tmp_path / "two")
+def test_two_processes_of_accelerate_compute_what_one_does(launched):
+    train_alone(launched)
+    compare(launched / "one", launched / "two")
 
 
-def test_two_processes_of_torchrun_compute_what_one_does_and_stop_together(call, tmp_path):
-    """And the resumed run has the same weights."""
-    words = ["optim.accumulate=2", "epochs=20"]
-    call(LAUNCHERS["torchrun"], *WORDS, *words, "out=two")
-    train_alone(tmp_path, *words)
-    compare(tmp_path / "one", tmp_path / "two")
-    process = call(LAUNCHERS["torchrun"], *WORDS, *words, "out=stopped", wait=False)
-    metrics = tmp_path / "stopped" / "metrics.jsonl"
+def test_two_processes_of_torchrun_stop_together_and_end_with_the_same_weights(launched):
+    process = launch(launched, [BIN / "torchrun", *TORCHRUN], *WORDS, "out=stopped")
+    metrics = launched / "stopped" / "metrics.jsonl"
     while not metrics.exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     process.communicate()
-    if any(record.kind == "end" for record in Run.open(tmp_path / "stopped").records()):
+    if any(record.kind == "end" for record in Run.open(launched / "stopped").records()):
         pytest.skip("the run ended before the signal came")
-    call(LAUNCHERS["torchrun"], "--resume", "stopped")
-    whole, again = (load_file(tmp_path / name / "student.safetensors") for name in ("two", "stopped"))
+    finish(launch(launched, [sys.executable, "-m", "torch.distributed.run", *TORCHRUN], "--resume", "stopped"))
+    whole, again = (load_file(launched / name / "student.safetensors") for name in ("two", "stopped"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)

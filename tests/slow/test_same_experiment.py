@@ -4,9 +4,9 @@ import socket
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from helpers.dealt_runs import CASES, share, train
+from helpers.programs import call
 
 pytestmark = pytest.mark.slow
 WORLD = 2
@@ -19,7 +19,7 @@ def together(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(share, args=(WORLD, port, str(folder)), nprocs=WORLD)
+    call(share, WORLD, port, str(folder), processes=WORLD)
     return torch.load(folder / "results.pt", weights_only=True)
 
 

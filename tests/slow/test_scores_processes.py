@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from helpers.dealt_rows import CASES, DENSE, ROWS, batches, dense_batches, kept
+from helpers.programs import start
 from selfdistill import evaluate
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ os._exit(0)  # gloo's threads sometimes abort a process whose interpreter is bei
 def test_two_processes_score_like_one(tmp_path: Path) -> None:
     words = [[sys.executable, "-c", RANK, str(tmp_path), str(rank), "2"] for rank in range(2)]
     folder = Path(__file__).parents[1]
-    ranks = [subprocess.Popen(word, stdout=subprocess.PIPE, text=True, cwd=folder) for word in words]
+    ranks = [start(word, stdout=subprocess.PIPE, text=True, cwd=folder) for word in words]
     told = [[json.loads(line) for line in rank.communicate()[0].splitlines()] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0] and told[0] == told[1]
     for images, scores in zip(ROWS, told[0][3:], strict=False):

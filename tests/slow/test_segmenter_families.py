@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from helpers.networks import CLASSES
+from helpers.programs import call
 from helpers.students import segmenter
 from helpers.traced_segmenters import TRACED, trace_all
 from selfdistill import Batch, Task, create_method
@@ -90,7 +90,7 @@ def test_the_authors_segmenters_and_self_teachers_have_the_published_parameter_c
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
     folder = tmp_path_factory.mktemp("traced")
-    mp.spawn(trace_all, args=(str(folder),), nprocs=1)
+    call(trace_all, str(folder))
     return torch.load(folder / "traced.pt", weights_only=True)
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from helpers.programs import start
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import EndRecord
 
@@ -17,7 +18,7 @@ WORDS += ["methods=baseline,frskd", "seeds=3", "controls=equal_cost"]
 def test_two_processes_train_each_run_once_and_plan_once(tmp_path):
     folder = tmp_path / "all"
     command = [sys.executable, "-m", "selfdistill", "compare", *WORDS, f"out={folder}"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     told = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], "\n".join(told)
     assert sum(text.count("measuring a few steps") for text in told) == 1  # the other process waited for the plan
