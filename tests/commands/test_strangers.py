@@ -151,6 +151,7 @@ RECIPES = {
     "task": ("kind: classification", "kind: evil:Task"),
     "loss": ("loss: null", "loss: evil:augment"),
     "sampler": ("sampler: shuffle", "sampler: evil:augment"),
+    "opener": ("opener: null", "opener: evil:augment"),
     "configuration": ("name: cifar:resnet8", "name: hf:evil:x"),
     "augment": ("- crop", "- evil:augment"),
 }
@@ -211,6 +212,7 @@ REACHES = {
     "the Hub": {"student": {"name": "timm:hf-hub:a/b"}},
     "torchvision's weights": {"student": {"name": "torchvision:resnet18", "options": {"weights": "DEFAULT"}}},
     "a checkpoint": {"student": {"name": "smp:Unet/tu-resnet18", "options": {"checkpoint_path": WEIGHTS}}},
+    "a function that opens files": {"data": {"source": "x.tar", "opener": "evil:open"}},
     "a data set of the Hub": {"data": {"source": "hf:cifar10", "download": True}},
     "a data set of torchvision": {"data": {"source": "torchvision:CIFAR10", "download": True, "root": "far"}},
 }

@@ -7,7 +7,8 @@ from selfdistill.data import (
     BatchSampler,
     find_sampler,
 )
-from selfdistill.data.sampler import balance
+from selfdistill.data.cache.blocks import Blocks
+from selfdistill.data.sampler import balance, gather
 
 
 def rows_of(steps) -> list[int]:
@@ -147,3 +148,48 @@ def test_a_sampler_of_ones_own_is_taken_and_checked():
         plan.epoch(0)
     with pytest.raises(ValueError, match="data.sampler=balancd is no sampler; did you mean 'balanced'"):
         find_sampler("balancd")
+
+
+def gathered(blocks: torch.Tensor, at_once: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return gather(torch.randperm(len(blocks), generator=generator), blocks, at_once, generator)
+
+
+@pytest.mark.parametrize("counts", [[30] * 12, [1, 50, 7, 3, 20, 20, 5, 90, 2, 4, 4]])
+def test_images_in_blocks_come_from_few_of_them_at_a_time(counts):
+    blocks = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    order = gathered(blocks, 4)
+    assert sorted(order.tolist()) == list(range(sum(counts)))
+    assert order.tolist() != gathered(blocks, 4, seed=1).tolist() == gathered(blocks, 4, seed=1).tolist()
+    where = [(blocks[order] == block).nonzero().flatten() for block in range(len(counts))]
+    spans = [(places.min(), places.max()) for places in where]
+    assert max(sum(first <= place <= last for first, last in spans) for place in range(len(order))) <= 4
+    inside = [order[places].tolist() for places in where if len(places) > 5]
+    assert all(rows != sorted(rows) for rows in inside)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_share_the_blocks_and_take_the_batches_of_one(world):
+    blocks = torch.arange(16).repeat_interleave(24)
+
+    class Folder:
+        at_once = 4
+
+    def plan(rank: int, world: int) -> BatchSampler:
+        return BatchSampler(384, 8, seed=0, rank=rank, world=world, blocks=Blocks(blocks, Folder()))
+
+    whole, parts = plan(0, 1).epoch(3), [plan(rank, world).epoch(3) for rank in range(world)]
+    for step, *dealt in zip(whole, *parts, strict=True):
+        assert sorted(rows_of([step])) == sorted(rows_of(dealt))
+    used = [set(blocks[rows_of(part)].tolist()) for part in parts]
+    assert sum(map(len, used)) == len(set.union(*used)) == 16
+
+
+def test_a_sampler_draws_before_blocks_are_gathered():
+    labels, blocks = torch.tensor([0, 1, 1, 1] * 12), torch.arange(6).repeat_interleave(8)
+
+    class Folder:
+        at_once = 2
+
+    plan = BatchSampler(48, 8, seed=0, sampler=balance, labels=labels, blocks=Blocks(blocks, Folder()))
+    assert labels[rows_of(plan.epoch(0))].bincount().tolist() == [24, 24]

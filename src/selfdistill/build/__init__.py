@@ -21,7 +21,6 @@ from ..data import (
     image_shape,
     prepare_data,
 )
-from ..data.datasets.base import select_evenly
 from ..method import Method
 from ..methods import create_method, find_method
 from ..models import build_student
@@ -196,7 +195,7 @@ def create_mixer(settings: MixPart, task: Task, task_kind: TaskKind) -> Callable
 
 def sample_evenly(images: LabeledDataset, output: str) -> LabeledDataset:
     """At most 2,000 of the images, evenly spaced; fewer where each has many labels."""
-    return images.subset(torch.tensor(select_evenly(len(images), TRAIN_SAMPLES[output])))
+    return images.subset(torch.tensor(images.sample(TRAIN_SAMPLES[output])))
 
 
 def create_eval_loader(dataset: CachedDataset | LabeledDataset, recipe: Recipe, task: TaskKind) -> HeldOut:

@@ -33,6 +33,7 @@ from .planning import format_seconds
 from .recipes import read_words
 
 SMALL = 64  # pixels of the longer side, up to which a network for small images is suggested
+NAMING = ("val", "image_column", "label_column", "stream", "opener")  # settings that say which images and labels
 STEPS, STEPS_AN_EPOCH = 10_000, 20  # of the suggested training
 LEAST_EPOCHS, MOST_EPOCHS = 10, 200
 LENGTHS = ("epochs=", "max_steps=")
@@ -113,6 +114,7 @@ def suggest(given: Recipe, checked: Checked, *, has_length: bool = False, trust:
     height, width = (size, size) if isinstance(size, int) else size
     channels = recipe.data.channels or (1 if all(one.mode in GRAY for one in formats) else 3)
     chosen: dict[str, object] = {"data": recipe.data.source}
+    chosen |= {f"data.{name}": getattr(given.data, name) for name in NAMING if getattr(given.data, name)}
     if given.task.model_fields_set:
         chosen["task"] = given.task.kind
     reasons = []

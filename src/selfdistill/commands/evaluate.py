@@ -200,5 +200,5 @@ def has_changed(images: LabeledDataset, split: str, run: Run) -> bool:
 
 
 def forget_columns(settings: DataPart) -> DataPart:
-    """The settings without their table columns, as another source may name its columns otherwise."""
-    return settings.model_copy(update={"image_column": None, "label_column": None})
+    """The settings without what another source may have otherwise: table columns, and how its files are opened."""
+    return settings.model_copy(update={"image_column": None, "label_column": None, "stream": 0, "opener": None})

@@ -28,8 +28,9 @@ def find_data_paths(data: DataPart, run: Run, task: str, *, advice: str) -> Data
     Raises `ValueError`, which ends in `advice`, for a source that is neither there nor here.
     """
     names = ["palette", "root"]
-    names += ["source"] if data.source and is_path(data.source, find_task(task)) else []
-    names += ["val"] if data.val and not parse_split(data.val) and is_path(data.val, find_task(task)) else []
+    if data.opener is None:  # else names need not be paths
+        names += ["source"] if data.source and is_path(data.source, find_task(task)) else []
+        names += ["val"] if data.val and not parse_split(data.val) and is_path(data.val, find_task(task)) else []
     data = data.model_copy(update={name: find_path(getattr(data, name), run) for name in names})
     if "source" in names and not exists(data.source):
         where = get_start(run)

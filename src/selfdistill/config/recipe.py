@@ -23,6 +23,8 @@ def _check_rising(values: tuple[float, float]) -> tuple[float, float]:
 
 GrayRange = Annotated[tuple[float, float], AfterValidator(_check_rising)]
 
+BLOCKS_AT_ONCE = 16  # of data that a function of the user's own opens
+
 
 class DataPart(Part):
     """Which images to train on, which to hold out, and how to resize and augment them."""
@@ -82,6 +84,16 @@ class DataPart(Part):
         None,
         description="of tables, or a part or a JSON field of the samples in .tar files; found so too; of masks too",
     )
+    stream: int = Field(
+        0,
+        ge=0,
+        description=".tar and .parquet files: take images from this many shards or row groups at a time, and copy each"
+        " whole when its turn comes; for data larger than the disk; 0: read single images, or 16 with an opener",
+    )
+    opener: str | None = Field(
+        None,
+        description="MODULE:FUNCTION(name), a file to read bytes from: .tar and .parquet files that are not local",
+    )
     classes: list[str] | None = Field(
         None, description="segmentation: names of the mask values 0, 1, ..., void ones included; found beside the masks"
     )
@@ -113,6 +125,11 @@ class DataPart(Part):
     )
     download: bool = Field(False, description="allow torchvision: and hf: sources to download what is missing")
     root: str = Field("data", description="folder of torchvision: sources, and where they are downloaded to")
+
+    @property
+    def blocks_at_once(self) -> int:
+        """From how many shards or row groups an epoch takes its images at a time; 0: from all."""
+        return self.stream or (BLOCKS_AT_ONCE if self.opener is not None else 0)
 
     def allows_size(self, height: int, width: int) -> bool:
         """Whether images of this size, in pixels, stay within `max_megapixels`."""

@@ -109,6 +109,11 @@ class TrainSet(TransformedDataset):
     ) -> None:
         super().__init__(dataset, transform)
         self.seed, self.views, self.positives = seed, views, positives
+        if positives and self.dataset.blocks is not None:
+            raise ValueError(
+                "this method shows each image beside others of its class, which may lie in any shard; data.stream and"
+                " data.opener read few shards at a time; take another method, or read local shards without them"
+            )
         if positives:
             self.by_label = torch.argsort(self.dataset.labels, stable=True)
             self.rank = torch.empty_like(self.by_label)  # the inverse: the position of each index in `by_label`

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..task import Batch
+from .cache.blocks import Blocks, ReadAhead
 from .dataset import EvalSet, Stacked, TrainSet, TransformedDataset
 from .sampler import EpochIndex
 
@@ -99,7 +101,7 @@ class Batches(Iterable[Batch]):
         transform = dataset.transform.to(destination.device, destination.memory_format)
         cached = dataset.samples.on(destination.device)
         start = 0
-        for sizes, (images, target) in self._load() if cached is None else self._select(cached, indices):
+        for sizes, (images, target) in self._load(indices) if cached is None else self._select(cached, indices):
             end = start + sum(sizes)
             finished = transform.batch(images.flatten(0, 1), keys[:, start:end].flatten()).unflatten(
                 0, images.shape[:2]
@@ -113,7 +115,7 @@ class Batches(Iterable[Batch]):
                 yield batch._replace(images=images)
             start = end
 
-    def _load(self) -> Iterator[tuple[list[int], Stacked]]:
+    def _load(self, indices: Tensor) -> Iterator[tuple[list[int], Stacked]]:
         """Loads batch by batch, from single samples."""
         loader = DataLoader(
             _StackedBatches(self.dataset, self.batches, self.epoch),
@@ -123,10 +125,21 @@ class Batches(Iterable[Batch]):
             pin_memory=self.destination.pins,
             generator=torch.Generator(),  # else every iteration draws a number from torch's global generator
         )
-        for batch, loaded in zip(self.batches, loader, strict=True):
-            if isinstance(loaded, _Failure):
-                raise ValueError(loaded.message)
-            yield [len(batch)], Stacked(*(tensor.to(self.destination.device, non_blocking=True) for tensor in loaded))
+        iterator, done = iter(loader), 0  # which starts the workers, before there is another thread
+        with closing(ReadAhead(self._find_blocks(), indices)) as ahead:
+            for batch, loaded in zip(self.batches, iterator, strict=True):
+                if isinstance(loaded, _Failure):
+                    raise ValueError(loaded.message)
+                yield (
+                    [len(batch)],
+                    Stacked(*(tensor.to(self.destination.device, non_blocking=True) for tensor in loaded)),
+                )
+                done += len(batch)
+                ahead.reach(done)
+
+    def _find_blocks(self) -> Blocks | None:
+        """The blocks that the images are read from, unless they are kept elsewhere."""
+        return self.dataset.dataset.blocks if self.dataset.samples.images is None else None
 
     def _select(self, cached: Tensor, indices: Tensor) -> Iterator[tuple[list[int], Stacked]]:
         """Takes several batches at a time from images on the device, without a Python loop over images."""

@@ -1,5 +1,6 @@
 """Chooses the images of each batch, as a pure function of seed and epoch for any number of processes."""
 
+import heapq
 from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..errors import UserCodeError, count_of, did_you_mean
 from ..imports import load, suggest_colon
+from .cache.blocks import Blocks
 from .random.seeds import create_generator
 
 ORDER = 1  # the purpose of a seed: the order of an epoch
@@ -62,6 +64,29 @@ def count_repeats(indices: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
     return repeats
 
 
+def gather(
+    indices: Int64[Tensor, " n"], blocks: Int64[Tensor, " images"], at_once: int, generator: torch.Generator
+) -> Int64[Tensor, " n"]:
+    """The same indices, reordered so that neighbors lie in few of the blocks of images.
+
+    The blocks are shuffled and dealt to `at_once` lanes, always the shortest one. The images of a block keep the order
+    that they were drawn in, and the lanes take turns. So where the number of processes divides that of the lanes, no
+    two processes need the same block, but near the end of an epoch.
+    """
+    numbers, block, counts = blocks[indices].unique(return_inverse=True, return_counts=True)
+    lengths = [(0, lane) for lane in range(min(at_once, len(numbers)))]
+    lane, start = torch.zeros_like(numbers), torch.zeros_like(numbers)
+    rank = shuffle(numbers, generator)
+    for number in rank.tolist():
+        start[number], lane[number] = lengths[0]
+        heapq.heapreplace(lengths, (lengths[0][0] + int(counts[number]), lengths[0][1]))
+    by_block = block.argsort(stable=True)
+    place = torch.empty_like(block)  # of each index in its block
+    place[by_block] = torch.arange(len(block)) - (counts.cumsum(0) - counts)[block[by_block]]
+    turn = (start[block] + place) * at_once + lane[block]
+    return indices[turn.argsort()]
+
+
 SAMPLERS: dict[str, Sampler] = {"shuffle": shuffle, "balanced": balance}
 
 
@@ -89,10 +114,10 @@ def find_sampler(name: str) -> Sampler:
 class BatchSampler:
     """The batches of every epoch, for one of `world` processes.
 
-    An epoch is one permutation of the images, or what another `sampler` draws from their `labels`. It is cut into
-    batches of `batch_size` over all processes. Each process gets an equal share of each batch, but for one image of an
-    incomplete one. A share is cut into `accumulate` micro-batches that differ by at most one image, or into fewer, so
-    that each has at least two images.
+    An epoch is one permutation of the images, or what another `sampler` draws from their `labels`; images in `blocks`
+    come from few of them at a time. It is cut into batches of `batch_size` over all processes. Each process gets an
+    equal share of each batch, but for one image of an incomplete one. A share is cut into `accumulate` micro-batches
+    that differ by at most one image, or into fewer, so that each has at least two images.
 
     `drop_last` leaves out the images of the last, incomplete batch, which differ from epoch to epoch. "auto" does so if
     there is a complete batch. Otherwise the incomplete batch is kept if every process gets two images of it.
@@ -112,6 +137,7 @@ class BatchSampler:
         world: int = 1,
         sampler: Sampler = shuffle,
         labels: Tensor | None = None,
+        blocks: Blocks | None = None,
     ) -> None:
         if batch_size % world or batch_size < 2 * world:
             raise ValueError(
@@ -130,6 +156,7 @@ class BatchSampler:
             )
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.accumulate, self.rank, self.world = accumulate, rank, world
+        self.blocks = blocks
         self.sampler, self.labels = sampler, torch.empty(num_images) if labels is None else labels
 
     @property
@@ -149,7 +176,10 @@ class BatchSampler:
 
     def epoch(self, number: int) -> list[list[MicroBatch]]:
         """The steps of epoch `number` for this process; each step is a list of micro-batches."""
-        indices = self.sampler(self.labels, create_generator(self.seed, number, ORDER))
+        generator = create_generator(self.seed, number, ORDER)
+        indices = self.sampler(self.labels, generator)
+        if self.blocks is not None:
+            indices = gather(indices, self.blocks.numbers, self.blocks.folder.at_once, generator)
         order = list(zip(indices.tolist(), count_repeats(indices).tolist(), strict=True))
         steps = []
         for start, size in enumerate(self.batch_sizes):

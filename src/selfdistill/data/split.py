@@ -64,6 +64,7 @@ def open_splits(settings: DataPart, task: TaskData) -> Splits:
         train, test, note = _hold_out_test(settings, train, test, num_labeled)
         notes.append(note)
     notes += [f"the {split} split of {settings.source} has no images and is left out" for split in empty]
+    notes += _describe_blocks(train)
     if settings.fraction is not None:
         count = len(train)
         train = take_fraction(train, settings.fraction, settings.split_seed)
@@ -107,6 +108,21 @@ def list_labels(
     if not labels:
         raise ValueError(f"{source} holds no image files, whose labels could be compared with")
     return labels
+
+
+def _describe_blocks(train: LabeledDataset) -> list[str]:
+    """A note where each shard holds one class, so that a batch of few shards holds few."""
+    if train.blocks is None or len(train.labels.unique()) < 2:
+        return []
+    numbers = train.blocks.numbers
+    pairs = torch.stack([numbers, train.labels]).unique(dim=1).shape[1]
+    if pairs > len(numbers.unique()):
+        return []
+    at_once = train.blocks.folder.at_once
+    return [
+        f"each shard holds images of one class, and batches take images from {at_once} shards at a time; shuffle the"
+        " samples before you write them into shards"
+    ]
 
 
 def _describe_labels(opened: DatasetSplits, source: str, classes: Sequence[str]) -> Iterator[str]:
@@ -162,6 +178,11 @@ def _split_validation(
         return train, val, [*notes]
     if "val" in others:
         return train, others["val"], []
+    if train.blocks is not None and (settings.val_fraction is not None or "test" not in others):
+        raise ValueError(
+            f"data.stream reads whole shards of {settings.source}, so validation images need shards of their own: call"
+            " them val-*, or name them in data.val"
+        )
     if settings.val_fraction is None and "test" in others:
         note = f"{settings.source} has a test split but no validation split; data.val_fraction holds one out of train"
         return train, None, [note]
@@ -194,6 +215,8 @@ def _hold_out_test(
     """The training images without `test_fraction` of all `num_labeled` images, these, and a note about them."""
     assert settings.test_fraction is not None
     given = f"data.test_fraction={settings.test_fraction:g}"
+    if train.blocks is not None:
+        raise ValueError(f"{given} does not go with data.stream, which reads whole shards; call some of them test-*")
     if test is not None:
         raise ValueError(f"{given} has no effect beside the test split of {settings.source}; drop it")
     share = settings.test_fraction * num_labeled / len(train)

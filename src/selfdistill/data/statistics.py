@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ..config.recipe import DataPart
-from .datasets.base import LabeledDataset, select_evenly
+from .datasets.base import LabeledDataset
 from .datasets.image_io import convert_channels
 from .reading import ImageUse
 from .task_data import Show
@@ -22,7 +22,7 @@ class PixelStatistics(ImageUse):
 
     def __init__(self, dataset: LabeledDataset, settings: DataPart, show: Show, most: int) -> None:
         assert settings.channels is not None, "the settings are not resolved"
-        self.indices = frozenset(select_evenly(len(dataset), most))
+        self.indices = frozenset(dataset.sample(most))
         self.channels, self.gray_range, self.show = settings.channels, settings.gray_range, show
         self.counts = np.zeros((self.channels, 256), dtype=np.int64)
         self.lock = threading.Lock()

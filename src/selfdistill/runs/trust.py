@@ -22,7 +22,7 @@ from .files import NO_LINKS
 
 KEY_BYTES = 32
 SIGNATURE = re.compile(rb"# signed by the machine that wrote this file: ([0-9a-f]{64})\n\Z")
-REACHING = ("download", "root", "max_megapixels")  # settings of data that a stranger's file does not decide
+REACHING = ("download", "root", "opener", "max_megapixels")  # settings of data that a stranger's file does not decide
 FETCHING = ("pretrained", "cache_dir", "checkpoint_path")  # options of a network that fetch weights or open files
 
 
@@ -113,6 +113,7 @@ def list_code(recipe: Recipe) -> list[tuple[str, str]]:
         ("method.teacher", recipe.method.teacher if is_network(recipe.method.teacher or "") else None),
         ("method.teacher_network", recipe.method.teacher_network),
         ("data.sampler", recipe.data.sampler),
+        ("data.opener", recipe.data.opener),
         *(("data.augment", name) for name in (augment if isinstance(augment, list) else [augment])),
     ]
     return [(setting, name) for setting, name in names if name is not None and (is_code(name) or is_configured(name))]

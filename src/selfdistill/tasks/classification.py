@@ -39,15 +39,11 @@ def _open_table(settings: DataPart, path: str) -> DatasetSplits:
 
 
 def _open_parquet(settings: DataPart, path: str) -> DatasetSplits:
-    return open_parquet(path, _choose_columns(settings))
+    return open_parquet(path, WantedColumns.of(settings, "labels"))
 
 
 def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
-    return open_hub(name, _choose_columns(settings), download=settings.download)
-
-
-def _choose_columns(settings: DataPart) -> WantedColumns:
-    return WantedColumns("labels", image_column=settings.image_column, label_column=settings.label_column)
+    return open_hub(name, WantedColumns.of(settings, "labels"), download=settings.download)
 
 
 def _open_torchvision(settings: DataPart, name: str) -> DatasetSplits:

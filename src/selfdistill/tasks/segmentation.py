@@ -67,19 +67,15 @@ def _open_table(settings: DataPart, path: str) -> DatasetSplits:
 
 
 def _open_parquet(settings: DataPart, path: str) -> DatasetSplits:
-    return _add_label_map(open_parquet(path, _choose_columns(settings)), path)
+    return _add_label_map(open_parquet(path, WantedColumns.of(settings, "masks")), path)
 
 
 def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
-    return _add_label_map(open_hub(name, _choose_columns(settings), download=settings.download), name)
+    return _add_label_map(open_hub(name, WantedColumns.of(settings, "masks"), download=settings.download), name)
 
 
 def _open_shards(settings: DataPart, location: str) -> DatasetSplits:
     return _add_label_map(open_shards(settings, location, masks=True), location)
-
-
-def _choose_columns(settings: DataPart) -> WantedColumns:
-    return WantedColumns("masks", image_column=settings.image_column, label_column=settings.label_column)
 
 
 def _add_label_map(opened: DatasetSplits, path: str) -> DatasetSplits:

@@ -104,6 +104,7 @@ class Trainer:
             world=self.world,
             sampler=find_sampler(recipe.data.sampler),
             labels=experiment.train_set.dataset.labels,
+            blocks=experiment.train_set.dataset.blocks,
         )
         self.schedule_steps, last_step = count_steps(recipe, self.plan.steps_per_epoch)
         method.to(self.device)

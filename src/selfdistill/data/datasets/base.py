@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...errors import UserCodeError, count_of
+from ..cache.blocks import Blocks
 from .image_io import DEEP, MAX_MEGAPIXELS, Format, Source, get_stored_mode, read_format, read_image, refuse_mode
 
 HEADERS = 50_000  # maximum number of images whose headers are read, at about 20 us each
@@ -27,6 +28,7 @@ THREADS = 4
 SMALL_IMAGE = 2**14  # bytes; decoding a smaller image takes less time than switching threads
 BLOCK = 256
 SAMPLED_IMAGES, SAMPLED_PIXELS = 1000, 4096  # for the range of gray values
+SAMPLED_BLOCKS = 16  # where images are fetched in blocks
 OUTSIDE = 1e-4  # share of the values below, and above, that range: dead and hot pixels
 
 
@@ -57,6 +59,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
     mirrorable: bool = True
     max_megapixels: float = MAX_MEGAPIXELS  # of one image, in millions of pixels; larger ones are refused
     is_checked: bool = False  # whether a check has read the images
+    blocks: Blocks | None = None  # where images are fetched block by block, not one by one
     label_notes: tuple[str, ...] = ()  # sentences for the user on how the labels were read
     shares: ClassVar[str] = "each class of"  # for messages: "20 % of each class of digits is held out"
 
@@ -124,7 +127,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
         """
         all_formats: set[Format] = set()
         errors: list[str] = []
-        indices = select_evenly(len(self), HEADERS)
+        indices = self.sample(HEADERS)
         for formats, block_errors in map_blocks(self._read_formats, indices):
             all_formats |= formats
             errors += block_errors
@@ -138,7 +141,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
 
         Reads about 4,000 pixels of each of at most 1,000 images.
         """
-        blocks = map_blocks(self._sample_gray_values, select_evenly(len(self), SAMPLED_IMAGES))
+        blocks = map_blocks(self._sample_gray_values, self.sample(SAMPLED_IMAGES))
         values = np.concatenate([np.zeros(0), *blocks])
         low, high = np.quantile(values, (OUTSIDE, 1 - OUTSIDE)).tolist() if values.size else (0.0, 1.0)
         if (values == np.round(values)).all():
@@ -218,6 +221,15 @@ class LabeledDataset(ABC, Dataset[Sample]):
         """Data settings that record what was found out about the labels."""
         return {}
 
+    def sample(self, most: int) -> list[int]:
+        """At most so many indices, evenly spaced; of images in blocks, those of few evenly spaced blocks."""
+        if self.blocks is None:
+            return select_evenly(len(self), most)
+        numbers = self.blocks.numbers.unique()
+        chosen = numbers[select_evenly(len(numbers), SAMPLED_BLOCKS)]
+        inside = torch.isin(self.blocks.numbers, chosen).nonzero().flatten()
+        return inside[select_evenly(len(inside), most)].tolist()
+
     def subset(self, indices: Int64[Tensor, " n"]) -> "Subset":
         """Some of the images, in the order of `indices`."""
         return Subset(self, indices)
@@ -254,6 +266,7 @@ class Subset(LabeledDataset):
         self.dataset, self.indices = dataset, indices
         self.max_megapixels = dataset.max_megapixels
         self.classes, self.labels, self.mirrorable = dataset.classes, dataset.labels[indices], dataset.mirrorable
+        self.blocks = None if dataset.blocks is None else dataset.blocks.select(indices)
 
     def source(self, i: int) -> Source:
         return self.dataset.source(int(self.indices[i]))
@@ -382,5 +395,6 @@ def find_errors(read: Callable[[int], object], indices: Sequence[int], *, thread
 
 def count_threads(dataset: LabeledDataset) -> int:
     """The number of threads that decodes fastest, judged by the first image: one for small images in memory."""
-    is_small = len(dataset) and not isinstance(dataset.source(0), str) and dataset.size(0) < SMALL_IMAGE
-    return 1 if is_small else THREADS
+    if not len(dataset) or (dataset.blocks is None and isinstance(dataset.source(0), str)):
+        return THREADS
+    return 1 if dataset.size(0) < SMALL_IMAGE else THREADS

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ...config.recipe import DataPart
 from ...errors import count_of
-from .base import DECODED, map_blocks, select_evenly
+from .base import DECODED, map_blocks
 from .label_files import open_palette
 from .label_map import LabelMap
 from .mask_values import BORDER, say_palette
@@ -130,5 +130,5 @@ def _count_values(source: str, splits: DatasetSplits, void: Sequence[int | str] 
 
 def _collect_values(masks: RawMaskDataset) -> set[int]:
     """Collects the values in up to 5,000 masks. Raises `ValueError` for the first mask that cannot be read."""
-    blocks = map_blocks(lambda block: [masks.read_values(i) for i in block], select_evenly(len(masks), DECODED))
+    blocks = map_blocks(lambda block: [masks.read_values(i) for i in block], masks.sample(DECODED))
     return {value for block in blocks for values in block for value in values}

@@ -21,7 +21,6 @@ from .base import (
     map_blocks,
     quote_names,
     say_some,
-    select_evenly,
 )
 from .image_io import Format, Source, is_turned, read_format, read_image
 from .label_map import IGNORE_INDEX, LabelMap
@@ -48,7 +47,7 @@ class RawMaskDataset(LabeledDataset):
     def __init__(self, images: LabeledDataset, masks: LabeledDataset) -> None:
         assert len(images) == len(masks)
         self.images, self.masks = images, masks
-        self.max_megapixels = images.max_megapixels
+        self.max_megapixels, self.blocks = images.max_megapixels, images.blocks
         self.classes, self.mirrorable = (), images.mirrorable
         self.labels = torch.zeros(len(images), dtype=torch.int64)  # unused: every pixel has a label
         self.palette: dict[int, Color] = {}
@@ -264,7 +263,7 @@ class MaskDataset(RawMaskDataset):
     def count_labels(self) -> LabelCounts:
         """The labeled pixels of each class in all masks, or in 1,000 evenly spaced ones, and the masks that show it."""
         if self._label_counts is None:
-            indices = select_evenly(len(self), COUNTED)
+            indices = self.sample(COUNTED)
             blocks = map_blocks(self._count_pixels, indices, threads=count_threads(self))
             pixels = torch.cat(blocks)
             sampled = None if len(indices) == len(self) else len(indices)
@@ -296,7 +295,7 @@ class MaskDataset(RawMaskDataset):
         return [*self._describe_counts(), *self._describe_turned()]
 
     def _describe_turned(self) -> list[str]:
-        indices = select_evenly(len(self), DECODED)
+        indices = self.sample(DECODED)
         turned = sum(is_turned(self.images.source(i)) and not is_turned(self.masks.source(i)) for i in indices)
         if not turned:
             return []

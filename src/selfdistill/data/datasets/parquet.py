@@ -9,28 +9,42 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
 
-from .base import LabeledDataset, quote_names
+from ...config.recipe import DataPart
+from .base import THREADS, LabeledDataset, quote_names
 from .image_io import Source
 from .labels import number_labels
 from .masks import RawMaskDataset
+from .opener import LOCAL, FileOpener
+from .parquet_blocks import BlockColumn, BlockTable, RowGroup, list_row_groups
+from .patterns import expand_braces, group_by_split, is_pattern, list_files
 from .splits import DatasetSplits, parse_split
 from .table import IMAGE_NAMES, LABEL_NAMES, MASK_NAMES, find_column
 from .text_files import find_spelling, refuse_repeated
 
 IN_MEMORY = 2 * 2**30  # bytes of Parquet files
+SUFFIX = ".parquet"
 
 
 class WantedColumns(NamedTuple):
-    """Whether a table holds labels or masks, and the columns that the user named, if any."""
+    """Whether a table holds labels or masks, the columns that the user named, if any, and how to read it."""
 
     holds: Literal["labels", "masks"] = "labels"
     image_column: str | None = None
     label_column: str | None = None
+    at_once: int = 0  # row groups that images are taken from at a time; 0: all, from memory or a cache
+    opener: FileOpener = LOCAL
+
+    @classmethod
+    def of(cls, settings: DataPart, holds: Literal["labels", "masks"]) -> "WantedColumns":
+        """What the data settings say."""
+        columns = (settings.image_column, settings.label_column)
+        return cls(holds, *columns, settings.blocks_at_once, FileOpener(settings.opener))
 
 
 LABELS = WantedColumns()
@@ -55,6 +69,7 @@ class TableDataset(LabeledDataset):
         self.images, self.origin, self.classes = images, origin, ()
         self.labels = torch.zeros(len(images), dtype=torch.int64)
         self.ends = list(itertools.accumulate(count for _, count in origin.parts))
+        self.blocks = images.blocks if isinstance(images, BlockColumn) else None
 
     def value(self, i: int) -> Any:
         """The stored value of row `i`: bytes, a path, or None."""
@@ -79,34 +94,30 @@ class TableDataset(LabeledDataset):
     def key(self, i: int) -> str:
         return str(i)
 
-
-def has_parquet(folder: str) -> bool:
-    """Whether a folder, or `data` in it, holds Parquet files."""
-    return bool(_list_parquet_files(folder))
+    def size(self, i: int) -> int:
+        return self.images.size(i) if isinstance(self.images, BlockColumn) else super().size(i)
 
 
 def open_parquet(path: str, wanted: WantedColumns = LABELS) -> DatasetSplits:
-    """The splits of a Parquet file, or of a folder of files called `train-*`, `validation-*`, `test-*`.
+    """The splits of a Parquet file, of a folder of files called `train-*`, `validation-*`, `test-*`, or of a pattern.
 
-    Files of a folder without such names, and a single file, hold training rows only.
+    Files without such names, and a single file, hold training rows only.
     """
     datasets = _import_datasets(path)
-    files = _list_parquet_files(path) if os.path.isdir(path) else [path]
-    groups: dict[str, list[str]] = {}
-    for file in files:
-        groups.setdefault(_parse_split_of_file(file), []).append(file)
-    if os.path.isdir(path) and "" in groups and len(groups) > 1:
-        file = groups[""][0]
-        raise ValueError(f"{file} belongs to no split, as other files of its folder do; call it train-*.parquet")
-    if "" in groups or not os.path.isdir(path):
-        groups = {"train": files}
+    files = list_parquet_files(path, wanted.opener)
     splits, notes = {}, []
-    for split, members in groups.items():
+    for split, members in group_by_split(files, path, _parse_split_of_file, usual="train-*.parquet").items():
+        if wanted.at_once:
+            splits[split] = _read_blocks(datasets, members, wanted)
+            continue
         parts = [(member, _count_rows(member)) for member in members]
         origin = Origin(parts, os.path.dirname(members[0]), wanted)
         splits[split] = _read(datasets, members, origin)
         if _is_large(members):
-            notes.append(f"{path}: the {split} files are unpacked once into {datasets.config.HF_DATASETS_CACHE}")
+            cache = datasets.config.HF_DATASETS_CACHE
+            notes.append(
+                f"{path}: the {split} files are unpacked once into {cache}; data.stream=16 reads them where they are"
+            )
     return _keep_labeled(path, splits, notes)
 
 
@@ -119,8 +130,13 @@ def open_hub(name: str, wanted: WantedColumns = LABELS, *, download: bool = Fals
     name = os.path.expanduser(name)
     if not os.path.isdir(name) and (not name or name[0] in "./"):
         raise ValueError(f"hf:{name} names no folder; after hf: comes a name of the Hub or a local folder")
-    if os.path.isdir(name) and has_parquet(name):
+    if os.path.isdir(name) and list_parquet_files(name):
         return open_parquet(name, wanted)
+    if wanted.at_once:
+        raise ValueError(
+            f"data.stream has no effect on hf:{name}, which `datasets` keeps in its own cache; name the folder of its"
+            " Parquet files, or open them by data.opener"
+        )
     loaded = _load(datasets, name, download)
     splits = {}
     for split, dataset in loaded.items():
@@ -179,13 +195,18 @@ def _import_datasets(source: str) -> Any:
     return datasets
 
 
-def _list_parquet_files(folder: str) -> list[str]:
-    for path in (folder, os.path.join(folder, "data")):
-        if os.path.isdir(path):
-            names = sorted(name for name in os.listdir(path) if name.lower().endswith(".parquet") and name[0] != ".")
+def list_parquet_files(path: str, opener: FileOpener = LOCAL) -> list[str]:
+    """The Parquet files in a folder, or in `data` in it, or those that a name or a pattern means; [] for none."""
+    if opener.function is not None:
+        return [name for name in expand_braces(path) if name.lower().endswith(SUFFIX)]
+    for folder in (path, os.path.join(path, "data")):
+        if os.path.isdir(folder):
+            names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIX) and name[0] != ".")
             if names:
-                return [os.path.join(path, name) for name in names]
-    return []
+                return [os.path.join(folder, name) for name in names]
+    if not path.lower().endswith(SUFFIX) or os.path.isdir(path):
+        return []
+    return [path] if os.path.exists(path) else list_files(path) if is_pattern(path) else []
 
 
 def _parse_split_of_file(path: str) -> str:
@@ -230,6 +251,39 @@ def _read(datasets: Any, files: list[str], origin: Origin) -> LabeledDataset | N
     except (pyarrow.ArrowException, datasets.exceptions.DatasetsError, OSError) as error:
         raise ValueError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())}") from None
     return read(table, features, columns, origin)
+
+
+def _read_blocks(datasets: Any, files: list[str], wanted: WantedColumns) -> LabeledDataset | None:
+    """As `_read`, but leaves images where they are; labels are read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    find, read = READERS[wanted.holds]
+
+    def look(file: str) -> tuple[Any, list[RowGroup], Any]:
+        try:
+            with wanted.opener.open(file) as stream:
+                opened = pyarrow.parquet.ParquetFile(stream)
+                features = datasets.Features.from_arrow_schema(opened.schema_arrow)
+                columns = find(features, Origin([(file, 0)], "", wanted))
+                labels = None if wanted.holds == "masks" else opened.read(columns=[columns[1]])
+                return (features, columns), list_row_groups(file, opened.metadata), labels
+        except (pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
+            raise ValueError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())}") from None
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        looks = list(pool.map(look, files))
+    features, columns = looks[0][0]
+    labels = None if wanted.holds == "masks" else pyarrow.concat_tables([labels for _, _, labels in looks])
+    parts = [(file, sum(group.rows for group in groups)) for file, (_, groups, _) in zip(files, looks, strict=True)]
+    table = BlockTable(
+        [group for _, groups, _ in looks for group in groups],
+        columns if labels is None else columns[:1],
+        labels,
+        wanted.opener,
+        wanted.at_once,
+    )
+    return read(table, features, columns, Origin(parts, os.path.dirname(files[0]), wanted))
 
 
 def _find_label_columns(features: Any, origin: Origin) -> tuple[str, str]:

@@ -7,8 +7,9 @@ from ...config.recipe import DataPart
 from ...errors import did_you_mean
 from ..task_data import TaskData
 from .exclusion import leave_out
-from .parquet import has_parquet
-from .shards import list_shards
+from .opener import FileOpener
+from .parquet import list_parquet_files
+from .shards import has_shard_names, list_shards
 from .splits import DatasetSplits
 
 BUILT_IN = ("digits", "scenes")
@@ -16,6 +17,7 @@ PREFIXES = ("hf", "torchvision")
 FORMS_BY_SUFFIX = {".parquet": "parquet", ".csv": "table", ".tsv": "table", ".jsonl": "table"}
 FORMS = ("folder", "parquet", "shards", "table", *PREFIXES)  # all other forms are names of built-in data sets
 TABLES = ("hf", "parquet", "shards", "table")  # forms that have columns, or parts of samples
+IN_BLOCKS = ("hf", "parquet", "shards")  # forms that can be read block by block
 
 
 def open_source(settings: DataPart, source: str, task: TaskData, classes: Sequence[str] | None = None) -> DatasetSplits:
@@ -34,9 +36,12 @@ def open_source(settings: DataPart, source: str, task: TaskData, classes: Sequen
 
 def open_stored(settings: DataPart, source: str, task: TaskData) -> DatasetSplits:
     """Opens all images of a source, before their labels get a meaning; errors as in `open_source`."""
-    form, location = _detect_form(source, task)
+    opener = FileOpener(settings.opener)
+    form, location = _detect_form(source, task) if opener.function is None else _detect_opened_form(source, opener)
     if not form:
         raise ValueError(_say_unknown(source, task))
+    if settings.stream and form not in IN_BLOCKS:
+        raise ValueError(f"data.stream={settings.stream} has no effect on {source}; it reads .tar and .parquet files")
     for name in ("image_column", "label_column"):
         value = getattr(settings, name)
         if value is not None and form not in TABLES:
@@ -67,7 +72,7 @@ def say_hidden(name: str, meaning: str) -> str:
 def exists(source: str) -> bool:
     """Whether there is a file or folder of this name, or a shard that this pattern names."""
     path = os.path.expanduser(source)
-    return os.path.exists(path) or any(map(os.path.exists, list_shards(path)))
+    return os.path.exists(path) or any(map(os.path.exists, [*list_shards(path), *list_parquet_files(path)]))
 
 
 def is_path(source: str, task: TaskData) -> bool:
@@ -91,7 +96,7 @@ def _detect_form(source: str, task: TaskData) -> tuple[str, str]:
         return prefix, name
     if not source:
         return "", path
-    if has_parquet(path):
+    if list_parquet_files(path):
         return "parquet", path
     if list_shards(path):
         return "shards", path
@@ -99,6 +104,15 @@ def _detect_form(source: str, task: TaskData) -> tuple[str, str]:
         return "folder", path
     suffix = os.path.splitext(path)[1].lower()
     return FORMS_BY_SUFFIX.get(suffix, "") if os.path.exists(path) else "", path
+
+
+def _detect_opened_form(source: str, opener: FileOpener) -> tuple[str, str]:
+    """The form of a source whose files a function of the user's own opens: their names need not be paths."""
+    if list_parquet_files(source, opener):
+        return "parquet", source
+    if has_shard_names(source):
+        return "shards", source
+    raise ValueError(f"data.opener={opener.function} opens .tar and .parquet files, and {source} names none")
 
 
 def _say_unknown(source: str, task: TaskData) -> str:

@@ -6,12 +6,13 @@ order, as files in a folder are. No shard stays open, and memory holds the index
 
 import bisect
 import functools
-import glob
 import itertools
 import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -19,26 +20,27 @@ from jaxtyping import Int
 
 from ...config.recipe import DataPart
 from ...errors import count_of
+from ..cache.blocks import BlockFolder, Blocks
 from .base import THREADS, LabeledDataset, quote_names
 from .image_folder import is_hidden, list_folders
 from .label_files import find_label_map
 from .labels import are_numbers, number_labels
 from .masks import RawMaskDataset
+from .opener import LOCAL, FileOpener
+from .patterns import expand_braces, group_by_split, is_pattern, list_files
 from .splits import DatasetSplits, parse_split
-from .tar_index import NO_LABEL, ShardIndex, read_index
+from .tar_index import NO_LABEL, ShardIndex, ShardState, copy_bytes, find_stored, read_index
 from .tar_parts import WantedParts
 
 SUFFIX = ".tar"
 COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-BRACES = re.compile(r"\{([^{}]*)\}")
-RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 class Samples:
     """The samples of several shards, one after the other."""
 
-    def __init__(self, indices: Sequence[ShardIndex]) -> None:
-        self.shards = [(index.path, index.size, index.modified) for index in indices]
+    def __init__(self, indices: Sequence[ShardIndex], folder: BlockFolder | None = None) -> None:
+        self.shards, self.folder = [(index.path, index.state) for index in indices], folder
         self.root = os.path.commonpath([os.path.dirname(index.path) for index in indices])
         self.keys = [index.keys for index in indices]
         self.key_ends = [np.flatnonzero(np.frombuffer(index.keys, np.uint8) == 0) for index in indices]
@@ -61,18 +63,45 @@ class Samples:
 
     def read(self, i: int, offset: int, size: int) -> bytes:
         """Reads bytes of the shard of sample `i`; `ValueError` if it is not the file that was indexed."""
-        path, shard_size, modified = self.shards[self.locate(i)[0]]
-        try:
-            with open(path, "rb") as file:
-                status = os.fstat(file.fileno())
-                if (status.st_size, status.st_mtime_ns) != (shard_size, modified):
-                    raise ValueError(f"the shard {path} has changed since the run began; start again")
-                file.seek(offset)
-                return file.read(size)
-        except FileNotFoundError:
-            raise ValueError(f"the shard {path} does not exist any more; put it back, and --resume goes on") from None
-        except OSError as error:
-            raise ValueError(f"the shard {path} cannot be read: {error.strerror or error}") from None
+        number = self.locate(i)[0]
+        if self.folder is not None:
+            return self.folder.read(number, lambda copy: _read_span(copy, offset, size))
+        path, state = self.shards[number]
+        with LOCAL.open(path) as file:
+            refuse_changed(file, path, state)
+            file.seek(offset)
+            return file.read(size)
+
+
+class ShardFetcher:
+    """Copies whole shards."""
+
+    def __init__(self, indices: Sequence[ShardIndex], wanted: WantedParts, opener: FileOpener) -> None:
+        self.shards, self.wanted, self.opener = [(index.path, index.state) for index in indices], wanted, opener
+
+    def __call__(self, number: int, copy: Path) -> None:
+        path, state = self.shards[number]
+        with self.opener.open(path) as stream, copy.open("wb") as target:
+            if self.opener.function is None:
+                refuse_changed(stream, path, state)
+            copied = copy_bytes(stream, target)
+        if self.opener.function is not None and copied != state:
+            stored = find_stored(path, self.wanted, self.opener)
+            if stored is not None:
+                stored.unlink(missing_ok=True)
+            raise ValueError(f"{path} has changed since its index was read, which is forgotten now; start again")
+
+
+def refuse_changed(file: BinaryIO, path: str, state: ShardState) -> None:
+    status = os.fstat(file.fileno())
+    if (status.st_size, status.st_mtime_ns) != state:
+        raise ValueError(f"{path} has changed since the run began; start again")
+
+
+def _read_span(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 class ShardImages(LabeledDataset):
@@ -81,6 +110,9 @@ class ShardImages(LabeledDataset):
     def __init__(self, samples: Samples, spans: Int[np.ndarray, "n 2"]) -> None:
         self.samples, self.spans, self.classes = samples, spans, ()
         self.labels = torch.zeros(len(spans), dtype=torch.int64)
+        if samples.folder is not None:
+            counts = torch.tensor(samples.ends).diff(prepend=torch.zeros(1, dtype=torch.int64))
+            self.blocks = Blocks(torch.arange(len(counts)).repeat_interleave(counts), samples.folder)
 
     def source(self, i: int) -> bytes:
         if i in self.samples.broken:
@@ -105,8 +137,9 @@ def open_shards(settings: DataPart, location: str, *, masks: bool = False) -> Da
     all of one split, are training images, as are shards without such names. Raises `ValueError` for a shard that does
     not exist or is damaged, and for samples without image or label, unless `on_error` or `exclude` leave them out.
     """
-    paths = list_shards(location)
-    missing = [path for path in paths if not os.path.isfile(path)]
+    opener, at_once = FileOpener(settings.opener), settings.blocks_at_once
+    paths = list_shards(location) if opener.function is None else expand_braces(location)
+    missing = [path for path in paths if opener.function is None and not os.path.isfile(path)]
     if missing:
         more = f" (and {count_of(len(missing) - 1, 'more shard')})" if len(missing) > 1 else ""
         raise ValueError(
@@ -114,13 +147,19 @@ def open_shards(settings: DataPart, location: str, *, masks: bool = False) -> Da
         )
     wanted = WantedParts(masks, settings.image_column, settings.label_column)
     splits, notes = {}, []
-    for split, members in _group_by_split(paths, location).items():
+    for split, members in group_by_split(paths, location, _find_split, usual="train-*.tar").items():
         with ThreadPoolExecutor(THREADS) as pool:
-            indices = list(pool.map(functools.partial(read_index, wanted=wanted), members))
-        splits[split] = _create_dataset(indices, settings, location, masks=masks)
+            indices = list(pool.map(functools.partial(read_index, wanted=wanted, opener=opener), members))
+        folder = BlockFolder(ShardFetcher(indices, wanted, opener), at_once) if at_once else None
+        splits[split] = _create_dataset(indices, Samples(indices, folder), settings, location, masks=masks)
         if other := sum(index.num_other for index in indices):
             notes.append(f"{location}: left out {count_of(other, 'file')} of the {split} shards, not images or labels")
     return DatasetSplits(splits, tuple(notes))
+
+
+def has_shard_names(location: str) -> bool:
+    """Whether a name, or each that a pattern means, is one of a shard."""
+    return location.lower().endswith(SUFFIX)
 
 
 def list_shards(location: str) -> list[str]:
@@ -129,11 +168,9 @@ def list_shards(location: str) -> list[str]:
         return _list_in_folder(location)
     if os.path.exists(location):
         return [location] if location.lower().endswith((SUFFIX, *COMPRESSED)) else []
-    names = expand_braces(location)
-    is_pattern = names != [location] or "*" in location
-    if not is_pattern or not all(name.lower().endswith((SUFFIX, *COMPRESSED)) for name in names):
+    if not is_pattern(location) or not location.lower().endswith((SUFFIX, *COMPRESSED)):
         return []
-    return [path for name in names for path in (sorted(glob.glob(name)) if "*" in name else [name])]
+    return list_files(location)
 
 
 def _list_in_folder(folder: str) -> list[str]:
@@ -152,37 +189,6 @@ def _list_in_folder(folder: str) -> list[str]:
     ]
 
 
-def expand_braces(pattern: str) -> list[str]:
-    """The names that a pattern stands for.
-
-    >>> expand_braces("{a,b}-{08..10}.tar")
-    ['a-08.tar', 'a-09.tar', 'a-10.tar', 'b-08.tar', 'b-09.tar', 'b-10.tar']
-    """
-    match = BRACES.search(pattern)
-    if match is None:
-        return [pattern]
-    head, tail = pattern[: match.start()], expand_braces(pattern[match.end() :])
-    return [f"{head}{choice}{rest}" for choice in _list_choices(match[1]) for rest in tail]
-
-
-def _list_choices(text: str) -> list[str]:
-    numbers = RANGE.fullmatch(text)
-    if numbers is None:
-        return text.split(",")
-    return [str(number).zfill(len(numbers[1])) for number in range(int(numbers[1]), int(numbers[2]) + 1)]
-
-
-def _group_by_split(paths: Sequence[str], location: str) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for path in paths:
-        groups.setdefault(_find_split(path), []).append(path)
-    if "" in groups and len(groups) > 1:
-        raise ValueError(f"{groups[''][0]} belongs to no split, as other shards of {location} do; call it train-*.tar")
-    if "" in groups or (len(groups) == 1 and not os.path.isdir(location)):
-        return {"train": list(paths)}
-    return groups
-
-
 def _find_split(path: str) -> str:
     """The split that a part of a shard's name means, else its folder's; "" for none."""
     folder, name = os.path.split(path)
@@ -191,9 +197,8 @@ def _find_split(path: str) -> str:
 
 
 def _create_dataset(
-    indices: Sequence[ShardIndex], settings: DataPart, location: str, *, masks: bool
+    indices: Sequence[ShardIndex], samples: Samples, settings: DataPart, location: str, *, masks: bool
 ) -> ShardImages | RawMaskDataset:
-    samples = Samples(indices)
     images = ShardImages(samples, np.concatenate([index.images for index in indices]))
     if samples.broken and settings.on_error == "stop" and settings.exclude is None:
         first, more = min(samples.broken), len(samples.broken) - 1

@@ -11,6 +11,7 @@ import posixpath
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,19 +21,27 @@ import numpy as np
 from jaxtyping import Int
 
 from ..cache.folder import cache_folder
+from .opener import FileOpener
 from .tar_parts import Member, WantedParts, choose_parts, is_usable, read_label
 
 FORMAT = 1  # version of the stored index
+CHUNK = 2**20  # bytes that are copied at a time
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstandard
 NO_LABEL = -1
+
+
+class ShardState(NamedTuple):
+    """What tells one content of a shard from another."""
+
+    size: int  # bytes
+    stamp: int  # time of its last change in nanoseconds, or a checksum
 
 
 class ShardIndex(NamedTuple):
     """The samples of one shard in order."""
 
     path: str
-    size: int  # bytes
-    modified: int  # nanoseconds
+    state: ShardState
     keys: bytes  # each ends in a zero byte
     images: Int[np.ndarray, "n 2"]  # offset and size in bytes
     masks: Int[np.ndarray, "n 2"]  # empty without masks
@@ -42,28 +51,54 @@ class ShardIndex(NamedTuple):
     num_other: int  # files that belong to no sample
 
 
-def read_index(path: str, wanted: WantedParts) -> ShardIndex:
-    """The index of a local shard, from the cache folder if it was read before and the shard is still the same.
+def read_index(path: str, wanted: WantedParts, opener: FileOpener) -> ShardIndex:
+    """The index of a shard, from the cache folder if it was read before.
 
+    A local shard must still have its size and time. A shard of the user's own opener is copied to be read, and removed.
     Raises `ValueError` for a file that is no complete, uncompressed tar archive.
     """
+    return _read_local_index(path, wanted) if opener.function is None else _read_opened_index(path, wanted, opener)
+
+
+def _read_opened_index(path: str, wanted: WantedParts, opener: FileOpener) -> ShardIndex:
+    stored = find_stored(path, wanted, opener)
+    if stored is not None and (index := _load(stored, path)) is not None:
+        return index
+    with tempfile.TemporaryFile() as copy:
+        with opener.open(path) as stream:
+            state = copy_bytes(stream, copy)
+        copy.seek(0)
+        index = build_index(copy, path, state, wanted)
+    _store(stored, index)
+    return index
+
+
+def copy_bytes(stream: BinaryIO, target: BinaryIO) -> ShardState:
+    """Copies a file; its size, and a checksum in place of its time."""
+    size, checksum = 0, 0
+    while content := stream.read(CHUNK):
+        target.write(content)
+        size, checksum = size + len(content), zlib.crc32(content, checksum)
+    target.flush()
+    return ShardState(size, checksum)
+
+
+def _read_local_index(path: str, wanted: WantedParts) -> ShardIndex:
     try:
         status = os.stat(path)
     except OSError as error:
         raise ValueError(f"the shard {path} cannot be read: {error.strerror or error}") from None
-    identity = repr((FORMAT, os.path.abspath(path), status.st_size, status.st_mtime_ns, tuple(wanted)))
-    stored = _find_stored(hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest())
-    if stored is not None and (index := _load(stored, path, status)) is not None:
+    state = ShardState(status.st_size, status.st_mtime_ns)
+    stored = find_stored(os.path.abspath(path), wanted, state)
+    if stored is not None and (index := _load(stored, path)) is not None:
         return index
     with open(path, "rb") as file:
-        index = build_index(file, path, status, wanted)
-    if stored is not None:
-        with suppress(OSError):  # a full disk, or a folder that cannot be written: the next run reads the shard again
-            _store(stored, index)
+        index = build_index(file, path, state, wanted)
+    _store(stored, index)
     return index
 
 
-def build_index(file: BinaryIO, path: str, status: os.stat_result, wanted: WantedParts) -> ShardIndex:
+def build_index(file: BinaryIO, path: str, state: ShardState, wanted: WantedParts) -> ShardIndex:
     samples: dict[str, dict[str, Member]] = {}
     broken: dict[str, str] = {}
     for member in list_members(file, path):
@@ -90,8 +125,7 @@ def build_index(file: BinaryIO, path: str, status: os.stat_result, wanted: Wante
             reasons[row] = str(error)
     return ShardIndex(
         path,
-        status.st_size,
-        status.st_mtime_ns,
+        state,
         b"".join(key.encode() + b"\0" for key in rows),
         images,
         masks,
@@ -140,16 +174,25 @@ def _say_unreadable(file: BinaryIO, error: Exception) -> str:
     return f"is no tar archive ({error})"
 
 
-def _find_stored(digest: str) -> Path | None:
+def find_stored(path: str, wanted: WantedParts, of: ShardState | FileOpener) -> Path | None:
     """The file of an index; None where there is no home folder."""
+    identity = repr((FORMAT, path, tuple(wanted), tuple(of)))
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
     try:
         return cache_folder() / "shards" / f"{digest}.npz"
     except ValueError:
         return None
 
 
-def _store(stored: Path, index: ShardIndex) -> None:
-    described = {"labels": index.labels, "broken": index.broken, "num_other": index.num_other}
+def _store(stored: Path | None, index: ShardIndex) -> None:
+    """Keeps an index, if that is possible: else the next run reads the shard again."""
+    if stored is not None:
+        with suppress(OSError):  # a full disk, or a folder that cannot be written
+            _write(stored, index)
+
+
+def _write(stored: Path, index: ShardIndex) -> None:
+    described = {name: getattr(index, name) for name in ("state", "labels", "broken", "num_other")}
     stored.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=stored.parent, suffix=".part")
     try:
@@ -166,15 +209,14 @@ def _store(stored: Path, index: ShardIndex) -> None:
         raise
 
 
-def _load(stored: Path, path: str, status: os.stat_result) -> ShardIndex | None:
+def _load(stored: Path, path: str) -> ShardIndex | None:
     """A stored index; None if there is none, or a damaged one."""
     try:
         with stored.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             described = json.loads(arrays["described"].tobytes())
             return ShardIndex(
                 path,
-                status.st_size,
-                status.st_mtime_ns,
+                ShardState(*described["state"]),
                 arrays["keys"].tobytes(),
                 arrays["images"],
                 arrays["masks"],
