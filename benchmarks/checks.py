@@ -2,17 +2,20 @@
 
     python benchmarks/checks.py --device cuda --methods frskd,sla
 
-Prints one sentence per check. `agrees`: losses and gradients of one step in float32 equal those of the same step on the
-CPU. `one graph`: the method compiles as a whole, and not again when progress changes. `no wait`: no step makes the host
-wait for the GPU, as CUDA's own check reports.
+Prints one sentence per check. `golden`: the authors' numbers, in float64. `agrees`: losses and gradients of one step,
+in float64 and in float32, equal those of the same step on the CPU. `one graph`: the method compiles as a whole, and not
+again when progress changes. `no wait`: no step makes the host wait for the GPU, as CUDA's own check reports. `fit`: nor
+does the training loop. `resume`: a run that was stopped and resumed ends with the weights of one that was not.
 """
 
 import argparse
 import copy
 import functools
 import importlib.util
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from harness import Setting, Stepper, add_device, build_method, draw_batch, move_batch
@@ -28,14 +32,19 @@ from selfdistill import Batch, Method, Task, list_methods
 from selfdistill.build import build
 from selfdistill.config.read import read
 from selfdistill.methods import find_method
+from selfdistill.runs.folder import Run
 from selfdistill.tasks import list_tasks
 from selfdistill.training.callbacks import Callback
 from selfdistill.training.loop import fit
+from selfdistill.training.signals import Interrupted
 from selfdistill.training.state import TrainState
 
 STUDENTS = {"classification": ("cifar:resnet8", 16), "segmentation": ("smp:Unet/resnet18", 32)}
 ROWS, CLASSES = 8, 10
-LOSS, GRADIENT = 1e-4, 2e-3  # largest relative difference: of a loss term, of a gradient's norm
+LIMITS = {  # largest relative difference: of a loss term, of a gradient's norm
+    torch.float64: (1e-9, 1e-8),
+    torch.float32: (1e-4, 2e-3),
+}
 ROOT = Path(__file__).parents[1]
 
 
@@ -44,17 +53,15 @@ class CheckFailed(Exception):
 
 
 def list_checks(methods: Sequence[str]) -> list[str]:
-    """The names of all checks: two of the whole package, and those of each method with each of its tasks."""
+    """The names of all checks: some of the whole package, and those of each method with each of its tasks."""
     pairs = [(name, kind) for name in methods for kind in list_tasks(find_method(name).outputs)]
-    return ["golden", "fit", *(f"{check}: {name}, {kind}" for name, kind in pairs for check in CHECKS)]
+    return [*WHOLE, *(f"{check}: {name}, {kind}" for name, kind in pairs for check in CHECKS)]
 
 
 def run_check(check: str, device: torch.device) -> str:
     """Runs one of the checks that `list_checks` names; raises `CheckFailed` if the device fails it."""
-    if check == "golden":
-        return run_golden_tests()
-    if check == "fit":
-        return fit_without_waiting(device)
+    if check in WHOLE:
+        return WHOLE[check](device)
     check_name, _, rest = check.partition(": ")
     name, _, kind = rest.partition(", ")
     try:
@@ -100,30 +107,39 @@ def disable_tf32() -> Iterator[None]:
 
 def take_step(method: Method, batch: Batch, *, seed: int = 0) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Loss terms and gradients of one step."""
-    device = next(method.parameters()).device
+    parameter = next(method.parameters())
     torch.manual_seed(seed)
-    step = method(move_batch(batch, device), torch.tensor(0.9, device=device))
+    batch = move_batch(batch, parameter.device)
+    step = method(batch._replace(images=batch.images.to(parameter.dtype)), torch.tensor(0.9, device=parameter.device))
     step.loss.backward()
     gradients = {name: p.grad.cpu() for name, p in method.named_parameters() if p.grad is not None}
     return {term: value.item() for term, value in step.losses.items()}, gradients
 
 
 def compare_with_cpu(method: Method, batch: Batch, device: torch.device) -> str:
-    method_on_device = copy.deepcopy(method).to(device)
-    losses_of_other_seed = take_step(copy.deepcopy(method), batch, seed=1)[0]
-    losses, gradients = take_step(method, batch)
-    device_losses, device_gradients = take_step(method_on_device, batch)
+    losses, losses_of_other_seed = (take_step(copy.deepcopy(method), batch, seed=seed)[0] for seed in range(2))
     if losses != losses_of_other_seed:
-        total = sum(device_losses.values())
+        total = sum(take_step(method.to(device), batch)[0].values())
         return f"draws random numbers, which differ between devices; its loss there is {total:.4g}"
+    found = [compare_in(dtype, method, batch, device) for dtype in LIMITS]
+    return "; ".join(found)
+
+
+def compare_in(dtype: torch.dtype, method: Method, batch: Batch, device: torch.device) -> str:
+    """Compares a step in this precision, without changing the method."""
+    name, (loss_limit, gradient_limit) = str(dtype).removeprefix("torch."), LIMITS[dtype]
+    losses, gradients = take_step(copy.deepcopy(method).to(dtype), batch)
+    device_losses, device_gradients = take_step(copy.deepcopy(method).to(device, dtype), batch)
     worst_loss = max(abs(device_losses[term] - value) / max(abs(value), 1e-3) for term, value in losses.items())
-    if worst_loss > LOSS:
-        raise CheckFailed(f"a loss term differs by {worst_loss:.2g} of itself")
+    if worst_loss > loss_limit:
+        raise CheckFailed(f"in {name} a loss term differs by {worst_loss:.2g} of itself")
     scale = max(value.norm() for value in gradients.values())
-    worst, name = max(((device_gradients[name] - value).norm() / scale, name) for name, value in gradients.items())
-    if worst > GRADIENT:
-        raise CheckFailed(f"the gradient of {name} differs by {worst:.2g} of the largest")
-    return f"losses within {worst_loss:.1g}, gradients within {worst:.1g}"
+    worst, parameter = max(
+        ((device_gradients[parameter] - value).norm() / scale, parameter) for parameter, value in gradients.items()
+    )
+    if worst > gradient_limit:
+        raise CheckFailed(f"in {name} the gradient of {parameter} differs by {worst:.2g} of the largest")
+    return f"{name}: losses within {worst_loss:.1g}, gradients within {worst:.1g}"
 
 
 def check_one_graph(method: Method, batch: Batch, device: torch.device) -> str:
@@ -205,26 +221,75 @@ def fit_without_waiting(device: torch.device) -> str:
     return "as it must" if device.type == "cuda" else "nothing to wait for"
 
 
-def run_golden_tests() -> str:
-    """Runs the tests that compare with the authors' numbers."""
+class Stopper(Callback):
+    """Stops a training as a kill by SIGTERM does, after so many steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, state: TrainState) -> None:
+        if state.step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def resume_to_equal_weights(device: torch.device) -> str:
+    """Trains a run without a stop, and one that is stopped in the middle of its second epoch and resumed."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole, again, stopped = (Path(folder, name) for name in ("whole", "again", "stopped"))
+        train_small_run(whole, device)
+        train_small_run(stopped, device, stop_at=15)
+        difference = compare_students(whole, stopped)
+        if difference == 0:
+            return "equal, bit for bit"
+        train_small_run(again, device)
+        usual = compare_students(whole, again)
+    if usual == 0 or difference > 10 * usual:
+        raise CheckFailed(f"the weights differ by {difference:.2g}; those of two runs without a stop by {usual:.2g}")
+    return f"differs by {difference:.1g}; two runs without a stop differ by {usual:.1g}"
+
+
+def train_small_run(path: Path, device: torch.device, *, stop_at: int | None = None) -> None:
+    words = ["data=digits", "data.limit=320", "student=cifar:resnet8", "method=frskd", "batch_size=32", "epochs=3"]
+    recipe = read(None, [*words, f"machine.device={device.type}", f"out={path}"])
+    experiment = build(recipe)
+    run = Run.create(path, experiment.recipe)
+    if stop_at is None:
+        fit(experiment, run)
+        return
+    try:
+        fit(experiment, run, callbacks=[Stopper(stop_at)])
+    except Interrupted:
+        fit(build(recipe), run, resume=True)
+    else:
+        raise CheckFailed(f"the run ended before step {stop_at}, where it was to be stopped")
+
+
+def compare_students(first: Path, second: Path) -> float:
+    """The largest difference of two runs' weights, as a share of the largest weight."""
+    weights, others = (load_file(path / "student.safetensors") for path in (first, second))
+    scale = max(value.abs().max().item() for value in weights.values())
+    return max((weights[name].double() - others[name].double()).abs().max().item() for name in weights) / scale
+
+
+def run_golden_tests(device: torch.device) -> str:
+    """Runs the tests that compare with the authors' numbers, on the device."""
     if importlib.util.find_spec("pytest") is None:
         return "left out: pytest is not installed"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-o",
-        "addopts=",
-        "-p",
-        "no:cacheprovider",
-        "tests/methods/test_golden.py",
-    ]
+    script = "import sys, pytest, torch; torch.set_default_device(sys.argv[1]); sys.exit(pytest.main(sys.argv[2:]))"
+    options = ["-q", "-o", "addopts=", "-o", "filterwarnings=", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-c", script, str(device), *options, "tests/methods/test_golden.py"]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    last_line = (process.stdout.strip().splitlines() or [process.stderr.strip()[-300:]])[-1]
+    lines = process.stdout.strip().splitlines() or [process.stderr.strip()[-300:]]
     if process.returncode:
-        raise CheckFailed(last_line)
-    return last_line
+        raise CheckFailed("; ".join(line for line in lines if line.startswith(("FAILED", "ERROR")))[:600] or lines[-1])
+    return lines[-1]
+
+
+WHOLE: dict[str, Callable[[torch.device], str]] = {
+    "golden": run_golden_tests,
+    "fit": fit_without_waiting,
+    "resume": resume_to_equal_weights,
+}
 
 
 def main(words: list[str] | None = None) -> dict[str, str]:

@@ -3,71 +3,108 @@
     python benchmarks/on_gpu.py --data torchvision:CIFAR10 data.root=/data --out build/gpu --minutes 9
 
 stops cleanly after `--minutes`. The same command continues where it stopped, even in the middle of a training, until it
-says that all is done. The folder `--out` gets `page.md` with every table, `checks.md`, METHOD-metrics.jsonl of the
-trainings, and their run folders. `make bench-gpu DATA=...` does the same.
+says that all is done. The folder `--out` gets `page.md` with every table, `checks.md`, and the folder of each
+comparison. `make bench-gpu DATA=...` does the same. Checks run in `--jobs` processes at a time, and so do compilers,
+whose kernels the tables then find in their cache; what is timed runs alone.
 
-`--device cpu --quick` tries every line at the smallest size. Cost: on a recent card about 10 minutes and the trainings,
-200 epochs of CIFAR-10 each with the plain network and with FRSKD.
+`--device cpu --quick` tries every line at the smallest size. Cost: on a recent card about 10 minutes and the
+comparisons, `--epochs` of CIFAR-10 with `--seeds` seeds for the plain network, FRSKD, and the plain network trained for
+as long as FRSKD takes.
 """
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 import checks
 from bench import HERE, describe_versions
-from harness import describe_chip, parse_device
+from harness import at_least, describe_chip, parse_device
 from report import Page, tell
 from selfdistill import list_methods
+from selfdistill.report.columns import list_columns
 from selfdistill.report.markdown import markdown_table
-from selfdistill.runs.folder import Run
-from selfdistill.runs.records import EndRecord
+from selfdistill.tasks import find_task
 
-RECIPE = HERE.parent / "recipes/cifar100/resnet18_frskd.yaml"
 MIN_SECONDS = 20.0  # nothing is started with less time left
+SHOWN = [
+    "method",
+    "seeds",
+    "top-1, %",
+    "points",
+    "points at equal time",
+    "NLL, nats",
+    "ECE, %",
+    "slowdown",
+    "training s",
+]
 
 
 class Workload(NamedTuple):
     """How much to measure and to train."""
 
     methods: list[str]  # to check for correctness
-    overhead: dict[str, str]  # heading -> words for overhead.py
-    throughput: dict[str, str]
-    training: str  # settings of the recipe, beside data and method
+    steps: dict[str, str]  # heading -> words for overhead.py
+    epochs: dict[str, str]  # heading -> words for throughput.py
+    trainings: dict[str, str]  # heading -> words for `selfdistill compare`, beside data, length and seeds
 
 
-STEPS = "--students cifar:resnet18 --classes 10 --batch 128 --precision bf16"
+CIFAR = "--classes 10 --precision bf16"
+RESNET18, WRN = "--students cifar:resnet18", "--students cifar:wrn-16-2"
+PHOTOGRAPHS = "--students timm:resnet50 --classes 1000 --size 224 --batch 128 --precision bf16 --methods frskd"
+MASKS = (
+    "--task segmentation --students smp:Unet/resnet18 --classes 19 --size 512 --batch 16 --precision bf16 "
+    "--methods frskd"
+)
+LEADING = "--methods frskd,deep_supervision,sla,hsakd_teacher"
 FULL = Workload(
     list_methods(),
     {
-        "Steps": f"{STEPS} --methods frskd,deep_supervision,sla,hsakd_teacher",
-        "Steps, compiled": f"{STEPS} --methods frskd --compile true",
-        "Steps, compiled with CUDA graphs": f"{STEPS} --methods frskd --compile graphs",
-        "Steps of every method": f"{STEPS} --turns 3",
+        "ResNet-18, 32 pixels, batches of 128": f"{RESNET18} {CIFAR} --batch 128 {LEADING}",
+        "ResNet-18, 32 pixels, batches of 128, compiled": f"{RESNET18} {CIFAR} --batch 128 --methods frskd "
+        "--compile true",
+        "ResNet-18, 32 pixels, batches of 128, CUDA graphs": f"{RESNET18} {CIFAR} --batch 128 --methods frskd "
+        "--compile graphs",
+        "ResNet-18, 32 pixels, batches of 512": f"{RESNET18} {CIFAR} --batch 512 {LEADING}",
+        "ResNet-18, 32 pixels, batches of 512, compiled": f"{RESNET18} {CIFAR} --batch 512 --methods frskd "
+        "--compile true",
+        "ResNet-50, 224 pixels": PHOTOGRAPHS,
+        "ResNet-50, 224 pixels, compiled": f"{PHOTOGRAPHS} --compile true",
+        "U-Net, 512 pixels": MASKS,
+        "U-Net, 512 pixels, compiled": f"{MASKS} --compile true",
+        "WRN-16-2, 32 pixels, batches of 128": f"{WRN} {CIFAR} --batch 128 --methods frskd",
+        "WRN-16-2, 32 pixels, batches of 128, CUDA graphs": f"{WRN} {CIFAR} --batch 128 --methods frskd "
+        "--compile graphs",
     },
     {
-        f"Epochs, batches of {batch}{suffix}": f"student=cifar:resnet18 batch_size={batch}"
-        f" --precision bf16 --compile {mode}"
-        for batch in (128, 256, 512)
-        for mode, suffix in {"true": "", "graphs": ", CUDA graphs"}.items()
+        "Epochs of ResNet-18, compiled": "student=cifar:resnet18 batch_size=128 --precision bf16 --compile true",
+        "Epochs of WRN-16-2, CUDA graphs": "student=cifar:wrn-16-2 batch_size=128 --precision bf16 --compile graphs",
     },
-    "epochs=200 precision=bf16",
+    {
+        "ResNet-18 on CIFAR-10": "student=cifar:resnet18 batch_size=128 precision=bf16 machine.compile=true",
+        "WRN-16-2 on CIFAR-10": "student=cifar:wrn-16-2 batch_size=128 precision=bf16 machine.compile=graphs",
+    },
 )
 TINY = "--students cifar:resnet8 --methods frskd --size 8 --batch 4 --turns 2"
 QUICK = Workload(
     ["frskd", "dlb"],
     {"Steps": f"{TINY} --precision bf16"},
     {"Epochs, batches of 16": "student=cifar:resnet8 data.limit=40 batch_size=16 --epochs 2"},
-    "student=cifar:resnet8 data.limit=40 epochs=2 batch_size=16",
+    {"ResNet-8": "student=cifar:resnet8 data.limit=40 batch_size=16"},
 )
 
 
@@ -95,106 +132,144 @@ class Work:
         """Runs the checks of correctness; they come first, since the numbers of a wrong step are worth nothing."""
         file = self.out / "checks.json"
         findings: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-        for name in checks.list_checks(self.workload.methods):
-            if name in findings:
-                continue
-            if self.seconds_left < MIN_SECONDS:
-                yield False
-                return
-            findings[name] = checks.report_check(name, self.device)
-            tell(f"{name}: {findings[name]}")
-            file.write_text(json.dumps(findings, indent=1))
+        missing = [name for name in checks.list_checks(self.workload.methods) if name not in findings]
+        with self.fill_compiler_caches():
+            for name, finding in self.run_checks(missing):
+                findings[name] = finding
+                tell(f"{name}: {finding}")
+                file.write_text(json.dumps(findings, indent=1))
         rows = [[name, finding] for name, finding in findings.items()]
         (self.out / "checks.md").write_text(markdown_table(["check", "found"], rows) + "\n", encoding="utf-8")
-        yield True
+        yield all(name in findings for name in missing)
+
+    def run_checks(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """What each check found, for as long as there is time."""
+        if self.options.jobs == 1:
+            for name in names:
+                if self.seconds_left < MIN_SECONDS:
+                    return
+                yield name, checks.report_check(name, self.device)
+            return
+        pool = ProcessPoolExecutor(
+            self.options.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        )
+        found = {pool.submit(checks.report_check, name, self.device): name for name in names}
+        try:
+            for future in as_completed(found, timeout=max(1.0, self.seconds_left)):
+                yield found[future], future.result()
+        except TimeoutError:
+            pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def list_tables(self) -> Iterator[tuple[str, list[str]]]:
+        """Headings of the page, and the command of each."""
+        device = ["--device", str(self.device)]
+        for heading, words in self.workload.steps.items():
+            yield heading, ["overhead.py", *words.split(), *device]
+        recipe = [*self.words, f"machine.device={self.device.type}"]
+        for heading, words in self.workload.epochs.items():
+            yield heading, ["throughput.py", *recipe, *words.split()]
+
+    @contextmanager
+    def fill_compiler_caches(self) -> Iterator[None]:
+        """Meanwhile compiles what the tables will compile, as compiling takes longer than measuring."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started = [
+            subprocess.Popen([sys.executable, str(HERE / script), *words, "--turns", "2"], **quiet)
+            for heading, (script, *words) in self.list_tables()
+            if self.options.jobs > 1 and script == "overhead.py" and "--compile" in words
+            if not self.holds(heading, [script, *words])
+        ]
+        yield
+        for process in started:
+            try:
+                process.wait(timeout=max(1.0, self.seconds_left))
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def holds(self, heading: str, words: Sequence[str]) -> bool:
+        return self.page.holds(heading, format_script(words))
 
     def measure(self) -> Iterator[bool]:
         """Measures step times and epochs; each table is written as soon as it is measured."""
-        tables = [(heading, "overhead.py", words.split()) for heading, words in self.workload.overhead.items()]
-        recipe = [*self.words, f"machine.device={self.device.type}"]
-        for heading, words in self.workload.throughput.items():
-            tables.append((heading, "throughput.py", [*recipe, *words.split()]))
-        for heading, script, words in tables:
-            words += ["--device", str(self.device)] if script == "overhead.py" else []
-            command = shlex.join(["python", f"benchmarks/{script}", *words])
-            if self.page.holds(heading, command):
-                continue
-            yield self.seconds_left > MIN_SECONDS and self.measure_table(heading, command, [str(HERE / script), *words])
+        for heading, words in self.list_tables():
+            if not self.holds(heading, words):
+                yield self.seconds_left > MIN_SECONDS and self.measure_table(heading, words)
 
-    def measure_table(self, heading: str, command: str, words: list[str]) -> bool:
+    def measure_table(self, heading: str, words: Sequence[str]) -> bool:
         """Writes the output of a script to the page, or its error; returns False if the time ran out."""
         try:
             timeout = max(1.0, self.seconds_left)
-            process = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=timeout)
+            command = [sys.executable, str(HERE / words[0]), *words[1:]]
+            process = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
         except subprocess.TimeoutExpired:
             tell(f"{heading}: no time left; it starts anew next time")
             return False
         last_line = (process.stderr.strip().splitlines() or ["no message"])[-1]
-        self.page.put(heading, command, f"failed: {last_line}" if process.returncode else process.stdout)
-        tell(heading)
+        printed = f"failed: {last_line}" if process.returncode else process.stdout
+        self.page.put(heading, format_script(words), printed)
+        tell(f"{heading}: {printed}")
         return True
 
     def train(self) -> Iterator[bool]:
-        """Trains the plain network and FRSKD, in as many slices as needed."""
-        for method in ("baseline", "frskd"):
-            run = self.out / f"runs/{method}"
-            if is_finished(run):
+        """Trains the comparisons, in as many slices as needed."""
+        for heading in self.workload.trainings:
+            folder = self.out / make_name(heading)
+            command = self.format_comparison(heading, folder)
+            if self.page.holds(heading, shlex.join(command)):
                 continue
-            if self.seconds_left < MIN_SECONDS or not self.train_slice(method, run):
+            if self.seconds_left < MIN_SECONDS or not self.train_slice(command):
                 yield False
                 return
-        methods = {method: self.out / f"runs/{method}" for method in ("baseline", "frskd")}
-        for method, run in methods.items():
-            shutil.copyfile(run / "metrics.jsonl", self.out / f"{method}-metrics.jsonl")
-        self.page.put("Trainings", self.format_command("METHOD", Path("RUN")), render_trainings(methods))
+            self.page.put(heading, shlex.join(command), render_comparison(folder))
+            shutil.copyfile(folder / "compare.json", self.out / f"{folder.name}.json")
         yield True
 
-    def format_command(self, method: str, run: Path) -> str:
-        words = [*self.words, f"method={method}", *self.workload.training.split(), f"machine.device={self.device.type}"]
-        return shlex.join(["selfdistill", "train", str(RECIPE.relative_to(HERE.parent)), *words, f"out={run}"])
+    def format_comparison(self, heading: str, folder: Path) -> list[str]:
+        """The command of a comparison, with the plain network trained for as long as the method takes."""
+        options = self.options
+        settings = self.workload.trainings[heading].split()
+        settings += [f"epochs={options.epochs}", f"evaluate_every={options.epochs}", f"seeds={options.seeds}"]
+        settings += ["methods=baseline,frskd", "controls=equal_cost", f"machine.device={self.device.type}"]
+        return ["selfdistill", "compare", *self.words, *settings, f"out={folder}"]
 
-    def train_slice(self, method: str, run: Path) -> bool:
-        """Trains until the time is over; returns whether the training is finished."""
-        started, has_checkpoint = time.monotonic(), (run / "last.pt").exists()
-        if run.exists() and not has_checkpoint:
-            shutil.rmtree(run)  # it was killed before its first checkpoint
-        words = ["train", "--resume", str(run)] if has_checkpoint else shlex.split(self.format_command(method, run))[1:]
-        words = [str(RECIPE) if word == str(RECIPE.relative_to(HERE.parent)) else word for word in words]
-        process = subprocess.Popen([sys.executable, "-m", "selfdistill", *words], stdout=sys.stderr)
-        try:
-            process.wait(timeout=max(1.0, self.seconds_left))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)  # it writes a checkpoint
-            process.wait()
-        with (self.out / "slices.jsonl").open("a") as file:
-            file.write(json.dumps({"method": method, "seconds": time.monotonic() - started}) + "\n")
-        if process.returncode not in (0, 130, -signal.SIGTERM):  # SIGTERM: stopped before its first step
-            sys.exit(f"training {method} failed; see above")
-        return is_finished(run)
-
-
-def is_finished(run: Path) -> bool:
-    return (run / "metrics.jsonl").exists() and read_end(run) is not None
+    def train_slice(self, command: Sequence[str]) -> bool:
+        """Trains until the time is over, in processes that share the runs; returns whether all are finished."""
+        words = [sys.executable, "-m", "selfdistill", *command[1:]]
+        processes = [subprocess.Popen(words, stdout=sys.stderr) for _ in range(self.options.trainings)]
+        for process in processes:
+            try:
+                process.wait(timeout=max(1.0, self.seconds_left))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGTERM)  # it writes a checkpoint
+        codes = [process.wait() for process in processes]
+        failures = [code for code in codes if code not in (0, 130, -signal.SIGTERM)]  # SIGTERM: before its first step
+        if failures:
+            sys.exit(f"a comparison failed with code {failures[0]}; see above")
+        return not any(codes)
 
 
-def read_end(run: Path) -> EndRecord | None:
-    """The end record of a run; None if it is not finished."""
-    return next((record for record in Run.open(run).records() if isinstance(record, EndRecord)), None)
+def format_script(words: Sequence[str]) -> str:
+    return shlex.join(["python", f"benchmarks/{words[0]}", *words[1:]])
 
 
-def render_trainings(runs: dict[str, Path]) -> str:
-    """A table of finished runs; minutes are those of all slices, with start-up and evaluation."""
-    rows = []
-    lines = (next(iter(runs.values())).parents[1] / "slices.jsonl").read_text().splitlines()
-    slices = [json.loads(line) for line in lines]
-    for method, run in runs.items():
-        end, batch = read_end(run), Run.open(run).recipe().batch_size or 0
-        assert end is not None, f"{run} is not finished"
-        seconds = [entry["seconds"] for entry in slices if entry["method"] == method]
-        images_per_second = batch / end.seconds_per_step
-        numbers = [f"{100 * end.scores.top1:.2f}", f"{end.scores.nll:.4f}", f"{images_per_second:,.0f}"]
-        rows.append([method, str(end.epoch), *numbers, f"{sum(seconds) / 60:.1f}", str(len(seconds))])
-    return markdown_table(["method", "epochs", "top-1, %", "NLL, nats", "images / s", "minutes", "slices"], rows)
+def make_name(heading: str) -> str:
+    """A heading as the name of a file.
+
+    >>> make_name("ResNet-18, 32 pixels")
+    'resnet-18-32-pixels'
+    """
+    return "-".join(heading.lower().replace(",", "").split())
+
+
+def render_comparison(folder: Path) -> str:
+    """A table of the arms of a comparison, and its verdicts."""
+    compared = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    columns = list_columns([find_task("classification")], compared["rows"])
+    rows = [[columns[title](row) for title in SHOWN] for row in compared["rows"]]
+    return "\n\n".join([markdown_table(SHOWN, rows), *(verdict["sentence"] for verdict in compared["verdicts"])])
 
 
 def parse_arguments(words: list[str] | None) -> argparse.Namespace:
@@ -204,6 +279,10 @@ def parse_arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("build/gpu"))
     parser.add_argument("--minutes", type=float, default=24 * 60.0)
     parser.add_argument("--device", type=parse_device, default="cuda")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="checks and compilers at a time")
+    parser.add_argument("--trainings", type=at_least(1), default=1, help="processes that share the trainings")
+    parser.add_argument("--epochs", type=at_least(1), default=200)
+    parser.add_argument("--seeds", type=at_least(1), default=3)
     parser.add_argument("--quick", action="store_true", help="a try at the smallest size")
     return parser.parse_intermixed_args(words)
 

@@ -10,7 +10,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 def read(name):
     with np.load(GOLDEN / f"{name}.npz") as archive:
-        return {key: torch.from_numpy(np.array(archive[key])) for key in archive.files}
+        return {key: torch.from_numpy(np.array(archive[key])).to(torch.get_default_device()) for key in archive.files}
 
 
 def under(values, prefix):

@@ -80,8 +80,9 @@ class Walker:
         count = 1 if device.type == "cpu" else STEPS_ON_GPU
         started, clock = time.perf_counter(), read_clock(device)
         for batches, sizes in itertools.islice(self.steps, count):
+            usual = self.trainer.state.step > 0  # the first batch follows none
             self.trainer.state.step = self.late
-            self.trainer.train_step(batches, sizes, [True] * len(sizes[self.trainer.rank]))
+            self.trainer.train_step(batches, sizes, [usual] * len(sizes[self.trainer.rank]))
         cost = read_clock(device) - clock
         return Cost(cost / count, (time.perf_counter() - started) / count)
 
@@ -101,6 +102,6 @@ class Walker:
 
 
 def _prepare(experiment: Experiment) -> Experiment:
-    """The experiment without compiling, whose first steps would be measured, and without trackers and processes."""
-    machine = experiment.recipe.machine.model_copy(update={"compile": False, "track": [], "workers": 0})
+    """The experiment without trackers and loading processes. What will be compiled is compiled in the warm-up."""
+    machine = experiment.recipe.machine.model_copy(update={"track": [], "workers": 0})
     return replace(experiment, recipe=experiment.recipe.model_copy(update={"machine": machine}))
