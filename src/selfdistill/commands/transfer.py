@@ -149,7 +149,7 @@ def split_rows(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
         count = min(max(round(SELECTED * len(members)), 1), len(members) - 1)
-        held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+        held[members[torch.randperm(len(members), generator=generator, device="cpu")[:count]]] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 

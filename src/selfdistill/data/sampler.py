@@ -31,7 +31,7 @@ Sampler = Callable[[Tensor, torch.Generator], Int64[Tensor, " n"]]  # from the l
 
 def shuffle(labels: Shaped[Tensor, " n"], generator: torch.Generator) -> Int64[Tensor, " n"]:
     """Every image once."""
-    return torch.randperm(len(labels), generator=generator)
+    return torch.randperm(len(labels), generator=generator, device="cpu")
 
 
 def balance(labels: Int64[Tensor, " n"], generator: torch.Generator) -> Int64[Tensor, " n"]:
@@ -42,7 +42,7 @@ def balance(labels: Int64[Tensor, " n"], generator: torch.Generator) -> Int64[Te
     """
     classes = [(labels == label).nonzero().flatten() for label in labels.unique()]
     places = len(labels) // len(classes)
-    lucky = torch.randperm(len(classes), generator=generator)[: len(labels) % len(classes)].tolist()
+    lucky = torch.randperm(len(classes), generator=generator, device="cpu")[: len(labels) % len(classes)].tolist()
     drawn = []
     for number, members in enumerate(classes):
         count = places + (number in lucky)

@@ -256,7 +256,7 @@ def draw_from_groups(
     """The indices, in order, of as many random images of each group as `count` says for its size."""
     chosen = [torch.empty(0, dtype=torch.int64)]
     for label, members in enumerate(dataset.groups()):
-        order = torch.randperm(len(members), generator=create_generator(seed, label, purpose))
+        order = torch.randperm(len(members), generator=create_generator(seed, label, purpose), device="cpu")
         chosen.append(members[order[: count(len(members))]])
     return torch.cat(chosen).sort().values
 

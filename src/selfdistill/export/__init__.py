@@ -195,7 +195,7 @@ def _measure_difference(
     differences, sizes = [], []
     with torch.no_grad():
         for count, *size in shapes:
-            images = torch.randn(count, channels, *size, generator=random)
+            images = torch.randn(count, channels, *size, generator=random, device="cpu")
             try:
                 logits, exported_logits = network(images), exported(images)
             except Exception as error:

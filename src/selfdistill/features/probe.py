@@ -276,7 +276,7 @@ def _find_device_and_dtype(student: nn.Module) -> tuple[torch.device, torch.dtyp
 
 def _draw_images(student: nn.Module, image_shape: tuple[int, int, int]) -> Tensor:
     device, dtype = _find_device_and_dtype(student)
-    return torch.rand(IMAGES, *image_shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    return torch.rand(IMAGES, *image_shape, generator=torch.Generator().manual_seed(0), device="cpu").to(device, dtype)
 
 
 def _read_feature_info(student: nn.Module) -> dict[str, int]:

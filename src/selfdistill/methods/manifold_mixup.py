@@ -83,7 +83,7 @@ class ManifoldMixup(Method):
     @torch.no_grad()
     def refuse_bypassed(self, names: list[str]) -> None:
         """Raises `ValueError` for a submodule that does not hold the whole state: part of it bypasses the output."""
-        images = torch.rand(2, *self.task.image_shape, generator=torch.Generator().manual_seed(0))
+        images = torch.rand(2, *self.task.image_shape, generator=torch.Generator().manual_seed(0), device="cpu")
         images = images.to(next(self.student.parameters()))
         swap, none = torch.tensor([1, 0], device=images.device), torch.zeros((), device=images.device)
         layers = torch.arange(1, 1 + len(names), device=images.device)

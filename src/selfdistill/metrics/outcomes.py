@@ -222,7 +222,7 @@ class ScoreSample:
 
     def add(self, logits: Float[Tensor, "n k"], target: Int64[Tensor, "n ..."], *, seed: int) -> None:
         """Adds positions, whose keys are drawn from `seed`."""
-        keys = torch.rand(len(target), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        keys = torch.rand(len(target), generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu")
         near = keys < self.bound
         self.keys.append(keys[near])
         near = near.to(logits.device)

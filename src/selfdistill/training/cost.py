@@ -55,7 +55,9 @@ def time_student(method: Method, batch_size: int, device: torch.device, autocast
     times = []
     try:
         student = copy_without_hooks(method.student).train()
-        noise = torch.rand(batch_size, *method.task.image_shape, generator=torch.Generator().manual_seed(0)).to(device)
+        noise = torch.rand(
+            batch_size, *method.task.image_shape, generator=torch.Generator().manual_seed(0), device="cpu"
+        ).to(device)
         for _ in range(2):  # the first one takes longer
             started = read_clock(device)
             with autocast():
