@@ -26,7 +26,7 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/bench.py
 
-# Correctness, step times and trainings on one GPU: make bench-gpu DATA=/my/cifar10, with MINUTES=9 in slices.
+# Correctness, step times and a comparison on one GPU: make bench-gpu DATA=/my/cifar10, with MINUTES=9 in slices.
 DATA ?= torchvision:CIFAR10
 MINUTES ?= 1440
 bench-gpu: $(INSTALLED)

@@ -40,6 +40,7 @@ from selfdistill.report.columns import list_columns
 from selfdistill.report.markdown import markdown_table
 from selfdistill.tasks import find_task
 
+STAGES = ["check", "measure", "train"]
 MIN_SECONDS = 20.0  # nothing is started with less time left
 SHOWN = [
     "method",
@@ -63,39 +64,37 @@ class Workload(NamedTuple):
     trainings: dict[str, str]  # heading -> words for `selfdistill compare`, beside data, length and seeds
 
 
-CIFAR = "--classes 10 --precision bf16"
-RESNET18, WRN = "--students cifar:resnet18", "--students cifar:wrn-16-2"
-PHOTOGRAPHS = "--students timm:resnet50 --classes 1000 --size 224 --batch 128 --precision bf16 --methods frskd"
-MASKS = (
+RESNET18 = "--students cifar:resnet18 --classes 10 --precision bf16"
+WRN = "--students cifar:wrn-16-2 --classes 10 --precision bf16 --batch 128 --methods frskd"
+RESNET50 = "--students timm:resnet50 --classes 1000 --size 224 --batch 128 --precision bf16 --methods frskd --turns 3"
+UNET = (
     "--task segmentation --students smp:Unet/resnet18 --classes 19 --size 512 --batch 16 --precision bf16 "
-    "--methods frskd"
+    "--methods frskd --turns 3"
 )
-LEADING = "--methods frskd,deep_supervision,sla,hsakd_teacher"
+LEADING = "--methods frskd,deep_supervision,sla,hsakd_teacher --turns 5"
 FULL = Workload(
     list_methods(),
     {
-        "ResNet-18, 32 pixels, batches of 128": f"{RESNET18} {CIFAR} --batch 128 {LEADING}",
-        "ResNet-18, 32 pixels, batches of 128, compiled": f"{RESNET18} {CIFAR} --batch 128 --methods frskd "
-        "--compile true",
-        "ResNet-18, 32 pixels, batches of 128, CUDA graphs": f"{RESNET18} {CIFAR} --batch 128 --methods frskd "
-        "--compile graphs",
-        "ResNet-18, 32 pixels, batches of 512": f"{RESNET18} {CIFAR} --batch 512 {LEADING}",
-        "ResNet-18, 32 pixels, batches of 512, compiled": f"{RESNET18} {CIFAR} --batch 512 --methods frskd "
-        "--compile true",
-        "ResNet-50, 224 pixels": PHOTOGRAPHS,
-        "ResNet-50, 224 pixels, compiled": f"{PHOTOGRAPHS} --compile true",
-        "U-Net, 512 pixels": MASKS,
-        "U-Net, 512 pixels, compiled": f"{MASKS} --compile true",
-        "WRN-16-2, 32 pixels, batches of 128": f"{WRN} {CIFAR} --batch 128 --methods frskd",
-        "WRN-16-2, 32 pixels, batches of 128, CUDA graphs": f"{WRN} {CIFAR} --batch 128 --methods frskd "
-        "--compile graphs",
+        "ResNet-18, 32 pixels, batches of 128": f"{RESNET18} --batch 128 {LEADING}",
+        "ResNet-18, 32 pixels, batches of 512": f"{RESNET18} --batch 512 --methods frskd --turns 3",
+        "ResNet-18, 32 pixels, batches of 128, compiled": f"{RESNET18} --batch 128 --methods frskd --compile true "
+        "--turns 5",
+        "ResNet-18, 32 pixels, batches of 128, CUDA graphs": f"{RESNET18} --batch 128 --methods frskd --compile graphs "
+        "--turns 5",
+        "ResNet-50, 224 pixels": RESNET50,
+        "U-Net, 512 pixels": UNET,
+        "ResNet-50, 224 pixels, compiled": f"{RESNET50} --compile true",
+        "U-Net, 512 pixels, compiled": f"{UNET} --compile true",
+        "WRN-16-2, 32 pixels": WRN,
+        "WRN-16-2, 32 pixels, CUDA graphs": f"{WRN} --compile graphs",
     },
     {
-        "Epochs of ResNet-18, compiled": "student=cifar:resnet18 batch_size=128 --precision bf16 --compile true",
-        "Epochs of WRN-16-2, CUDA graphs": "student=cifar:wrn-16-2 batch_size=128 --precision bf16 --compile graphs",
+        f"Epochs of ResNet-18, batches of {batch}, CUDA graphs": f"student=cifar:resnet18 batch_size={batch} "
+        "--precision bf16 --compile graphs"
+        for batch in (128, 512)
     },
     {
-        "ResNet-18 on CIFAR-10": "student=cifar:resnet18 batch_size=128 precision=bf16 machine.compile=true",
+        "ResNet-18 on CIFAR-10": "student=cifar:resnet18 batch_size=128 precision=bf16 machine.compile=graphs",
         "WRN-16-2 on CIFAR-10": "student=cifar:wrn-16-2 batch_size=128 precision=bf16 machine.compile=graphs",
     },
 )
@@ -126,7 +125,8 @@ class Work:
 
     def run(self) -> bool:
         """Works until the time is over; returns whether all is done."""
-        return all(is_done for stage in (self.check, self.measure, self.train) for is_done in stage())
+        stages = {"check": self.check, "measure": self.measure, "train": self.train}
+        return all(is_done for name in self.options.stages for is_done in stages[name]())
 
     def check(self) -> Iterator[bool]:
         """Runs the checks of correctness; they come first, since the numbers of a wrong step are worth nothing."""
@@ -207,8 +207,9 @@ class Work:
         except subprocess.TimeoutExpired:
             tell(f"{heading}: no time left; it starts anew next time")
             return False
-        last_line = (process.stderr.strip().splitlines() or ["no message"])[-1]
-        printed = f"failed: {last_line}" if process.returncode else process.stdout
+        printed = process.stdout
+        if process.returncode:
+            printed = f"failed: {(process.stderr.strip().splitlines() or ['no message'])[-1]}"
         self.page.put(heading, format_script(words), printed)
         tell(f"{heading}: {printed}")
         return True
@@ -279,6 +280,7 @@ def parse_arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("build/gpu"))
     parser.add_argument("--minutes", type=float, default=24 * 60.0)
     parser.add_argument("--device", type=parse_device, default="cuda")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="what is to be done")
     parser.add_argument("--jobs", type=at_least(1), default=1, help="checks and compilers at a time")
     parser.add_argument("--trainings", type=at_least(1), default=1, help="processes that share the trainings")
     parser.add_argument("--epochs", type=at_least(1), default=200)

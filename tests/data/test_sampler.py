@@ -8,7 +8,7 @@ from selfdistill.data import (
     find_sampler,
 )
 from selfdistill.data.cache.blocks import Blocks
-from selfdistill.data.sampler import balance, gather
+from selfdistill.data.sampler import balance, gather, shuffle
 
 
 def rows_of(steps) -> list[int]:
@@ -193,3 +193,12 @@ def test_a_sampler_draws_before_blocks_are_gathered():
 
     plan = BatchSampler(48, 8, seed=0, sampler=balance, labels=labels, blocks=Blocks(blocks, Folder()))
     assert labels[rows_of(plan.epoch(0))].bincount().tolist() == [24, 24]
+
+
+def test_an_order_does_not_depend_on_torchs_default_device():
+    """A generator of the CPU cannot draw on another device, which a user may have made the default."""
+    labels, generators = torch.zeros(24), [torch.Generator().manual_seed(0) for _ in range(2)]
+    order = shuffle(labels, generators[0])
+    with torch.device("meta"):
+        same = shuffle(labels, generators[1])
+    assert torch.equal(same, order)

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import torch
 from helpers.programs import run, start
 from selfdistill import list_methods
 from selfdistill.methods import find_method
+from selfdistill.runs.folder import Run
 from selfdistill.tasks import list_tasks
 
 pytestmark = pytest.mark.slow
@@ -217,31 +219,49 @@ def test_the_page_of_all_benchmarks_is_continued_where_it_stopped(load, tmp_path
     assert page.read_text() == text and "Growth" not in capfd.readouterr().err
 
 
-def test_all_that_a_gpu_is_wanted_for_runs_without_one_in_slices(load, tmp_path, capfd):
+def test_all_that_a_gpu_is_wanted_for_runs_without_one_in_slices(load, tmp_path, monkeypatch, capfd):
     on_gpu = load("on_gpu")
-    words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path / "gpu")]
+    monkeypatch.delitem(on_gpu.checks.WHOLE, "golden")  # which the suite has anyway
+    monkeypatch.delitem(on_gpu.checks.CHECKS, "one graph")  # compilers do not see through the tests' type checks
+    monkeypatch.setattr(on_gpu, "subprocess", SimpleNamespace(**{**vars(subprocess), "run": run_here, "Popen": start}))
+    words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path), "--epochs", "2", "--seeds", "1"]
     words += ["data.image_size=8", "data.channels=1", "data.mean=[0.3]", "data.std=[0.4]"]
     assert not on_gpu.main([*words, "--minutes", "0.01"])
     assert "not all done; the same command continues" in capfd.readouterr().err
-    code, _, err = program("on_gpu.py", *words)  # compilers do not see through the tests' type checks
-    assert code == 0, err
-    checks = json.loads((tmp_path / "gpu/checks.json").read_text())
-    assert "passed" in checks["golden"] and checks["agrees: frskd, segmentation"].startswith("losses within")
+    assert on_gpu.main(words)
+    checks = json.loads((tmp_path / "checks.json").read_text())
+    assert checks["agrees: frskd, segmentation"].startswith("float64: losses within 0, gradients within 0; float32: ")
+    assert checks["resume"] == "equal, bit for bit"
     assert not [found for found in checks.values() if "WRONG" in found]
-    text = (tmp_path / "gpu/page.md").read_text()
+    text = (tmp_path / "page.md").read_text()
     assert "failed" not in text and len(tables(text)) == 3
-    trained = tables(text)[-1]
-    assert [row[:2] for row in trained[2:]] == [["baseline", "2"], ["frskd", "2"]]
-    assert (tmp_path / "gpu/frskd-metrics.jsonl").read_text().count('"kind": "epoch"') == 2
+    baseline, frskd, longer = (row[0] for row in tables(text)[-1][2:])
+    assert [baseline, frskd] == ["baseline", "frskd"] and longer.startswith("baseline+epochs=")
     capfd.readouterr()
     assert on_gpu.main(words) and capfd.readouterr().err.strip() == "all done"
 
 
+def test_checks_run_in_several_processes_and_compilers_beside_them(load, tmp_path, monkeypatch, capfd):
+    on_gpu, started = load("on_gpu"), []
+    steps = {"Steps": on_gpu.TINY, "Compiled": f"{on_gpu.TINY} --compile true"}
+    monkeypatch.setattr(on_gpu, "QUICK", on_gpu.QUICK._replace(steps=steps))
+    monkeypatch.setattr(on_gpu, "ProcessPoolExecutor", lambda jobs, *_, **__: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr(on_gpu.checks, "list_checks", lambda methods: methods)
+    monkeypatch.setattr(on_gpu.checks, "report_check", lambda name, device: f"{name} on {device}")
+    run = SimpleNamespace(wait=lambda timeout: None)
+    popen = {"Popen": lambda words, **_: started.append(words) or run}
+    monkeypatch.setattr(on_gpu, "subprocess", SimpleNamespace(**{**vars(subprocess), **popen}))
+    words = ["--device", "cpu", "--quick", "--out", str(tmp_path), "--jobs", "2", "--stages", "check"]
+    assert on_gpu.main(words)
+    assert json.loads((tmp_path / "checks.json").read_text()) == {"frskd": "frskd on cpu", "dlb": "dlb on cpu"}
+    assert [Path(words[1]).name for words in started] == ["overhead.py"] and "--compile" in started[0]
+
+
 def test_a_training_that_ran_out_of_time_goes_on(load, tmp_path, monkeypatch):
-    on_gpu, run, seen = load("on_gpu"), tmp_path / "runs/baseline", []
+    on_gpu, run, seen = load("on_gpu"), tmp_path / "resnet-8/baseline-s0", []
 
     def epochs():
-        records = on_gpu.Run.open(run).records() if (run / "metrics.jsonl").exists() else []
+        records = Run.open(run).records() if (run / "metrics.jsonl").exists() else []
         return [record.step for record in records if record.kind == "epoch"]
 
     def start_until_more_epochs(command, **options):
@@ -259,14 +279,16 @@ def test_a_training_that_ran_out_of_time_goes_on(load, tmp_path, monkeypatch):
         process.wait = wait
         return process
 
-    monkeypatch.setattr(on_gpu.subprocess, "Popen", start_until_more_epochs)
-    monkeypatch.setattr(on_gpu, "QUICK", on_gpu.QUICK._replace(training="student=cifar:resnet8 epochs=2000"))
-    words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path)]
+    popen = {"Popen": start_until_more_epochs}
+    monkeypatch.setattr(on_gpu, "subprocess", SimpleNamespace(**{**vars(subprocess), **popen}))
+    words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path), "--epochs", "2000"]
     words += ["data.image_size=8", "data.channels=1", "data.mean=[0.3]", "data.std=[0.4]", "data.limit=100"]
+    work = on_gpu.Work(on_gpu.parse_arguments(words))
+    command = work.format_comparison("ResNet-8", tmp_path / "resnet-8")
+    command = [word for word in command if not word.startswith(("controls=", "evaluate_every="))]
     for _ in range(2):
-        assert not on_gpu.Work(on_gpu.parse_arguments(words)).train_slice("baseline", run)
+        assert not work.train_slice(command)
         seen.append(epochs())
     first, both = seen
     assert 0 < len(first) < len(both) and both[: len(first) - 1] == first[:-1]
-    assert both == [step + 1 for step in range(len(both))]  # an epoch of 100 images is one step
-    assert len((tmp_path / "slices.jsonl").read_text().splitlines()) == 2
+    assert both == list(range(both[0], both[-1] + 1, both[0]))

@@ -1,6 +1,8 @@
 """What a person sees while a network trains: a live display in a terminal, plain lines elsewhere."""
 
+import itertools
 import math
+import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -66,7 +68,8 @@ class PlainProgress(Callback):
         self.every_seconds = every_seconds
         self.printed_at = 0.0
         self.waiting = ""  # the newest line of losses, if it is not printed
-        self.first_step, self.started, self.is_cost_told = 0, 0.0, False
+        self.first_step, self.is_cost_told = 0, False
+        self.times: list[float] = []  # at the ends of the first steps
 
     def on_start(self, state: TrainState) -> None:
         self.first_step = state.step
@@ -74,13 +77,14 @@ class PlainProgress(Callback):
 
     def on_step(self, state: TrainState) -> None:
         done = state.step - self.first_step
-        if done == 1:  # which takes longer than others
-            self.started = time.monotonic()
+        if done <= MEASURED_STEPS:
+            self.times.append(time.monotonic())
         if not self.is_cost_told and (cost := describe_cost(state)):
             tell(cost)
             self.is_cost_told = True
         if done == MEASURED_STEPS and state.step < state.last_step:
-            say(describe_time_left(state, (time.monotonic() - self.started) / (MEASURED_STEPS - 1)))
+            steps = [end - start for start, end in itertools.pairwise(self.times)]
+            say(describe_time_left(state, statistics.median(steps)))  # some may have compiled
 
     def on_log(self, state: TrainState, record: Record) -> None:
         if isinstance(record, WarningRecord):

@@ -55,9 +55,8 @@ def time_student(method: Method, batch_size: int, device: torch.device, autocast
     times = []
     try:
         student = copy_without_hooks(method.student).train()
-        noise = torch.rand(
-            batch_size, *method.task.image_shape, generator=torch.Generator().manual_seed(0), device="cpu"
-        ).to(device)
+        random = torch.Generator().manual_seed(0)
+        noise = torch.rand(batch_size, *method.task.image_shape, generator=random, device="cpu").to(device)
         for _ in range(2):  # the first one takes longer
             started = read_clock(device)
             with autocast():
