@@ -31,16 +31,17 @@ from harness import Setting, Stepper, add_device, build_method, draw_batch, move
 from report import run_main
 from selfdistill import Batch, Method, Task, list_methods
 from selfdistill.build import build
+from selfdistill.commands.cards import list_tasks_of
 from selfdistill.config.read import read
 from selfdistill.methods import find_method
 from selfdistill.runs.folder import Run
-from selfdistill.tasks import list_tasks
+from selfdistill.tasks import find_task
 from selfdistill.training.callbacks import Callback
 from selfdistill.training.loop import fit
 from selfdistill.training.signals import Interrupted
 from selfdistill.training.state import TrainState
 
-STUDENTS = {"classification": ("cifar:resnet8", 16), "segmentation": ("smp:Unet/resnet18", 32)}
+STUDENTS = {"image": ("cifar:resnet8", 16), "pixel": ("smp:Unet/resnet18", 32)}  # by what a score belongs to
 ROWS, CLASSES = 8, 10
 EXACT = 1e-8  # largest relative difference in float64
 LOSS, GRADIENT = (
@@ -56,7 +57,7 @@ class CheckFailed(Exception):
 
 def list_checks(methods: Sequence[str]) -> list[str]:
     """The names of all checks: some of the whole package, and those of each method with each of its tasks."""
-    pairs = [(name, kind) for name in methods for kind in list_tasks(find_method(name).outputs)]
+    pairs = [(name, kind) for name in methods for kind in list_tasks_of(find_method(name))]
     return [*WHOLE, *(f"{check}: {name}, {kind}" for name, kind in pairs for check in CHECKS)]
 
 
@@ -86,7 +87,7 @@ def report_check(check: str, device: torch.device) -> str:
 
 def create_small_method(name: str, kind: str) -> tuple[Method, Batch]:
     """A method around a small student, and a batch for it; the same at every call."""
-    student, size = STUDENTS[kind]
+    student, size = STUDENTS[find_task(kind).output]
     task = Task(kind, CLASSES, (3, size, size), num_examples=ROWS)  # type: ignore[arg-type]
     method_class = find_method(name)
     torch.manual_seed(0)

@@ -20,6 +20,7 @@ from selfdistill.config.recipe import OptimPart
 from selfdistill.methods import find_method
 from selfdistill.models import build_student
 from selfdistill.runs.environment import describe_environment
+from selfdistill.tasks import list_tasks
 from selfdistill.training.compile import Compiler, choose_mode
 from selfdistill.training.memory import keep_freed_memory
 from selfdistill.training.optim import create_optimizer
@@ -99,7 +100,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that `create_setting` reads."""
-    parser.add_argument("--task", dest="kind", choices=["classification", "segmentation"], default="classification")
+    parser.add_argument("--task", dest="kind", choices=list_tasks(), default="classification")
     parser.add_argument("--size", type=at_least(1), default=32, help="height and width of the images")
     parser.add_argument("--batch", type=at_least(2), default=32)
     parser.add_argument("--classes", type=at_least(2), default=100)
@@ -161,6 +162,8 @@ def draw_batch(task: Task, rows: int, *, views: int = 0, positives: int = 0) -> 
     shape = task.image_shape
     more_images = [torch.randn(rows, count, *shape) if count else None for count in (views, positives)]
     target = torch.randint(task.num_classes, (rows, *task.positions))
+    if task.target == "multi_label":
+        target = torch.randint(2, (rows, task.num_classes))
     return Batch(torch.randn(rows, *shape), target, None, torch.arange(rows), *more_images)
 
 

@@ -38,9 +38,10 @@ from harness import (
 )
 from report import run_main, tell
 from selfdistill import list_methods
+from selfdistill.commands.cards import list_tasks_of
 from selfdistill.methods import find_method
 from selfdistill.report.markdown import markdown_table
-from selfdistill.tasks import list_tasks
+from selfdistill.tasks import find_task
 
 HEAD = "method|s / step|slowdown|images / s|peak MiB|x|GFLOP / image|x|rows|parameters|training only"
 
@@ -95,15 +96,14 @@ def parse_arguments(words: list[str] | None) -> argparse.Namespace:
             parser.error(f"--against: there is no file {path}")
     for name in options.methods or ():
         find_method(name)  # refuses an unknown name before anything is measured
-    options.students = options.students or {"classification": ["cifar:resnet18"]}.get(
-        options.kind, ["smp:Unet/resnet18"]
-    )
+    usual = {"image": ["cifar:resnet18"], "pixel": ["smp:Unet/resnet18"]}  # by what a score belongs to
+    options.students = options.students or usual[find_task(options.kind).output]
     return options
 
 
 def choose_methods(options: argparse.Namespace) -> list[str]:
     """The methods of the command line, or all of the task; plain training comes first."""
-    known = [name for name in list_methods() if options.kind in list_tasks(find_method(name).outputs)]
+    known = [name for name in list_methods() if options.kind in list_tasks_of(find_method(name))]
     return ["baseline", *(name for name in options.methods or known if name != "baseline")]
 
 

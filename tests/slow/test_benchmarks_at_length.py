@@ -16,9 +16,9 @@ import torch
 
 from helpers.programs import run, start
 from selfdistill import list_methods
+from selfdistill.commands.cards import list_tasks_of
 from selfdistill.methods import find_method
 from selfdistill.runs.folder import Run
-from selfdistill.tasks import list_tasks
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +100,7 @@ def test_every_method_of_the_task_is_measured_unless_some_are_named(load):
     for kind in ("classification", "segmentation"):
         names = overhead.choose_methods(overhead.parse_arguments(["--task", kind]))
         assert names[0] == "baseline" and len(set(names)) == len(names)
-        assert set(names) == {name for name in list_methods() if kind in list_tasks(find_method(name).outputs)}
+        assert set(names) == {name for name in list_methods() if kind in list_tasks_of(find_method(name))}
 
 
 def test_views_positives_and_teachers_are_provided(overhead):
