@@ -9,13 +9,13 @@ from torch import nn
 
 from ..config.recipe import DataPart, Recipe
 from ..data import LabeledDataset
-from ..data.datasets.image_io import GRAY
+from ..data.datasets.conversion import GRAY
 from ..method import Method
 from ..methods import create_method
 from ..models import Adapted, build_student, describe_weights
 from ..runs.folder import Run
 from ..runs.state_dicts import find_weights_file
-from ..runs.student import build_network, load_student, read_card
+from ..runs.student import RANGES, build_network, load_student, read_card
 from ..runs.trust import is_network
 from ..task import Task
 from ..tasks import find_task, starts_trained
@@ -176,9 +176,9 @@ def normalize_as_teacher(recipe: Recipe, method_class: type[Method], *, trust: b
     if folder is None or is_network(folder) or find_weights_file(folder) is not None:
         return data
     teacher_data = read_card(folder, trust=trust).data
-    normalization = {name: getattr(teacher_data, name) for name in ("channels", "mean", "std", "gray_range")}
+    normalization = {name: getattr(teacher_data, name) for name in ("channels", "mean", "std", *RANGES)}
     differing = [name for name, value in normalization.items() if getattr(data, name) not in (None, value)]
-    if (differing and method_class.teacher_method) or "gray_range" in differing:
+    if (differing and method_class.teacher_method) or {*RANGES} & {*differing}:
         name = differing[0]
         raise ValueError(
             f"the teacher {folder} saw images with data.{name}={normalization[name]}, not {getattr(data, name)}"

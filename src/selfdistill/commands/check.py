@@ -18,10 +18,11 @@ from ..config.overrides import write_word
 from ..config.read import change, read
 from ..config.recipe import Recipe
 from ..data.datasets.base import LabeledDataset, select_evenly
-from ..data.datasets.image_io import GRAY
+from ..data.datasets.conversion import to_8_bits
 from ..data.datasets.registry import open_source
+from ..data.defaults import choose_channels
 from ..data.findings import Finding, count_classes, find_all
-from ..data.inspection import Inspection, inspect_images, to_8_bits
+from ..data.inspection import Inspection, inspect_images
 from ..errors import count_of, escape_controls
 from ..report.data_page import DataPage, Suggestion, draw_data_page
 from ..report.document import to_html
@@ -112,7 +113,7 @@ def suggest(given: Recipe, checked: Checked, *, has_length: bool = False, trust:
     recipe = complete_recipe(given)
     size = recipe.data.image_size or task.choose_size(recipe.data, {(one.height, one.width) for one in formats})
     height, width = (size, size) if isinstance(size, int) else size
-    channels = recipe.data.channels or (1 if all(one.mode in GRAY for one in formats) else 3)
+    channels = recipe.data.channels or choose_channels(formats)
     chosen: dict[str, object] = {"data": recipe.data.source}
     chosen |= {f"data.{name}": getattr(given.data, name) for name in NAMING if getattr(given.data, name)}
     if given.task.model_fields_set:

@@ -115,7 +115,9 @@ def list_seen(path: Path, images: Sequence[Path], most: int, *, trust: bool = Fa
     seen, errors = [], []
     for file in files[:most]:
         try:
-            picture = read_image(str(file.path), max_megapixels=card.data.max_megapixels)
+            picture = read_image(
+                str(file.path), max_megapixels=card.data.max_megapixels, channels=card.data.channels or 1
+            )
             seen.append(Seen(str(file.path), picture, None))
         except ValueError as error:  # the others may be sound
             errors.append(str(error))
@@ -217,7 +219,7 @@ def restore_pixels(image: Tensor, card: StudentCard) -> np.ndarray:
     """The pixels (H, W, 3), uint8, of a normalized image (c, H, W)."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (card.data.mean, card.data.std))
     pixels = (255 * (image * std + mean)).round().clamp(0, 255).to(torch.uint8)
-    return (pixels.expand(3, -1, -1) if len(pixels) == 1 else pixels[:3]).permute(1, 2, 0).contiguous().numpy()
+    return (pixels[:1].expand(3, -1, -1) if len(pixels) < 3 else pixels[:3]).permute(1, 2, 0).contiguous().numpy()
 
 
 def draw_explanation(image: ExplainedImage, levels: Sequence[str]) -> Image.Image:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ..data import LabeledDataset, open_splits
-from ..data.datasets.image_io import convert_channels
+from ..data.datasets.conversion import to_8_bits
 from ..data.pictures import draw_errors, draw_overlay
 from ..distributed import default_device
 from ..errors import one_line
@@ -159,7 +159,7 @@ def open_gallery(evidence: Evidence, *, trust: bool = False) -> Gallery | str:
     if len(dataset) != len(runs[0].outcomes.nll) or has_changed(dataset, runs[0].split or "", runs[0].run):
         return "The images are not shown: they are not those that the runs were scored on."
     if find_task(card.task).output == "image":
-        return Gallery(dataset.name, lambda index, students: {"image": convert_channels(dataset.read(index), 3)})
+        return Gallery(dataset.name, lambda index, students: {"image": to_8_bits(dataset.read(index), 3)})
     if card.masks is None:
         return "The images are not shown: the runs do not tell the colors of their classes."
     draw = draw_masks(dataset, card, trust=trust)
@@ -191,8 +191,7 @@ def draw_masks(
 
     def draw(index: int, students: Mapping[str, Path]) -> dict[str, Image.Image]:
         stored, label = dataset[index]
-        assert isinstance(stored, Image.Image), "data sets hold images"
-        image = convert_channels(stored, 3)
+        image = to_8_bits(stored, 3)
         with torch.inference_mode():
             said = {name: open_predictor(path).label_pixels(stored) for name, path in students.items()}
         answers = {name: draw_overlay(image, numbers, colors) for name, numbers in said.items()}

@@ -15,7 +15,7 @@ from ..data import EvalSet, LabeledDataset, check, eval_loader, open_splits
 from ..distributed import default_device
 from ..errors import count_of, escape_controls
 from ..features.frozen import FrozenFeatures, LinearProbe, choose_decay, predict_by_neighbors
-from ..runs.student import SHOWN, StudentCard, build_network, load_student, read_complete_card
+from ..runs.student import RANGES, SHOWN, StudentCard, build_network, load_student, read_complete_card
 from ..tasks import complete_recipe, find_task
 from .arguments import parse_seeds, take_setting, tell_other_run
 from .console import console, say, tell
@@ -52,7 +52,7 @@ def print_transfer(words: Sequence[str], *, as_json: bool, trust: bool = False) 
     results: list[Transferred] = []
     networks = itertools.chain(list_students(runs, trust=trust), list_untrained(runs, seeds[0], trust=trust))
     for name, network, card in networks:
-        shown = data.model_copy(update={setting: getattr(card.data, setting) for setting in (*SHOWN, "gray_range")})
+        shown = data.model_copy(update={name: getattr(card.data, name) for name in (*SHOWN, *RANGES)})
         splits = open_transfer_splits(shown, quiet=bool(results))
         results.append(transfer(name, network, card, splits=splits, settings=shown, seeds=seeds))
         chance = find_chance(splits.test.labels)
@@ -75,7 +75,7 @@ def _refuse_other_settings(runs: Sequence[Path], settings: Sequence[str]) -> Non
     for name in names:
         if name.partition(".")[0] != "data":
             raise ValueError(f"{name}= has no effect on transfer, which takes data settings and seeds=")
-        if name.removeprefix("data.") in (*SHOWN, "gray_range", "augment"):
+        if name.removeprefix("data.") in (*SHOWN, *RANGES, "augment"):
             raise ValueError(f"{name}= has no effect: the images are shown to the student as its own training images")
 
 

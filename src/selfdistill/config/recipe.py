@@ -21,7 +21,7 @@ def _check_rising(values: tuple[float, float]) -> tuple[float, float]:
     return values
 
 
-GrayRange = Annotated[tuple[float, float], AfterValidator(_check_rising)]
+Range = Annotated[tuple[float, float], AfterValidator(_check_rising)]
 
 BLOCKS_AT_ONCE = 16  # of data that a function of the user's own opens
 
@@ -64,11 +64,19 @@ class DataPart(Part):
         description="pixels, or [height, width]; default: the images' own if all agree and are small, else 224;"
         " segmentation: of the training crops, the images' own up to 512",
     )
-    channels: Literal[1, 3, 4] | None = Field(None, description="1 if all images are gray, else 3; 4 keeps alpha")
-    gray_range: GrayRange | None = Field(
+    channels: Natural | None = Field(
         None,
-        description="[low, high]: values that become black and white, of gray images of more than 8 bits; default: the"
-        " training images' own",
+        description="1 if all images are gray, those of an .npy or a TIFF with several, else 3; 4 keeps alpha; also:"
+        " gray pages of a TIFF that make one image",
+    )
+    value_range: Range | list[Range] | None = Field(
+        None,
+        description="[low, high], or one for each channel: values that become 0 and 1, of images of more than 8 bits or"
+        " other channels, which keep their depth; default: the training images' own",
+    )
+    gray_range: Range | None = Field(
+        None,
+        description="[low, high]: reduces images of more than 8 bits to 8, from black to white",
     )
     augment: str | list[str] = Field(
         "auto",

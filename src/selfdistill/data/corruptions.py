@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from .random.seeds import derive
 from .transforms.pipeline import is_small
@@ -32,12 +33,14 @@ class Corruption(NamedTuple):
     large: tuple[Any, ...]
 
 
-def corrupt(image: Image.Image, name: str, severity: int) -> Image.Image:
+def corrupt(image: Image.Image | Tensor, name: str, severity: int) -> Image.Image:
     """The image, 8 bits of 1, 3 or 4 channels, corrupted; alpha stays as it is.
 
     Random draws depend on the image's pixels, the corruption and the severity alone, so a picture gets the same noise
-    wherever it stands.
+    wherever it stands. Raises `ValueError` for an image that keeps more than 8 bits.
     """
+    if isinstance(image, Tensor):
+        raise ValueError("the corruptions are made for images of 8 bits, and these keep more (data.value_range)")
     values = np.array(image)
     corruption, number = CORRUPTIONS[name], list(CORRUPTIONS).index(name)
     digest = hashlib.blake2b(values.tobytes(), digest_size=7).digest()

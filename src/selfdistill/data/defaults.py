@@ -1,9 +1,13 @@
 """Chooses the data settings that a recipe leaves open, from the training images."""
 
+from collections.abc import Iterable, Sequence
+
 from ..config.recipe import DataPart
 from ..errors import count_of
+from .datasets.bands import count_bands
 from .datasets.base import LabeledDataset, Subset
-from .datasets.image_io import DEEP, GRAY, GRAY_16
+from .datasets.conversion import GRAY, GRAY_16, MODES, PixelFormat, Range, has_known_range, is_deep
+from .datasets.image_io import Format
 from .reading import read_images
 from .split import VAL_FRACTION, Splits
 from .statistics import PixelStatistics
@@ -13,9 +17,9 @@ from .task_data import Size, TaskData
 def choose_defaults(settings: DataPart, splits: Splits, task: TaskData) -> DataPart:
     """Fills in the settings that are still open, from the training images.
 
-    Channels: 1 if all images are gray, else 3; alpha is used only with channels=4. The task chooses the size, the
-    augmentations and the view of an image that `mean` and `std` are computed from. What was found out about the labels,
-    such as the names of mask values, becomes a setting too.
+    Channels: see `choose_channels`; alpha is used only with channels=4. The task chooses the size, the augmentations
+    and the view of an image that `mean` and `std` are computed from. What was found out about the labels, such as the
+    names of mask values, becomes a setting too.
     """
     chosen = choose_from_headers(settings, splits, task)
     assert chosen.channels is not None and isinstance(chosen.image_size, tuple)
@@ -31,11 +35,12 @@ def choose_from_headers(settings: DataPart, splits: Splits, task: TaskData) -> D
     values = settings.model_dump()
     formats = splits.train.formats
     size = _choose_size(settings, {(image.height, image.width) for image in formats}, task)
-    channels = settings.channels or (1 if all(image.mode in GRAY for image in formats) else 3)
+    channels = settings.channels or choose_channels(formats)
     augmentations = task.choose_augmentations(settings, size, mirrorable=splits.train.mirrorable)
     values |= {"image_size": size, "channels": channels, "augment": augmentations}
-    values["gray_range"] = _choose_gray_range(settings, splits)
-    task.check_augmentations(augmentations, size, channels)
+    values["value_range"] = _choose_value_range(settings, splits, channels)
+    pixels = PixelFormat(channels, settings.gray_range, values["value_range"])
+    task.check_augmentations(augmentations, size, pixels)
     _check_statistics(settings, channels)
     if settings.val_fraction is None and _is_held_out(splits):
         values["val_fraction"] = VAL_FRACTION
@@ -66,26 +71,66 @@ def _choose_size(settings: DataPart, sizes: set[Size], task: TaskData) -> Size:
     return settings.image_size or task.choose_size(settings, sizes)
 
 
-def _choose_gray_range(settings: DataPart, splits: Splits) -> tuple[float, float] | None:
-    """The range of gray images of more than 8 bits; None if there are none, or if other images have 8 bits."""
+def choose_channels(formats: Iterable[Format]) -> int:
+    """1 if all images are gray, the channels of arrays that agree, else 3."""
+    modes = {image.mode for image in formats}
+    if all(mode in GRAY for mode in modes):
+        return 1
+    bands = {None if ";16" in mode else count_bands(mode) for mode in modes}
+    return next(iter(bands - {None}), 3) if len(bands) == 1 else 3
+
+
+def _choose_value_range(settings: DataPart, splits: Splits, channels: int) -> Range | list[Range] | None:
+    """The range of images that keep more than 8 bits, or other channels; None where images are reduced to 8 bits."""
     datasets = [dataset for dataset in (splits.train, splits.val, splits.test) if dataset is not None]
-    modes = {image.mode for image in splits.train.formats}
-    if settings.gray_range is not None:
-        if not any(image.mode in DEEP for dataset in datasets for image in dataset.formats):
-            raise ValueError(f"data.gray_range={list(settings.gray_range)} has no effect on images of 8 bits")
-        return settings.gray_range
-    if settings.mean is not None and settings.std is not None:
-        return None  # they were measured on the whole range, by a run before there was this setting
-    if modes <= DEEP:
-        return splits.train.gray_range
+    _check_ranges(settings, datasets, channels)
+    if settings.value_range is not None or settings.gray_range is not None:
+        return settings.value_range
+    if _is_complete(settings) and channels in MODES:
+        return None  # of a run before there were these settings, which read 8 bits
+    if channels not in MODES or all(is_deep(image.mode) for image in splits.train.formats):
+        return splits.train.find_value_range(channels)
     for images in datasets:
         _refuse_unknown_range(images)
     return None
 
 
+def _check_ranges(settings: DataPart, datasets: Sequence[LabeledDataset], channels: int) -> None:
+    """Raises `ValueError` for ranges that do not go together or have no effect."""
+    for name in ("value_range", "gray_range"):
+        value = getattr(settings, name)
+        has_effect = any(is_deep(image.mode) for dataset in datasets for image in dataset.formats)
+        if value is not None and not has_effect and channels in MODES:
+            shown = [list(pair) for pair in value] if isinstance(value, list) else list(value)
+            raise ValueError(f"data.{name}={shown} has no effect on images of 8 bits")
+    if settings.gray_range is not None and settings.value_range is not None:
+        raise ValueError("data.gray_range reduces images to 8 bits, and data.value_range keeps their depth; give one")
+    if settings.gray_range is not None and channels not in MODES:
+        raise ValueError(f"data.gray_range makes images of 1, 3 or 4 channels, not of {channels}; set data.value_range")
+    if isinstance(settings.value_range, list) and len(settings.value_range) != channels:
+        given = count_of(len(settings.value_range), "range")
+        raise ValueError(f"data.value_range has {given}, but the images have {count_of(channels, 'channel')}")
+
+
+def _is_complete(settings: DataPart) -> bool:
+    """Whether these are the settings of a run, which leave nothing open."""
+    needed = (settings.mean, settings.std, settings.channels, settings.image_size)
+    return None not in needed and isinstance(settings.augment, list)
+
+
+def describe_range(value_range: Range | list[Range]) -> str:
+    """A sentence on the values that images keep."""
+    if isinstance(value_range, list):
+        low, high = min(low for low, _ in value_range), max(high for _, high in value_range)
+        each = f"each of {count_of(len(value_range), 'channel')}, within {low:g} to {high:g}"
+        return f"images keep their values: a range for {each} becomes 0 to 1 (data.value_range)"
+    low, high = value_range
+    return f"images keep more than 8 bits: their values from {low:g} to {high:g} become 0 to 1 (data.value_range)"
+
+
 def describe_16_bits(splits: Splits, chosen: DataPart) -> list[str]:
     """A note on the first gray image of 16 bits that is read with their whole range, as it is beside others of 8."""
-    if chosen.gray_range is not None:
+    if chosen.gray_range is not None or chosen.value_range is not None:
         return []
     for images in (splits.train, splits.val, splits.test):
         if images is None or not any(image.mode in GRAY_16 for image in images.formats):
@@ -99,11 +144,11 @@ def describe_16_bits(splits: Splits, chosen: DataPart) -> list[str]:
 
 
 def _refuse_unknown_range(images: LabeledDataset) -> None:
-    modes = {image.mode for image in images.formats} & (DEEP - GRAY_16)
+    modes = {image.mode for image in images.formats if not has_known_range(image.mode)}
     if modes:
         name = next(images.name(i) for i in range(len(images)) if images.format(i).mode in modes)
         raise ValueError(
-            f"{name} has gray values of 32 bits (mode {modes.pop()}) and other images have 8; say with"
+            f"{name} has values of unknown range (mode {modes.pop()}) and other images have 8 bits; say with"
             " data.gray_range=LOW,HIGH which of its values are black and white"
         )
 

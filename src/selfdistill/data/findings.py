@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import count_of
 from .datasets.base import quote_names, select_evenly
-from .datasets.image_io import ALPHA, DEEP
+from .datasets.conversion import ALPHA, is_deep
 from .datasets.labels import find_misspelled, find_similar
 from .duplicates import find_alike, find_equal, join_pairs
 from .inspection import SIDE, Inspection, Seen
@@ -245,8 +245,17 @@ def find_formats(images: Sequence[Image]) -> Iterator[Finding]:
     if len(modes) > 1:
         listed = ", ".join(f"{count:,} {mode}" for mode, count in modes.most_common())
         yield Finding("note", "Several color modes", f"The images are of modes {listed}.")
-    if any(mode in DEEP for mode in modes) and any(mode not in DEEP for mode in modes):
+    if any(is_deep(mode) for mode in modes) and not all(is_deep(mode) for mode in modes):
         sentence = "Some images have more than 8 bits a pixel and others 8; one range of values has to fit both."
         yield Finding("warning", "Several depths", sentence)
+    extents = [image.seen.extent for image in images if image.seen.extent is not None]
+    if extents:
+        low, high = min(low for low, _ in extents), max(high for _, high in extents)
+        kinds = ", ".join(mode for mode in modes if is_deep(mode))
+        sentence = (
+            f"{count_of(len(extents), 'image')} of mode {kinds} {'has' if len(extents) == 1 else 'have'} values from "
+            f"{low:g} to {high:g}, which training keeps (data.value_range)."
+        )
+        yield Finding("note", "More than 8 bits, or other channels", sentence)
     if any(mode in ALPHA for mode in modes):
         yield Finding("note", "Transparency", "Alpha channels are dropped unless data.channels=4.")

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from .datasets.base import LabeledDataset, count_threads, iterate_blocks
-from .datasets.image_io import DEEP, Format, Source, convert_channels, get_stored_mode, read_reduced
+from .datasets.conversion import Stored, get_stored_mode, get_values, is_deep, to_8_bits
+from .datasets.image_io import Format, Source, read_reduced
 from .datasets.masks import MaskDataset
 from .datasets.text_files import is_special
 
@@ -29,6 +30,7 @@ class Seen(NamedTuple):
     is_flat: bool  # whether hardly anything is to be seen on it
     pixels: np.ndarray | None  # (k,) pixels of each class, of a mask
     num_void: int = 0  # pixels of the mask without a class
+    extent: tuple[float, float] | None = None  # least and largest value, of an image of more than 8 bits
 
 
 class Inspection(NamedTuple):
@@ -69,14 +71,20 @@ def inspect_image(dataset: LabeledDataset, i: int) -> Seen | str:
         source = dataset.source(i)
         stored = _read_bytes(source)
         image_format, image = read_reduced(
-            stored if stored is not None else source, dataset.name(i), REDUCED, max_megapixels=dataset.max_megapixels
+            stored if stored is not None else source,
+            dataset.name(i),
+            REDUCED,
+            max_megapixels=dataset.max_megapixels,
+            channels=dataset.channels,
         )
         digest = hashlib.blake2b(image.tobytes() if stored is None else stored, digest_size=16).digest()
         gray = to_8_bits(image, 1)
         low, high = gray.getextrema()
         pixels, num_void = _count_pixels(dataset, i, image_format)
         thumbnail = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2.0))
-        return Seen(image_format, dataset.size(i), digest, thumbnail, high - low <= FLAT, pixels, num_void)
+        return Seen(
+            image_format, dataset.size(i), digest, thumbnail, high - low <= FLAT, pixels, num_void, _find_extent(image)
+        )
     except (ValueError, OSError) as error:
         return str(error)
 
@@ -85,25 +93,18 @@ def _read_bytes(source: Source) -> bytes | None:
     """An encoded image as it is stored; None for a decoded one, and for a path that is better left to the reader."""
     if isinstance(source, bytes):
         return source
-    if isinstance(source, Image.Image) or is_special(source) or not os.path.exists(source):
+    if isinstance(source, Stored) or is_special(source) or not os.path.exists(source):
         return None
     with open(source, "rb") as file:
         return file.read()
 
 
-def to_8_bits(image: Image.Image, channels: int) -> Image.Image:
-    """The image as one looks at it: of more than 8 bits, from its own darkest value to its brightest."""
-    return convert_channels(image, channels, _find_range(image))
-
-
-def _find_range(image: Image.Image) -> tuple[float, float] | None:
-    """The image's own range of gray values where it has more than 8 bits."""
-    if get_stored_mode(image) not in DEEP:
+def _find_extent(image: Stored) -> tuple[float, float] | None:
+    if not is_deep(get_stored_mode(image)):
         return None
-    values = np.asarray(image, dtype=np.float64)
+    values = get_values(image, 1)
     values = values[np.isfinite(values)]
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    return low, max(high, low + 1.0)
+    return (float(values.min()), float(values.max())) if values.size else None
 
 
 def _count_pixels(dataset: LabeledDataset, i: int, image_format: Format) -> tuple[np.ndarray | None, int]:

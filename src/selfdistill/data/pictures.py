@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..errors import escape_controls
-from .datasets.image_io import convert_channels
+from .datasets.conversion import convert_channels
 
 Color = tuple[int, int, int]  # red, green, blue, 0 to 255
 

@@ -13,10 +13,11 @@ from ..config.recipe import DataPart
 from ..errors import count_of
 from .cache.cached import CachedDataset
 from .datasets.base import LabeledDataset
+from .datasets.conversion import MODES
 from .datasets.exclusion import find_unusable
 from .datasets.registry import open_stored
 from .datasets.splits import parse_split
-from .defaults import add_statistics, choose_from_headers, describe_16_bits, needs_statistics
+from .defaults import add_statistics, choose_from_headers, describe_16_bits, describe_range, needs_statistics
 from .reading import check_images
 from .split import Splits, describe_splits, open_splits
 from .statistics import PixelStatistics
@@ -28,7 +29,7 @@ MOST_NAMED = 5  # images that are left out, in notes
 # settings that decide how images are transformed, not which images are used
 TRANSFORM_SETTINGS = {
     "image_size",
-    "channels",
+    "value_range",
     "gray_range",
     "augment",
     "mean",
@@ -68,7 +69,7 @@ class OpenedData:
 
     def open_splits(self, settings: DataPart, task: TaskData) -> Splits:
         """The splits that the settings describe; reuses the last ones if the source is the same."""
-        source = (task.name, settings.model_dump_json(exclude=TRANSFORM_SETTINGS))
+        source = _identify_source(settings, task)
         if self._splits is None or source != self._source:
             self._source, self._splits = source, open_splits(settings, task)
             self._statistics, self._cached = {}, {}
@@ -81,7 +82,7 @@ class OpenedData:
         """
         if settings.on_error != "skip" or settings.exclude is not None:
             return settings, []
-        source = (task.name, settings.model_dump_json(exclude=TRANSFORM_SETTINGS))
+        source = _identify_source(settings, task)
         if self._unusable is None or source != self._checked:
             sources = dict.fromkeys([str(settings.source), *_list_other_sources(settings)])
             stored = {name: open_stored(settings, name, task) for name in sources}
@@ -97,7 +98,7 @@ class OpenedData:
 
     def find_statistics(self, dataset: LabeledDataset, settings: DataPart, task: TaskData) -> PixelStatistics:
         """The pixel statistics of the training images for this size and these channels, computed or not."""
-        key = settings.model_dump_json(include={"image_size", "channels", "gray_range", "short_side"})
+        key = settings.model_dump_json(include={"image_size", "channels", "value_range", "gray_range", "short_side"})
         if key not in self._statistics:
             assert settings.channels is not None and isinstance(settings.image_size, tuple)
             view = task.statistics_view(settings, settings.image_size)
@@ -110,6 +111,13 @@ class OpenedData:
         if split not in self._cached or not self._cached[split].holds_same_images(cached):
             self._cached[split] = cached
         return self._cached[split]
+
+
+def _identify_source(settings: DataPart, task: TaskData) -> tuple[str, str]:
+    """Equal for settings that open the same images; usual numbers of channels do not change how these are read."""
+    if settings.channels in MODES:
+        settings = settings.model_copy(update={"channels": None})
+    return (task.name, settings.model_dump_json(exclude=TRANSFORM_SETTINGS))
 
 
 def _list_other_sources(settings: DataPart) -> list[str]:
@@ -169,9 +177,8 @@ def prepare_data(
 
 def _describe_pixels(settings: DataPart, chosen: DataPart, statistics: PixelStatistics) -> list[str]:
     notes = []
-    if chosen.gray_range is not None and settings.gray_range is None:
-        low, high = chosen.gray_range
-        notes.append(f"gray values from {low:g} to {high:g} become black to white in 8 bits (data.gray_range)")
+    if chosen.value_range is not None and settings.value_range is None:
+        notes.append(describe_range(chosen.value_range))
     if needs_statistics(chosen) and (levels := statistics.find_narrow_range()):
         notes.append(
             f"the pixels of the training images lie between {levels[0]} and {levels[1]} of 255: hardly any contrast"

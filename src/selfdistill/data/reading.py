@@ -3,9 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from PIL import Image
-
 from .datasets.base import LabeledDataset, count_threads, find_errors, summarize_errors
+from .datasets.conversion import Stored
 
 
 class ImageUse(ABC):
@@ -14,7 +13,7 @@ class ImageUse(ABC):
     indices: range | frozenset[int]  # the images that it needs
 
     @abstractmethod
-    def add(self, i: int, image: Image.Image) -> None:
+    def add(self, i: int, image: Stored) -> None:
         """Takes the stored image `i`. Called from several threads."""
 
     def finish(self) -> None:  # noqa: B027

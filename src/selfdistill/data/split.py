@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..config.recipe import DataPart
 from .datasets.base import LabeledDataset, Subset, quote_names
-from .datasets.image_io import ALPHA
+from .datasets.conversion import ALPHA
+from .datasets.image_io import shows_first_page
 from .datasets.labels import align, are_numbers, find_similar
 from .datasets.masks import MaskDataset
 from .datasets.registry import open_source, say_hidden
@@ -307,4 +308,8 @@ def describe_images(dataset: LabeledDataset, channels: int | None) -> tuple[str,
     """Notes for the user on images that were checked."""
     has_alpha = any(image.mode in ALPHA for image in dataset.formats) and channels != 4
     notes = ["some images have an alpha channel, which is dropped unless data.channels=4"] * has_alpha
+    if channels in (None, 1, 3) and len(dataset) and shows_first_page(dataset.source(0)):
+        notes.append(
+            f"{dataset.name(0)} has several pages, of which the first is read unless data.channels is their number"
+        )
     return (*notes, *dataset.describe_labels())

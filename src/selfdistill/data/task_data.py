@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from PIL import Image
+from torch import Tensor
 
 from ..config.recipe import DataPart
+from .datasets.conversion import PixelFormat
 from .datasets.splits import DatasetSplits
 from .transforms.base import Transform
 
 Size = tuple[int, int]  # height, width
-Show = Callable[[Image.Image], Image.Image]
+Show = Callable[[Image.Image | Tensor], Image.Image | Tensor]
 Opener = Callable[[DataPart, str], DatasetSplits]  # takes the data settings, and the source's path or name
 
 
@@ -42,7 +44,7 @@ class TaskData(ABC):
         """The names of the augmentations; `mirrorable`: a mirrored image keeps its label."""
 
     @abstractmethod
-    def check_augmentations(self, names: Sequence[str], size: Size, channels: int) -> None:
+    def check_augmentations(self, names: Sequence[str], size: Size, pixels: PixelFormat) -> None:
         """Raises `ValueError` for augmentations that do not exist or do not fit."""
 
     @abstractmethod

@@ -16,7 +16,7 @@ from torch.fx.experimental import _config as tracing
 from .. import __version__
 from ..errors import did_you_mean, one_line
 from ..runs.files import make_folders, replace_file
-from ..runs.student import StudentCard, build_network, load_student, read_card
+from ..runs.student import RANGES, StudentCard, build_network, load_student, read_card
 from ..runs.weights import load_weights, save_weights
 from ..tasks import find_task
 from ..tasks.base import FIXED_SIZE, FreeAxes, ImageShape
@@ -176,10 +176,28 @@ def collect_metadata(card: StudentCard) -> dict[str, str]:
         "image_shape": json.dumps(card.student.image_shape),
         "mean": json.dumps(card.data.mean),
         "std": json.dumps(card.data.std),
+        "input": describe_input(card),
         **({} if card.temperature is None else {"temperature": json.dumps(card.temperature)}),
-        **({} if card.data.gray_range is None else {"gray_range": json.dumps(card.data.gray_range)}),
+        **{name: json.dumps(getattr(card.data, name)) for name in RANGES if getattr(card.data, name) is not None},
         **find_task(card.task).export_metadata(card),
     }
+
+
+def describe_input(card: StudentCard) -> str:
+    """What the exported network takes, in words.
+
+    >>> from selfdistill.runs.student import NetworkCard
+    >>> network = NetworkCard(name="cifar:resnet8", num_classes=2, image_shape=(1, 8, 8))
+    >>> card = StudentCard(task="classification", classes=("a", "b"), student=network, data={}, method="frskd")
+    >>> describe_input(card)
+    'float32 (b, 1, h, w): values / 255, then (x - mean) / std for each channel'
+    """
+    data = card.data
+    scaled = "values / 255"
+    if data.value_range is not None or data.gray_range is not None:
+        name = "gray_range" if data.value_range is None else "value_range"
+        scaled = f"(values - low) / (high - low) by {name} = [low, high], cut off at 0 and 1"
+    return f"float32 (b, {card.student.image_shape[0]}, h, w): {scaled}, then (x - mean) / std for each channel"
 
 
 def _create_example(card: StudentCard) -> Tensor:

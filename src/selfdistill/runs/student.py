@@ -34,6 +34,7 @@ Level = Annotated[StrictInt, Field(ge=0, lt=256)]  # of a color
 WEIGHTS = ("student.safetensors", "student.next.safetensors")  # the second until the card of the same step is written
 
 SHOWN = ("image_size", "channels", "mean", "std")  # settings of data by which images are shown to the student
+RANGES = ("value_range", "gray_range")  # further ones, which not every run has
 
 
 def refuse_facts(options: dict[str, Any]) -> dict[str, Any]:

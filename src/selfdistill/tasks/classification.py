@@ -8,6 +8,7 @@ from torch import nn
 
 from ..config.recipe import DataPart
 from ..data import image_shape, read_image
+from ..data.datasets.conversion import PixelFormat
 from ..data.datasets.digits import open_digits
 from ..data.datasets.image_folder import open_folder
 from ..data.datasets.mask_folder import is_mask_folder
@@ -98,8 +99,8 @@ class Classification(TaskKind):
     def choose_augmentations(self, settings: DataPart, size: Size, *, mirrorable: bool) -> list[str]:
         return image.choose_augmentation_names(settings.augment, size, mirrorable)
 
-    def check_augmentations(self, names: Sequence[str], size: Size, channels: int) -> None:
-        image.create_steps(names, size, channels)
+    def check_augmentations(self, names: Sequence[str], size: Size, pixels: PixelFormat) -> None:
+        image.create_steps(names, size, pixels)
 
     def statistics_view(self, settings: DataPart, size: Size) -> tuple[Show, int]:
         return image.statistics_view(size)
@@ -147,7 +148,7 @@ class Classifier(Predictor):
             self.notes = [f"probabilities are at the temperature {temperature:.4g} of student.json"]
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
-        picture = read_image(str(image.path), max_megapixels=self.max_megapixels)
+        picture = read_image(str(image.path), max_megapixels=self.max_megapixels, channels=self.transform.channels)
         images = self.transform.show(picture)[None].to(find_device(self.student))
         probabilities = (self.student(images)[0].float() / self.temperature).softmax(0)
         return Prediction(image.path, select_largest(probabilities, self.classes, top), {})

@@ -149,7 +149,7 @@ class Labeler(Predictor):
         return f"{min(self.thresholds):.2g} to {max(self.thresholds):.2g}, chosen on the run's validation images"
 
     def predict(self, image: ImageFile, top: int | None) -> Prediction:
-        picture = read_image(str(image.path), max_megapixels=self.max_megapixels)
+        picture = read_image(str(image.path), max_megapixels=self.max_megapixels, channels=self.transform.channels)
         logits = self.student(self.transform.show(picture)[None].to(find_device(self.student)))[0].float()
         probabilities = (logits / self.temperature).sigmoid()
         ranked = select_largest(probabilities, self.classes, len(self.classes) if top is None else top)

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Int64
-from PIL import Image
 from torch import Tensor, nn
 
 from ..config.recipe import DataPart
 from ..data import get_scoring_window, read_image
 from ..data.datasets.cityscapes import open_cityscapes
-from ..data.datasets.image_io import convert_channels
+from ..data.datasets.conversion import PixelFormat, Stored, to_8_bits
 from ..data.datasets.label_files import find_label_map
 from ..data.datasets.mask_classes import read_masks
 from ..data.datasets.mask_folder import open_mask_folder
@@ -133,8 +132,8 @@ class Segmentation(TaskKind):
     def choose_augmentations(self, settings: DataPart, size: Size, *, mirrorable: bool) -> list[str]:
         return image_mask.choose_augmentation_names(settings.augment, size, mirrorable)
 
-    def check_augmentations(self, names: Sequence[str], size: Size, channels: int) -> None:
-        image_mask.create_steps(names, size, [0.0] * channels)
+    def check_augmentations(self, names: Sequence[str], size: Size, pixels: PixelFormat) -> None:
+        image_mask.create_steps(names, size, [0.0] * pixels.channels, pixels)
 
     def statistics_view(self, settings: DataPart, size: Size) -> tuple[Show, int]:
         return lambda image: image_mask.resize_for_evaluation(image, settings.short_side), STATISTICS
@@ -228,23 +227,23 @@ class Segmenter(Predictor):
                 written[file] = image.path
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
-        picture = read_image(str(image.path), max_megapixels=self.max_megapixels)
+        picture = read_image(str(image.path), max_megapixels=self.max_megapixels, channels=self.transform.channels)
         numbers = self.label_pixels(picture)
         shares = torch.bincount(numbers.flatten(), minlength=len(self.classes)) / numbers.numel()
         return Prediction(image.path, select_largest(shares, self.classes, top), self.write(image, picture, numbers))
 
-    def label_pixels(self, picture: Image.Image) -> Int64[Tensor, "h w"]:
+    def label_pixels(self, picture: Stored) -> Int64[Tensor, "h w"]:
         images = self.transform.show(picture)[None].to(find_device(self.student))
         scores = score_map(self.student, images, (picture.height, picture.width), window=self.window)
         return scores[0].argmax(dim=0).cpu()
 
-    def write(self, image: ImageFile, picture: Image.Image, numbers: Int64[Tensor, "h w"]) -> dict[str, Path]:
+    def write(self, image: ImageFile, picture: Stored, numbers: Int64[Tensor, "h w"]) -> dict[str, Path]:
         files = self.list_output_files(image)
         make_folders(self.root, files["mask"].parent.relative_to(self.root))
         palette = dict(zip(self.values, self.colors, strict=True))
         with replace_file(files["mask"], durable=False) as temporary:
             write_mask(temporary, torch.tensor(self.values)[numbers], palette)
-        shown = convert_channels(picture, 3, self.transform.gray_range)
+        shown = to_8_bits(picture, 3)
         present = [(self.classes[k], self.colors[k]) for k in numbers.unique().tolist()]
         with replace_file(files["overlay"], durable=False) as temporary:
             add_legend(draw_overlay(shown, numbers, self.colors), present).save(temporary)

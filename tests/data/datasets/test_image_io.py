@@ -17,7 +17,8 @@ from selfdistill.config.recipe import DataPart
 from selfdistill.data import check, choose_defaults, prepare_data, read_image
 from selfdistill.data.datasets import base as rows_module
 from selfdistill.data.datasets.base import map_blocks, select_evenly
-from selfdistill.data.datasets.image_io import FORMATS, convert_channels, read_format
+from selfdistill.data.datasets.conversion import convert_channels
+from selfdistill.data.datasets.image_io import FORMATS, read_format
 
 
 def noise(mode: str = "RGB") -> Image.Image:
@@ -73,7 +74,7 @@ def test_values_of_unknown_range_beside_8_bits_are_refused_with_their_file(tmp_p
         Image.new(mode, (8, 6), 7).save(deep)
         part = DataPart(source=str(tmp_path))
         ranged = part.model_copy(update={"gray_range": (0.0, 9.0)})
-        with pytest.raises(ValueError, match=f"{split}/b/9.tif has gray values of 32 bits .*say with data.gray_range"):
+        with pytest.raises(ValueError, match=f"{split}/b/9.tif has values of unknown range .*say with data.gray_range"):
             choose_defaults(part, opened(tmp_path), CLASSIFICATION)
         assert choose_defaults(
             part.model_copy(update={"gray_range": (0.0, 9.0)}), opened(tmp_path), CLASSIFICATION
@@ -112,7 +113,8 @@ def test_deep_gray_images_are_scaled_by_their_own_range(tmp_path, dtype, low, sp
     rows = opened(write_deep(tmp_path, dtype, low, spread)).train
     part = choose_defaults(DataPart(source=str(tmp_path)), opened(tmp_path), CLASSIFICATION)
     assert part.channels == 1
-    assert part.gray_range == pytest.approx((low, low + spread), abs=0.02 * spread)
+    assert part.gray_range is None
+    assert part.value_range == pytest.approx((low, low + spread), abs=0.02 * spread)
     show = CLASSIFICATION.eval_transform(part.model_copy(update={"mean": [0.0], "std": [1.0]})).show
     means = [np.mean([show(rows.image(i)).mean() for i in range(len(rows)) if rows.labels[i] == k]) for k in (0, 1)]
     assert means[rows.classes.index("high")] - means[rows.classes.index("low")] == pytest.approx(0.2, abs=0.02)
@@ -130,7 +132,7 @@ def test_the_range_of_gray_values_can_be_set_and_must_rise(tmp_path):
     assert np.asarray(convert_channels(image, 1, (1100.0, 1200.0))).tolist() == [[0, 153, 255, 0]]
     nan = Image.fromarray(np.array([[np.nan, 1200]], dtype=np.float32))
     assert np.asarray(convert_channels(nan, 1, (1100.0, 1200.0))).tolist() == [[0, 255]]
-    with pytest.raises(ValueError, match="mode F has gray values of unknown range; set data.gray_range"):
+    with pytest.raises(ValueError, match="mode F has values of unknown range; set data.gray_range"):
         convert_channels(nan, 1)
 
 
@@ -146,8 +148,9 @@ def test_16_bits_beside_8_are_mentioned_with_the_setting(tmp_path):
 
 def test_ranges_are_mentioned(tmp_path):
     prepared = prepare_data(DataPart(source=str(write_deep(tmp_path / "deep", np.uint16, 100, 900))), CLASSIFICATION)
-    low, high = prepared.settings.gray_range
-    assert f"gray values from {low:g} to {high:g} become black to white in 8 bits (data.gray_range)" in prepared.notes
+    low, high = prepared.settings.value_range
+    note = f"images keep more than 8 bits: their values from {low:g} to {high:g} become 0 to 1 (data.value_range)"
+    assert note in prepared.notes
     for k, name in enumerate(("a", "b")):
         (tmp_path / "flat" / name).mkdir(parents=True)
         for number in range(4):

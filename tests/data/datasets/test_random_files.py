@@ -10,7 +10,8 @@ from PIL import Image
 
 from helpers.images import opened
 from helpers.mask_files import opened_masks, write_pairs
-from selfdistill.data.datasets.image_io import convert_channels, read_format, read_image, refuse_mode
+from selfdistill.data.datasets.conversion import convert_channels, refuse_mode
+from selfdistill.data.datasets.image_io import read_format, read_image
 from selfdistill.data.datasets.labels import number_labels
 
 LABELS = [

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -85,7 +85,7 @@ class CachedDataset(Dataset[Sample]):
         """The images that are still to be read."""
         return [] if self.images is None or self.images.is_complete else [self.images]
 
-    def on(self, device: torch.device) -> UInt8[Tensor, "n c h w"] | None:
+    def on(self, device: torch.device) -> Shaped[Tensor, "n c h w"] | None:
         """All images if they are kept on the device, else None; errors as in `fill`."""
         self.fill(device)
         if not isinstance(self.images, SameSizeImages):
@@ -121,7 +121,10 @@ class CachedDataset(Dataset[Sample]):
     @property
     def bytes(self) -> int:
         """Bytes of all images on a device; 0 if they have no common size."""
-        return len(self) * math.prod(self.transform.shape) if isinstance(self.transform, ImageTransform) else 0
+        transform = self.transform
+        if not isinstance(transform, ImageTransform):
+            return 0
+        return len(self) * math.prod(transform.shape) * transform.pixels.dtype.itemsize
 
 
 def refuse_uncacheable(transform: Transform, cache: str) -> None:

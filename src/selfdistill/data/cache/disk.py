@@ -16,11 +16,12 @@ import numpy as np
 import PIL
 from jaxtyping import Int, UInt8
 from PIL import Image
+from torch import Tensor
 
 from ..datasets.base import LabeledDataset
 from ..transforms.pipeline import ImageTransform
 from .folder import cache_folder
-from .images import PackedImages, find_ends, read_sizes
+from .images import PackedImages, count_pixel_bytes, find_ends, read_sizes
 from .room import ALTERNATIVES, refuse_too_large
 
 FORMAT = 2  # version of the file format
@@ -41,7 +42,7 @@ class DiskImages(PackedImages):
         header = None
         if self.path.exists():
             with report_unusable(self.path.parent):
-                header = read_header(self.path, len(dataset), transform.channels)
+                header = read_header(self.path, len(dataset), count_pixel_bytes(transform))
         if header is not None:
             sizes, self.checksums = header
             super().__init__(dataset, transform, sizes)
@@ -51,12 +52,12 @@ class DiskImages(PackedImages):
             self.checksums = np.zeros(len(dataset), np.uint32)
             self.unfinished = reserve_file(self.path.parent, self.start + int(self.ends[-1]))
 
-    def __getitem__(self, i: int) -> Image.Image:
+    def __getitem__(self, i: int) -> Image.Image | Tensor:
         if self.unfinished is None and zlib.crc32(self._get_pixels(i)) != self.checksums[i]:
             raise ValueError(f"{self.path} is damaged; remove it, and the next run writes it again")
         return super().__getitem__(i)
 
-    def write(self, i: int, image: Image.Image) -> None:
+    def write(self, i: int, image: Image.Image | Tensor) -> None:
         super().write(i, image)
         self.checksums[i] = zlib.crc32(self._get_pixels(i))
 
@@ -98,7 +99,7 @@ def count_header_bytes(images: int) -> int:
     return images * 3 * 4 + 4
 
 
-def read_header(path: Path, images: int, channels: int) -> tuple[Int[np.ndarray, "n 2"], np.ndarray] | None:
+def read_header(path: Path, images: int, pixel_bytes: int) -> tuple[Int[np.ndarray, "n 2"], np.ndarray] | None:
     """The sizes and the checksums of the images in a file; None where they, or the file's size, are wrong."""
     with path.open("rb") as file:
         header = file.read(count_header_bytes(images))
@@ -107,7 +108,7 @@ def read_header(path: Path, images: int, channels: int) -> tuple[Int[np.ndarray,
         return None
     sizes = np.frombuffer(header, np.int32, 2 * images).reshape(images, 2)
     checksums = np.frombuffer(header, np.uint32, images, offset=sizes.nbytes)
-    return (sizes, checksums) if file_bytes == len(header) + int(find_ends(sizes, channels)[-1]) else None
+    return (sizes, checksums) if file_bytes == len(header) + int(find_ends(sizes, pixel_bytes)[-1]) else None
 
 
 @contextmanager
@@ -130,7 +131,7 @@ def identify(dataset: LabeledDataset, transform: ImageTransform) -> str:
             times = (status.st_mtime_ns, status.st_ctime_ns)  # ctime also detects a copy that kept its mtime
             source = repr((os.path.abspath(source), status.st_size, times))
             source = source.encode("utf-8", "surrogateescape")
-        elif isinstance(source, Image.Image):
+        elif not isinstance(source, bytes):
             digest.update(repr((source.mode, source.size)).encode())
             source = source.tobytes()
         digest.update(len(source).to_bytes(8, "little") + source)

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
 from ..datasets.base import LabeledDataset, map_blocks
+from ..datasets.conversion import Stored
 from ..reading import ImageUse
-from ..transforms.base import as_pixels
+from ..transforms.base import as_pixels, get_size
 from ..transforms.pipeline import ImageTransform
 from .room import count_free_bytes, refuse_too_large
 
@@ -27,13 +28,13 @@ class DecodedImages(ImageUse, ABC):
         self.transform = transform
 
     @abstractmethod
-    def __getitem__(self, i: int) -> Image.Image: ...
+    def __getitem__(self, i: int) -> Image.Image | Tensor: ...
 
     @abstractmethod
-    def write(self, i: int, image: Image.Image) -> None:
+    def write(self, i: int, image: Image.Image | Tensor) -> None:
         """Keeps image `i`, after `transform.cached`."""
 
-    def add(self, i: int, image: Image.Image) -> None:
+    def add(self, i: int, image: Stored) -> None:
         self.write(i, self.transform.cached_image(image))
 
     @property
@@ -49,33 +50,41 @@ class SameSizeImages(DecodedImages):
 
     def __init__(self, dataset: LabeledDataset, transform: ImageTransform) -> None:
         super().__init__(dataset, transform)
-        self.pixels: UInt8[Tensor, "n c h w"] = torch.empty(len(dataset), *transform.shape, dtype=torch.uint8)
+        dtype = transform.pixels.dtype
+        self.pixels: Shaped[Tensor, "n c h w"] = torch.empty(len(dataset), *transform.shape, dtype=dtype)
 
-    def __getitem__(self, i: int) -> Image.Image:
-        return to_pil_image(self.pixels[i].permute(1, 2, 0).contiguous().cpu().numpy())
+    def __getitem__(self, i: int) -> Image.Image | Tensor:
+        return to_image(self.pixels[i].cpu())
 
-    def write(self, i: int, image: Image.Image) -> None:
+    def write(self, i: int, image: Image.Image | Tensor) -> None:
         self.pixels[i] = as_pixels(image, self.transform.channels)
 
 
 class PackedImages(DecodedImages):
-    """Images of any size: their (height, width), and their pixels (h, w, c) one after the other."""
+    """Images of any size: their (height, width), and their pixels one after the other.
+
+    Those of an image are bytes (h, w, c), or floats (c, h, w).
+    """
 
     pixels: UInt8[np.ndarray, " bytes"]
 
     def __init__(self, dataset: LabeledDataset, transform: ImageTransform, sizes: Int[np.ndarray, "n 2"]) -> None:
         super().__init__(dataset, transform)
         self.sizes = sizes
-        self.ends = find_ends(sizes, transform.channels)  # end of the pixels of each image, in bytes
+        self.ends = find_ends(sizes, count_pixel_bytes(transform))  # end of the pixels of each image, in bytes
 
-    def __getitem__(self, i: int) -> Image.Image:
-        return to_pil_image(self._get_pixels(i).reshape(*self.sizes[i], self.transform.channels))
+    def __getitem__(self, i: int) -> Image.Image | Tensor:
+        pixels, channels = self._get_pixels(i), self.transform.channels
+        if self.transform.pixels.is_deep:
+            return torch.from_numpy(pixels.copy().view(np.float32).reshape(channels, *self.sizes[i]))
+        return to_pil_image(pixels.reshape(*self.sizes[i], channels))
 
-    def write(self, i: int, image: Image.Image) -> None:
-        if (image.height, image.width) != tuple(self.sizes[i]):
-            size = [image.height, image.width]
+    def write(self, i: int, image: Image.Image | Tensor) -> None:
+        if get_size(image) != tuple(self.sizes[i]):
+            size = [*get_size(image)]
             raise ValueError(f"its header says {self.sizes[i].tolist()}, it is {size} pixels")
-        self._get_pixels(i)[:] = np.asarray(image).reshape(-1)
+        values = image.contiguous().numpy() if isinstance(image, Tensor) else np.asarray(image)
+        self._get_pixels(i)[:] = values.reshape(-1).view(np.uint8)
 
     def _get_pixels(self, i: int) -> UInt8[np.ndarray, " image"]:
         return self.pixels[self.ends[i - 1] if i else 0 : self.ends[i]]
@@ -95,12 +104,22 @@ class MemoryImages(PackedImages):
         return self.buffer.numpy()
 
 
+def to_image(pixels: Shaped[Tensor, "c h w"]) -> Image.Image | Tensor:
+    """A Pillow image of bytes; floats as they are."""
+    return pixels if pixels.is_floating_point() else to_pil_image(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
 def to_pil_image(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
-def find_ends(sizes: Int[np.ndarray, "n 2"], channels: int) -> Int[np.ndarray, " n"]:
-    return (sizes.prod(axis=1, dtype=np.int64) * channels).cumsum()
+def count_pixel_bytes(transform: ImageTransform) -> int:
+    """Bytes of one pixel of all channels."""
+    return transform.channels * transform.pixels.dtype.itemsize
+
+
+def find_ends(sizes: Int[np.ndarray, "n 2"], pixel_bytes: int) -> Int[np.ndarray, " n"]:
+    return (sizes.prod(axis=1, dtype=np.int64) * pixel_bytes).cumsum()
 
 
 def read_sizes(dataset: LabeledDataset, transform: ImageTransform) -> Int[np.ndarray, "n 2"]:

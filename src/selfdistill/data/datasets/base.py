@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 
 from ...errors import UserCodeError, count_of
 from ..cache.blocks import Blocks
-from .image_io import DEEP, MAX_MEGAPIXELS, Format, Source, get_stored_mode, read_format, read_image, refuse_mode
+from .conversion import Range, Stored, get_stored_mode, get_values, is_deep, refuse_mode
+from .image_io import MAX_MEGAPIXELS, Format, Source, read_format, read_image
 
 HEADERS = 50_000  # maximum number of images whose headers are read, at about 20 us each
 DECODED = 5_000  # a check decodes all images of data sets up to this size
@@ -35,7 +36,7 @@ OUTSIDE = 1e-4  # share of the values below, and above, that range: dead and hot
 class Sample(NamedTuple):
     """An image and its target, as stored or after some parts of a transform."""
 
-    image: Image.Image | Tensor
+    image: Stored | Tensor
     target: Tensor  # a class index (), which classes are there (k,), or the class index of every pixel (h, w)
 
 
@@ -58,6 +59,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
     labels: Int64[Tensor, "n ..."]
     mirrorable: bool = True
     max_megapixels: float = MAX_MEGAPIXELS  # of one image, in millions of pixels; larger ones are refused
+    channels: int = 1  # gray pages of a TIFF that make one image
     is_checked: bool = False  # whether a check has read the images
     blocks: Blocks | None = None  # where images are fetched block by block, not one by one
     label_notes: tuple[str, ...] = ()  # sentences for the user on how the labels were read
@@ -78,13 +80,13 @@ class LabeledDataset(ABC, Dataset[Sample]):
         """The decoded image and its target."""
         return Sample(self.image(i), self.labels[i])
 
-    def image(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Stored:
         """The decoded image, upright, in its stored mode."""
-        return read_image(self.source(i), self.name(i), max_megapixels=self.max_megapixels)
+        return read_image(self.source(i), self.name(i), max_megapixels=self.max_megapixels, channels=self.channels)
 
-    def limit_pixels(self, max_megapixels: float) -> None:
-        """Sets how many millions of pixels an image may have."""
-        self.max_megapixels = max_megapixels
+    def set_limits(self, max_megapixels: float, channels: int) -> None:
+        """Sets how many millions of pixels an image may have, and how many gray pages of a TIFF make one."""
+        self.max_megapixels, self.channels = max_megapixels, channels
 
     @contextmanager
     def name_errors(self, i: int) -> Iterator[None]:
@@ -98,12 +100,18 @@ class LabeledDataset(ABC, Dataset[Sample]):
 
     def format(self, i: int, *, decode: bool = False) -> Format:
         """Size and mode. Reads only the header unless `decode`. `ValueError` for an unusable image."""
-        image_format = read_format(self.source(i), self.name(i), decode=decode, max_megapixels=self.max_megapixels)
+        image_format = read_format(
+            self.source(i),
+            self.name(i),
+            decode=decode,
+            max_megapixels=self.max_megapixels,
+            channels=self.channels,
+        )
         with self.name_errors(i):
             refuse_mode(image_format.mode)
         return image_format
 
-    def read(self, i: int) -> Image.Image:
+    def read(self, i: int) -> Stored:
         """The decoded image, after checking its mode and, in subclasses, its target."""
         image = self.image(i)
         with self.name_errors(i):
@@ -135,29 +143,38 @@ class LabeledDataset(ABC, Dataset[Sample]):
             raise ValueError(summarize_errors(errors))
         return frozenset(all_formats)
 
-    @cached_property
-    def gray_range(self) -> tuple[float, float]:
-        """The range of the values in gray images of more than 8 bits, without the outermost 0.01 % at each end.
+    def find_value_range(self, channels: int) -> Range | list[Range]:
+        """The range of the values of 1,000 images, evenly spaced, without the 1 in 10,000 at either end.
 
-        Reads about 4,000 pixels of each of at most 1,000 images.
+        One range for gray and RGB, else one for each of `channels`; 0 to 255 where a channel has 8 bits. NaN and
+        infinities do not count.
         """
-        blocks = map_blocks(self._sample_gray_values, self.sample(SAMPLED_IMAGES))
-        values = np.concatenate([np.zeros(0), *blocks])
-        low, high = np.quantile(values, (OUTSIDE, 1 - OUTSIDE)).tolist() if values.size else (0.0, 1.0)
-        if (values == np.round(values)).all():
-            low, high = float(math.floor(low)), float(math.ceil(high))
-        return low, high if high > low else low + 1.0
+        if channels not in self._value_ranges:
+            blocks = map_blocks(lambda block: self._sample_values(block, channels), self.sample(SAMPLED_IMAGES))
+            samples = [sample for block in blocks for sample in block]
+            if channels in (1, 3):
+                self._value_ranges[channels] = _find_range([sample.ravel() for sample in samples])
+            else:
+                columns = [[sample[:, k] for sample in samples] for k in range(channels)]
+                self._value_ranges[channels] = [_find_range(column) for column in columns]
+        return self._value_ranges[channels]
 
-    def _sample_gray_values(self, block: Sequence[int]) -> np.ndarray:
+    @cached_property
+    def _value_ranges(self) -> dict[int, Range | list[Range]]:
+        """What `find_value_range` found, by channels."""
+        return {}
+
+    def _sample_values(self, block: Sequence[int], channels: int) -> list[np.ndarray]:
+        """Values (n, c) of some images; of those with other than `channels` only where these share a range."""
         samples = []
         for i in block:
             with suppress(ValueError):  # a check will name images that cannot be read
                 image = self.image(i)
-                if get_stored_mode(image) in DEEP:
-                    pixels = np.asarray(image).ravel()
-                    samples.append(pixels[:: pixels.size // SAMPLED_PIXELS | 1].astype(np.float64))  # an odd step
-        values = np.concatenate([np.zeros(0), *samples])
-        return values[np.isfinite(values)]
+                values = get_values(image, channels)
+                if values.shape[2] == channels or (channels in (1, 3) and is_deep(get_stored_mode(image))):
+                    pixels, wanted = values.reshape(-1, values.shape[2]), SAMPLED_PIXELS * 4 // max(channels, 4)
+                    samples.append(pixels[:: len(pixels) // max(wanted, 1) | 1].copy())  # an odd step
+        return samples
 
     def _read_formats(self, block: Sequence[int]) -> tuple[set[Format], list[str]]:
         formats, errors = set(), []
@@ -264,7 +281,7 @@ class Subset(LabeledDataset):
 
     def __init__(self, dataset: LabeledDataset, indices: Int64[Tensor, " n"]) -> None:
         self.dataset, self.indices = dataset, indices
-        self.max_megapixels = dataset.max_megapixels
+        self.max_megapixels, self.channels = dataset.max_megapixels, dataset.channels
         self.classes, self.labels, self.mirrorable = dataset.classes, dataset.labels[indices], dataset.mirrorable
         self.blocks = None if dataset.blocks is None else dataset.blocks.select(indices)
 
@@ -323,6 +340,18 @@ class PairDataset(LabeledDataset):
 
     def name(self, i: int) -> str:
         return f"row {i} of {self.title}"
+
+
+def _find_range(samples: Sequence[np.ndarray]) -> Range:
+    """The range of values, in whole numbers if all of them are; a range of one value gets a width of 1."""
+    if samples and all(sample.dtype == np.uint8 for sample in samples):
+        return 0.0, 255.0
+    values = np.concatenate([np.zeros(0), *samples])
+    values = values[np.isfinite(values)]
+    low, high = np.quantile(values, (OUTSIDE, 1 - OUTSIDE)).tolist() if values.size else (0.0, 1.0)
+    if (values == np.round(values)).all():
+        low, high = float(math.floor(low)), float(math.ceil(high))
+    return low, high if high > low else low + 1.0
 
 
 def quote_names(names: Sequence[str], max_names: int = 5) -> str:

@@ -3,7 +3,8 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import compress
 
 from ...errors import count_of
 from .base import ImageFileDataset
@@ -12,6 +13,7 @@ from .splits import DatasetSplits, parse_split
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".webp", ".avif"),
     *(".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+    ".npy",
 )
 
 
@@ -57,6 +59,8 @@ def open_class_folders(folder: str) -> tuple[ImageFileDataset, list[str]]:
         paths += images
         labels += [classes.index(classname)] * len(images)
         nested += sum(path.count(os.sep) > 1 for path in images)
+    is_kept = select_images(paths, ignored)
+    paths, labels = list(compress(paths, is_kept)), list(compress(labels, is_kept))
     loose = sum(is_image(name) for name in os.listdir(folder))
     if not paths:
         raise ValueError(_say_no_classes(folder))
@@ -85,6 +89,16 @@ def walk(folder: str, relative: str, above: frozenset[str], ignored: Counter[str
                 yield path
             else:
                 ignored["other"] += 1
+
+
+def select_images(paths: Sequence[str], ignored: Counter[str]) -> list[bool]:
+    """Which of the files to take for images: beside others, an `.npy` file holds something else, such as features."""
+    are_arrays = [path.lower().endswith(".npy") for path in paths]
+    if all(are_arrays):
+        return [True] * len(paths)
+    if any(are_arrays):
+        ignored["other"] += sum(are_arrays)
+    return [not is_array for is_array in are_arrays]
 
 
 def is_hidden(name: str) -> bool:

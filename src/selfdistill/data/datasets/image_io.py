@@ -1,4 +1,4 @@
-"""Reads image files and encoded images as upright PIL images, and converts their channels."""
+"""Reads image files and encoded images, upright: as Pillow images, or as arrays where Pillow has no mode."""
 
 import io
 import math
@@ -10,14 +10,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...config.recipe import DataPart
 from ...errors import flatten_message
+from .band_files import read_band_header, read_bands
+from .bands import Bands, BinaryFile
+from .conversion import Stored, get_stored_mode
 from .text_files import NOT_A_FILE, is_special
+from .tiff import has_pages
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-GRAY_16 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-DEEP = GRAY_16 | {"I", "F"}  # gray of more than 8 bits: 16 bits, signed 32 bits, floats
-GRAY = frozenset({"1", "L", "LA"}) | DEEP
-ALPHA = frozenset({"LA", "PA", "RGBA"})
-CONVERTIBLE = GRAY | ALPHA | {"P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # keywords of PNG texts that may hold the tag
@@ -25,7 +23,7 @@ ORIENTATION_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # keywords
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # as Pillow calls them
 MAX_MEGAPIXELS: float = DataPart().max_megapixels
 
-Source = str | bytes | Image.Image  # a path, an encoded image, or a decoded one
+Source = str | bytes | Stored  # a path, an encoded image, or a decoded one
 
 
 class Format(NamedTuple):
@@ -33,7 +31,7 @@ class Format(NamedTuple):
 
     width: int
     height: int
-    mode: str  # Pillow's; a palette with transparency is "PA"
+    mode: str  # Pillow's, "PA" for a palette with transparency, or one of `Bands`, such as "uint16 x 12"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -41,132 +39,119 @@ class Format(NamedTuple):
         return self.width, self.height
 
 
-def read_image(source: Source, name: str = "", *, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
+def read_image(source: Source, name: str = "", *, max_megapixels: float = MAX_MEGAPIXELS, channels: int = 1) -> Stored:
     """Decodes an image in its stored mode, upright; an animation gives its first frame.
 
-    Raises `ValueError`, naming `name` or the path, for anything that is not a complete image, and for an image of more
-    than `max_megapixels` million pixels, which is not decoded.
+    A TIFF of `channels` gray pages is one image. Raises `ValueError`, naming `name` or the path, for anything that is
+    not a complete image, and for an image of more than `max_megapixels` million pixels, which is not decoded.
     """
-    if isinstance(source, Image.Image):
+    if not isinstance(source, str | bytes):
         return source
     try:
-        with _open(source, max_megapixels) as image:
-            image.load()
-            return ImageOps.exif_transpose(image) if _read_orientation(image) > 1 else image
-    except Exception as error:  # Pillow's readers raise nearly any type on damaged files
+        with _open_file(source) as file:
+            bands = read_bands(file, channels, max_megapixels)
+            if bands is not None:
+                return bands
+            with _open(file, max_megapixels) as image:
+                if _has_deep_colors(image):
+                    return _read_deep_colors(file, image.mode)
+                image.load()
+                return _turn_upright(image)
+    except Exception as error:  # the readers raise nearly any type on damaged files
         raise _say_unreadable(source, name, error) from None
 
 
 def read_format(
-    source: Source, name: str = "", *, decode: bool = False, max_megapixels: float = MAX_MEGAPIXELS
+    source: Source,
+    name: str = "",
+    *,
+    decode: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    channels: int = 1,
 ) -> Format:
-    """Reads size and mode from the header only; errors as in `read_image`.
+    """Reads size and mode from the header only; arguments and errors as in `read_image`.
 
     `decode` also decodes the image, to check that it is complete. JPEGs are decoded at an eighth of their size to
     save time.
     """
-    if isinstance(source, Image.Image):
+    if not isinstance(source, str | bytes):
         return Format(*source.size, get_stored_mode(source))
     try:
-        with _open(source, max_megapixels) as image:
-            width, height = image.size
-            mode = get_stored_mode(image)
-            # Pillow turns TIFFs by itself and reports their turned size
-            may_turn = image.format != "TIFF" and (image.format != "PNG" or _has_orientation(source))
-            turned = may_turn and _read_orientation(image) > 4
-            if decode:
-                image.draft(image.mode, (max(width // 8, 1), max(height // 8, 1)))
-                image.load()
-            return Format(height, width, mode) if turned else Format(width, height, mode)
+        with _open_file(source) as file:
+            header = read_band_header(file, channels, max_megapixels)
+            if header is not None:
+                if decode:
+                    read_bands(file, channels, max_megapixels)
+                return Format(header.width, header.height, header.mode)
+            with _open(file, max_megapixels) as image:
+                image_format = _read_format(image, file)
+                if decode:
+                    _draft(image, 8)
+                    image.load()
+                return image_format
     except Exception as error:
         raise _say_unreadable(source, name, error) from None
 
 
 def read_reduced(
-    source: Source, name: str = "", side: int = 1, *, max_megapixels: float = MAX_MEGAPIXELS
-) -> tuple[Format, Image.Image]:
+    source: Source, name: str = "", side: int = 1, *, max_megapixels: float = MAX_MEGAPIXELS, channels: int = 1
+) -> tuple[Format, Stored]:
     """The format as `read_format` gives it, and the decoded, upright image; a JPEG is decoded at a reduced size.
 
     Its shorter side then has at least `side` pixels, or all it has. Errors as in `read_image`.
     """
-    if isinstance(source, Image.Image):
+    if not isinstance(source, str | bytes):
         return Format(*source.size, get_stored_mode(source)), source
     try:
-        with _open(source, max_megapixels) as image:
-            (width, height), mode = image.size, get_stored_mode(image)
-            factor = max(min(width, height) // side, 1)
-            image.draft(image.mode, (max(width // factor, 1), max(height // factor, 1)))
-            image.load()
-            orientation = _read_orientation(image)
-            turned = image.format != "TIFF" and orientation > 4
-            upright = ImageOps.exif_transpose(image) if orientation > 1 else image.copy()
-            return Format(height, width, mode) if turned else Format(width, height, mode), upright
+        with _open_file(source) as file:
+            bands = read_bands(file, channels, max_megapixels)
+            if bands is not None:
+                return Format(*bands.size, get_stored_mode(bands)), bands
+            with _open(file, max_megapixels) as image:
+                image_format = _read_format(image, file)
+                if _has_deep_colors(image):
+                    return image_format, _read_deep_colors(file, image.mode)
+                _draft(image, max(min(image.size) // side, 1))
+                image.load()
+                upright = _turn_upright(image)
+                return image_format, image.copy() if upright is image else upright
     except Exception as error:
         raise _say_unreadable(source, name, error) from None
 
 
 def is_turned(source: Source) -> bool:
     """Whether the file says that its stored pixels are to be turned or mirrored; False for a file that is no image."""
-    if isinstance(source, Image.Image):
+    if not isinstance(source, str | bytes):
         return False
     try:
-        with _open(source, math.inf) as image:
-            return (image.format != "PNG" or _has_orientation(source)) and _read_orientation(image) > 1
+        with _open_file(source) as file, _open(file, math.inf) as image:
+            return (image.format != "PNG" or _has_orientation(file)) and _read_orientation(image) > 1
     except Exception:
         return False
 
 
-def get_stored_mode(image: Image.Image) -> str:
-    """Pillow's mode, or a more specific one if Pillow's is ambiguous."""
-    if image.mode == "P" and "transparency" in image.info:
-        return "PA"
-    return image.mode
+def shows_first_page(source: Source) -> bool:
+    """Whether a stored image is the first of several gray pages; False for a file that is no image."""
+    try:
+        with _open_file(source) as file:
+            return has_pages(file)
+    except Exception:
+        return False
 
 
-def convert_channels(image: Image.Image, channels: int, gray_range: tuple[float, float] | None = None) -> Image.Image:
-    """Converts an image to 1 (gray), 3 (RGB) or 4 (RGBA) channels of 8 bits, if it is different.
-
-    Palettes are looked up, CMYK and YCbCr become RGB, and color becomes gray by luma. Gray of more than 8 bits is
-    scaled from `gray_range` to 0..255, by default from 0..65535 if it has 16 bits. Alpha is dropped, not blended with a
-    background, unless `channels` is 4.
-    """
-    wanted, mode = MODES[channels], get_stored_mode(image)
-    if mode == wanted:
-        return image
-    refuse_mode(mode)
-    if mode in DEEP:
-        image = _reduce_to_8_bits(image, mode, gray_range)
-    elif mode == "PA":
-        image = image.convert("RGBA")
-    elif mode not in GRAY and mode != "RGBA":
-        image = image.convert("RGB")  # through RGB, because not every pair of modes has a direct conversion
-    return image if image.mode == wanted else image.convert(wanted)
-
-
-def refuse_mode(mode: str) -> None:
-    """Raises `ValueError` for a mode without a safe conversion."""
-    if mode not in CONVERTIBLE:
-        raise ValueError(f"mode {mode} has no safe conversion to 8 bits; save it as 8- or 16-bit gray, RGB or RGBA")
-
-
-def _reduce_to_8_bits(image: Image.Image, mode: str, gray_range: tuple[float, float] | None) -> Image.Image:
-    if gray_range is None and mode in GRAY_16:
-        values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-    if gray_range is None:
-        raise ValueError(f"mode {mode} has gray values of unknown range; set data.gray_range=LOW,HIGH")
-    low, high = gray_range
-    values = (np.asarray(image).astype(np.float64) - low) * (255 / (high - low))
-    return Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
-
-
-def _open(source: str | bytes, max_megapixels: float) -> Image.Image:
-    if isinstance(source, str) and is_special(source):
+def _open_file(source: str | bytes) -> BinaryFile:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if is_special(source):
         raise OSError(NOT_A_FILE)
-    image = Image.open(source if isinstance(source, str) else io.BytesIO(source), formats=FORMATS)
+    return open(source, "rb")
+
+
+def _open(file: BinaryFile, max_megapixels: float) -> Image.Image:
+    file.seek(0)
+    image = Image.open(file, formats=FORMATS)
     width, height = image.size
     if width * height > max_megapixels * 1e6:
-        image.close()
         raise ValueError(
             f"it has {width}x{height} pixels, and data.max_megapixels={max_megapixels:g} allows "
             f"{max_megapixels:g} million; raise that if you trust the file, or shrink it"
@@ -174,14 +159,45 @@ def _open(source: str | bytes, max_megapixels: float) -> Image.Image:
     return image
 
 
-def _has_orientation(png: str | bytes) -> bool:
+def _read_format(image: Image.Image, file: BinaryFile) -> Format:
+    """Size and mode of an image that was opened, not decoded."""
+    width, height = image.size
+    mode = f"{image.mode};16" if _has_deep_colors(image) else get_stored_mode(image)
+    # Pillow turns TIFFs by itself and reports their turned size
+    may_turn = image.format != "TIFF" and (image.format != "PNG" or _has_orientation(file))
+    turned = may_turn and _read_orientation(image) > 4
+    return Format(height, width, mode) if turned else Format(width, height, mode)
+
+
+def _draft(image: Image.Image, factor: int) -> None:
+    """Has a JPEG decoded at a share of its size."""
+    image.draft(image.mode, (max(image.width // factor, 1), max(image.height // factor, 1)))
+
+
+def _has_deep_colors(image: Image.Image) -> bool:
+    """Whether this is a PNG with colors of 16 bits, of which Pillow keeps the upper half."""
+    return image.format == "PNG" and bool(image.tile) and image.tile[0].args in ("RGB;16B", "RGBA;16B")
+
+
+def _read_deep_colors(file: BinaryFile, mode: str) -> Bands:
+    """Reads a PNG with colors of 16 bits; Pillow gives the upper half of the values, and then the lower."""
+    halves = []
+    for order in "BL":
+        with _open(file, math.inf) as image:
+            image.tile = [image.tile[0]._replace(args=f"{mode};16{order}")]
+            image.load()
+            halves.append(np.asarray(_turn_upright(image)).astype(np.uint16))
+    return Bands(halves[0] << 8 | halves[1], f"{mode};16")
+
+
+def _has_orientation(file: BinaryFile) -> bool:
     """Whether a PNG holds metadata that may rotate it.
 
     The metadata may follow the pixels, so that Pillow finds it only after decoding them. This function reads only the
     head of each chunk of the file: 4 bytes of length and 4 of type. Data and 4 bytes of checksum follow.
     """
-    with open(png, "rb", buffering=0) if isinstance(png, str) else io.BytesIO(png) as file:
-        start = len(PNG_SIGNATURE)
+    position, start = file.tell(), len(PNG_SIGNATURE)
+    try:
         while True:
             file.seek(start)
             head = file.read(32)
@@ -191,6 +207,12 @@ def _has_orientation(png: str | bytes) -> bool:
             if chunk_type in (b"IEND", b""):  # the last chunk, or the end of a damaged file
                 return False
             start += 12 + length
+    finally:
+        file.seek(position)
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) if _read_orientation(image) > 1 else image
 
 
 def _read_orientation(image: Image.Image) -> int:
@@ -209,6 +231,8 @@ def _say_unreadable(source: str | bytes, name: str, error: Exception) -> ValueEr
     if not (os.path.getsize(source) if isinstance(source, str) else len(source)):
         return ValueError(f"{name} cannot be read as an image: it is empty")
     if isinstance(error, UnidentifiedImageError):
-        return ValueError(f"{name} cannot be read as an image: it has no known image format ({', '.join(FORMATS)})")
+        return ValueError(
+            f"{name} cannot be read as an image: it has no known image format ({', '.join(FORMATS)}, NPY)"
+        )
     reason = flatten_message(error) or type(error).__name__
     return ValueError(f"{name} cannot be read as an image: {reason}")

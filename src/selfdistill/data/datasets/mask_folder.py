@@ -4,11 +4,12 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Container, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 from ...errors import count_of
 from .base import ImageFileDataset
-from .image_folder import describe_left_out, list_folders, walk
+from .image_folder import describe_left_out, list_folders, select_images, walk
 from .label_files import find_label_map
 from .masks import RawMaskDataset
 from .splits import DatasetSplits, parse_split
@@ -162,7 +163,8 @@ def _refuse_unmatched(paths: Sequence[str], problem: str) -> None:
 def _list_stems(folder: str, ignored: Counter[str]) -> dict[str, list[str]]:
     """Lists the relative paths of the images below a folder, by path without suffix."""
     stems: dict[str, list[str]] = {}
-    for path in sorted(walk(folder, "", frozenset(), ignored)):
+    paths = sorted(walk(folder, "", frozenset(), ignored))
+    for path in compress(paths, select_images(paths, ignored)):
         stem = unicodedata.normalize(
             "NFC", os.path.splitext(path)[0]
         )  # file systems differ in how they compose accents

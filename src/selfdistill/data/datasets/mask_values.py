@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from .image_io import GRAY, get_stored_mode
+from .conversion import GRAY, Stored, get_stored_mode
 
 BORDER = 255  # the value that is ignored by default
 INDEXED = (GRAY - {"F"}) | {"P", "PA"}  # modes that store one number per pixel
@@ -15,14 +15,14 @@ COLORED = frozenset({"RGB", "RGBA", "RGBX"})
 Color = tuple[int, int, int]
 
 
-def read_mask_values(mask: Image.Image, colors: dict[int, Color]) -> np.ndarray:
+def read_mask_values(mask: Stored, colors: dict[int, Color]) -> np.ndarray:
     """Reads the integer values (h, w) of a mask: the stored numbers, or the values of its `colors`.
 
     A color mask with equal channels everywhere is gray. A gray mask is looked up in `colors` if all of them are gray,
     and a mask with a palette if it shows these colors; else the numbers are the values. Raises `ValueError`, with the
     end of a sentence, for masks that cannot be read.
     """
-    if mask.format == "JPEG":
+    if isinstance(mask, Image.Image) and mask.format == "JPEG":
         raise ValueError("is a JPEG, whose compression changes values; store masks as PNG")
     mode = get_stored_mode(mask)
     if mode == "1":

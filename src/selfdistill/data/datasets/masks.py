@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Int64
-from PIL import Image
 from torch import Tensor
 
 from .base import (
@@ -22,6 +21,7 @@ from .base import (
     quote_names,
     say_some,
 )
+from .conversion import Stored
 from .image_io import Format, Source, is_turned, read_format, read_image
 from .label_map import IGNORE_INDEX, LabelMap
 from .mask_values import (
@@ -47,18 +47,18 @@ class RawMaskDataset(LabeledDataset):
     def __init__(self, images: LabeledDataset, masks: LabeledDataset) -> None:
         assert len(images) == len(masks)
         self.images, self.masks = images, masks
-        self.max_megapixels, self.blocks = images.max_megapixels, images.blocks
+        self.max_megapixels, self.channels = images.max_megapixels, images.channels
+        self.blocks = images.blocks
         self.classes, self.mirrorable = (), images.mirrorable
         self.labels = torch.zeros(len(images), dtype=torch.int64)  # unused: every pixel has a label
         self.palette: dict[int, Color] = {}
         self.known_values: dict[str, frozenset[int]] = {}  # by the mask's name, because reading masks takes long
         self.known_colors: dict[int, tuple[Color, str]] = {}  # of a number in palettes, and the mask that showed it
 
-    def limit_pixels(self, max_megapixels: float) -> None:
-        """Sets how many millions of pixels an image and a mask may have."""
-        super().limit_pixels(max_megapixels)
-        self.images.limit_pixels(max_megapixels)
-        self.masks.limit_pixels(max_megapixels)
+    def set_limits(self, max_megapixels: float, channels: int) -> None:
+        super().set_limits(max_megapixels, channels)
+        self.images.set_limits(max_megapixels, channels)
+        self.masks.set_limits(max_megapixels, 1)
 
     def source(self, i: int) -> Source:
         return self.images.source(i)
@@ -99,7 +99,7 @@ class RawMaskDataset(LabeledDataset):
             self._compare_sizes(i, header.size, image_format.size)
         return image_format
 
-    def read(self, i: int) -> Image.Image:
+    def read(self, i: int) -> Stored:
         """As for images without masks. Also checks the size and the values of the mask."""
         image = super().read(i)
         self.read_values(i, image.size)
@@ -142,15 +142,15 @@ class RawMaskDataset(LabeledDataset):
         """
         return self._read_values(i, self._read_mask(i, image_size))
 
-    def _read_mask(self, i: int, image_size: tuple[int, int] | None) -> Image.Image:
+    def _read_mask(self, i: int, image_size: tuple[int, int] | None) -> Stored:
         mask = self._decode_mask(i)
         self._compare_sizes(i, mask.size, image_size or self.images.format(i).size)
         return mask
 
-    def _decode_mask(self, i: int) -> Image.Image:
+    def _decode_mask(self, i: int) -> Stored:
         return read_image(self.masks.source(i), self.mask_name(i), max_megapixels=self.masks.max_megapixels)
 
-    def _read_values(self, i: int, mask: Image.Image) -> np.ndarray:
+    def _read_values(self, i: int, mask: Stored) -> np.ndarray:
         try:
             return read_mask_values(mask, self.palette)
         except ValueError as error:

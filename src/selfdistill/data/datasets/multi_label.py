@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Int64
-from PIL import Image
 from torch import Tensor
 
 from .base import LabelCounts, LabeledDataset
+from .conversion import Stored
 from .image_io import Format, Source
 
 
@@ -20,10 +20,11 @@ class MultiLabelDataset(LabeledDataset):
     def __init__(self, images: LabeledDataset, labels: Int64[Tensor, "n k"], *, classes: tuple[str, ...]) -> None:
         self.images, self.labels, self.classes = images, labels, classes
         self.mirrorable, self.max_megapixels = images.mirrorable, images.max_megapixels
+        self.channels = images.channels
 
-    def limit_pixels(self, max_megapixels: float) -> None:
-        super().limit_pixels(max_megapixels)
-        self.images.limit_pixels(max_megapixels)
+    def set_limits(self, max_megapixels: float, channels: int) -> None:
+        super().set_limits(max_megapixels, channels)
+        self.images.set_limits(max_megapixels, channels)
 
     def source(self, i: int) -> Source:
         return self.images.source(i)
@@ -37,7 +38,7 @@ class MultiLabelDataset(LabeledDataset):
     def size(self, i: int) -> int:
         return self.images.size(i)
 
-    def image(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Stored:
         return self.images.image(i)
 
     def format(self, i: int, *, decode: bool = False) -> Format:
@@ -79,7 +80,7 @@ class MultiLabelDataset(LabeledDataset):
 
     def subset(self, indices: Int64[Tensor, " n"]) -> "MultiLabelDataset":
         subset = MultiLabelDataset(self.images.subset(indices), self.labels[indices], classes=self.classes)
-        subset.max_megapixels = self.max_megapixels
+        subset.max_megapixels, subset.channels = self.max_megapixels, self.channels
         return subset
 
     def renumber(self, classes: tuple[str, ...], indices: Int64[Tensor, " k"]) -> "MultiLabelDataset":

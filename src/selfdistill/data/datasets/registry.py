@@ -50,7 +50,7 @@ def open_stored(settings: DataPart, source: str, task: TaskData) -> DatasetSplit
         raise ValueError(f"{source} {task.other_labels}")
     stored = task.sources[form](settings, location)
     for dataset in stored.splits.values():
-        dataset.limit_pixels(settings.max_megapixels)
+        dataset.set_limits(settings.max_megapixels, settings.channels or 1)
     if form == location and os.path.exists(source):
         stored = stored._replace(notes=(say_hidden(source, "the built-in data set"), *stored.notes))
     return stored

@@ -60,6 +60,7 @@ def _choose_image(parts: frozenset[str], wanted: WantedParts) -> str:
     if not images:
         raise ValueError(f"has no image, only {_join(parts)}")
     plain = [part for part in images if not _is_mask(part)] or images
+    plain = [part for part in plain if not part.endswith("npy")] or plain  # features beside an image
     plain = [part for part in plain if "." not in part] or plain  # jpg rather than thumbnail.jpg
     if wanted.masks and wanted.label is None and len(plain) == 2 and len(images) == 2 and "png" in plain:
         return next(part for part in plain if part != "png")  # 0007.jpg with the mask 0007.png

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped, UInt8
+from jaxtyping import Float, Int64, Shaped
 from PIL import Image
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from ...config.recipe import DataPart
 from ...errors import UserCodeError, did_you_mean, one_line
 from ...imports import load, suggest_colon
 from ..datasets.base import Sample
-from ..datasets.image_io import convert_channels
+from ..datasets.conversion import PixelFormat, Stored, convert_channels
 
 NO_TARGET = torch.zeros((), dtype=torch.int64)
 NO_KEYS = torch.zeros(1, dtype=torch.int64)  # for transforms that draw nothing
@@ -29,14 +29,14 @@ class Transform(ABC):
     draw from the global generators instead.
     """
 
-    channels: int
+    pixels: PixelFormat  # of the images after `cached`
     draws_per_image: bool  # whether `per_image` draws from the global generators
     fixed_size: bool  # whether `cached` gives images of one size, and `per_image` only reads their pixels
     keeps_target: bool  # whether `cached` does not change the target, so that only images are kept
 
     @abstractmethod
     def cached(self, sample: Sample) -> Sample:
-        """The sample as a PIL image with `channels` channels, after the resizing that precedes random steps."""
+        """The sample in the format `pixels`, after the resizing that precedes random steps."""
 
     @abstractmethod
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
@@ -50,12 +50,16 @@ class Transform(ABC):
     def to(self, device: torch.device, memory_format: torch.memory_format) -> "Transform":
         """The same transform, with a `batch` for images on this device that returns this memory format."""
 
+    @property
+    def channels(self) -> int:
+        return self.pixels.channels
+
     def __call__(self, sample: Sample, keys: Int64[Tensor, " 1"] = NO_KEYS) -> Sample:
         """Applies all three parts to one sample."""
         image, target = self.per_image(self.cached(sample), keys)
         return Sample(self.batch(image[None], keys)[0], target)
 
-    def show(self, image: Image.Image, keys: Int64[Tensor, " 1"] = NO_KEYS) -> Float[Tensor, "c h w"]:
+    def show(self, image: Stored, keys: Int64[Tensor, " 1"] = NO_KEYS) -> Float[Tensor, "c h w"]:
         """Applies all three parts to an image without a target."""
         return self(Sample(image, NO_TARGET), keys).image
 
@@ -88,15 +92,17 @@ class Normalization:
         return moved
 
 
-def as_pixels(image: Image.Image, channels: int) -> UInt8[Tensor, "c h w"]:
-    """A copy of the image's pixels."""
+def as_pixels(image: Image.Image | Tensor, channels: int) -> Shaped[Tensor, "c h w"]:
+    """A copy of the pixels of an image, uint8; a tensor as it is."""
+    if isinstance(image, Tensor):
+        return image
     pixels = np.array(convert_channels(image, channels))  # half the cost of v2.functional.to_image
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
 def as_tensor(image: Image.Image | Tensor, channels: int) -> Tensor:
     """A new float32 tensor (c, h, w) in [0, 1]; a tensor keeps its channels."""
-    return as_floats(as_pixels(image, channels) if isinstance(image, Image.Image) else image)
+    return as_floats(as_pixels(image, channels))
 
 
 def as_floats(
@@ -129,10 +135,9 @@ class UserTransform:
             raise UserCodeError(f"the transform {self.name} raised {one_line(error)}") from error
 
 
-def refuse_color_change(name: str, channels: int) -> None:
-    """Raises `ValueError` for a change of colors in images with alpha."""
-    if channels == 4:
-        raise ValueError(f"augment={name} works on 1 or 3 channels, not on 4")
+def get_size(image: Image.Image | Tensor) -> tuple[int, int]:
+    """(height, width) of an image, or of a tensor (..., h, w)."""
+    return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[-2], image.shape[-1])
 
 
 def say_unknown(name: str, known: Sequence[str], images: str) -> ValueError:

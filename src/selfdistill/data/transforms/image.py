@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from ...config.recipe import DataPart
-from .base import choose_names, image_shape, refuse_color_change, say_unknown
+from ..datasets.conversion import PixelFormat
+from .base import choose_names, image_shape, say_unknown
 from .batch import BatchStep, Cutout, Erasing, Flip, PaddedCrop, ReflectedCrop, ResizedCrop, Rotation
 from .pipeline import CenterCrop, ImageTransform, ResizeToCover, Step, UserImageTransform, is_small
 
@@ -17,9 +18,9 @@ Size = tuple[int, int]  # height, width
 def train_transform(settings: DataPart) -> ImageTransform:
     """The transform of training under resolved settings: PIL image -> (c, h, w), normalized before erasing."""
     assert isinstance(settings.augment, list), "the settings are not resolved"
-    channels, *size = image_shape(settings)
+    size = image_shape(settings)[1:]
     erasers = [ERASERS[name]() for name in settings.augment if name in ERASERS]
-    return ImageTransform(settings, create_steps(settings.augment, tuple(size), channels), erasers)
+    return ImageTransform(settings, create_steps(settings.augment, size, PixelFormat.of(settings)), erasers)
 
 
 def eval_transform(settings: DataPart) -> ImageTransform:
@@ -103,7 +104,7 @@ def choose_augmentation_names(augment: str | list[str], size: tuple[int, int], m
     return choose_names(augment, ["crop" if is_small(size) else "resized_crop"] + ["flip"] * mirrorable)
 
 
-def create_steps(names: Sequence[str], size: tuple[int, int], channels: int) -> list[Step]:
+def create_steps(names: Sequence[str], size: tuple[int, int], pixels: PixelFormat) -> list[Step]:
     """Creates the steps in the order of their names. Without a crop among them, a center crop comes first.
 
     Small images are resized before the first step that runs on batches, which needs equal sizes. Erasers are not steps,
@@ -116,7 +117,7 @@ def create_steps(names: Sequence[str], size: tuple[int, int], channels: int) -> 
     for name in names:
         if name in ERASERS:
             continue
-        new_steps = _create_named_steps(name, size, channels)
+        new_steps = _create_named_steps(name, size, pixels)
         if (
             is_small(size)
             and isinstance(new_steps[0], BatchStep)
@@ -131,9 +132,9 @@ def _get_last(steps: Sequence[Step]) -> Step | None:
     return steps[-1] if steps else None
 
 
-def _create_named_steps(name: str, size: tuple[int, int], channels: int) -> list[Step]:
+def _create_named_steps(name: str, size: tuple[int, int], pixels: PixelFormat) -> list[Step]:
     if name in COLOR_STEPS:
-        refuse_color_change(name, channels)
+        pixels.refuse_color_change(name)
     if name in STEPS:
         return STEPS[name](size)
     if ":" in name:

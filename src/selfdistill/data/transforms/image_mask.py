@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from PIL import Image, ImageFilter
@@ -18,16 +19,17 @@ from torch import Tensor
 from ...config.recipe import DataPart
 from ...errors import UserCodeError
 from ..datasets.base import Sample
-from ..datasets.image_io import convert_channels
+from ..datasets.conversion import PixelFormat, convert_channels
 from ..datasets.label_map import IGNORE_INDEX
 from .base import (
     Normalization,
     Transform,
     UserTransform,
     as_pixels,
+    as_tensor,
     choose_names,
+    get_size,
     image_shape,
-    refuse_color_change,
     say_unknown,
 )
 
@@ -35,6 +37,7 @@ LARGEST = 512  # pixels; default maximum of the sides of training crops
 MULTIPLE = 32  # the usual networks divide the sides of a crop by this
 
 Size = tuple[int, int]  # height, width
+Color = Sequence[float | int]  # one value in [0, 1] for each channel
 
 
 class MaskTransform(Transform):
@@ -43,8 +46,7 @@ class MaskTransform(Transform):
     fixed_size, keeps_target = False, False
 
     def __init__(self, settings: DataPart) -> None:
-        self.channels, self.short_side = image_shape(settings)[0], settings.short_side
-        self.gray_range = settings.gray_range
+        self.pixels, self.short_side = PixelFormat.of(settings), settings.short_side
         self.normalize = Normalization(settings)
 
     def batch(self, images: Shaped[Tensor, "n c h w"], keys: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
@@ -67,15 +69,17 @@ class TrainMaskTransform(MaskTransform):
     def __init__(self, settings: DataPart) -> None:
         super().__init__(settings)
         assert isinstance(settings.augment, list), "the settings are not resolved"
-        self.steps = create_steps(settings.augment, image_shape(settings)[1:], self.normalize.mean.flatten().tolist())
+        mean = self.normalize.mean.flatten().tolist()
+        self.steps = create_steps(settings.augment, image_shape(settings)[1:], mean, self.pixels)
 
     def cached(self, sample: Sample) -> Sample:
-        check_sizes(sample.image, sample.target)
-        return sample._replace(image=convert_channels(sample.image, self.channels, self.gray_range))
+        image = self.pixels.convert(sample.image)
+        check_sizes(image, sample.target)
+        return sample._replace(image=image)
 
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
         image, mask = sample
-        pair = Pair(image, mask, scale_short_side((image.height, image.width), self.short_side))
+        pair = Pair(image, mask, scale_short_side(get_size(image), self.short_side))
         for step in self.steps:
             pair = step(pair)
         return Sample(as_pixels(pair.image, self.channels), pair.mask.as_subclass(Tensor).contiguous())
@@ -87,9 +91,7 @@ class EvalMaskTransform(MaskTransform):
     draws_per_image = False
 
     def cached(self, sample: Sample) -> Sample:
-        return sample._replace(
-            image=resize_for_evaluation(convert_channels(sample.image, self.channels, self.gray_range), self.short_side)
-        )
+        return sample._replace(image=resize_for_evaluation(self.pixels.convert(sample.image), self.short_side))
 
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
         return sample._replace(image=as_pixels(sample.image, self.channels))
@@ -102,7 +104,7 @@ class Pair(NamedTuple):
     is computed only within the crop.
     """
 
-    image: Image.Image
+    image: Image.Image | Tensor  # of 8 bits, or floats (c, h, w)
     mask: Int64[Tensor, "h w"]  # as large as the image
     size: Size
 
@@ -114,7 +116,7 @@ class Pair(NamedTuple):
         (rows, columns), (height, width) = self.mask.shape, size
         y, x = rows / self.size[0], columns / self.size[1]
         box = (left * x, top * y, min((left + width) * x, columns), min((top + height) * y, rows))
-        image = self.image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        image = _resize(self.image, size, box)
         mask = self.mask[_find_nearest(top, height, y)[:, None], _find_nearest(left, width, x)]
         return Pair(image, mask, size)
 
@@ -128,10 +130,20 @@ def _find_nearest(start: int, count: int, scale: float) -> Int64[Tensor, " count
     return ((torch.arange(start, start + count, dtype=torch.float64) + 0.5) * scale).long()
 
 
-def check_sizes(image: Image.Image, mask: Int64[Tensor, "h w"]) -> None:
+def _resize(image: Image.Image | Tensor, size: Size, box: Sequence[float | int] | None = None) -> Image.Image | Tensor:
+    """The window `box` (left, top, right, bottom) of an image at another size, bilinear with antialias."""
+    if isinstance(image, Image.Image):
+        return image.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
+    channels = [Image.fromarray(channel.numpy()) for channel in image.contiguous()]
+    resized = [np.asarray(channel.resize(size[::-1], Image.Resampling.BILINEAR, box=box)) for channel in channels]
+    return torch.from_numpy(np.stack(resized))
+
+
+def check_sizes(image: Image.Image | Tensor, mask: Int64[Tensor, "h w"]) -> None:
     """Raises `ValueError` for an image and a mask of different sizes."""
-    if tuple(mask.shape) != (image.height, image.width):
-        sizes = f"{mask.shape[0]}x{mask.shape[1]} and the image {image.height}x{image.width}"
+    size = get_size(image)
+    if tuple(mask.shape) != size:
+        sizes = f"{mask.shape[0]}x{mask.shape[1]} and the image {size[0]}x{size[1]}"
         raise ValueError(f"the mask is of height x width {sizes}; they must agree")
 
 
@@ -144,16 +156,16 @@ def scale_short_side(size: Size, side: int | None) -> Size:
     return size if side is None else (round(size[0] * side / min(size)), round(size[1] * side / min(size)))
 
 
-def resize_for_evaluation(image: Image.Image, short_side: int | None) -> Image.Image:
+def resize_for_evaluation(image: Image.Image | Tensor, short_side: int | None) -> Image.Image | Tensor:
     """Resizes an image for evaluation."""
-    height, width = scale_short_side((image.height, image.width), short_side)
-    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+    size = scale_short_side(get_size(image), short_side)
+    return image if get_size(image) == size else _resize(image, size)
 
 
 class MaskStep(ABC):
-    """One augmentation of image and mask, for crops of `size`; `fill` is the padding color."""
+    """One augmentation of image and mask, for crops of `size`; `fill` is the padding color, in [0, 1]."""
 
-    def __init__(self, size: Size, fill: tuple[int, ...]) -> None:
+    def __init__(self, size: Size, fill: Color) -> None:
         self.size, self.fill = size, fill
 
     @abstractmethod
@@ -182,7 +194,7 @@ class RandomShortSide(MaskStep):
 class CropOrPad(MaskStep):
     """Crops larger pairs to their center, and pads smaller ones at the right and the bottom.
 
-    The image is padded with its mean color, to the nearest of 256 shades, and the mask with IGNORE_INDEX.
+    The image is padded with its mean color, in 8 bits to the nearest shade, and the mask with IGNORE_INDEX.
     """
 
     def __call__(self, pair: Pair) -> Pair:
@@ -199,8 +211,12 @@ class CropOrPad(MaskStep):
         return margin // 2
 
     def _pad(self, pair: Pair) -> Pair:
-        image = Image.new(pair.image.mode, self.size[::-1], self.fill)
-        image.paste(pair.image, (0, 0))
+        if isinstance(pair.image, Tensor):
+            image = torch.tensor(self.fill)[:, None, None].repeat(1, *self.size)
+            image[:, : pair.size[0], : pair.size[1]] = pair.image
+        else:
+            image = Image.new(pair.image.mode, self.size[::-1], tuple(round(255 * value) for value in self.fill))
+            image.paste(pair.image, (0, 0))
         mask = pair.mask.new_full(self.size, IGNORE_INDEX)
         mask[: pair.size[0], : pair.size[1]] = pair.mask
         return Pair(image, mask, self.size)
@@ -216,7 +232,7 @@ class RandomCrop(CropOrPad):
 class RandomFlip(MaskStep):
     """Mirrors half of the pairs left to right."""
 
-    def __init__(self, size: Size, fill: tuple[int, ...]) -> None:
+    def __init__(self, size: Size, fill: Color) -> None:
         from torchvision.transforms import v2
 
         super().__init__(size, fill)
@@ -233,11 +249,10 @@ class ColorJitter(MaskStep):
     The order is random. The mask does not change.
     """
 
-    def __init__(self, size: Size, fill: tuple[int, ...]) -> None:
+    def __init__(self, size: Size, fill: Color) -> None:
         from torchvision.transforms import v2
 
         super().__init__(size, fill)
-        refuse_color_change("colour", len(fill))
         self.transform = v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.05)
 
     def __call__(self, pair: Pair) -> Pair:
@@ -255,7 +270,18 @@ class RandomBlur(MaskStep):
         if _draw_uniform(0.0, 1.0) < 0.5:
             return pair
         pair = pair.resize()
-        return pair._replace(image=pair.image.filter(ImageFilter.GaussianBlur(_draw_uniform(0.0, 1.0))))
+        deviation = _draw_uniform(0.0, 1.0)
+        if isinstance(pair.image, Tensor):
+            return pair._replace(image=_blur(pair.image, deviation))
+        return pair._replace(image=pair.image.filter(ImageFilter.GaussianBlur(deviation)))
+
+
+def _blur(image: Float[Tensor, "c h w"], deviation: float) -> Float[Tensor, "c h w"]:
+    """Blurs by a Gaussian, of at most 1 pixel, cut off at 3."""
+    from torchvision.transforms.v2 import functional
+
+    kernel = [min(7, side - 1 + side % 2) for side in image.shape[:0:-1]]  # odd, and no wider than the image
+    return functional.gaussian_blur(image, kernel, [max(deviation, 1e-3)] * 2)
 
 
 class UserPairTransform(UserTransform):
@@ -266,21 +292,32 @@ class UserPairTransform(UserTransform):
 
     def __call__(self, pair: Pair) -> Pair:
         pair = pair.resize()
-        result = self.call(pair.image.copy(), _mark_as_mask(pair.mask.clone()))
+        image = pair.image.clone() if isinstance(pair.image, Tensor) else pair.image.copy()
+        result = self.call(image, _mark_as_mask(pair.mask.clone()))
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise UserCodeError(f"the transform {self.name} returned {_describe(result)}, not an image and a mask")
         image, mask = result
-        if not isinstance(image, Image.Image):
-            raise UserCodeError(f"the transform {self.name} returned {_describe(image)} for the image, not a PIL image")
+        if not isinstance(image, type(pair.image)) and not isinstance(image, Image.Image):
+            kind = "a tensor" if isinstance(pair.image, Tensor) else "a PIL image"
+            raise UserCodeError(f"the transform {self.name} returned {_describe(image)} for the image, not {kind}")
         if not isinstance(mask, Tensor) or mask.dtype != torch.int64 or mask.ndim != 2:
             given = _describe(mask)
             raise UserCodeError(f"the transform {self.name} returned {given} for the mask, not int64 of (h, w)")
         try:
             check_sizes(image, mask)
-            image = convert_channels(image, len(pair.image.getbands()))
+            image = self.fit(image, pair.image)
         except ValueError as error:
             raise UserCodeError(f"the transform {self.name} returned what does not fit: {error}") from None
-        return Pair(image, mask.as_subclass(Tensor), (image.height, image.width))
+        return Pair(image, mask.as_subclass(Tensor), get_size(image))
+
+    def fit(self, image: Image.Image | Tensor, given: Image.Image | Tensor) -> Image.Image | Tensor:
+        """The result in the format of the image that the function was given."""
+        if isinstance(given, Image.Image):
+            return convert_channels(image, len(given.getbands()))
+        image = as_tensor(image, len(given))
+        if image.shape[0] != len(given):
+            raise ValueError(f"an image of {image.shape[0]} channels, not {len(given)}")
+        return image
 
 
 def _mark_as_mask(mask: Int64[Tensor, "h w"]) -> Tensor:
@@ -308,22 +345,26 @@ STEPS: dict[str, type[MaskStep]] = {
     "colour": ColorJitter,
     "blur": RandomBlur,
 }
+COLOR_STEPS = ("colour",)
 
 
 def choose_augmentation_names(augment: str | list[str], size: Size, mirrorable: bool) -> list[str]:
     return choose_names(augment, ["scale", "crop"] + ["flip"] * mirrorable)
 
 
-def create_steps(names: Sequence[str], size: Size, mean: Sequence[float]) -> list[MaskStep | UserPairTransform]:
+def create_steps(
+    names: Sequence[str], size: Size, mean: Sequence[float], pixels: PixelFormat
+) -> list[MaskStep | UserPairTransform]:
     """Creates the steps in the order of their names; the last step crops or pads to `size`."""
     if ("scale", "short_side") in pairwise(names):
         raise ValueError("augment=scale has no effect before short_side, which sets the size anew; put it behind")
-    fill = tuple(round(255 * value) for value in mean)
-    return [*(_create_step(name, size, fill) for name in names), CropOrPad(size, fill)]
+    return [*(_create_step(name, size, mean, pixels) for name in names), CropOrPad(size, mean)]
 
 
-def _create_step(name: str, size: Size, fill: tuple[int, ...]) -> MaskStep | UserPairTransform:
+def _create_step(name: str, size: Size, fill: Color, pixels: PixelFormat) -> MaskStep | UserPairTransform:
     if name in STEPS:
+        if name in COLOR_STEPS:
+            pixels.refuse_color_change(name)
         return STEPS[name](size, fill)
     if ":" in name:
         return UserPairTransform(name)

@@ -13,9 +13,9 @@ from torch import Tensor
 from ...config.recipe import DataPart
 from ...errors import UserCodeError
 from ..datasets.base import Sample
-from ..datasets.image_io import convert_channels
+from ..datasets.conversion import PixelFormat, Stored
 from ..random.keys import branch
-from .base import Normalization, Transform, UserTransform, as_pixels, as_tensor, image_shape
+from .base import Normalization, Transform, UserTransform, as_pixels, as_tensor, get_size, image_shape
 from .batch import BatchStep
 
 SMALL = 64  # pixels; larger images are cropped from a resized image
@@ -35,8 +35,7 @@ class ImageTransform(Transform):
 
     def __init__(self, settings: DataPart, steps: Sequence[Step], erasers: Sequence[BatchStep] = ()) -> None:
         self.shape = image_shape(settings)
-        self.channels, self.normalize = self.shape[0], Normalization(settings)
-        self.gray_range = settings.gray_range
+        self.pixels, self.normalize = PixelFormat.of(settings), Normalization(settings)
         numbered = list(enumerate(steps))  # a step draws from the branch of the image's key with the step's number
         start = next((n for n, step in numbered if not isinstance(step, Resizing)), len(numbered))
         end = 1 + next((n for n, step in reversed(numbered) if not isinstance(step, BatchStep)), -1)
@@ -55,9 +54,9 @@ class ImageTransform(Transform):
     def cached(self, sample: Sample) -> Sample:
         return Sample(self.cached_image(sample.image), sample.target)
 
-    def cached_image(self, image: Image.Image) -> Image.Image:
+    def cached_image(self, image: Stored) -> Image.Image | Tensor:
         """The image after `cached`."""
-        image = convert_channels(image, self.channels, self.gray_range)
+        image = self.pixels.convert(image)
         for step in self.cached_steps:
             image = step(image)
         return image
@@ -71,7 +70,9 @@ class ImageTransform(Transform):
     @property
     def cached_identity(self) -> tuple[Any, ...]:
         """Equal for transforms with the same `cached`."""
-        return self.channels, self.gray_range, [(type(step).__name__, step.size) for step in self.cached_steps]
+        steps = [(type(step).__name__, step.size) for step in self.cached_steps]
+        identity = (self.pixels.channels, self.pixels.gray_range, steps)
+        return (*identity, self.pixels.value_range) if self.pixels.is_deep else identity
 
     def per_image(self, sample: Sample, keys: Int64[Tensor, " 1"]) -> Sample:
         """Pixels at the final size: uint8, or float32 in [0, 1] after a user's function."""
@@ -128,7 +129,7 @@ class CenterCrop(Resizing):
 
         if is_small(self.size):
             return resize(image, self.size)
-        covering = resize(image, compute_covering_size(_get_size(image), self.size))
+        covering = resize(image, compute_covering_size(get_size(image), self.size))
         return functional.center_crop(covering, list(self.size))
 
     def result_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -139,7 +140,7 @@ class ResizeToCover(Resizing):
     """Resizes a larger image so that a crop of `size` has a margin of 256/224."""
 
     def __call__(self, image: Any) -> Any:
-        return resize(image, self.result_size(_get_size(image)))
+        return resize(image, self.result_size(get_size(image)))
 
     def result_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return compute_covering_size(size, self.size)
@@ -164,14 +165,10 @@ def is_small(size: tuple[int, int]) -> bool:
 def resize(image: Any, size: tuple[int, int]) -> Any:
     from torchvision.transforms.v2 import functional
 
-    return image if _get_size(image) == size else functional.resize(image, list(size))
+    return image if get_size(image) == size else functional.resize(image, list(size))
 
 
 def compute_covering_size(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
     """The smallest (height, width) with the aspect ratio of `size` that covers 256/224 times `wanted`."""
     scale = MARGIN * max(wanted[0] / size[0], wanted[1] / size[1])
     return (max(round(size[0] * scale), wanted[0]), max(round(size[1] * scale), wanted[1]))
-
-
-def _get_size(image: Any) -> tuple[int, int]:
-    return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[-2], image.shape[-1])
