@@ -37,6 +37,7 @@ SMALL = 64  # pixels of the longer side, up to which a network for small images 
 NAMING = ("val", "image_column", "label_column", "stream", "opener")  # settings that say which images and labels
 STEPS, STEPS_AN_EPOCH = 10_000, 20  # of the suggested training
 LEAST_EPOCHS, MOST_EPOCHS = 10, 200
+COLUMNS = ("image_column", "label_column", "separator")  # settings of data without which a table is read otherwise
 LENGTHS = ("epochs=", "max_steps=")
 WEIGHTED = ("Unequal classes", "Rare classes")  # findings that class weights are for
 TIMED = 4  # images of the step that is timed
@@ -118,6 +119,7 @@ def suggest(given: Recipe, checked: Checked, *, has_length: bool = False, trust:
     chosen |= {f"data.{name}": getattr(given.data, name) for name in NAMING if getattr(given.data, name)}
     if given.task.model_fields_set:
         chosen["task"] = given.task.kind
+    chosen |= {f"data.{name}": value for name in COLUMNS if (value := getattr(given.data, name)) is not None}
     reasons = []
     if given.data.on_error == "stop" and any(found.errors for found in checked.inspections.values()):
         chosen["data.on_error"] = "skip"
@@ -164,12 +166,11 @@ def make_page(recipe: Recipe, checked: Checked, suggestion: Suggestion) -> DataP
     """What the page shows, with the first images of each class."""
     training = checked.inspections["train"]
     samples: dict[str, list[int]] = {name: [] for name in training.dataset.classes[:MOST_CLASSES]}
-    for i, seen in training.seen.items():
-        members = (
-            samples.get(training.dataset.classes[int(training.dataset.labels[i])]) if seen.pixels is None else None
-        )
-        if members is not None and len(members) < SAMPLES:
-            members.append(i)
+    for i in training.seen:
+        for k in training.dataset.find_classes(i) or ():
+            members = samples.get(training.dataset.classes[k])
+            if members is not None and len(members) < SAMPLES:
+                members.append(i)
 
     def draw(split: str, index: int) -> tuple[Image.Image, str] | None:
         inspection = checked.inspections[split]

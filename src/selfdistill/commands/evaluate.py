@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..config.recipe import DataPart
 from ..data import EvalSet, LabeledDataset, check, eval_loader, get_scoring_window, open_one_split, open_splits
+from ..data.datasets.registry import has_columns
 from ..distributed import default_device
 from ..errors import count_of, escape_controls
 from ..report.columns import list_rare_columns
@@ -116,7 +117,7 @@ def open_scored(path: Path, card: StudentCard, source: str | None, *, trust: boo
     """A run's own held-out images, or all labeled images of `source`."""
     task = find_task(card.task)
     if source is not None:
-        dataset, notes = open_one_split(forget_columns(card.data), source, card.classes, task)
+        dataset, notes = open_one_split(forget_columns(card.data, source, task), source, card.classes, task)
         for note in (*notes, *check(dataset, card.data.channels)):
             tell(f"note: {note}")
         return Scored(dataset, source, None)
@@ -199,6 +200,14 @@ def has_changed(images: LabeledDataset, split: str, run: Run) -> bool:
     return before is not None and before != images.fingerprint()
 
 
-def forget_columns(settings: DataPart) -> DataPart:
-    """The settings without what another source may have otherwise: table columns, and how its files are opened."""
-    return settings.model_copy(update={"image_column": None, "label_column": None, "stream": 0, "opener": None})
+def forget_columns(settings: DataPart, source: str, task: TaskKind) -> DataPart:
+    """The settings without what another source may have otherwise: table columns, and how its files are opened.
+
+    Columns that are classes, and what separates labels, stay for another table.
+    """
+    forgotten = {"image_column": None, "label_column": None, "separator": None, "stream": 0, "opener": None}
+    if has_columns(source, task):
+        del forgotten["separator"]
+        if isinstance(settings.label_column, list):
+            del forgotten["label_column"]
+    return settings.model_copy(update=forgotten)

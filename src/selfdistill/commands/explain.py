@@ -136,11 +136,7 @@ def list_held_out(path: Path, most: int, *, indices: Sequence[int] | None = None
     settings = find_data_paths(card.data, Run(path), card.task, advice="name the images behind the run")
     dataset = open_held_out(settings, find_task(card.task))[1]
     chosen = select_evenly(len(dataset), most) if indices is None else indices
-    has_classes = dataset.labels.ndim == 1 and card.masks is None and not dataset.labels.is_floating_point()
-    return [
-        Seen(dataset.name(i), dataset.read(i), card.classes[int(dataset.labels[i])] if has_classes else None)
-        for i in chosen
-    ]
+    return [Seen(dataset.name(i), dataset.read(i), dataset.describe_label(i)) for i in chosen]
 
 
 @torch.no_grad()

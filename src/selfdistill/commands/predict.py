@@ -94,7 +94,9 @@ def predict_images(
     for note in predictor.notes:
         tell(f"note: {note}")
     if compare is not None:
-        labels = list_labels(forget_columns(card.data), compare, card.classes, task) if card.masks else {}
+        labels = (
+            list_labels(forget_columns(card.data, compare, task), compare, card.classes, task) if card.masks else {}
+        )
         predictor.compare_with(labels)
     files = list(list_images(images))
     predictor.check(files)

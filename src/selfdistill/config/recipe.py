@@ -32,7 +32,8 @@ class DataPart(Part):
     main: ClassVar[str] = "source"
     source: str | None = Field(
         None,
-        description="digits | scenes | a folder | .csv | .tsv | .jsonl | .parquet | .tar | hf:NAME | torchvision:NAME",
+        description="digits | scenes | digit_scenes | a folder | .csv | .tsv | .jsonl | .parquet | .tar | hf:NAME |"
+        " torchvision:NAME",
     )
     val: str | None = Field(None, description="validation source or split name; a split called val is found without it")
     val_fraction: float | None = Field(
@@ -88,10 +89,12 @@ class DataPart(Part):
     image_column: str | None = Field(
         None, description="of tables, or a part of the samples in .tar files; found by its type or name"
     )
-    label_column: str | None = Field(
+    label_column: str | list[str] | None = Field(
         None,
-        description="of tables, or a part or a JSON field of the samples in .tar files; found so too; of masks too",
+        description="of tables, or a part or a JSON field of the samples in .tar files; found so too; of masks too;"
+        " multilabel: or [a, b, ...], a column of 0 and 1 for each class",
     )
+    separator: str | None = Field(None, min_length=1, description="multilabel: what separates the labels of an image")
     stream: int = Field(
         0,
         ge=0,
@@ -150,19 +153,23 @@ class TaskPart(Part):
     main: ClassVar[str] = "kind"
     kind: str = Field(
         "classification",
-        description="classification, one class for each image | segmentation, one for each pixel | MODULE:CLASS",
+        description="classification, one class for each image | multilabel, any number of them | segmentation, one"
+        " for each pixel | MODULE:CLASS",
     )
     loss: str | None = Field(
         None,
-        description="cross_entropy | focal | bce | dice+cross_entropy (segmentation) | MODULE:FUNCTION(logits, target,"
-        " soft_target, ignore_index); default: the task's own, cross_entropy",
+        description="cross_entropy | focal | bce | dice+cross_entropy (segmentation) | asymmetric (multilabel) |"
+        " MODULE:FUNCTION(logits, target, soft_target, ignore_index); default: cross_entropy, bce of multilabel",
     )
     class_weights: Literal["auto", "effective"] | dict[str, Weight] | list[Weight] | None = Field(
         None,
         description="auto: n / (k n_c), as scikit-learn's balanced | effective: by effective number | {name: weight},"
-        " 1 for the others | a weight for each class in order",
+        " 1 for the others | a weight for each class in order; multilabel: of the images that show a class, auto:"
+        " (n - n_c) / n_c",
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label that all classes get alike")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of each label that all classes get alike; multilabel: yes and no"
+    )
     gamma: Weight = Field(2.0, description="focal: how fast the weight of a label falls with its probability")
 
     @model_validator(mode="before")

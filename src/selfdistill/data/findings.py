@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import count_of
 from .datasets.base import quote_names, select_evenly
 from .datasets.conversion import ALPHA, is_deep
-from .datasets.labels import find_misspelled, find_similar
+from .datasets.labels import describe_combined, find_combined, find_misspelled, find_similar
 from .duplicates import find_alike, find_equal, join_pairs
 from .inspection import SIDE, Inspection, Seen
 
@@ -202,6 +202,11 @@ def find_spellings(inspections: Mapping[str, Inspection]) -> Iterator[Finding]:
     if alike:
         sentence = f"The classes {quote_names(alike)} differ only in case or spacing; they may be the same."
         yield Finding("warning", "Class names that look alike", sentence, alike)
+    combined = find_combined(names) if any(found.dataset.has_one_label for found in inspections.values()) else []
+    if combined:
+        text = describe_combined(combined)
+        sentence = f"{text[0].upper()}{text[1:]}."
+        yield Finding("warning", "Class names that look like several", sentence, [name for name, *_ in combined])
     pairs = [pair for pair in find_misspelled(names) if not set(pair) <= set(alike)]
     if pairs:
         sentence = f"{count_of(len(pairs), 'pair')} of class names differ in one letter; one may be a slip."

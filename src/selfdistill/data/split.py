@@ -14,7 +14,7 @@ from ..config.recipe import DataPart
 from .datasets.base import LabeledDataset, Subset, quote_names
 from .datasets.conversion import ALPHA
 from .datasets.image_io import shows_first_page
-from .datasets.labels import align, are_numbers, find_similar
+from .datasets.labels import align, are_numbers, describe_combined, find_combined, find_similar
 from .datasets.masks import MaskDataset
 from .datasets.registry import open_source, say_hidden
 from .datasets.splits import DatasetSplits, parse_split
@@ -133,6 +133,8 @@ def _describe_labels(opened: DatasetSplits, source: str, classes: Sequence[str])
     if similar := find_similar(list(names)):
         different = "differ only in case or spacing and are taken as different classes"
         yield f"{source}: the classes {quote_names(similar)} {different}"
+    if any(dataset.has_one_label for dataset in opened.splits.values()) and (combined := find_combined(list(names))):
+        yield f"{source}: {describe_combined(combined)}"
     if names and not are_numbers(classes) and any(are_numbers(dataset.classes) for dataset in opened.splits.values()):
         numbered = ", ".join(f"{k} means {name!r}" for k, name in enumerate(classes[:2]))
         yield f"{source} has numbers for classes: {numbered} and so on; scores mean nothing if it counts other classes"

@@ -27,6 +27,7 @@ class TaskData(ABC):
     sources: ClassVar[Mapping[str, Opener]]  # by form (see `datasets.registry`), or by the name of a built-in data set
     sources_in_words: ClassVar[str]  # `sources` as the end of a sentence
     other_labels: ClassVar[str]  # the problem with a source of another form; follows its name
+    takes_columns: ClassVar[bool] = False  # whether data.label_column may be a list, of a column for each class
     idle_settings: ClassVar[tuple[str, ...]] = ()  # data settings without effect on this task
 
     def read_labels(

@@ -40,11 +40,11 @@ def _open_table(settings: DataPart, path: str) -> DatasetSplits:
 
 
 def _open_parquet(settings: DataPart, path: str) -> DatasetSplits:
-    return open_parquet(path, WantedColumns.of(settings, "labels"))
+    return open_parquet(path, WantedColumns.of(settings))
 
 
 def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
-    return open_hub(name, WantedColumns.of(settings, "labels"), download=settings.download)
+    return open_hub(name, WantedColumns.of(settings), download=settings.download)
 
 
 def _open_torchvision(settings: DataPart, name: str) -> DatasetSplits:
@@ -84,7 +84,14 @@ class Classification(TaskKind):
         "digits, a folder of class folders, a .csv, .tsv, .jsonl, .parquet or .tar file, hf:NAME or torchvision:NAME"
     )
     other_labels = "has a label for every pixel, not for every image; set task=segmentation to learn it"
-    idle_settings = ("classes", "void", "palette", "short_side", "window")  # they concern masks
+    idle_settings = (
+        "classes",
+        "void",
+        "palette",
+        "short_side",
+        "window",
+        "separator",
+    )  # they concern masks, and several labels
     mixers = {"mixup": Mixer(_mixup, soft=True), "cutmix": Mixer(_cutmix, soft=True)}
     columns = (
         Column("top1", "top-1, %"),

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from ..config.recipe import DataPart
 from ..data import read_image
 from ..data.datasets.base import LabelCounts
+from ..data.datasets.mask_folder import is_mask_folder
+from ..data.datasets.multi_label_tables import MULTI_LABEL_READER, open_linked_folders, open_multi_label_table
+from ..data.datasets.parquet import WantedColumns, open_hub, open_parquet
 from ..data.datasets.scenes import open_digit_scenes
 from ..data.datasets.splits import DatasetSplits
 from ..data.task_data import Opener
@@ -34,6 +37,29 @@ from .classification import Classification
 
 def _open_digit_scenes(settings: DataPart, name: str) -> DatasetSplits:
     return open_digit_scenes()
+
+
+def _open_folders(settings: DataPart, folder: str) -> DatasetSplits:
+    if is_mask_folder(folder):
+        raise ValueError(f"{folder} holds images with masks, not class folders; task=segmentation learns from masks")
+    return open_linked_folders(folder)
+
+
+def _open_table(settings: DataPart, path: str) -> DatasetSplits:
+    return open_multi_label_table(
+        path,
+        image_column=settings.image_column,
+        label_column=settings.label_column,
+        separator=settings.separator,
+    )
+
+
+def _open_parquet(settings: DataPart, path: str) -> DatasetSplits:
+    return open_parquet(path, WantedColumns.of(settings, MULTI_LABEL_READER))
+
+
+def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
+    return open_hub(name, WantedColumns.of(settings, MULTI_LABEL_READER), download=settings.download)
 
 
 def _mixup(batch: Batch, num_classes: int, alpha: float) -> Batch:
@@ -84,9 +110,19 @@ class MultiLabel(Classification):
     predict = staticmethod(predict_shown)
     label_checks = LabelChecks(check_types, check_values)
     defaults = Defaults(data="digit_scenes", student="cifar:resnet20", lr=0.1, batch_size=32)
-    sources: Mapping[str, Opener] = {"digit_scenes": _open_digit_scenes}
-    sources_in_words = "digit_scenes"
+    sources: Mapping[str, Opener] = {
+        "digit_scenes": _open_digit_scenes,
+        "folder": _open_folders,
+        "table": _open_table,
+        "parquet": _open_parquet,
+        "hf": _open_hub,
+    }
+    sources_in_words = (
+        "digit_scenes, a folder of class folders with links, a .csv, .tsv, .jsonl or .parquet file, or hf:NAME"
+    )
     other_labels = "has one class for each image, not several; task=classification learns from it"
+    takes_columns = True
+    idle_settings = ("classes", "void", "palette", "short_side", "window")  # they concern masks
     mixers = {"mixup": Mixer(_mixup, soft=True), "cutmix": Mixer(_cutmix, soft=True)}
     chooses_thresholds = True
     columns = (

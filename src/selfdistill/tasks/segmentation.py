@@ -16,7 +16,7 @@ from ..data.datasets.conversion import PixelFormat, Stored, to_8_bits
 from ..data.datasets.label_files import find_label_map
 from ..data.datasets.mask_classes import read_masks
 from ..data.datasets.mask_folder import open_mask_folder
-from ..data.datasets.parquet import WantedColumns, open_hub, open_parquet
+from ..data.datasets.parquet import MASK_READER, WantedColumns, open_hub, open_parquet
 from ..data.datasets.scenes import open_scenes
 from ..data.datasets.shards import open_shards
 from ..data.datasets.splits import DatasetSplits
@@ -66,11 +66,11 @@ def _open_table(settings: DataPart, path: str) -> DatasetSplits:
 
 
 def _open_parquet(settings: DataPart, path: str) -> DatasetSplits:
-    return _add_label_map(open_parquet(path, WantedColumns.of(settings, "masks")), path)
+    return _add_label_map(open_parquet(path, WantedColumns.of(settings, MASK_READER)), path)
 
 
 def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
-    return _add_label_map(open_hub(name, WantedColumns.of(settings, "masks"), download=settings.download), name)
+    return _add_label_map(open_hub(name, WantedColumns.of(settings, MASK_READER), download=settings.download), name)
 
 
 def _open_shards(settings: DataPart, location: str) -> DatasetSplits:
@@ -104,6 +104,7 @@ class Segmentation(TaskKind):
     }
     sources_in_words = "scenes, a folder of images and masks, a .csv, .tsv, .jsonl, .parquet or .tar file, or hf:NAME"
     other_labels = "has a label for every image, not for every pixel; set data=scenes or a folder of images and masks"
+    idle_settings = ("separator",)  # it concerns several labels of an image
     mixers = {"cutmix": Mixer(_cutmix, soft=False)}
     columns = (
         Column("miou", "mIoU, %"),

@@ -198,9 +198,19 @@ class LabeledDataset(ABC, Dataset[Sample]):
         """The indices of each class, in order. `data.val_fraction` and `data.limit` take equal shares of each group."""
         return list(torch.argsort(self.labels, stable=True).split(self.counts().tolist()))
 
+    def find_classes(self, i: int) -> list[int] | None:
+        """The class indices of image `i`; None where every pixel has one, or labels are something else."""
+        return [int(self.labels[i])] if self.labels.ndim == 1 else None
+
     def describe_label(self, i: int) -> str | None:
-        """The label of image `i` in words; None where every pixel has one."""
-        return self.classes[int(self.labels[i])]
+        """The classes of image `i` in words; None where it has none of its own."""
+        indices = self.find_classes(i)
+        return None if indices is None else ", ".join(self.classes[k] for k in indices) or "no class"
+
+    @property
+    def has_one_label(self) -> bool:
+        """Whether each image has one class."""
+        return self.labels.ndim == 1 and len(self) > 0 and self.find_classes(0) is not None
 
     def find_first(self, k: int) -> int:
         """The first image of class `k`, which has one."""

@@ -13,12 +13,14 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ...errors import did_you_mean
+from ...errors import count_of, did_you_mean
 from .base import LabeledDataset, quote_names
 
 MAX_LABEL = 1_000_000  # a larger number is not a class
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")  # 1.0 too, as tables write whole numbers beside missing ones
 SHORTEST_WORD = 5  # letters; shorter names that differ in one letter are mostly different words
+CERTAIN = (";", "|")  # what separates labels and stands in few names
+SEPARATORS = (*CERTAIN, ",", "/", "+", "&", " ")
 SAYS_NOTHING = ("none", "null", "na", "n/a", "<na>", "nil", "unknown", "?", "-")  # how programs write a missing value
 
 
@@ -108,6 +110,42 @@ def find_similar(classes: Sequence[str]) -> list[str]:
     keys = [re.sub(r"(?!^-[0-9])[\s_-]+", " ", name).strip() for name in plain]
     counts = Counter(keys)
     return [name for name, key in zip(classes, keys, strict=True) if counts[key] > 1]
+
+
+def find_combined(classes: Sequence[str]) -> list[tuple[str, str, list[str]]]:
+    """Lists the class names that look like several: name, separator and parts.
+
+    All parts are class names too, or the separator is one that names hardly have and the parts occur in other names.
+
+    >>> find_combined(["red", "blue", "red blue", "great dane"])
+    [('red blue', ' ', ['red', 'blue'])]
+    >>> [name for name, *_ in find_combined(["car;person", "person;dog"])]
+    ['car;person', 'person;dog']
+    """
+    found = []
+    for separator in SEPARATORS:
+        parts = {name: [part.strip() for part in name.split(separator)] for name in classes if separator in name}
+        shared = Counter(part for name in parts for part in set(parts[name]))
+        for name, pieces in parts.items():
+            are_classes = all(piece in classes for piece in pieces)
+            is_certain = separator in CERTAIN and all(pieces) and any(shared[piece] > 1 for piece in pieces)
+            if len(set(pieces)) > 1 and (are_classes or is_certain):
+                found.append((name, separator, pieces))
+    return found
+
+
+def describe_combined(combined: Sequence[tuple[str, str, list[str]]]) -> str:
+    """A sentence on class names that look like several.
+
+    >>> describe_combined([("red;blue", ";", ["red", "blue"])])
+    "1 class looks like several, 'red;blue' like 'red', 'blue'; where images show several, take task=multilabel"
+    """
+    name, _, parts = combined[0]
+    looks = "looks" if len(combined) == 1 else "look"
+    return (
+        f"{count_of(len(combined), 'class')} {looks} like several, {name!r} like {quote_names(parts)}; where images "
+        f"show several, take task=multilabel"
+    )
 
 
 def find_misspelled(classes: Sequence[str]) -> list[tuple[str, str]]:

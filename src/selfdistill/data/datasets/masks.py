@@ -74,7 +74,7 @@ class RawMaskDataset(LabeledDataset):
         name = self.masks.name(i)
         return f"the mask of {name}" if name == self.name(i) else name
 
-    def describe_label(self, i: int) -> str | None:
+    def find_classes(self, i: int) -> list[int] | None:
         return None
 
     def groups(self) -> list[Int64[Tensor, " members"]]:

@@ -7,9 +7,18 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from ...errors import count_of
 from .base import LabelCounts, LabeledDataset
 from .conversion import Stored
 from .image_io import Format, Source
+
+
+def describe_shown(labels: Int64[Tensor, "n k"]) -> list[str]:
+    """A sentence on images that show no class, and one where no image shows several."""
+    shown = labels.sum(dim=1)
+    empty, most = int((shown == 0).sum()), int(shown.max()) if len(shown) else 0
+    notes = [f"{empty} of {count_of(len(labels), 'image')} {'shows' if empty == 1 else 'show'} no class"] * (empty > 0)
+    return notes + ["no image shows more than one class; task=classification is made for that"] * (most == 1)
 
 
 class MultiLabelDataset(LabeledDataset):
@@ -44,9 +53,8 @@ class MultiLabelDataset(LabeledDataset):
     def format(self, i: int, *, decode: bool = False) -> Format:
         return self.images.format(i, decode=decode)
 
-    def describe_label(self, i: int) -> str | None:
-        names = [self.classes[k] for k in self.labels[i].nonzero().flatten().tolist()]
-        return ", ".join(names) or "no class"
+    def find_classes(self, i: int) -> list[int]:
+        return self.labels[i].nonzero().flatten().tolist()
 
     def counts(self) -> Int64[Tensor, " k"]:
         """Images that show each class."""
@@ -71,6 +79,9 @@ class MultiLabelDataset(LabeledDataset):
             *groups, one_before, last = groups
             groups.append(torch.cat([one_before, last]).sort().values)
         return groups
+
+    def describe_labels(self) -> list[str]:
+        return [*describe_shown(self.labels), *super().describe_labels()]
 
     def find_first(self, k: int) -> int:
         return int(self.labels[:, k].nonzero()[0])

@@ -8,10 +8,10 @@ import bisect
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -31,20 +31,29 @@ IN_MEMORY = 2 * 2**30  # bytes of Parquet files
 SUFFIX = ".parquet"
 
 
-class WantedColumns(NamedTuple):
-    """Whether a table holds labels or masks, the columns that the user named, if any, and how to read it."""
+class ColumnReader(NamedTuple):
+    """How the columns of a table become a data set."""
 
-    holds: Literal["labels", "masks"] = "labels"
+    find: Callable[..., tuple[str, ...]]  # takes features and origin; gives the columns to read, the image's first
+    read: Callable[..., LabeledDataset | None]  # takes table, features, these columns and origin; None: no labels
+    holds_labels: bool = True  # whether the columns behind the first are labels, which fit in memory
+
+
+class WantedColumns(NamedTuple):
+    """The columns that the user named, if any, and what reads them; None: one label for each image."""
+
+    reader: ColumnReader | None = None
     image_column: str | None = None
-    label_column: str | None = None
+    label_column: str | Sequence[str] | None = None
+    separator: str | None = None  # of labels in text
     at_once: int = 0  # row groups that images are taken from at a time; 0: all, from memory or a cache
     opener: FileOpener = LOCAL
 
     @classmethod
-    def of(cls, settings: DataPart, holds: Literal["labels", "masks"]) -> "WantedColumns":
+    def of(cls, settings: DataPart, reader: ColumnReader | None = None) -> "WantedColumns":
         """What the data settings say."""
-        columns = (settings.image_column, settings.label_column)
-        return cls(holds, *columns, settings.blocks_at_once, FileOpener(settings.opener))
+        columns = (settings.image_column, settings.label_column, settings.separator)
+        return cls(reader, *columns, settings.blocks_at_once, FileOpener(settings.opener))
 
 
 LABELS = WantedColumns()
@@ -144,7 +153,7 @@ def open_hub(name: str, wanted: WantedColumns = LABELS, *, download: bool = Fals
             continue
         flat = dataset.flatten_indices(keep_in_memory=True) if dataset._indices is not None else dataset
         origin = Origin([(f"{name} ({split})", len(flat))], "", wanted)
-        find, read = READERS[wanted.holds]
+        find, read, _ = wanted.reader or LABEL_READER
         splits[parse_split(split)] = read(flat.data, flat.features, find(flat.features, origin), origin)
     if not splits:
         raise ValueError(f"hf:{name} has the splits {', '.join(loaded)}, none of them called train, validation or test")
@@ -238,7 +247,7 @@ def _read(datasets: Any, files: list[str], origin: Origin) -> LabeledDataset | N
         schema = pyarrow.parquet.read_schema(file)
         refuse_repeated(schema.names, file)
         features = datasets.Features.from_arrow_schema(schema)
-        find, read = READERS[origin.wanted.holds]
+        find, read, _ = origin.wanted.reader or LABEL_READER
         columns = find(features, origin)
         if _is_large(files):
             with _restrict_network(datasets, False):
@@ -258,7 +267,7 @@ def _read_blocks(datasets: Any, files: list[str], wanted: WantedColumns) -> Labe
     import pyarrow
     import pyarrow.parquet
 
-    find, read = READERS[wanted.holds]
+    find, read, holds_labels = wanted.reader or LABEL_READER
 
     def look(file: str) -> tuple[Any, list[RowGroup], Any]:
         try:
@@ -266,7 +275,7 @@ def _read_blocks(datasets: Any, files: list[str], wanted: WantedColumns) -> Labe
                 opened = pyarrow.parquet.ParquetFile(stream)
                 features = datasets.Features.from_arrow_schema(opened.schema_arrow)
                 columns = find(features, Origin([(file, 0)], "", wanted))
-                labels = None if wanted.holds == "masks" else opened.read(columns=[columns[1]])
+                labels = opened.read(columns=[*columns[1:]]) if holds_labels else None
                 return (features, columns), list_row_groups(file, opened.metadata), labels
         except (pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
             raise ValueError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())}") from None
@@ -274,7 +283,7 @@ def _read_blocks(datasets: Any, files: list[str], wanted: WantedColumns) -> Labe
     with ThreadPoolExecutor(THREADS) as pool:
         looks = list(pool.map(look, files))
     features, columns = looks[0][0]
-    labels = None if wanted.holds == "masks" else pyarrow.concat_tables([labels for _, _, labels in looks])
+    labels = pyarrow.concat_tables([labels for _, _, labels in looks]) if holds_labels else None
     parts = [(file, sum(group.rows for group in groups)) for file, (_, groups, _) in zip(files, looks, strict=True)]
     table = BlockTable(
         [group for _, groups, _ in looks for group in groups],
@@ -289,7 +298,7 @@ def _read_blocks(datasets: Any, files: list[str], wanted: WantedColumns) -> Labe
 def _find_label_columns(features: Any, origin: Origin) -> tuple[str, str]:
     """The names of the image and the label column."""
     wanted, where = origin.wanted, origin.name
-    return _find_image_column(features, wanted.image_column, where), _find_label_column(
+    return find_image_column(features, wanted.image_column, where), _find_label_column(
         features, wanted.label_column, where
     )
 
@@ -300,7 +309,7 @@ def _read_labeled(table: Any, features: Any, columns: tuple[str, str], origin: O
     values = table.column(label).to_pylist()
     if values and all(value in (None, -1) for value in values):
         return None
-    dataset = _read_images(table, features, image, origin)
+    dataset = read_images(table, features, image, origin)
     dataset.labels, dataset.classes, dataset.label_notes = number_labels(values, dataset.name)
     if label in _list_columns_of_type(features, "ClassLabel"):
         names = tuple(features[label].names)
@@ -319,7 +328,7 @@ def _find_mask_columns(features: Any, origin: Origin) -> tuple[str, str]:
     names = usual if usual and wanted.label_column is None else list(features)
     mask = find_column(names, wanted.label_column, MASK_NAMES, where, "label_column")
     others = {name: feature for name, feature in features.items() if name != mask}
-    return _find_image_column(others, wanted.image_column, where), mask
+    return find_image_column(others, wanted.image_column, where), mask
 
 
 def _read_masked(table: Any, features: Any, columns: tuple[str, str], origin: Origin) -> RawMaskDataset | None:
@@ -327,11 +336,11 @@ def _read_masked(table: Any, features: Any, columns: tuple[str, str], origin: Or
     image, mask = columns
     if len(table) and table.column(mask).null_count == len(table):
         return None
-    images, masks = (_read_images(table, features, name, origin) for name in (image, mask))
+    images, masks = (read_images(table, features, name, origin) for name in (image, mask))
     return RawMaskDataset(images, masks)
 
 
-def _read_images(table: Any, features: Any, name: str, origin: Origin) -> TableDataset:
+def read_images(table: Any, features: Any, name: str, origin: Origin) -> TableDataset:
     """The images of a column, without labels."""
     dataset = TableDataset(table.column(name), origin)
     if len(table) and not isinstance(dataset.value(0), bytes | str | None):
@@ -339,10 +348,8 @@ def _read_images(table: Any, features: Any, name: str, origin: Origin) -> TableD
     return dataset
 
 
-READERS: dict[str, tuple[Callable[..., tuple[str, str]], Callable[..., LabeledDataset | None]]] = {
-    "labels": (_find_label_columns, _read_labeled),
-    "masks": (_find_mask_columns, _read_masked),
-}
+LABEL_READER = ColumnReader(_find_label_columns, _read_labeled)
+MASK_READER = ColumnReader(_find_mask_columns, _read_masked, holds_labels=False)
 
 
 def _list_columns_of_type(features: Any, feature_class: str) -> list[str]:
@@ -352,7 +359,7 @@ def _list_columns_of_type(features: Any, feature_class: str) -> list[str]:
     return [name for name, feature in features.items() if isinstance(feature, getattr(datasets, feature_class))]
 
 
-def _find_image_column(features: Any, column_name: str | None, where: str) -> str:
+def find_image_column(features: Any, column_name: str | None, where: str) -> str:
     typed = _list_columns_of_type(features, "Image")
     if column_name is None and len(typed) == 1:
         return typed[0]

@@ -12,7 +12,7 @@ from .parquet import list_parquet_files
 from .shards import has_shard_names, list_shards
 from .splits import DatasetSplits
 
-BUILT_IN = ("digits", "scenes")
+BUILT_IN = ("digits", "scenes", "digit_scenes")
 PREFIXES = ("hf", "torchvision")
 FORMS_BY_SUFFIX = {".parquet": "parquet", ".csv": "table", ".tsv": "table", ".jsonl": "table"}
 FORMS = ("folder", "parquet", "shards", "table", *PREFIXES)  # all other forms are names of built-in data sets
@@ -42,10 +42,15 @@ def open_stored(settings: DataPart, source: str, task: TaskData) -> DatasetSplit
         raise ValueError(_say_unknown(source, task))
     if settings.stream and form not in IN_BLOCKS:
         raise ValueError(f"data.stream={settings.stream} has no effect on {source}; it reads .tar and .parquet files")
-    for name in ("image_column", "label_column"):
+    for name in ("image_column", "label_column", "separator"):
         value = getattr(settings, name)
-        if value is not None and form not in TABLES:
+        if value is not None and form not in TABLES and name not in task.idle_settings:
             raise ValueError(f"data.{name}={value} has no effect on {source}, which is no table")
+    if isinstance(settings.label_column, list) and not task.takes_columns:
+        raise ValueError(
+            f"data.label_column names {len(settings.label_column)} columns, and task={task.name} learns from one; "
+            "task=multilabel takes a column of 0 and 1 for each class"
+        )
     if form not in task.sources:
         raise ValueError(f"{source} {task.other_labels}")
     stored = task.sources[form](settings, location)
@@ -73,6 +78,11 @@ def exists(source: str) -> bool:
     """Whether there is a file or folder of this name, or a shard that this pattern names."""
     path = os.path.expanduser(source)
     return os.path.exists(path) or any(map(os.path.exists, [*list_shards(path), *list_parquet_files(path)]))
+
+
+def has_columns(source: str, task: TaskData) -> bool:
+    """Whether a source is a table, or samples of named parts."""
+    return _detect_form(source, task)[0] in TABLES
 
 
 def is_path(source: str, task: TaskData) -> bool:

@@ -31,10 +31,10 @@ def open_table(table: str, *, image_column: str | None = None, label_column: str
 
     Paths are relative to the table. Raises `ValueError`, naming the line, for unreadable lines and missing files.
     """
-    lines = _read_lines(table)
-    image = find_column(_list_columns(lines), image_column, IMAGE_NAMES, table, "image_column")
-    label = find_column(_list_columns(lines), label_column, LABEL_NAMES, table, "label_column")
-    groups = _group_by_split(lines, table)
+    lines = read_lines(table)
+    image = find_column(list_columns(lines), image_column, IMAGE_NAMES, table, "image_column")
+    label = find_column(list_columns(lines), label_column, LABEL_NAMES, table, "label_column")
+    groups = group_by_split(lines, table)
     return DatasetSplits(
         {split: _create_dataset(table, group, image, label) for split, group in groups.items()},
         tuple(_say_repeated(table, groups, image, label)),
@@ -43,31 +43,31 @@ def open_table(table: str, *, image_column: str | None = None, label_column: str
 
 def open_mask_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> DatasetSplits:
     """As `open_table`, for lines that name an image and its mask."""
-    lines = _read_lines(table)
-    mask = find_column(_list_columns(lines), label_column, MASK_NAMES, table, "label_column")
-    others = [name for name in _list_columns(lines) if name != mask]
+    lines = read_lines(table)
+    mask = find_column(list_columns(lines), label_column, MASK_NAMES, table, "label_column")
+    others = [name for name in list_columns(lines) if name != mask]
     image = find_column(others, image_column, IMAGE_NAMES, table, "image_column")
     return DatasetSplits(
         {
             split: _create_mask_dataset(table, group, image, mask)
-            for split, group in _group_by_split(lines, table).items()
+            for split, group in group_by_split(lines, table).items()
         }
     )
 
 
-def _read_lines(table: str) -> list[Line]:
+def read_lines(table: str) -> list[Line]:
     lines = list(_read_csv(table) if table.lower().endswith((".csv", ".tsv")) else _read_json_lines(table))
     if not lines:
         raise ValueError(f"{table} has no rows")
     return lines
 
 
-def _list_columns(lines: list[Line]) -> list[str]:
+def list_columns(lines: list[Line]) -> list[str]:
     return list(dict.fromkeys(name for line in lines for name in line.values))
 
 
-def _group_by_split(lines: list[Line], table: str) -> dict[str, list[Line]]:
-    column = next((name for name in _list_columns(lines) if name.lower() in SPLIT_NAMES), None)
+def group_by_split(lines: list[Line], table: str) -> dict[str, list[Line]]:
+    column = next((name for name in list_columns(lines) if name.lower() in SPLIT_NAMES), None)
     groups: dict[str, list[Line]] = {}
     for line in lines:
         groups.setdefault(_find_split(line, column, table) if column else "train", []).append(line)
@@ -146,7 +146,7 @@ def _find_split(line: Line, column: str, table: str) -> str:
 
 def _create_dataset(table: str, lines: list[Line], image: str, label: str) -> ImageFileDataset:
     root = os.path.dirname(table)
-    paths = [_find_path(line, image, table, root) for line in lines]
+    paths = [find_path(line, image, table, root) for line in lines]
     labels = number_labels([line.values.get(label) for line in lines], lambda i: f"line {lines[i].number} of {table}")
     dataset = ImageFileDataset(root, paths, labels.numbers, classes=labels.classes)
     dataset.label_notes = labels.notes
@@ -178,11 +178,11 @@ def _say_repeated(table: str, groups: dict[str, list[Line]], image: str, label: 
 def _create_mask_dataset(table: str, lines: list[Line], image: str, mask: str) -> RawMaskDataset:
     root = os.path.dirname(table)
     return create_mask_file_dataset(
-        root, *([_find_path(line, column, table, root) for line in lines] for column in (image, mask))
+        root, *([find_path(line, column, table, root) for line in lines] for column in (image, mask))
     )
 
 
-def _find_path(line: Line, column: str, table: str, root: str) -> str:
+def find_path(line: Line, column: str, table: str, root: str) -> str:
     path = line.values.get(column)
     if not isinstance(path, str) or not path.strip():
         raise ValueError(f"line {line.number} of {table} names no image in its column {column!r}")
