@@ -5,6 +5,11 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages("src"), "selfdistill.recipes"],
     package_dir={"": "src", "selfdistill.recipes": "recipes"},
-    package_data={"selfdistill.report": ["page.css", "page.js"], "selfdistill.recipes": ["README.md", "*/*.yaml"]},
+    package_data={
+        "selfdistill": ["py.typed"],
+        "selfdistill.data.datasets": ["digits.npz"],
+        "selfdistill.recipes": ["README.md", "*/*.yaml"],
+        "selfdistill.report": ["page.css", "page.js"],
+    },
     include_package_data=False,
 )

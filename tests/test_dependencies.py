@@ -9,6 +9,9 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import selfdistill
 
@@ -16,7 +19,7 @@ PACKAGE = Path(selfdistill.__file__).parent
 ROOT = PACKAGE.parents[1]
 PYPROJECT = ROOT / "pyproject.toml"
 FOLDERS = {
-    PACKAGE: ("hf", "onnx", "transformers"),
+    PACKAGE: ("hf", "onnx", "transfer", "transformers"),
     ROOT / "benchmarks": ("hf", "onnx", "dev"),
 }  # and the extras that each may use
 
@@ -63,3 +66,40 @@ def test_every_declared_package_is_imported():
     distributions = packages_distributions()
     used = {normalize(name) for module in imported_modules(PACKAGE) for name in distributions.get(module, [module])}
     assert {normalize(name) for name in project["dependencies"]} <= used
+
+
+def list_requirements() -> list[Requirement]:
+    """Those of the package and of all its extras, without the package itself."""
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    requirements = map(Requirement, lines)
+    return [requirement for requirement in requirements if requirement.name != project["name"]]
+
+
+def read_pins(name: str) -> dict[str, str]:
+    lines = (ROOT / ".ci" / name).read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_the_oldest_libraries_that_are_tried_are_the_declared_bounds():
+    pins = {normalize(name): Version(version) for name, version in read_pins("oldest.txt").items()}
+    bounds = {normalize(r.name): Version(next(iter(r.specifier)).version) for r in list_requirements()}
+    assert {name: bounds.get(name) for name in pins} == pins
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    assert {normalize(line) for line in project["dependencies"]} <= set(pins)
+
+
+def test_the_locked_libraries_are_all_that_development_needs():
+    pins = {normalize(name): version for name, version in read_pins("lock.txt").items()}
+    for requirement in list_requirements():
+        if requirement.name != "tensorboard":  # an extra that development does without
+            assert pins[normalize(requirement.name)] in requirement.specifier, requirement
+
+
+def test_the_workflow_runs_what_ci_runs_on_every_declared_python():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    steps = workflow["jobs"]["test"]["steps"]
+    assert steps[-1]["run"] == "bash .ci/run"
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    versions = [text.rpartition(" ")[2] for text in project["classifiers"] if ":: 3." in text]
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == versions

@@ -1,4 +1,4 @@
-"""What `pip install` puts on a machine holds the recipes, and the style of the report."""
+"""What `pip install` puts on a machine holds the recipes, the digits, and the style of the report."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 from helpers.recipes import FILES, ROOT, name_of
 
 pytestmark = pytest.mark.slow
-STYLE = ("report/page.css", "report/page.js")
+FILES_BESIDE = ("report/page.css", "report/page.js", "data/datasets/digits.npz", "py.typed")
 BUILD = "from setuptools import build_meta; build_meta.build_sdist('dist'); build_meta.build_wheel('dist')"
 
 
@@ -36,7 +36,7 @@ def test_the_wheel_holds_every_recipe_and_finds_it_by_name(built, tmp_path):
     held = (tmp_path / "site/selfdistill/recipes").rglob("*.yaml")
     assert {f"{path.parent.name}/{path.stem}" for path in held} == {name_of(path) for path in FILES}
     assert not list((tmp_path / "site/selfdistill/recipes").rglob("*.py"))
-    assert all((tmp_path / "site/selfdistill" / name).is_file() for name in STYLE)
+    assert all((tmp_path / "site/selfdistill" / name).is_file() for name in FILES_BESIDE)
     command = [sys.executable, "-m", "selfdistill", "recipes", "quick/digits_at"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     told = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
@@ -48,4 +48,4 @@ def test_the_source_distribution_holds_every_recipe_where_it_lies(built):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {path.relative_to(ROOT).as_posix() for path in FILES} | {"setup.py", "recipes/README.md"} <= names
-    assert {f"src/selfdistill/{name}" for name in STYLE} <= names
+    assert {f"src/selfdistill/{name}" for name in FILES_BESIDE} <= names

@@ -92,8 +92,11 @@ class LinearProbe:
     """
 
     def __init__(self, features: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], decay: float) -> None:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
+        try:
+            from sklearn.exceptions import ConvergenceWarning
+            from sklearn.linear_model import LogisticRegression
+        except ModuleNotFoundError:
+            raise ValueError('the linear probe needs scikit-learn: pip install "selfdistill[transfer]"') from None
 
         self.mean, self.std = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
         self.model = LogisticRegression(C=1 / (decay * len(labels)), max_iter=ITERATIONS)

@@ -34,7 +34,7 @@ def build(
     try:
         import transformers
     except ImportError:
-        raise ValueError(f"{student} needs transformers: pip install 'selfdistill[transformers]'") from None
+        raise ValueError(f'{student} needs transformers: pip install "selfdistill[transformers]"') from None
     is_folder = Path(network).expanduser().is_dir()
     place = str(Path(network).expanduser()) if is_folder else network
     is_local = is_folder or not pretrained

@@ -97,7 +97,7 @@ class SceneDataset(LabeledDataset):
 
 
 def open_scenes() -> DatasetSplits:
-    """400, 80 and 120 scenes of 64x64 pixels in color, made from scikit-learn's 1,797 scanned 8x8 digits.
+    """400, 80 and 120 scenes of 64x64 pixels in color, made from the 1,797 scanned 8x8 digits.
 
     Class 0 is the ground, class k + 1 the digit k; a rim of about one pixel around half of the digits is void.
     """
