@@ -49,3 +49,15 @@ class Grid(nn.Module):
 
 def grid_segmenter(num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
     return Grid(num_classes, image_shape[0])
+
+
+class Stages(nn.Sequential):
+    """A classifier of three stages, each a convolution, a batch norm and a ReLU."""
+
+    def __init__(self, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+        widths = (image_shape[0], 8, 12, 16)
+        stages = [
+            nn.Sequential(nn.Conv2d(c, d, 3, stride, 1, bias=False), nn.BatchNorm2d(d), nn.ReLU())
+            for c, d, stride in zip(widths, widths[1:], (1, 2, 2), strict=False)
+        ]
+        super().__init__(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], num_classes))

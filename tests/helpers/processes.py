@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from helpers.batches import small_batch, small_task
-from helpers.compiled_runs import CASES
+from helpers.contract import FEWER_CASES
 from helpers.methods import float64_by_default, small_method, small_teacher
 from helpers.networks import channel_norm, small_student
 from selfdistill.methods import find_method
@@ -49,12 +49,14 @@ def batch_norms(method):
 def share(rank, folder):
     """What one of the processes does: every method, one after another."""
     torch.set_num_threads(1)
-    for name, kind in CASES:  # teachers are trained before there are others to share their batch with
+    for name, kind in FEWER_CASES:  # teachers are trained before there are others to share their batch with
         if find_method(name).needs_teacher:
             small_teacher(find_method(name).teacher_method, small_task(kind))
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD)
     results = {
-        (*case, live): steps_of(*case, live=live, rank=rank, world=WORLD) for case in CASES for live in (False, True)
+        (*case, live): steps_of(*case, live=live, rank=rank, world=WORLD)
+        for case in FEWER_CASES
+        for live in (False, True)
     }
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()

@@ -10,6 +10,7 @@ import torch
 
 from helpers.batches import small_batch, small_task
 from helpers.compiled_runs import CASES, MORE, compile_all
+from helpers.contract import FEWER_CASES
 from helpers.methods import float64_by_default, small_method
 from helpers.processes import WORLD, share, steps_of
 from helpers.programs import call
@@ -18,7 +19,7 @@ from selfdistill.methods import find_method
 
 pytestmark = pytest.mark.slow
 
-every_case = pytest.mark.parametrize(("name", "kind"), CASES)
+every_case = pytest.mark.parametrize(("name", "kind"), FEWER_CASES)
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,10 @@ from selfdistill.training.signals import Interrupted
 pytestmark = pytest.mark.slow
 
 COMMON = ["epochs=2", "precision=fp32", "optim.lr=0.02"]
+DIGITS = ["data.limit=52", "student=helpers.plain_students:Stages", "batch_size=16", "data.drop_last=false"]
 WORDS = {
-    "multilabel": [
-        *("task=multilabel", "data.limit=52", "student=cifar:resnet8", "batch_size=16", "data.drop_last=false"),
-    ],
-    "classification": ["data.limit=52", "student=cifar:resnet8", "batch_size=16", "data.drop_last=false"],
+    "multilabel": ["task=multilabel", *DIGITS],
+    "classification": DIGITS,
     "segmentation": [
         *("task=segmentation", "data.limit=14", "data.image_size=32", "batch_size=4"),
         "student=helpers.compiled_runs:segmenter",

@@ -1,6 +1,8 @@
 """The parameters that recipes tell are those of the networks that they build."""
 
+import functools
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -37,24 +39,29 @@ def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def build(task: Task, name: str, **options: Any) -> torch.nn.Module:
+    given = {"num_classes": task.num_classes, "image_shape": task.image_shape, "output": task.output}
+    return build_student(name, **given, **options)
+
+
+@functools.cache
+def small_teacher(method: str, task: Task) -> torch.nn.Module:
+    """A trained method that teaches others, whose parameters do not depend on it: the smallest will do."""
+    return create_method(method, build(task, "cifar:resnet8"), task)
+
+
 @pytest.mark.parametrize("path", PAPER, ids=name_of)
 def test_the_parameters_it_tells_are_those_of_its_networks(path):
     recipe, kind = recipe_of(path), find_method(recipe_of(path).method.name)
-    side = 32
-    if kind.whole_stages:  # the size of the maps takes time, and branches have as many parameters on small ones
-        side = 64 if path.parent.name == "imagenet" else 16
-    side = 64 if recipe.task.kind == "segmentation" else side
+    side = 16 if recipe.student.name.startswith("cifar:") else 32  # the number of parameters is that of any size
+    if recipe.task.kind == "segmentation" or (kind.whole_stages and path.parent.name == "imagenet"):
+        side = 64
     task = Task(recipe.task.kind, CLASSES[path.parent.name], (3, side, side), num_examples=2)
-
-    def build(name, **options):
-        given = {"num_classes": task.num_classes, "image_shape": task.image_shape, "output": task.output}
-        return build_student(name, **given, **options)
-
-    student, teacher = build(recipe.student.name, **recipe.student.options), None
-    if kind.teacher_method:  # the student's parameters do not depend on such a teacher: the smallest will do
-        teacher = create_method(kind.teacher_method, build("cifar:resnet8"), task)
+    student, teacher = build(task, recipe.student.name, **recipe.student.options), None
+    if kind.teacher_method:
+        teacher = small_teacher(kind.teacher_method, task)
     elif kind.needs_teacher:
-        teacher = build(recipe.student.name, **recipe.student.options)
+        teacher = build(task, recipe.student.name, **recipe.student.options)
     method = create_method(recipe.method.name, student, task, teacher=teacher, **recipe.method.hyperparameters)
     plain = count(method.student)
     extra = count(method) - plain - (0 if teacher is None else count(method.teacher))
