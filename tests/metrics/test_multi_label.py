@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
 from selfdistill import Batch, evaluate
+from selfdistill.metrics.calibration import calibration_error
 from selfdistill.metrics.multi_label import (
     MultiLabelCollector,
     MultiLabelMetric,
@@ -15,6 +16,8 @@ from selfdistill.metrics.multi_label import (
     choose_thresholds,
     say_yes,
 )
+from selfdistill.report.statistics import linearize_ap
+from selfdistill.runs.outcomes import read_outcomes, save_outcomes
 
 
 @pytest.fixture
@@ -79,6 +82,33 @@ def test_the_temperature_makes_the_answers_of_all_classes_likely(scored):
     metric = MultiLabelMetric(5)
     metric.update(4 * logits / temperature, target)
     assert metric.compute().nll == pytest.approx(sample.nll_at(temperature))
+
+
+def test_outcomes_are_those_of_the_metric_and_their_rows_average_to_its_scores(scored, tmp_path):
+    logits, target = scored
+    collector, metric = MultiLabelCollector(5), MultiLabelMetric(5)
+    for start in range(0, 200, 64):
+        collector.update(logits[start : start + 64], target[start : start + 64])
+        metric.update(logits[start : start + 64], target[start : start + 64])
+    save_outcomes(tmp_path / "o.safetensors", collector.compute())
+    outcomes, scores = read_outcomes(tmp_path / "o.safetensors"), metric.compute()
+    assert torch.equal(outcomes.shown, target) and torch.equal(outcomes.logits, logits)
+    assert outcomes.nll.mean().item() == pytest.approx(scores.nll)
+    bins = [getattr(outcomes, name).sum(0) for name in ("bin_count", "bin_hits", "bin_confidence")]
+    assert calibration_error(*bins).item() == pytest.approx(scores.ece)
+    rows = linearize_ap(outcomes.logits.numpy(), outcomes.shown.numpy())
+    assert rows.mean(0)[:4] == pytest.approx(scores.ap[:4]) and np.isnan(rows[:, 4]).all()
+
+
+def test_a_row_of_average_precision_is_its_slope_in_the_weight_of_the_image():
+    scores, shown = np.array([3.0, 2, 2, 1, 0, -1]), np.array([1, 0, 1, 1, 0, 0])
+    rows, step = linearize_ap(scores[:, None], shown[:, None])[:, 0], 1e-6
+    average = average_precision_score(shown, scores)
+    for i in range(6):
+        weights = np.ones(6)
+        weights[i] += step
+        slope = (average_precision_score(shown, scores, sample_weight=weights) - average) / step
+        assert rows[i] == pytest.approx(average + 6 * slope, abs=1e-4)
 
 
 def test_thresholds_are_of_tasks_that_have_them(scored):

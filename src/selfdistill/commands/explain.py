@@ -52,7 +52,8 @@ class ExplainedImage(NamedTuple):
     name: str
     pixels: np.ndarray  # (H, W, 3) uint8, as the student sees the image
     label: str | None  # its class, where that is known
-    predicted: str  # the class that `activation` explains
+    predicted: str  # what the student says
+    activated: str  # the class that `activation` explains
     attention: dict[str, list[np.ndarray]]  # by network: a map (h, w) of unit norm for each of its levels
     activation: np.ndarray | None  # (h, w), see `features.activation`
 
@@ -150,7 +151,8 @@ def explain_images(
     """
     card = read_complete_card(path, trust=trust)
     tell_other_run(path, card)
-    transform = find_task(card.task).eval_transform(card.data)
+    task = find_task(card.task)
+    transform = task.eval_transform(card.data)
     method, notes = load_method_to_explain(path, card, trust=trust)
     student = (method.student if method else load_student(path, trust=trust)).to(default_device())
     taps = method.taps if method else Taps(student, card.student.image_shape)
@@ -162,13 +164,14 @@ def explain_images(
         if other is not None:
             maps[BASELINE] = other(seen.image)
         maps |= run_networks(student, taps, method, shown)
-        _, classes, activation = class_activation(student, shown, taps.image_shape, [tap.name for tap in taps])
+        logits, classes, activation = class_activation(student, shown, taps.image_shape, [tap.name for tap in taps])
         explained.append(
             ExplainedImage(
                 name=seen.name,
                 pixels=restore_pixels(shown[0].cpu(), card),
                 label=seen.label,
-                predicted=card.classes[int(classes[0])],
+                predicted=task.say_answer(logits[0], card) or card.classes[int(classes[0])],
+                activated=card.classes[int(classes[0])],
                 attention={name: [to_attention(feature) for feature in features] for name, features in maps.items()},
                 activation=None if activation is None else activation[0].float().cpu().numpy(),
             )
@@ -230,7 +233,7 @@ def draw_explanation(image: ExplainedImage, levels: Sequence[str]) -> Image.Imag
     columns = ["image", *levels]
     if image.activation is not None:
         rows[STUDENT][-1] = Image.fromarray(draw_attention(pixels, image.activation))
-        columns.append(f"for {image.predicted}")
+        columns.append(f"for {image.activated}")
     return draw_grid({name: panels[: len(columns)] for name, panels in rows.items()}, columns)
 
 

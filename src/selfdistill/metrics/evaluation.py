@@ -65,9 +65,10 @@ class OtherScores:
 def restore_scores(values: Mapping[str, Any]) -> Any:
     """Scores from the names and values that `_asdict` gave, as a run's records hold them."""
     from .classification import ClassificationScores  # these load torchmetrics, which loads torchvision
+    from .multi_label import MultiLabelScores
     from .segmentation import SegmentationScores
 
-    for scores in (ClassificationScores, SegmentationScores):
+    for scores in (ClassificationScores, MultiLabelScores, SegmentationScores):
         if {*scores._fields} >= values.keys() >= {*scores._fields} - scores._field_defaults.keys():
             return scores(**values)
     return OtherScores(values)

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torchmetrics import Metric
 
-from .calibration import calibration_error, sum_bins
-from .outcomes import KEPT_SCORES, Collector, LabeledScores
+from ..distributed import gather_parts, sum_over_processes
+from .calibration import BINS, calibration_error, sum_bins
+from .outcomes import KEPT_SCORES, Collector, LabeledScores, MultiLabelOutcomes, interleave
 
 HALF = 0.5  # the threshold of every class unless others are chosen
 
@@ -183,7 +184,7 @@ class MultiLabelSample(LabeledScores):
 
 
 class MultiLabelCollector(Collector):
-    """Collects the class scores (b, k) and labels (b, k) from which thresholds and a temperature are chosen."""
+    """Collects `MultiLabelOutcomes` of class scores (b, k) and labels (b, k)."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, most_sampled=KEPT_SCORES, labels_of_each=(num_classes,))
@@ -191,9 +192,20 @@ class MultiLabelCollector(Collector):
     def update(self, logits: Float[Tensor, "b k"], target: Int64[Tensor, "b k"]) -> None:
         self.scores.add(logits, target, seed=self.count_images(len(target)))
 
-    def compute(self, device: str | torch.device = "cpu") -> None:
-        """None: nothing is kept of single images."""
-        return
+    def compute(self, device: str | torch.device = "cpu") -> MultiLabelOutcomes | None:
+        """None of more class scores than are kept."""
+        logits, shown = (
+            interleave(gather_parts(torch.cat(rows), device)) for rows in (self.scores.logits, self.scores.targets)
+        )
+        images = int(sum_over_processes(torch.tensor(self.images, device=device)))
+        if len(logits) < images or images > self.scores.most:
+            return None
+        probabilities = logits.double().sigmoid()
+        bins = [sum_bins(row, labels > 0) for row, labels in zip(probabilities, shown, strict=True)]
+        nll = F.binary_cross_entropy_with_logits(logits.double(), shown.double(), reduction="none").mean(dim=1)
+        empty = (torch.zeros(0, BINS, dtype=torch.int64),) * 2 + (torch.zeros(0, BINS, dtype=torch.float64),)
+        columns = map(torch.stack, zip(*bins, strict=True)) if bins else empty
+        return MultiLabelOutcomes(shown, logits, nll, *columns)
 
     def sample(self, device: str | torch.device = "cpu") -> MultiLabelSample:
         return MultiLabelSample(*self.scores.gather(device))

@@ -45,7 +45,18 @@ class PixelOutcomes(NamedTuple):
     bin_confidence: Float[Tensor, "n bins"]  # their probabilities of the predicted class, summed
 
 
-Outcomes = ClassOutcomes | PixelOutcomes
+class MultiLabelOutcomes(NamedTuple):
+    """The answers for each image of a split that shows any number of classes, in the split's order."""
+
+    shown: Int64[Tensor, "n k"]  # 1 where an image shows a class
+    logits: Float[Tensor, "n k"]
+    nll: Float[Tensor, " n"]  # negative log-likelihood of the labels, in nats, mean over classes
+    bin_count: Int64[Tensor, "n bins"]  # classes in each of the bins of the calibration error
+    bin_hits: Int64[Tensor, "n bins"]  # those among them that the image shows
+    bin_confidence: Float[Tensor, "n bins"]  # their probabilities, summed
+
+
+Outcomes = ClassOutcomes | PixelOutcomes | MultiLabelOutcomes
 SHAPES = {  # of each column; n, k: images and classes; b: bins
     ClassOutcomes: {"label": "n", "predicted": "n", "confidence": "n", "nll": "n", "logits": "nk"},
     PixelOutcomes: {
@@ -54,8 +65,13 @@ SHAPES = {  # of each column; n, k: images and classes; b: bins
         "nll": "n",
         **dict.fromkeys(("bin_count", "bin_hits", "bin_confidence"), "nb"),
     },
+    MultiLabelOutcomes: {
+        **dict.fromkeys(("shown", "logits"), "nk"),
+        "nll": "n",
+        **dict.fromkeys(("bin_count", "bin_hits", "bin_confidence"), "nb"),
+    },
 }
-SUMS = ("nll", "bin_confidence")  # in float64; all other columns of pixels are counts
+SUMS = ("nll", "bin_confidence")  # in float64; all other columns of pixels are counts, and logits are float32
 
 
 def restore_outcomes(kind: str, columns: Mapping[str, Tensor]) -> Outcomes:
@@ -63,7 +79,8 @@ def restore_outcomes(kind: str, columns: Mapping[str, Tensor]) -> Outcomes:
     found = next((outcomes for outcomes in SHAPES if outcomes.__name__ == kind), None)
     if found is None:
         raise ValueError(f"it holds {kind!r}, which are no outcomes")
-    shapes = {name: shape for name, shape in SHAPES[found].items() if name in columns or name != "logits"}
+    needed = {name for name in SHAPES[found] if name != "logits" or found is not ClassOutcomes}
+    shapes = {name: shape for name, shape in SHAPES[found].items() if name in columns or name in needed}
     if columns.keys() != shapes.keys():
         raise ValueError(f"it holds {', '.join(columns)} instead of {', '.join(shapes)}")
     sizes = {"b": BINS}
@@ -86,7 +103,7 @@ def restore_outcomes(kind: str, columns: Mapping[str, Tensor]) -> Outcomes:
 def _find_dtype(outcomes: type[Outcomes], name: str) -> torch.dtype:
     if outcomes is ClassOutcomes:
         return torch.int64 if name in ("label", "predicted") else torch.float32
-    return torch.float64 if name in SUMS else torch.int64
+    return torch.float32 if name == "logits" else torch.float64 if name in SUMS else torch.int64
 
 
 class LabeledScores(NamedTuple):

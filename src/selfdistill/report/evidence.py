@@ -108,7 +108,7 @@ def _read_run(run: Run) -> ArmRun:
 def _read_finished(finished: FinishedRun, split: str | None) -> ArmRun:
     outcomes = finished.read_outcomes(split)
     if getattr(outcomes, "logits", None) is not None:
-        outcomes = outcomes._replace(logits=None)  # the largest part, which nothing here needs
+        outcomes = outcomes._replace(logits=None)  # the largest part, which nothing on the page needs
     scores = finished.get_scores(split)
     return _read_run(finished.run)._replace(
         end=finished.end,

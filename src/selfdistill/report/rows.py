@@ -1,6 +1,7 @@
 """What each test image says of each run: the rows from which paired differences get their intervals.
 
-Scores that are no mean over images (IoU, the NLL of labeled pixels) are linearized, see `statistics.linearize_ratio`.
+Scores that are no mean over images (IoU, average precision, the NLL of labeled pixels) are linearized, see
+`statistics.linearize_ratio`.
 So every score is a mean over rows here, and one kind of interval serves all of them.
 """
 
@@ -11,17 +12,17 @@ import numpy as np
 import torch
 
 from .finished import FinishedRun
-from .statistics import Floats, bootstrap_iou, bootstrap_mean, linearize_ratio
+from .statistics import Floats, bootstrap_iou, bootstrap_mean, linearize_ap, linearize_ratio
 
 
 class RunRows(NamedTuple):
     """The rows of one run."""
 
-    main: Floats  # (n,): whether the image is right, or what it says of the mean IoU
+    main: Floats  # (n,): whether the image is right, or what it says of the mean IoU or average precision
     nll: Floats  # (n,), nats
     nll_at_temperature: Floats | None  # (n,), nats; None where class scores were not kept
     labels: np.ndarray  # (n,) or (n, k): what the images must share to be the same ones
-    classes: Floats  # (n, k) of masks: what each image says of each class's IoU; else empty
+    classes: Floats  # (n, k): what each image says of each class's IoU or average precision; empty of one class each
     counts: tuple[Floats, Floats] | None  # (n, k) pixels of intersection and union; None of whole images
 
 
@@ -30,6 +31,8 @@ def read_rows(run: FinishedRun, split: str | None) -> RunRows | None:
     outcomes = run.read_outcomes(split)
     if outcomes is None:
         return None
+    if "shown" in outcomes._fields:
+        return _read_shown(outcomes, run.end.temperature)
     return _read_pixels(outcomes) if "intersection" in outcomes._fields else _read_images(outcomes, run.end.temperature)
 
 
@@ -41,6 +44,18 @@ def _read_images(outcomes: Any, temperature: float | None) -> RunRows:
     labels = outcomes.label.numpy()
     right = (outcomes.predicted == outcomes.label).double().numpy()
     return RunRows(right, outcomes.nll.double().numpy(), calibrated, labels, np.empty((len(labels), 0)), None)
+
+
+def _read_shown(outcomes: Any, temperature: float | None) -> RunRows:
+    shown = outcomes.shown.numpy()
+    classes = linearize_ap(outcomes.logits.double().numpy(), shown)
+    occurring = classes[:, ~np.isnan(classes).any(0)]
+    calibrated = None
+    if temperature:
+        scores, labels = outcomes.logits.double() / temperature, outcomes.shown.double()
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="none")
+        calibrated = losses.mean(dim=1).numpy()
+    return RunRows(occurring.mean(1), outcomes.nll.double().numpy(), calibrated, shown, classes, None)
 
 
 def _read_pixels(outcomes: Any) -> RunRows:
@@ -71,11 +86,11 @@ class PairedRows(NamedTuple):
     def num_classes(self) -> int:
         """The number of classes, as far as the images have them."""
         first = self.arm[0]
-        return int(first.labels.max()) + 1 if first.counts is None else first.classes.shape[1]
+        return first.classes.shape[1] or int(first.labels.max()) + 1
 
     def subtract_class(self, number: int) -> Floats:
         """The differences (seeds, m) of one class: over the m images of it, or in what all images say of its IoU."""
-        if self.arm[0].counts is None:
+        if not self.arm[0].classes.shape[1]:
             return self.subtract("main")[:, self.arm[0].labels == number]  # type: ignore[index]
         return self.subtract("classes")[:, :, number]  # type: ignore[index]
 

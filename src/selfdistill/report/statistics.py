@@ -112,6 +112,34 @@ def linearize_ratio(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
         return ratio + len(above) * (above - ratio * below) / below.sum(0)
 
 
+def linearize_ap(scores: ArrayLike, shown: ArrayLike) -> Floats:
+    """What each image says of the average precision of each class: (n, k), whose means are the average precisions.
+
+    The infinitesimal jackknife, as in `linearize_ratio`: AP + n dAP / dw, where an image counts w times in every
+    precision, P = A / B of a positive's rank, and in their mean. NaN where no image shows a class.
+    """
+    scores, shown = np.asarray(scores, dtype=np.float64), np.asarray(shown, dtype=np.float64)
+    return np.stack([_linearize_ap(*column) for column in zip(scores.T, shown.T, strict=True)], axis=1)
+
+
+def _linearize_ap(scores: Floats, shown: Floats) -> Floats:
+    if not shown.any():
+        return np.full(len(scores), np.nan)
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], shown[order]
+    last = np.searchsorted(-ranked, -ranked, side="right") - 1  # of those with an equal score
+    first = np.searchsorted(-ranked, -ranked, side="left")
+    found, said = hits.cumsum()[last], last + 1.0
+    precision = found / said
+    average = (hits * precision).sum() / hits.sum()
+    # what one more image changes in the precision of each positive that is ranked as high or lower
+    by_hit, by_any = ((hits * part)[::-1].cumsum()[::-1][first] for part in (1 / said, found / said**2))
+    slope = (hits * (precision - average) + hits * by_hit - by_any) / hits.sum()
+    values = np.empty_like(slope)
+    values[order] = average + len(scores) * slope
+    return values
+
+
 def bootstrap_mean(values: ArrayLike, confidence: float = CONFIDENCE, *, seed: int = 0) -> tuple[float, float]:
     """The percentile interval of the mean of row values (n,), which are averaged over seeds, by resampling rows."""
     rows = np.asarray(values, dtype=np.float64)

@@ -235,6 +235,10 @@ class TaskKind(TaskData):
     def predictor(self, student: nn.Module, card: StudentCard, run: Path, out: Path | None) -> Predictor:
         """The predictor for the student of a `run` that `card` describes; `out` is the folder for its files."""
 
+    def say_answer(self, logits: Tensor, card: StudentCard) -> str | None:
+        """What a student says of an image by its scores (k, *pos); None: the class of the highest or of most pixels."""
+        return None
+
     def export_metadata(self, card: StudentCard) -> dict[str, str]:
         """Metadata of this task in exported files, besides classes, image shape and normalization; values are JSON."""
         return {}

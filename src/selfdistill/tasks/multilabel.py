@@ -158,12 +158,25 @@ class MultiLabel(Classification):
             raise ValueError(f"--out={out} has no effect: {run} names the classes of images, and writes no masks")
         return Labeler(student, card, self.eval_transform(card.data))
 
+    def say_answer(self, logits: Float[Tensor, " k"], card: StudentCard) -> str:
+        return ", ".join(name_shown(logits.float(), card)) or "no class"
+
     def export_metadata(self, card: StudentCard) -> dict[str, str]:
         """What makes probabilities of the scores, and from which one on an image is said to show each class."""
         return {
             "activation": json.dumps("sigmoid"),
-            "thresholds": json.dumps(card.thresholds or [HALF] * len(card.classes)),
+            "thresholds": json.dumps(get_thresholds(card)),
         }
+
+
+def get_thresholds(card: StudentCard) -> Sequence[float]:
+    """The thresholds of a run's student; 0.5 where it had no validation images to choose them on."""
+    return card.thresholds or [HALF] * len(card.classes)
+
+
+def name_shown(logits: Float[Tensor, " k"], card: StudentCard) -> list[str]:
+    """The classes that an image shows by these scores."""
+    return [card.classes[k] for k in say_yes(logits, get_thresholds(card)).nonzero().flatten().tolist()]
 
 
 class Labeler(Predictor):
@@ -172,24 +185,24 @@ class Labeler(Predictor):
     default_top = None
 
     def __init__(self, student: nn.Module, card: StudentCard, transform: ImageTransform) -> None:
-        self.student, self.classes, self.transform = student, card.classes, transform
-        self.max_megapixels, self.temperature = card.data.max_megapixels, card.temperature or 1.0
-        self.thresholds = card.thresholds or [HALF] * len(card.classes)
-        self.notes = [f"an image shows a class from its threshold on, {self.describe_thresholds(card)}"]
+        self.student, self.card, self.transform = student, card, transform
+        self.notes = [f"an image shows a class from its threshold on, {self.describe_thresholds()}"]
         if card.temperature is not None:
             self.notes.append(f"probabilities are at the temperature {card.temperature:.4g} of student.json")
 
-    def describe_thresholds(self, card: StudentCard) -> str:
-        if card.thresholds is None:
+    def describe_thresholds(self) -> str:
+        thresholds = self.card.thresholds
+        if thresholds is None:
             return "0.5"
-        return f"{min(self.thresholds):.2g} to {max(self.thresholds):.2g}, chosen on the run's validation images"
+        return f"{min(thresholds):.2g} to {max(thresholds):.2g}, chosen on the run's validation images"
 
     def predict(self, image: ImageFile, top: int | None) -> Prediction:
-        picture = read_image(str(image.path), max_megapixels=self.max_megapixels, channels=self.transform.channels)
+        card, megapixels = self.card, self.card.data.max_megapixels
+        picture = read_image(str(image.path), max_megapixels=megapixels, channels=self.transform.channels)
         logits = self.student(self.transform.show(picture)[None].to(find_device(self.student)))[0].float()
-        probabilities = (logits / self.temperature).sigmoid()
-        ranked = select_largest(probabilities, self.classes, len(self.classes) if top is None else top)
+        probabilities = (logits / (card.temperature or 1.0)).sigmoid()
+        ranked = select_largest(probabilities, card.classes, len(card.classes) if top is None else top)
         if top is None:
-            shown = {self.classes[k] for k in say_yes(logits, self.thresholds).nonzero().flatten().tolist()}
+            shown = name_shown(logits, card)
             ranked = [(name, probability) for name, probability in ranked if name in shown]
         return Prediction(image.path, ranked, {})

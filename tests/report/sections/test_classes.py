@@ -9,6 +9,11 @@ from selfdistill.report.evidence import Arm, ArmRun
 from selfdistill.report.sections.calibration import sum_bins as sum_arm
 from selfdistill.report.sections.classes import count_pairs, find_mistakes, score_classes, share_rows
 
+
+def run_of(outcomes, scores=None):
+    return ArmRun(None, 0, {}, [], scores=scores or {}, outcomes=outcomes)
+
+
 CLASSES = ("cat", "dog", "hen", "owl")
 
 
@@ -20,12 +25,14 @@ def test_pairs_are_counted_label_by_prediction():
             both = (outcomes.label == label) & (outcomes.predicted == predicted)
             assert pairs[label, predicted] == both.sum()
     right = [((outcomes.predicted == k)[outcomes.label == k]).double().mean().item() for k in range(4)]
-    np.testing.assert_allclose(score_classes(outcomes, 4), 100 * np.array(right))
+    np.testing.assert_allclose(score_classes(run_of(outcomes), None, 4), 100 * np.array(right))
 
 
 def test_the_score_of_a_class_of_masks_is_its_iou():
     outcomes = draw_pixel_outcomes(3, 5, seed=1)
-    np.testing.assert_allclose(score_classes(outcomes, 3), 100 * np.array(score_pixels(outcomes).iou))
+    run = run_of(outcomes, {"iou": [*score_pixels(outcomes).iou[:2], None]})
+    scores = 100 * np.array(score_pixels(outcomes).iou)
+    np.testing.assert_allclose(score_classes(run, "iou", 3), [*scores[:2], np.nan])
     assert count_pairs(outcomes, 3).sum() == outcomes.labeled.sum()
 
 

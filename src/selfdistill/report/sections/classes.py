@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..elements import Content, Element, element
-from ..evidence import Arm, Evidence
+from ..evidence import Arm, ArmRun, Evidence
 from ..figures.confusion import MOST_CLASSES, Mistake, draw_grid, draw_mistakes
 from ..figures.differences import CLASS_ROW, Difference, draw_differences
 from .blocks import captioned, figures, section, table
@@ -21,7 +21,7 @@ def draw_classes(evidence: Evidence) -> Element | None:
     baseline, classes = evidence.baseline, name_classes(evidence)
     if baseline is None or not baseline.outcomes or not classes:
         return None
-    word = "IoU" if evidence.task and evidence.task.output == "pixel" else "accuracy"
+    score, word = find_class_score(evidence)
     drawn: list[Content] = []
     tables: list[Content] = []
     for arm in evidence.shown:
@@ -35,7 +35,9 @@ def draw_classes(evidence: Evidence) -> Element | None:
         svg = draw_differences(ordered, f"Change of each class's {word}: {title}", "points", row_height=CLASS_ROW + 5)
         drawn.append(captioned(svg, f"classes-{arm.name}", title, caption))
         tables.append(
-            element("details", element("summary", f"All classes: {title}"), _tabulate(arm, baseline, classes, word))
+            element(
+                "details", element("summary", f"All classes: {title}"), _tabulate(arm, baseline, classes, (score, word))
+            )
         )
     if not drawn:
         return None
@@ -46,26 +48,27 @@ def draw_classes(evidence: Evidence) -> Element | None:
     return section("classes", "Class by class", lead, figures(drawn), tables)
 
 
+def find_class_score(evidence: Evidence) -> tuple[str | None, str]:
+    """The name of the task's score of single classes, and what it is called; None: accuracy, from the outcomes."""
+    scores = evidence.task.class_scores if evidence.task is not None else {}
+    return next(iter(scores.items()), (None, "accuracy"))
+
+
 def name_classes(evidence: Evidence) -> tuple[str, ...]:
     """The names of the classes, or their numbers where no run names them."""
     outcomes = next((outcomes for arm in evidence.arms for outcomes in arm.outcomes.values()), None)
     if evidence.classes or outcomes is None:
         return evidence.classes
-    count = outcomes.labeled.shape[1] if hasattr(outcomes, "labeled") else int(outcomes.label.max()) + 1
+    columns = [getattr(outcomes, name).shape[1] for name in ("labeled", "shown") if hasattr(outcomes, name)]
+    count = columns[0] if columns else int(outcomes.label.max()) + 1
     return tuple(map(str, range(count)))
 
 
-def score_classes(outcomes: Any, count: int) -> np.ndarray:
-    """Accuracy or IoU of each class, (k,) in percent; NaN for a class that does not occur."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if hasattr(outcomes, "labeled"):
-            right, predicted, labeled = (
-                values.numpy().sum(0).astype(np.float64)
-                for values in (outcomes.intersection, outcomes.predicted, outcomes.labeled)
-            )
-            return 100 * right / (predicted + labeled - right)
-        shares = share_rows(count_pairs(outcomes, count))
-        return 100 * np.diagonal(shares)
+def score_classes(run: ArmRun, score: str | None, count: int) -> np.ndarray:
+    """The task's score of each class, or else accuracy, (k,) in percent; NaN for a class that does not occur."""
+    if score is not None:
+        return 100 * np.array([math.nan if value is None else value for value in run.scores[score]])
+    return 100 * np.diagonal(share_rows(count_pairs(run.outcomes, count)))
 
 
 def count_pairs(outcomes: Any, count: int) -> np.ndarray:
@@ -96,10 +99,11 @@ def _take_bounds(interval: dict[str, float] | None) -> tuple[float, float] | Non
     return None if interval is None else (max(interval["low"], -100.0), min(interval["high"], 100.0))
 
 
-def _tabulate(arm: Arm, baseline: Arm, classes: tuple[str, ...], word: str) -> Element:
+def _tabulate(arm: Arm, baseline: Arm, classes: tuple[str, ...], scored: tuple[str | None, str]) -> Element:
     """Every class with its score before and after."""
+    score, word = scored
     changes = {change.name: change for change in list_changes(arm)}
-    before, after = (_average_scores(which, len(classes)) for which in (baseline, arm))
+    before, after = (_average_scores(which, score, len(classes)) for which in (baseline, arm))
     counts = _count_labels(next(iter(arm.outcomes.values())), len(classes))
     rows = []
     for k, name in enumerate(classes):
@@ -124,12 +128,15 @@ def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1f}"
 
 
-def _average_scores(arm: Arm, count: int) -> np.ndarray:
-    scores = np.stack([score_classes(outcomes, count) for outcomes in arm.outcomes.values()])
+def _average_scores(arm: Arm, score: str | None, count: int) -> np.ndarray:
+    runs = {run.seed: run for run in arm.runs if run.outcomes is not None}
+    scores = np.stack([score_classes(run, score, count) for run in runs.values()])
     return np.array([statistics.fmean(column) for column in scores.T])  # NaN where any seed has NaN
 
 
 def _count_labels(outcomes: Any, count: int) -> np.ndarray:
+    if hasattr(outcomes, "shown"):
+        return outcomes.shown.numpy().sum(0)
     return count_pairs(outcomes, count).sum(1)
 
 
@@ -137,8 +144,8 @@ def draw_confusions(evidence: Evidence) -> Element | None:
     """Which classes are taken for which, before and after."""
     classes, baseline = name_classes(evidence), evidence.baseline
     arms = [arm for arm in [baseline, *evidence.shown] if arm and arm.outcomes]
-    if not arms or not classes:
-        return None
+    if not arms or not classes or any(hasattr(o, "shown") for arm in arms for o in arm.outcomes.values()):
+        return None  # classes that may be shown together are not taken for each other
     shares = {arm.name: share_rows(sum(count_pairs(o, len(classes)) for o in arm.outcomes.values())) for arm in arms}
     drawn = []
     if len(classes) <= MOST_CLASSES:

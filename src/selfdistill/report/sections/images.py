@@ -58,8 +58,8 @@ def draw_images(evidence: Evidence, gallery: Gallery | str, budget: Budget) -> E
 
 
 def _share_seeds(arm: Arm, baseline: Arm | None) -> list[int]:
-    """Seeds of both arms whose outcomes are of the same images."""
-    if baseline is None:
+    """Seeds of both arms whose outcomes are of the same images; none where an image has several answers."""
+    if baseline is None or any(hasattr(own, "shown") for own in arm.outcomes.values()):
         return []
     return [
         s for s, own in arm.outcomes.items() if s in baseline.outcomes and len(own.nll) == len(baseline.outcomes[s].nll)
