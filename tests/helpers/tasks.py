@@ -4,3 +4,4 @@ from selfdistill.tasks import find_task
 
 CLASSIFICATION = find_task("classification")
 SEGMENTATION = find_task("segmentation")
+MULTI_LABEL = find_task("multilabel")

@@ -1,5 +1,6 @@
 """Loads batches onto the training device, image by image or from images that are already there."""
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -31,8 +32,10 @@ def train_loader(
 
     `channels_last` is the memory format of its `images`. An image that cannot be used raises `ValueError`.
     """
-    batches = [[dataset.number_draw(item) for item in micro_batch] for step in steps for micro_batch in step]
-    epochs = {item.epoch for step in steps for micro_batch in step for item in micro_batch}
+    batches, epochs = [], set()
+    for micro_batch in itertools.chain.from_iterable(steps):
+        batches.append(torch.tensor([dataset.number_draw(item) for item in micro_batch]))
+        epochs |= {item.epoch for item in micro_batch}
     assert len(epochs) <= 1, "a loader serves one epoch"
     destination = Destination(device, torch.channels_last if channels_last else torch.contiguous_format)
     return Batches(dataset, batches, epoch=max(epochs, default=0), workers=workers, destination=destination)
@@ -51,8 +54,8 @@ def eval_loader(
 
     Images with masks keep their sizes. Raises `ValueError` for a batch of different sizes; `batch_size` 1 always works.
     """
-    share = range(rank, len(dataset), world)
-    batches = [list(share[start : start + batch_size]) for start in range(0, len(share), batch_size)]
+    share = torch.arange(min(rank, len(dataset)), len(dataset), world)
+    batches = share.split(batch_size) if len(share) else ()
     destination = Destination(device, torch.contiguous_format)
     return Batches(dataset, batches, epoch=0, workers=workers, destination=destination)
 
@@ -73,12 +76,12 @@ class Destination(NamedTuple):
 
 
 class Batches(Iterable[Batch]):
-    """Yields one batch per list of indices, or of draws; iterating does not draw from global generators."""
+    """Yields one batch per tensor of indices, or of draws; iterating does not draw from global generators."""
 
     def __init__(
         self,
         dataset: TransformedDataset,
-        batches: list[list[int]],
+        batches: Sequence[Tensor],
         *,
         epoch: int,
         workers: int,
@@ -94,7 +97,7 @@ class Batches(Iterable[Batch]):
         if not self.batches:
             return
         dataset, destination = self.dataset, self.destination
-        indices = torch.tensor([index for batch in self.batches for index in batch])
+        indices = torch.cat([*self.batches])
         keys, moved_indices = (
             destination.move(tensor) for tensor in (dataset.keys(indices, self.epoch), indices % len(dataset))
         )
@@ -180,7 +183,7 @@ class _Failure(NamedTuple):
 class _StackedBatches(Dataset[Stacked]):
     """Batches by number, for the workers of a `DataLoader`."""
 
-    def __init__(self, dataset: TransformedDataset, batches: list[list[int]], epoch: int) -> None:
+    def __init__(self, dataset: TransformedDataset, batches: Sequence[Tensor], epoch: int) -> None:
         self.dataset, self.batches, self.epoch = dataset, batches, epoch
 
     def __len__(self) -> int:
@@ -188,7 +191,7 @@ class _StackedBatches(Dataset[Stacked]):
 
     def __getitem__(self, number: int) -> Stacked | _Failure:
         try:
-            return self.dataset.load(self.batches[number], self.epoch)
+            return self.dataset.load(self.batches[number].tolist(), self.epoch)
         except ValueError as error:
             return _Failure(str(error))
 

@@ -1,9 +1,9 @@
 """Chooses the images of each batch, as a pure function of seed and epoch for any number of processes."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import torch
 from jaxtyping import Int64, Shaped
@@ -111,6 +111,27 @@ def find_sampler(name: str) -> Sampler:
     return draw
 
 
+class EpochSteps(Sequence[list[MicroBatch]]):
+    """The steps of an epoch, made one by one: as a list they would take hundreds of bytes for each image."""
+
+    def __init__(self, make: Callable[[int], list[MicroBatch]], numbers: range) -> None:
+        self.make, self.numbers = make, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, number: int) -> list[MicroBatch]: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> "EpochSteps": ...
+
+    def __getitem__(self, number: int | slice) -> "list[MicroBatch] | EpochSteps":
+        if isinstance(number, slice):
+            return EpochSteps(self.make, self.numbers[number])
+        return self.make(self.numbers[number])
+
+
 class BatchSampler:
     """The batches of every epoch, for one of `world` processes.
 
@@ -174,20 +195,23 @@ class BatchSampler:
         are = "is" if self.num_dropped == 1 else "are"
         return f"{self.num_dropped} of {self.num_images} images {are} left out of each epoch, others each time"
 
-    def epoch(self, number: int) -> list[list[MicroBatch]]:
+    def epoch(self, number: int) -> EpochSteps:
         """The steps of epoch `number` for this process; each step is a list of micro-batches."""
         generator = create_generator(self.seed, number, ORDER)
         indices = self.sampler(self.labels, generator)
         if self.blocks is not None:
             indices = gather(indices, self.blocks.numbers, self.blocks.folder.at_once, generator)
-        order = list(zip(indices.tolist(), count_repeats(indices).tolist(), strict=True))
-        steps = []
-        for start, size in enumerate(self.batch_sizes):
-            start *= self.batch_size
-            share = [EpochIndex(number, *drawn) for drawn in order[start : start + size][self.rank :: self.world]]
-            ends = [0, *accumulate(self.deal(size)[self.rank])]
-            steps.append([share[start:end] for start, end in pairwise(ends)])
-        return steps
+        repeats, sizes = count_repeats(indices), self.batch_sizes
+
+        def make(step: int) -> list[MicroBatch]:
+            start = step * self.batch_size
+            batch = slice(start + self.rank, start + sizes[step], self.world)
+            drawn = zip(indices[batch].tolist(), repeats[batch].tolist(), strict=True)
+            share = [EpochIndex(number, index, repeat) for index, repeat in drawn]
+            ends = [0, *accumulate(self.deal(sizes[step])[self.rank])]
+            return [share[start:end] for start, end in pairwise(ends)]
+
+        return EpochSteps(make, range(len(sizes)))
 
     @property
     def batch_sizes(self) -> list[int]:

@@ -113,7 +113,7 @@ def list_labels(
 
 def _describe_blocks(train: LabeledDataset) -> list[str]:
     """A note where each shard holds one class, so that a batch of few shards holds few."""
-    if train.blocks is None or len(train.labels.unique()) < 2:
+    if train.blocks is None or train.labels.ndim > 1 or len(train.labels.unique()) < 2:
         return []
     numbers = train.blocks.numbers
     pairs = torch.stack([numbers, train.labels]).unique(dim=1).shape[1]

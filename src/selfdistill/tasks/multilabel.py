@@ -16,6 +16,7 @@ from ..data.datasets.mask_folder import is_mask_folder
 from ..data.datasets.multi_label_tables import MULTI_LABEL_READER, open_linked_folders, open_multi_label_table
 from ..data.datasets.parquet import WantedColumns, open_hub, open_parquet
 from ..data.datasets.scenes import open_digit_scenes
+from ..data.datasets.shards import open_shards
 from ..data.datasets.splits import DatasetSplits
 from ..data.task_data import Opener
 from ..data.transforms.pipeline import ImageTransform
@@ -60,6 +61,10 @@ def _open_parquet(settings: DataPart, path: str) -> DatasetSplits:
 
 def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
     return open_hub(name, WantedColumns.of(settings, MULTI_LABEL_READER), download=settings.download)
+
+
+def _open_shards(settings: DataPart, location: str) -> DatasetSplits:
+    return open_shards(settings, location, "labels")
 
 
 def _mixup(batch: Batch, num_classes: int, alpha: float) -> Batch:
@@ -115,10 +120,11 @@ class MultiLabel(Classification):
         "folder": _open_folders,
         "table": _open_table,
         "parquet": _open_parquet,
+        "shards": _open_shards,
         "hf": _open_hub,
     }
     sources_in_words = (
-        "digit_scenes, a folder of class folders with links, a .csv, .tsv, .jsonl or .parquet file, or hf:NAME"
+        "digit_scenes, a folder of class folders with links, a .csv, .tsv, .jsonl, .parquet or .tar file, or hf:NAME"
     )
     other_labels = "has one class for each image, not several; task=classification learns from it"
     takes_columns = True

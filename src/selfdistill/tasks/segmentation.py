@@ -74,7 +74,7 @@ def _open_hub(settings: DataPart, name: str) -> DatasetSplits:
 
 
 def _open_shards(settings: DataPart, location: str) -> DatasetSplits:
-    return _add_label_map(open_shards(settings, location, masks=True), location)
+    return _add_label_map(open_shards(settings, location, "mask"), location)
 
 
 def _add_label_map(opened: DatasetSplits, path: str) -> DatasetSplits:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from helpers.images import opened, write_image
 from helpers.shards import encode, encode_mask, write_labeled, write_shard
-from helpers.tasks import CLASSIFICATION, SEGMENTATION
+from helpers.tasks import CLASSIFICATION, MULTI_LABEL, SEGMENTATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import check, open_splits, prepare_data
 from selfdistill.data.datasets import tar_index
@@ -111,11 +111,32 @@ def test_a_file_beside_the_shards_names_the_classes(folder):
         (folder / "classes.json").write_text(json.dumps(content))
         assert opened(folder).train.classes == opened(folder / "train-*.tar").train.classes == ("ant", "bee")
     (folder / "classes.json").write_text('["ant"]')
-    with pytest.raises(ValueError, match="sample 0001 of .* has label 1, out of range for the 1 classes 'ant'"):
+    with pytest.raises(ValueError, match="has labels up to 1, and the file beside them names 1 class, 'ant'"):
         opened(folder)
     (folder / "classes.json").write_text("[1]")
     with pytest.raises(ValueError, match="classes.json is no list of class names"):
         opened(folder)
+
+
+def test_a_sample_may_have_several_labels(tmp_path):
+    image, path = encode(0), tmp_path / "set" / "train-0.tar"
+    lists = [["cat", "dog"], [], ["dog"]]
+    write_shard(path, [file for k, labels in enumerate(lists) for file in (
+        (f"{k}.jpg", image), (f"{k}.json", json.dumps({"tags": labels, "label": 3}).encode()))])  # fmt: skip
+    for source, settings in ((path, {}), (path, {"label_column": "tags"})):
+        train = open_splits(DataPart(source=str(source), val=str(path), **settings), MULTI_LABEL).train
+        assert train.classes == ("cat", "dog") and train.labels.tolist() == [[1, 1], [0, 0], [0, 1]]
+    write_shard(path, [file for k, text in enumerate([b"0;2", b"", b"1"]) for file in (
+        (f"{k}.jpg", image), (f"{k}.txt", text))])  # fmt: skip
+    (tmp_path / "set" / "classes.json").write_text('["ant", "bee", "cat"]')
+    settings = DataPart(source=str(path), val=str(path), separator=";", stream=2)
+    train = open_splits(settings, MULTI_LABEL).train
+    assert train.classes == ("ant", "bee", "cat") and train.blocks is not None
+    assert train.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    with pytest.raises(
+        ValueError, match="data.label_column=a, b names several columns, and samples of .* have one part"
+    ):
+        open_splits(DataPart(source=str(path), label_column=["a", "b"]), MULTI_LABEL)
 
 
 @pytest.mark.parametrize("parts", [("jpg", "seg.png"), ("jpg", "png"), ("png", "mask.png")])

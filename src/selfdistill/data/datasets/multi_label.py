@@ -29,7 +29,7 @@ class MultiLabelDataset(LabeledDataset):
     def __init__(self, images: LabeledDataset, labels: Int64[Tensor, "n k"], *, classes: tuple[str, ...]) -> None:
         self.images, self.labels, self.classes = images, labels, classes
         self.mirrorable, self.max_megapixels = images.mirrorable, images.max_megapixels
-        self.channels = images.channels
+        self.channels, self.blocks = images.channels, images.blocks
 
     def set_limits(self, max_megapixels: float, channels: int) -> None:
         super().set_limits(max_megapixels, channels)

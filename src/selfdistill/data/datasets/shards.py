@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -24,13 +24,15 @@ from ..cache.blocks import BlockFolder, Blocks
 from .base import THREADS, LabeledDataset, quote_names
 from .image_folder import is_hidden, list_folders
 from .label_files import find_label_map
+from .label_lists import number_label_lists
 from .labels import are_numbers, number_labels
 from .masks import RawMaskDataset
+from .multi_label import MultiLabelDataset
 from .opener import LOCAL, FileOpener
 from .patterns import expand_braces, group_by_split, is_pattern, list_files
 from .splits import DatasetSplits, parse_split
 from .tar_index import NO_LABEL, ShardIndex, ShardState, copy_bytes, find_stored, read_index
-from .tar_parts import WantedParts
+from .tar_parts import Holds, WantedParts
 
 SUFFIX = ".tar"
 COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -130,7 +132,7 @@ class ShardImages(LabeledDataset):
         return int(self.spans[i, 1])
 
 
-def open_shards(settings: DataPart, location: str, *, masks: bool = False) -> DatasetSplits:
+def open_shards(settings: DataPart, location: str, holds: Holds = "label") -> DatasetSplits:
     """Opens the splits of a shard, of a folder of shards, or of a pattern such as `train-{000..099}.tar`.
 
     Names say what is what: `train-000.tar`, `imagenet-val-000.tar`, `test/000.tar`. A single shard, and shards that are
@@ -145,13 +147,16 @@ def open_shards(settings: DataPart, location: str, *, masks: bool = False) -> Da
         raise ValueError(
             f"the shard {missing[0]} does not exist{more}; {location} names {count_of(len(paths), 'file')}"
         )
-    wanted = WantedParts(masks, settings.image_column, settings.label_column)
+    if isinstance(settings.label_column, list):
+        columns = ", ".join(settings.label_column)
+        raise ValueError(f"data.label_column={columns} names several columns, and samples of {location} have one part")
+    wanted = WantedParts(holds, settings.image_column, settings.label_column)
     splits, notes = {}, []
     for split, members in group_by_split(paths, location, _find_split, usual="train-*.tar").items():
         with ThreadPoolExecutor(THREADS) as pool:
             indices = list(pool.map(functools.partial(read_index, wanted=wanted, opener=opener), members))
         folder = BlockFolder(ShardFetcher(indices, wanted, opener), at_once) if at_once else None
-        splits[split] = _create_dataset(indices, Samples(indices, folder), settings, location, masks=masks)
+        splits[split] = _create_dataset(indices, Samples(indices, folder), settings, location, holds)
         if other := sum(index.num_other for index in indices):
             notes.append(f"{location}: left out {count_of(other, 'file')} of the {split} shards, not images or labels")
     return DatasetSplits(splits, tuple(notes))
@@ -197,37 +202,66 @@ def _find_split(path: str) -> str:
 
 
 def _create_dataset(
-    indices: Sequence[ShardIndex], samples: Samples, settings: DataPart, location: str, *, masks: bool
-) -> ShardImages | RawMaskDataset:
+    indices: Sequence[ShardIndex], samples: Samples, settings: DataPart, location: str, holds: Holds
+) -> LabeledDataset:
     images = ShardImages(samples, np.concatenate([index.images for index in indices]))
     if samples.broken and settings.on_error == "stop" and settings.exclude is None:
         first, more = min(samples.broken), len(samples.broken) - 1
         others = f" (and {count_of(more, 'more such sample')})" if more else ""
         raise ValueError(f"{images.name(first)} {samples.broken[first]}{others}; data.on_error=skip leaves them out")
-    if masks:
+    if holds == "mask":
         return RawMaskDataset(images, ShardImages(samples, np.concatenate([index.masks for index in indices])))
-    _number(images, indices, location)
+    return _add_labels(images, collect_labels(indices), location, settings.separator, holds)
+
+
+class StoredLabels(NamedTuple):
+    """The labels of samples, before they get a meaning."""
+
+    values: list[Any]  # the distinct ones
+    codes: Int[np.ndarray, " n"]  # place in `values` of each sample's, or NO_LABEL
+
+
+def collect_labels(indices: Sequence[ShardIndex]) -> StoredLabels:
+    distinct = {repr(label): label for index in indices for label in index.labels}
+    numbers = {text: number for number, text in enumerate(distinct)}
+    codes = [np.array([*(numbers[repr(label)] for label in index.labels), NO_LABEL])[index.codes] for index in indices]
+    return StoredLabels(list(distinct.values()), np.concatenate(codes))
+
+
+def _add_labels(
+    images: ShardImages, stored: StoredLabels, location: str, separator: str | None, holds: Holds
+) -> LabeledDataset:
+    """The images with their labels; a sample without one counts as class 0, or as none, and cannot be read."""
+    labeled = np.flatnonzero(stored.codes != NO_LABEL)
+    first = labeled[np.unique(stored.codes[labeled], return_index=True)[1]].tolist()  # sample of each distinct value
+
+    def name(k: int) -> str:
+        return images.name(first[k])
+
+    names = _find_names(location)
+    if holds == "labels":
+        lists = number_label_lists(stored.values, name, separator)
+        labels = lists.labels.new_zeros(len(images), len(lists.classes))
+        labels[labeled] = lists.labels[stored.codes[labeled]]
+        several = MultiLabelDataset(images, labels, classes=lists.classes)
+        several.label_notes = lists.notes
+        if names and are_numbers(lists.classes):
+            _refuse_numbers(lists.classes, names, location)
+            several = several.renumber(names, torch.arange(len(lists.classes)))
+        return several
+    numbered = number_labels(stored.values, name)
+    images.labels[labeled] = numbered.numbers[stored.codes[labeled]]
+    images.classes, images.label_notes = numbered.classes, numbered.notes
+    if names and are_numbers(images.classes):
+        _refuse_numbers(images.classes, names, location)
+        images.classes = names
     return images
 
 
-def _number(images: ShardImages, indices: Sequence[ShardIndex], location: str) -> None:
-    """Gives the images their labels; a sample without one counts as class 0, and cannot be read."""
-    distinct = {repr(label): label for index in indices for label in index.labels}
-    numbers = {text: number for number, text in enumerate(distinct)}
-    codes = np.concatenate(
-        [np.array([*(numbers[repr(label)] for label in index.labels), NO_LABEL])[index.codes] for index in indices]
-    )
-    labeled = np.flatnonzero(codes != NO_LABEL)
-    first = labeled[np.unique(codes[labeled], return_index=True)[1]]  # sample of each distinct label
-    numbered = number_labels(list(distinct.values()), lambda k: images.name(int(first[k])))
-    images.labels[labeled] = numbered.numbers[codes[labeled]]
-    images.classes, images.label_notes = numbered.classes, numbered.notes
-    names = _find_names(location)
-    if names and are_numbers(images.classes):
-        for i in (images.labels >= len(names)).nonzero().flatten().tolist()[:1]:
-            known = f"the {len(names)} classes {quote_names(names)}"
-            raise ValueError(f"{images.name(i)} has label {int(images.labels[i])}, out of range for {known}")
-        images.classes = names
+def _refuse_numbers(classes: Sequence[str], names: Sequence[str], location: str) -> None:
+    if len(classes) > len(names):
+        known = f"the file beside them names {count_of(len(names), 'class')}, {quote_names(names)}"
+        raise ValueError(f"{location} has labels up to {len(classes) - 1}, and {known}")
 
 
 def _find_names(location: str) -> tuple[str, ...]:

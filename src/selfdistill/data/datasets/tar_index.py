@@ -108,7 +108,10 @@ def build_index(file: BinaryIO, path: str, state: ShardState, wanted: WantedPart
         parts[member.part] = member
     others = {key for key, parts in samples.items() if not any(map(is_usable, parts))}
     rows = {key: parts for key, parts in samples.items() if key not in others}
-    images, masks = np.zeros((len(rows), 2), np.int64), np.zeros((len(rows) if wanted.masks else 0, 2), np.int64)
+    images, masks = (
+        np.zeros((len(rows), 2), np.int64),
+        np.zeros((len(rows) if wanted.holds == "mask" else 0, 2), np.int64),
+    )
     codes, labels, reasons = np.full(len(rows), NO_LABEL, np.int32), {}, {}
     for row, (key, parts) in enumerate(rows.items()):
         try:
@@ -116,10 +119,10 @@ def build_index(file: BinaryIO, path: str, state: ShardState, wanted: WantedPart
                 raise ValueError(broken[key])
             image, label = choose_parts(frozenset(parts), wanted)
             images[row] = parts[image][2:]
-            if wanted.masks:
+            if wanted.holds == "mask":
                 masks[row] = parts[label][2:]
             else:
-                value = read_label(file, parts[label], wanted.label)
+                value = read_label(file, parts[label], wanted)
                 codes[row] = labels.setdefault(json.dumps(value), len(labels))
         except ValueError as error:
             reasons[row] = str(error)

@@ -3,9 +3,10 @@
 import json
 import math
 from functools import lru_cache
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from .image_folder import EXTENSIONS
+from .multi_label_tables import NAMES as SEVERAL_NAMES
 from .table import LABEL_NAMES, MASK_NAMES
 
 MOST_LABEL_BYTES = 2**16  # of a text or JSON part
@@ -14,10 +15,13 @@ MASK_WORDS = ("seg", *MASK_NAMES)
 PICKLED = ("pyd", "pkl", "pickle", "pth", "pt")  # their readers run code
 
 
+Holds = Literal["label", "labels", "mask"]  # what is learned of an image: one class, any number, or one for each pixel
+
+
 class WantedParts(NamedTuple):
     """Which parts of a sample to use, by the user's choice; None for what usual names say."""
 
-    masks: bool = False  # whether masks are learned, not one label for each image
+    holds: Holds = "label"
     image: str | None = None
     label: str | None = None  # a part, or a field of a JSON part
 
@@ -51,7 +55,7 @@ def choose_parts(parts: frozenset[str], wanted: WantedParts) -> tuple[str, str]:
     if image not in parts:
         raise ValueError(f"has no part {image} (data.image_column), only {_join(parts)}")
     others = parts - {image}
-    label = _choose_mask(others, wanted) if wanted.masks else _choose_label(others, wanted)
+    label = _choose_mask(others, wanted) if wanted.holds == "mask" else _choose_label(others, wanted)
     return image, label
 
 
@@ -62,7 +66,7 @@ def _choose_image(parts: frozenset[str], wanted: WantedParts) -> str:
     plain = [part for part in images if not _is_mask(part)] or images
     plain = [part for part in plain if not part.endswith("npy")] or plain  # features beside an image
     plain = [part for part in plain if "." not in part] or plain  # jpg rather than thumbnail.jpg
-    if wanted.masks and wanted.label is None and len(plain) == 2 and len(images) == 2 and "png" in plain:
+    if wanted.holds == "mask" and wanted.label is None and len(plain) == 2 and len(images) == 2 and "png" in plain:
         return next(part for part in plain if part != "png")  # 0007.jpg with the mask 0007.png
     if len(plain) > 1:
         raise ValueError(f"has several images, {_join(frozenset(images))}; name one with data.image_column")
@@ -102,8 +106,8 @@ def _join(parts: frozenset[str]) -> str:
     return ", ".join(part or "a part without a name" for part in sorted(parts)) or "nothing"
 
 
-def read_label(file: BinaryIO, member: Member, field: str | None) -> Any:
-    """The label in a text part, or in a field of a JSON part."""
+def read_label(file: BinaryIO, member: Member, wanted: WantedParts) -> Any:
+    """The label, or the labels, in a text part, or in a field of a JSON part."""
     if member.size > MOST_LABEL_BYTES:
         raise ValueError(f"has a label of {member.size:,} bytes in {member.part}, which is no label")
     file.seek(member.offset)
@@ -113,14 +117,17 @@ def read_label(file: BinaryIO, member: Member, field: str | None) -> Any:
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"has a {member.part} that cannot be read: {error}") from None
     if isinstance(value, dict):
-        value = _choose_field(value, member.part, None if field == member.part else field)
+        value = _choose_field(value, member.part, wanted)
+    if wanted.holds == "labels" and value in ("", []):
+        return []  # an image that shows no class
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"has no label in {member.part} ({value!r})")
     return value
 
 
-def _choose_field(values: dict[str, Any], part: str, field: str | None) -> Any:
-    usual = LABEL_NAMES if field is None else (field,)
+def _choose_field(values: dict[str, Any], part: str, wanted: WantedParts) -> Any:
+    field = None if wanted.label == part else wanted.label
+    usual = (field,) if field is not None else SEVERAL_NAMES if wanted.holds == "labels" else LABEL_NAMES
     for name in usual:
         if name in values:
             return values[name]
