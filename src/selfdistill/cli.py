@@ -116,7 +116,10 @@ def describe(
 @app.command()
 def train(
     words: Words = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with an interrupted run; with epochs=N a finished one."),
+    ] = None,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, and at which rates; train nothing.")

@@ -23,7 +23,7 @@ from ..runs.files import remove_leftovers
 from ..runs.folder import BEST, DamagedCheckpoint, Run
 from ..runs.lock import FolderTaken
 from ..runs.records import EndRecord
-from ..runs.student import has_whole_student, read_card
+from ..runs.student import has_whole_student, read_card, replace_recipe
 from ..tasks import find_task
 from ..training.callbacks import Callback
 from ..training.checkpoint import refuse_edited_recipe
@@ -34,11 +34,12 @@ from ..training.signals import Interrupted
 from ..training.state import Result
 from .arguments import tell_ignored, tell_other_run
 from .console import console, tell
+from .lengthen import add_schedule, lengthen_recipe, refuse_unfinished, take_restart
 from .places import find_recipe_paths
 from .progress import PlainProgress, RichProgress
 from .rates import build_rates_table
 
-RESUMABLE = ("max_steps", "machine")  # settings that may change when a run goes on
+RESUMABLE = ("epochs", "max_steps", "machine")  # settings that may change when a run goes on
 
 
 def start_run(recipe: Recipe, *, trust: bool = False) -> Result:
@@ -68,6 +69,8 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
     if not words and has_whole_student(run) and tell_if_finished(run):
         tell_other_run(path, read_card(path, trust=True))
         return None
+    words = list(words)
+    restart = take_restart(words)
     for word in words:
         if word.partition("=")[0].partition(".")[0] not in RESUMABLE:
             raise ValueError(f"{word} cannot change when a run goes on; what can: {', '.join(RESUMABLE)}")
@@ -86,12 +89,20 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
         )
     if not trust and not run.is_own:
         tell_ignored(run.path, stored, run.recipe())
-    if recipe.epochs is None and recipe.max_steps != stored.max_steps:
-        raise ValueError("max_steps laid out this run's learning-rate schedule and cannot change; start a new run")
+    changed = {word.partition("=")[0] for word in words}
+    lengthens = "epochs" in changed or (recipe.epochs is None and "max_steps" in changed)
+    if lengthens:
+        refuse_unfinished(run)
+    elif restart is not None:
+        raise ValueError(f"restart={restart:g} is of an added schedule; say how long: --resume {path} epochs=N")
     if recipe.precision == "auto" and choose_device(recipe) == "cpu":  # it began when that was fp32 on every CPU
         recipe = recipe.model_copy(update={"precision": "fp32"})
     refuse_changed_sources(run, recipe, trust=trust)
-    return train_on(build(find_recipe_paths(recipe, run), trust=trust, goes_on=run.has_checkpoint), run)
+    experiment = build(find_recipe_paths(recipe, run), trust=trust, goes_on=run.has_checkpoint)
+    if not lengthens:
+        return train_on(experiment, run)
+    experiment = add_schedule(experiment, run, stored, restart or 1.0)
+    return train_on(experiment, run, new_recipe=lengthen_recipe(stored, experiment.recipe))
 
 
 def refuse_changed_sources(run: Run, recipe: Recipe, *, trust: bool) -> None:
@@ -182,13 +193,25 @@ def begin_run(recipe: Recipe, *, may_rename: bool) -> Iterator[Run]:
         yield run
 
 
-def train_on(experiment: Experiment, run: Run, *, title: str | None = None, go_on: str | None = None) -> Result:
-    """Goes on with a run from its last checkpoint, or from its beginning where it has none."""
+def train_on(
+    experiment: Experiment,
+    run: Run,
+    *,
+    title: str | None = None,
+    go_on: str | None = None,
+    new_recipe: Recipe | None = None,
+) -> Result:
+    """Goes on with a run from its last checkpoint, or from its beginning where it has none.
+
+    `new_recipe` replaces the run's, which every process has read by then.
+    """
     check_machine(experiment)  # several processes meet in it, so that all learn of it where the first one ends
     with run.lock() if is_first_process() else nullcontext():
         has_checkpoint = run.has_checkpoint
         if is_first_process():
             remove_leftovers(run.path)
+            if new_recipe is not None:
+                replace_recipe(run, new_recipe)
             write_environment(experiment, run)
             if not has_checkpoint:
                 tell(f"{run.path} holds no checkpoint; it starts from the beginning")

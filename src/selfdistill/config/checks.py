@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..errors import PLAIN_NUMBER
 from .part import Part
-from .recipe import DataPart, Recipe
+from .recipe import DataPart, OptimPart, Recipe
 
 
 def find_conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -29,12 +29,22 @@ def find_conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
             if idle and _is_set(getattr(recipe, part), field):
                 yield name, f"{name}={getattr(getattr(recipe, part), field)} has no effect with {reason}"
     yield from _find_huge_sizes(recipe.data)
+    yield from _find_unordered_schedules(optim)
     if is_share(recipe.data.val):
         yield (
             "data.val",
             f"data.val={recipe.data.val} is a share, and no source or split; did you mean "
             f"data.val_fraction={recipe.data.val}?",
         )
+
+
+def _find_unordered_schedules(optim: OptimPart) -> Iterator[tuple[str, str]]:
+    """Added schedules that no run wrote, as it adds one after the other."""
+    begun = 0
+    for start, planned, _ in optim.restarts:
+        if not begun < start <= planned:
+            yield "optim.restarts", f"optim.restarts={optim.restarts} is not of steps that rise; a run writes it"
+        begun = start
 
 
 def is_share(text: str | None) -> bool:

@@ -274,6 +274,11 @@ class OptimPart(Part):
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of an exponential average of the student, which then ships"
     )
+    restarts: list[tuple[Natural, Natural, float]] = Field(
+        [],
+        description="schedules that `--resume RUN epochs=N` added: steps done before, steps planned before, share of lr"
+        " from which it began; the run writes it",
+    )
 
 
 class MachinePart(Part):

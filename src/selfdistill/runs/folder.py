@@ -99,6 +99,14 @@ class Run:
                 raise ValueError(f"{run.path} cannot be written ({error.strerror}); choose another `out=`") from error
             yield run
 
+    def replace_recipe(self, recipe: Recipe) -> None:
+        """Writes another recipe.yaml, which is signed if the one before was."""
+        is_own, was_edited, environment = self.is_own, self.is_recipe_edited(), self.environment()
+        write_text(self.path / "recipe.yaml", sign_text(dump(recipe)) if is_own else dump(recipe))
+        if environment is not None and not was_edited:
+            environment = environment.model_copy(update={"recipe": self.hash_recipe()})
+            write_json(self.path / "environment.json", environment.model_dump())
+
     @classmethod
     def open(cls, path: str | Path) -> "Run":
         """The run in a folder; raises `ValueError` if there is none."""

@@ -141,7 +141,19 @@ class WarningRecord(Record):
         return f"epoch {self.epoch}  step {self.step}  warning: {self.text}"
 
 
-AnyRecord = TrainRecord | EpochRecord | EndRecord | WarningRecord | GradientRecord
+class ScheduleRecord(Record):
+    """The begin of a schedule that was added to a run after its end."""
+
+    kind: Literal["schedule"] = "schedule"
+    epoch: int  # epochs done
+    step: int
+    last_step: int  # of the added schedule
+
+    def sentence(self) -> str:
+        return f"epoch {self.epoch}  step {self.step}  goes on with a new schedule, up to step {self.last_step}"
+
+
+AnyRecord = TrainRecord | EpochRecord | EndRecord | WarningRecord | GradientRecord | ScheduleRecord
 ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])
 
 

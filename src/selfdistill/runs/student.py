@@ -20,7 +20,7 @@ from pydantic import (
 from torch import nn
 
 from .. import __version__
-from ..config.recipe import DataPart
+from ..config.recipe import DataPart, Recipe
 from ..models import build_student
 from .files import describe_problem, read_json, replace_file, replace_nan, to_plain, write_json
 from .folder import Run
@@ -225,6 +225,15 @@ def store_temperature(path: str | Path, temperature: float, *, trust: bool = Fal
         if not own and not trust:
             raise ValueError(f"{path} is not signed by this machine, and its student.json is not written; say --trust")
         _write_card(run, card.model_copy(update={"temperature": temperature}), is_own=own)
+
+
+def replace_recipe(run: Run, recipe: Recipe) -> None:
+    """Writes another recipe.yaml beside the student, whose card is signed anew if this machine had signed it."""
+    has_card = (run.path / "student.json").is_file()
+    own, card = (is_own_card(run.path), read_card(run.path, trust=True)) if has_card else (False, None)
+    run.replace_recipe(recipe)
+    if card is not None:
+        _write_card(run, card, is_own=own)
 
 
 def _write_card(run: Run, card: StudentCard, *, is_own: bool) -> None:

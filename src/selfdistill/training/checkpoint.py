@@ -111,6 +111,8 @@ def _refuse_changes(
     recipe: Recipe, settings: Mapping[str, Any], checkpoint: Mapping[str, Any], run: Run, *, free: set[str]
 ) -> None:
     free = {*FREE, *free, *({"max_steps"} if recipe.epochs is not None else ())}  # where it only stops early
+    if adds_schedule(recipe, checkpoint):
+        free |= {"epochs", "max_steps", "optim.restarts"}
     for name, value in checkpoint.get("recipe", {}).items():  # version 0.1 wrote none
         name = OLDER_NAMES.get(name, name)
         if settings.get(name) != value and name not in free and not name.startswith("machine."):
@@ -118,6 +120,13 @@ def _refuse_changes(
                 f"{run.path / 'recipe.yaml'} says {write_word(name, settings.get(name))}, and the run was trained with "
                 f"{write_word(name, value)}; set it back, or start a new run"
             )
+
+
+def adds_schedule(recipe: Recipe, checkpoint: Mapping[str, Any]) -> bool:
+    """Whether the last schedule of a recipe begins where a checkpoint ended, under the schedules before."""
+    *earlier, last = [list(restart) for restart in recipe.optim.restarts] or [None]
+    stored = checkpoint.get("recipe", {}).get("optim.restarts", [])
+    return last is not None and last[0] == checkpoint.get("step") and [list(each) for each in stored] == earlier
 
 
 class Checkpointer(Callback):

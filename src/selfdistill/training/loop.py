@@ -16,7 +16,7 @@ import torch
 from ..data import BatchSampler, find_sampler, train_loader
 from ..distributed import deal_rows, is_first_process, sum_over_processes
 from ..runs.folder import Run
-from ..runs.records import EndRecord, EpochRecord, GradientRecord, Parameters
+from ..runs.records import EndRecord, EpochRecord, GradientRecord, Parameters, ScheduleRecord
 from ..task import Batch, Step
 from ..tasks import complete_recipe
 from .batch_norm import BatchNormSizes, describe_few_values
@@ -31,7 +31,7 @@ from .freezing import Freezing
 from .log import RunLog, create_writers
 from .memory import keep_freed_memory
 from .meters import Means
-from .optim import clip_gradients, count_steps, create_ema, create_optimizer, create_schedule
+from .optim import Schedule, clip_gradients, count_steps, create_ema, create_optimizer
 from .profile import count_method_parameters, read_peak_memory, reset_peak_memory
 from .seeds import seed_generators
 from .sharing import LabelDensity, mix_whole_batch, weigh_by_labels, weigh_terms
@@ -106,13 +106,15 @@ class Trainer:
             labels=experiment.train_set.dataset.labels,
             blocks=experiment.train_set.dataset.blocks,
         )
-        self.schedule_steps, last_step = count_steps(recipe, self.plan.steps_per_epoch)
+        steps, last_step = count_steps(recipe, self.plan.steps_per_epoch)
+        restarts = recipe.optim.restarts
+        self.schedule_steps = restarts[0][1] if restarts else steps  # of the first schedule, which is all of `progress`
         method.to(self.device)
         if recipe.machine.channels_last:
             method.to(memory_format=torch.channels_last)
         self.freezing = Freezing(method, recipe.student, self.schedule_steps)
         optimizer = create_optimizer(method, recipe.optim)
-        self.schedule = create_schedule(optimizer, recipe.optim, self.schedule_steps)
+        self.schedule = Schedule(optimizer, recipe.optim, steps)
         ema = create_ema(method.student, recipe.optim)
         self.compiler = create_compiler(method, recipe, self.accelerator, steps=last_step)
         self.watch = StepWatch(self.device, workers=recipe.machine.workers)
@@ -145,7 +147,8 @@ class Trainer:
         if self.rank == 0:
             self.log.warn("log", self.run.rewind(self.state.step, size=checkpoint.get("log_bytes")))
         self.log.warn("checkpoint", damage)
-        self.stop_without_progress()
+        if self.state.step not in self.schedule.starts:
+            self.stop_without_progress()
 
     def train(self) -> Result:
         """Trains up to the last step."""
@@ -158,12 +161,20 @@ class Trainer:
             self.log.warn("dropped", self.plan.describe_dropped() + few)
         with catch_stop_signals() as signals:
             while state.step < state.last_step:
+                self.start_schedule()
                 self.train_epoch(signals)
                 self.close_epoch()
         if state.step == first_step:  # it was stopped at its new end: the student on disk is of an earlier step
             self.score_student()
             self.log.notify("on_epoch_end")
         return self.finish()
+
+    def start_schedule(self) -> None:
+        """Logs that an added schedule begins, and has `patience` count anew."""
+        state = self.state
+        if state.step > 0 and state.step in self.schedule.starts:
+            state.since_best = 0
+            self.log.add(ScheduleRecord(epoch=state.epochs_begun, step=state.step, last_step=state.last_step))
 
     def train_epoch(self, signals: list[str]) -> None:
         """Trains what is left of the epoch, at most up to the last step."""
@@ -255,7 +266,8 @@ class Trainer:
     ) -> Step:
         """Forward and backward on a micro-batch that is a `share` of its step, compiled if it is `usual`."""
         state = self.state
-        progress = torch.full((), state.step / self.schedule_steps, device=self.device)  # torch.tensor would wait
+        share = min(state.step / self.schedule_steps, 1.0)  # methods go on as they ended where a schedule is added
+        progress = torch.full((), share, device=self.device)  # torch.tensor would wait
 
         def work() -> Step:
             step = weigh_terms(self.module(batch, progress), density, state.method)

@@ -1,5 +1,6 @@
 """Optimizers, schedules and moving averages of timm, chosen by a recipe's `optim` part."""
 
+import bisect
 from typing import Any
 
 import torch
@@ -32,8 +33,36 @@ def create_optimizer(module: nn.Module, optim: OptimPart) -> torch.optim.Optimiz
         raise ValueError(f"optim.name={name!r} is not an optimizer of timm: {error}") from None
 
 
+class Schedule:
+    """The rates of every step: a schedule over `steps`, or one after the other where `optim.restarts` has any.
+
+    A schedule that was added begins at a share of the rates, warms up as the first one did, and spans the steps up to
+    the next. All of it is a pure function of the step, so there is no state to save.
+    Source: Loshchilov, Hutter, 2017, https://arxiv.org/abs/1608.03983, for cosines.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, optim: OptimPart, steps: int) -> None:
+        self.starts = [0, *(start for start, _, _ in optim.restarts)]
+        ends = [*(planned for _, planned, _ in optim.restarts), steps]
+        shares = [1.0, *(share for _, _, share in optim.restarts)]
+        rates = [group["lr"] for group in optimizer.param_groups]
+        self.parts = []
+        for start, end, share in zip(self.starts, ends, shares, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["initial_lr"] = share * rate  # which timm takes for the rate at the top
+            part = optim.model_copy(update={"lr": share * optim.lr})
+            self.parts.append(create_schedule(optimizer, part, end - start))
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["initial_lr"] = rate
+
+    def step_update(self, step: int) -> None:
+        """Sets the rates of the step after so many."""
+        number = bisect.bisect_right(self.starts, step) - 1
+        self.parts[number].step_update(step - self.starts[number])
+
+
 def create_schedule(optimizer: torch.optim.Optimizer, optim: OptimPart, steps: int) -> Any:
-    """One of timm's schedules over `steps`; a pure function of the step, so there is no state to save."""
+    """One of timm's schedules over `steps`."""
     from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 
     warmup = round((optim.warmup or 0.0) * steps)
@@ -79,7 +108,7 @@ def clip_gradients(accelerator: Any, module: nn.Module, optim: OptimPart) -> Non
 
 
 def count_steps(recipe: Recipe, steps_per_epoch: int) -> tuple[int, int]:
-    """How many optimizer steps the schedule spans, and after how many training stops."""
+    """How many optimizer steps the schedules span, and after how many training stops."""
     if recipe.epochs is None:
         assert recipe.max_steps is not None
         return recipe.max_steps, recipe.max_steps

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ...runs.records import EpochRecord, GradientRecord, TrainRecord, WarningRecord
+from ...runs.records import EpochRecord, GradientRecord, ScheduleRecord, TrainRecord, WarningRecord
 from ..elements import Element
 from ..evidence import Arm, ArmRun, Evidence
 from ..figures.curves import Curve, Points, draw_curves
@@ -29,10 +29,14 @@ def draw_training(evidence: Evidence) -> Element | None:
 
 
 def list_warnings(runs: Sequence[ArmRun]) -> list[str]:
-    """What the runs warned of; once where warnings differ in their numbers alone, with how many runs had one."""
+    """What the runs warned of, and schedules that were added to them.
+
+    Sentences that differ in their numbers alone are told once, with how many runs had one.
+    """
     alike: dict[str, list[str]] = {}
     for run in runs:
         texts = [record.text for record in run.records if isinstance(record, WarningRecord)]
+        texts += [record.sentence() for record in run.records if isinstance(record, ScheduleRecord)]
         for pattern, text in {re.sub(r"[\d.]+", "", text): text for text in texts}.items():
             alike.setdefault(pattern, []).append(text)
     count = len(runs)
