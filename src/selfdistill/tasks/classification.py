@@ -8,11 +8,12 @@ from torch import nn
 
 from ..config.recipe import DataPart
 from ..data import image_shape, read_image
+from ..data.datasets.columns import WantedColumns
 from ..data.datasets.conversion import PixelFormat
 from ..data.datasets.digits import open_digits
 from ..data.datasets.image_folder import open_folder
 from ..data.datasets.mask_folder import is_mask_folder
-from ..data.datasets.parquet import WantedColumns, open_hub, open_parquet
+from ..data.datasets.parquet import open_hub, open_parquet
 from ..data.datasets.shards import open_shards
 from ..data.datasets.splits import DatasetSplits
 from ..data.datasets.table import open_table

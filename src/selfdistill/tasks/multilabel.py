@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ..config.recipe import DataPart
 from ..data import read_image
 from ..data.datasets.base import LabelCounts
+from ..data.datasets.columns import WantedColumns
 from ..data.datasets.mask_folder import is_mask_folder
 from ..data.datasets.multi_label_tables import MULTI_LABEL_READER, open_linked_folders, open_multi_label_table
-from ..data.datasets.parquet import WantedColumns, open_hub, open_parquet
+from ..data.datasets.parquet import open_hub, open_parquet
 from ..data.datasets.scenes import open_digit_scenes
 from ..data.datasets.shards import open_shards
 from ..data.datasets.splits import DatasetSplits

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from ..config.recipe import DataPart
 from ..data import get_scoring_window, read_image
 from ..data.datasets.cityscapes import open_cityscapes
+from ..data.datasets.columns import MASK_READER, WantedColumns
 from ..data.datasets.conversion import PixelFormat, Stored, to_8_bits
 from ..data.datasets.label_files import find_label_map
 from ..data.datasets.mask_classes import read_masks
 from ..data.datasets.mask_folder import open_mask_folder
-from ..data.datasets.parquet import MASK_READER, WantedColumns, open_hub, open_parquet
+from ..data.datasets.parquet import open_hub, open_parquet
 from ..data.datasets.scenes import open_scenes
 from ..data.datasets.shards import open_shards
 from ..data.datasets.splits import DatasetSplits

@@ -99,8 +99,7 @@ class BlockFolder:
     def _lock(self, number: int) -> Iterator[None]:
         """Keeps other threads and processes from fetching the same block."""
         with (self.folder / f".lock-{number % LOCKS}").open("wb") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            _lock_file(file.fileno())
             yield
 
     def __getstate__(self) -> dict[str, Any]:
@@ -160,12 +159,19 @@ def _create_folder() -> tuple[Path, int]:
         parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(parent)
         folder = Path(tempfile.mkdtemp(dir=parent))
-        holder = os.open(folder / HOLDER, os.O_RDWR | os.O_CREAT)
-        if fcntl is not None:
-            fcntl.flock(holder, fcntl.LOCK_SH)
+        holder = os.open(folder / f"{HOLDER}.new", os.O_RDWR | os.O_CREAT)
+        _lock_file(holder)
+        os.rename(folder / f"{HOLDER}.new", folder / HOLDER)  # so that nobody sees it unlocked
     except OSError as error:
         raise _refuse_folder(parent, error) from error
     return folder, holder
+
+
+def _lock_file(descriptor: int) -> None:
+    """Waits for the lock of a file; without one, as on some file systems, a block may be fetched twice."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _remove_leftovers(parent: Path) -> None:

@@ -8,10 +8,10 @@ import torch
 
 from ...errors import count_of, did_you_mean
 from .base import ImageFileDataset
+from .columns import ColumnReader, Origin, find_image_column, read_images
 from .image_folder import open_folder
 from .label_lists import LabelLists, find_class_columns, number_label_lists, read_class_columns
 from .multi_label import MultiLabelDataset
-from .parquet import ColumnReader, Origin, find_image_column, read_images
 from .splits import DatasetSplits
 from .table import (
     IMAGE_NAMES,
