@@ -348,6 +348,6 @@ def test_the_loss_of_a_task_may_have_its_older_name():
 
 def test_a_pattern_that_a_shell_has_expanded_is_noticed():
     words = [f"data=/my/train-{k}.tar" for k in range(3)]
-    with pytest.raises(ValueError, match="data= stands 3 times, from data=/my/train-0.tar to .*2.tar, .*'data=train-{000"):
+    with pytest.raises(ValueError, match="data= stands 3 times, from data=/my/train-0.tar to .*'data=train-{000"):
         read(words=words)
     assert read(words=["data=/my/a.tar", "data.val=/my/b.tar"]).data.val == "/my/b.tar"
