@@ -45,7 +45,7 @@ def test_scores_are_found_inside_of_what_a_network_returns(monkeypatch, name, ou
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ValueError, match="hf:some/name needs transformers: pip install 'selfdistill"):
+    with pytest.raises(ValueError, match="hf:some/name needs transformers: pip install .selfdistill"):
         build_student("hf:some/name", **SHAPE)
 
 
