@@ -14,7 +14,7 @@ from helpers.programs import share_server
 
 # Folders of tests that train whole runs, or take long. Those of methods, modules, features, losses, metrics and data
 # have the run-time checks, which are a third of the time; the same functions run in both.
-UNTYPED = {"build", "commands", "export", "report", "slow", "tasks", "training"}
+UNTYPED = {"adapters", "build", "commands", "export", "report", "slow", "tasks", "training"}
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LONGEST_FIRST = ["test_compile_and_processes", "test_benchmarks_at_length", "test_every_run", "test_families"]
 LONG_FOLDERS = ["slow", "training", "commands", "tasks", "cache", "methods"]

@@ -1,7 +1,7 @@
 """The one abstraction: a method trains a student and owns whatever only training needs."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -273,20 +273,30 @@ class Method(Configurable, nn.Module):
         """
         self._awaits_after_step = False
 
-    def _watch_optimizers(self) -> None:
-        """Has every optimizer tell when it changed this method's parameters, where `after_step` matters."""
-        if type(self).after_step is Method.after_step:
-            return
-        method_ref = weakref.ref(self)
+    def on_optimizer_step(self, function: Callable[[], None]) -> None:
+        """Calls `function`, a bound method, after each step of an optimizer that trains parameters of this method.
+
+        Other libraries' trainers need not be told then when a step is over. It lasts as long as both objects do.
+        """
+        method_ref, function_ref = weakref.ref(self), weakref.WeakMethod(function)
 
         def note_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            method = method_ref()
+            method, function = method_ref(), function_ref()
             own = set() if method is None else {id(parameter) for parameter in method.parameters()}
-            if any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
-                method._awaits_after_step = True
+            is_own = any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"])
+            if is_own and function is not None:
+                function()
 
         handle = register_optimizer_step_post_hook(note_step)
         weakref.finalize(self, handle.remove).atexit = False
+
+    def _watch_optimizers(self) -> None:
+        """Has every optimizer tell when it changed this method's parameters, where `after_step` matters."""
+        if type(self).after_step is not Method.after_step:
+            self.on_optimizer_step(self._note_step)
+
+    def _note_step(self) -> None:
+        self._awaits_after_step = True
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
