@@ -15,7 +15,7 @@ from ..methods import create_method
 from ..models import Adapted, build_student, describe_weights
 from ..runs.folder import Run
 from ..runs.state_dicts import find_weights_file
-from ..runs.student import RANGES, build_network, load_student, read_card
+from ..runs.student import RANGES, StudentCard, build_network, load_student, read_card
 from ..runs.trust import is_network
 from ..task import Task
 from ..tasks import find_task, starts_trained
@@ -64,9 +64,20 @@ def load_teacher(
             )
         check_same_data(read_card(name, trust=trust), name, classes, task.image_shape)
         return rebuild_method(name, trust=trust)
+    if method_class.soft_label_terms and find_weights_file(name) is None and not is_network(name):
+        refuse_other_labels(read_card(name, trust=trust), name, task)
     with torch.random.fork_rng(devices=[]):
         teacher = find_teacher(recipe, data, task, trust=trust, goes_on=goes_on)
     return adapt(teacher, name, data, classes, task)
+
+
+def refuse_other_labels(card: StudentCard, folder: str, task: Task) -> None:
+    """Raises `ValueError` for a run whose class scores mean something else than the task's."""
+    if (other := find_task(card.task).target) != task.target:
+        raise ValueError(
+            f"the teacher {folder} learned task={card.task}, with labels of the form {other}, and its scores do not "
+            f"compare with those of task={task.kind}; name a run of this task, or take a method that compares features"
+        )
 
 
 def find_teacher(recipe: Recipe, data: DataPart, task: Task, *, trust: bool, goes_on: bool) -> Teacher:
