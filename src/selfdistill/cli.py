@@ -365,6 +365,30 @@ def methods(
 
 
 @app.command()
+def contract(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="package.module:Class of yours, or any method.")],
+) -> None:
+    """Try whether a method keeps what every method must: finite, resumable, one graph, a plain student.
+
+    Exit code 1 where it does not.
+    """
+    from .commands.contract import print_contract
+
+    if not print_contract(method):
+        raise typer.Exit(1)
+
+
+@app.command(name="new-method")
+def new_method(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the method and its file: my_method.")],
+) -> None:
+    """Write NAME.py, a method to start from, and test_NAME.py, which holds it to its contract."""
+    from .commands.template import write_method
+
+    write_method(name)
+
+
+@app.command()
 def recipes(
     name: Annotated[
         str | None,
