@@ -266,8 +266,8 @@ class Trainer:
     ) -> Step:
         """Forward and backward on a micro-batch that is a `share` of its step, compiled if it is `usual`."""
         state = self.state
-        share = min(state.step / self.schedule_steps, 1.0)  # methods go on as they ended where a schedule is added
-        progress = torch.full((), share, device=self.device)  # torch.tensor would wait
+        done = min(state.step / self.schedule_steps, 1.0)  # methods go on as they ended where a schedule is added
+        progress = torch.full((), done, device=self.device)  # torch.tensor would wait
 
         def work() -> Step:
             step = weigh_terms(self.module(batch, progress), density, state.method)
