@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.batches import double_batch, small_batch, small_task
-from helpers.contract import METHODS, every_case, made, train
+from helpers.contract import CASES, FEWER_CASES, METHODS, every_case, made, train
 from helpers.methods import small_method, small_teacher
 from helpers.networks import CLASSES, small_student
 from helpers.states import same, same_states
@@ -53,6 +53,14 @@ def test_one_step_is_finite_and_every_parameter_learns(name, kind, side, padding
     ]
     assert not silent
     assert all(p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if case not in FEWER_CASES])
+def test_a_step_on_several_labels_teaches_every_parameter(name, kind):
+    method, batch = made(name, kind)
+    method(batch, torch.tensor(0.5)).loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
 
 
 OWN_TEACHERS = {"bake", "deep_supervision", "frskd", "frskd_sla", "mean_teacher", "mixskd", "one", "sla_sd"}
