@@ -57,7 +57,7 @@ KINDS = {
     "two processes": [*DIGITS, "method=baseline", "epochs=6"],
 }
 PROCESSES = {"two processes": 2}
-CHAINS = (3, 2)  # kills of one run, before it is let end; by default
+CHAINS = (3,)  # kills of one run, before it is let end; by default
 
 
 class Moments(Callback):

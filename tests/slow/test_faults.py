@@ -1,6 +1,6 @@
 """Kills, damaged files, full disks and dead processes: a run that goes on ends as if nothing had been.
 
-SELFDISTILL_FAULTS=10 tries ten times as many kills as the 65 of one round.
+SELFDISTILL_FAULTS=10 tries ten times as many kills as the 39 of one round.
 """
 
 import json
