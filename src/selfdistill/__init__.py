@@ -8,7 +8,22 @@
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; __getattr__ imports each on first use
+    from . import losses
+    from .commands.api import compare, fit, load, train, wrap
+    from .features.extractor import Taps
+    from .method import Method
+    from .methods import create_method, list_methods
+    from .models import build_student
+    from .runs.student import load_student
+    from .task import Batch, Step
+    from .tasks import Task, evaluate
+    from .training.callbacks import Callback
+    from .training.experiment import Experiment
+
+    __version__: str
 
 _HOME = {  # public name -> module; imported on first use, so that the command line answers at once
     "Batch": "task",
@@ -21,11 +36,38 @@ _HOME = {  # public name -> module; imported on first use, so that the command l
     "create_method": "methods",
     "list_methods": "methods",
     "build_student": "models",
+    "compare": "commands.api",
     "evaluate": "tasks",
-    "fit": "training.loop",
+    "fit": "commands.api",
+    "load": "commands.api",
     "load_student": "runs.student",
+    "train": "commands.api",
+    "wrap": "commands.api",
 }
-__all__ = [*_HOME, "losses"]
+__all__ = [
+    "Batch",
+    "Callback",
+    "Experiment",
+    "Method",
+    "Step",
+    "Task",
+    "Taps",
+    "build_student",
+    "compare",
+    "create_method",
+    "evaluate",
+    "fit",
+    "list_methods",
+    "load",
+    "load_student",
+    "losses",
+    "train",
+    "wrap",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -1,25 +1,47 @@
-"""Importing what a user names as "package.module:name"."""
+"""What a user names as "package.module:name", to import, or as "object:NAME", of the program that calls."""
 
 import importlib
 import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 from .errors import did_you_mean, one_line
 
+OBJECT = "object"  # in front of the colon: the name of an object that a program lends, which no other process has
+_lent: dict[str, Any] = {}
+
+
+@contextmanager
+def lend(objects: Mapping[str, Any]) -> Iterator[None]:
+    """Has `load` find these objects by their names "object:NAME" until the block ends."""
+    before = dict(_lent)
+    _lent.update(objects)
+    try:
+        yield
+    finally:
+        _lent.clear()
+        _lent.update(before)
+
 
 def load(name: str, others: Iterable[str] = ()) -> Any:
-    """What "package.module:name" names, something to call; the working directory is searched too.
+    """What "package.module:name" or "object:NAME" names, something to call; the working directory is searched too.
 
     Raises `ValueError` in one sentence, with the nearest module or name that exists; `others` are words that the user
     could have meant instead of the module.
     """
     module_name, colon, attribute = name.partition(":")
+    if module_name == OBJECT:
+        if name not in _lent:
+            raise ValueError(
+                f"{name} was an object of the Python program that used it, and is not at hand here; give it again: "
+                "sd.train(resume=RUN, ...) goes on with a run, sd.load(RUN, student=...) takes a student"
+            )
+        return _lent[name]
     if not colon:
         raise ValueError(f"{name!r} names no function{suggest_colon(name) or '; write MODULE:FUNCTION'}")
     with working_directory_importable():

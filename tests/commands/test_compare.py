@@ -121,9 +121,9 @@ def test_nobody_else_may_write_a_run_from_its_first_file_to_its_end(run, tmp_pat
 
 def test_a_run_that_another_process_has_ended_meanwhile_is_not_begun_again(tmp_path):
     experiment = build(read_recipe(None, [*TINY, "max_steps=1", f"out={tmp_path / 'run'}"]))
-    study_module.train_arm(experiment, "baseline, seed 0")
+    study_module.train_arm(experiment, train_module.Manner("baseline, seed 0"))
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    study_module.train_arm(experiment, "baseline, seed 0")
+    study_module.train_arm(experiment, train_module.Manner("baseline, seed 0"))
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 

@@ -9,7 +9,7 @@ import pytest
 from torch.utils.data import get_worker_info
 
 from selfdistill import __main__ as program
-from selfdistill.commands import show, train
+from selfdistill.commands import progress, show, train
 from selfdistill.commands.arms import is_done
 from selfdistill.commands.failures import describe_failure
 from selfdistill.config.read import read
@@ -33,7 +33,7 @@ def at_step(monkeypatch):
                 if state.step == number:
                     work()
 
-        monkeypatch.setattr(train, "PlainProgress", Then)  # to replace `fit` would make this file the user's code
+        monkeypatch.setattr(progress, "PlainProgress", Then)  # to replace `fit` would make this file the user's code
 
     return at_step
 

@@ -23,7 +23,7 @@ from ..data import (
 )
 from ..method import Method
 from ..methods import create_method, find_method
-from ..models import build_student
+from ..models import Origin, build_student
 from ..runs.student import NetworkCard, StudentCard
 from ..task import Batch, Task
 from ..tasks import complete_recipe, find_task
@@ -31,9 +31,10 @@ from ..tasks.base import TaskKind
 from ..training.device import choose_device, choose_precision
 from ..training.experiment import Experiment, HeldOut
 from ..training.optim import count_steps
-from .checks import check_labeled, check_method, check_student_options, check_student_was_trained
+from .checks import check_around, check_labeled, check_method, check_student_options, check_student_was_trained
 from .class_weights import choose_class_weights
 from .fine_tuning import choose_normalization, note_fine_tuning, tune_frozen
+from .origin import identify_object, note_origin
 from .sources import forget_start, hash_sources
 from .start import load_start
 from .teacher import load_teacher, normalize_as_teacher, note_adapted, note_channels
@@ -42,14 +43,20 @@ TRAIN_SAMPLES = {"image": 2000, "pixel": 100}  # training images that are scored
 
 
 def build(
-    recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = False, goes_on: bool = False
+    recipe: Recipe,
+    opened: OpenedData | None = None,
+    *,
+    trust: bool = False,
+    goes_on: bool = False,
+    around: Method | None = None,
 ) -> Experiment:
     """The experiment that a recipe describes; its own recipe has every value resolved and builds the same again.
 
     Experiments on the same data may share it, in `opened`. The student's initial weights depend on the recipe's seed
     and student alone, so methods start from the same ones. `trust`: whether run folders from somebody else, named as
     teacher or start, may run code (`runs.trust`). `goes_on`: whether a checkpoint follows, so that the weights that
-    the student started from are not read again. Raises `ValueError` in one sentence for whatever cannot work, before
+    the student started from are not read again. `around`: a method that is there already, in place of the recipe's
+    task, student and method. Raises `ValueError` in one sentence for whatever cannot work, before
     anything is trained.
     """
     given, recipe = recipe, complete_recipe(recipe)
@@ -69,14 +76,18 @@ def build(
     images, classes = prepared.splits.train, prepared.splits.train.classes
     class_weights, weight_notes = choose_class_weights(recipe.task, images, task_kind)
     normalization = choose_normalization(recipe, prepared.settings.channels or 3, trust=trust)
-    task = task_kind.create_task(
-        len(classes),
-        image_shape(prepared.settings),
-        len(images),
-        loss=recipe.task.loss,
-        class_weights=class_weights,
-        label_smoothing=recipe.task.label_smoothing,
-        gamma=recipe.task.gamma,
+    task = (
+        around.task
+        if around is not None
+        else task_kind.create_task(
+            len(classes),
+            image_shape(prepared.settings),
+            len(images),
+            loss=recipe.task.loss,
+            class_weights=class_weights,
+            label_smoothing=recipe.task.label_smoothing,
+            gamma=recipe.task.gamma,
+        )
     )
     data = prepared.settings.model_copy(update=normalization)
     teacher = load_teacher(recipe, method_class, data, classes, task, trust=trust, goes_on=goes_on)
@@ -87,10 +98,14 @@ def build(
 
     torch.manual_seed(recipe.seed)
     part = forget_start(recipe).student if goes_on else recipe.student
-    student, start_notes = create_student(part, task, classes, trust=trust)
+    if around is None:
+        student, start_notes = create_student(part, task, classes, trust=trust)
+    else:
+        check_around(around, len(classes), image_shape(prepared.settings), len(images))
+        student, start_notes = around.student, []
     precision = choose_precision(recipe, student)
     torch.manual_seed(recipe.seed + 1)
-    method = create_method(
+    method = around or create_method(
         recipe.method.name,
         student,
         task,
@@ -99,9 +114,10 @@ def build(
         total_steps=steps,
         **hyperparameters,
     )
-    if not goes_on:
+    if not goes_on and around is None:
         check_student_was_trained(method, recipe.student)
 
+    origin = identify_object(recipe, student, task)
     recipe = tune_frozen(given, recipe, student)
     data = data.model_copy(update={"drop_last": plan.drop_last})
     train_set = TrainSet(
@@ -128,7 +144,8 @@ def build(
         *note_fine_tuning(given, recipe, normalization),
         *note_dropped_images(plan),
         *note_balance(recipe, images),
-        *note_short_run(method_class, hyperparameters, task.output, steps),
+        *(note_short_run(method_class, hyperparameters, task.output, steps) if around is None else []),
+        *note_origin(recipe, origin),
         *note_adapted(method),
         *note_channels(recipe, images, task.image_shape[0]),
         *note_precision(recipe, precision),
@@ -143,7 +160,7 @@ def build(
         test=None if prepared.test is None else create_eval_loader(prepared.test, resolved, task_kind),
         train_sample=create_eval_loader(sample_evenly(images, task.output), resolved, task_kind),
         mix=create_mixer(recipe.mix, task, task_kind),
-        card=describe_student(resolved, task, images),
+        card=describe_student(resolved, task, images, origin),
         fingerprint={
             name: dataset.fingerprint()
             for name, dataset in prepared.splits._asdict().items()
@@ -208,11 +225,12 @@ def create_eval_loader(dataset: CachedDataset | LabeledDataset, recipe: Recipe, 
     )
 
 
-def describe_student(recipe: Recipe, task: Task, images: LabeledDataset) -> StudentCard:
+def describe_student(recipe: Recipe, task: Task, images: LabeledDataset, origin: Origin | None = None) -> StudentCard:
     """The content of student.json: the network, its classes and its images."""
+    name, options = origin or (recipe.student.name, recipe.student.options)
     network = NetworkCard(
-        name=recipe.student.name,
-        options=recipe.student.options,
+        name=name,
+        options=options,
         num_classes=task.num_classes,
         image_shape=task.image_shape,
     )

@@ -124,3 +124,18 @@ def check_machine(experiment: Experiment) -> None:
         )
     if recipe.student.freeze is not None:
         find_frozen(experiment.method.student, recipe.student.freeze)
+
+
+def check_around(method: Method, num_classes: int, image_shape: tuple[int, int, int], num_images: int) -> None:
+    """A method that is there already learns the classes and the images of these data."""
+    task = method.task
+    if task.num_classes != num_classes:
+        raise ValueError(f"the data have {num_classes} classes, and the task of the method has {task.num_classes}")
+    if task.image_shape != image_shape:
+        shapes = ["x".join(map(str, shape)) for shape in (image_shape, task.image_shape)]
+        raise ValueError(f"the data give images of {shapes[0]}, and the task of the method has {shapes[1]}")
+    if method.needs_index and task.num_examples != num_images:
+        raise ValueError(
+            f"{type(method).__name__} remembers every training image: there are {num_images}, and its task has "
+            f"num_examples={task.num_examples}"
+        )

@@ -1,21 +1,24 @@
 """compare: several methods with several seeds under one recipe, one table of them, and a verdict on each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..build import make_file_name
+from ..config.part import flatten
 from ..config.recipe import DataPart, Recipe
 from ..data import OpenedData
 from ..distributed import is_first_process
 from ..methods import find_method
 from ..runs.folder import Run
 from ..tasks import complete_recipe, find_task
-from .arguments import parse_seeds, take_setting
+from .arguments import parse_seeds, split_words, take_setting
 from .console import tell
 from .controls import parse_controls
 from .planning import parse_budget
-from .recipes import read_words
+from .recipes import read_recipe
 from .study import Request, Study
+from .train import AS_COMMAND, Manner
 
 TEST_FRACTION = 0.2  # of each class, where the data have no test split
 
@@ -27,7 +30,14 @@ def compare_methods(words: Sequence[str], *, trust: bool = False) -> None:
     and is let go of before the next one of its arm is built. Runs share the data set and its decoded images. What
     another process trains at the moment is left to it.
     """
-    request = parse_words([*words])
+    study = prepare_study(parse_words([*words]), trust=trust)
+    elsewhere = study.train()
+    if is_first_process():
+        study.write(elsewhere)
+
+
+def prepare_study(request: Request, *, trust: bool = False, manner: Manner = AS_COMMAND) -> Study:
+    """The comparison that was asked for, with its plan; all arms are checked, and nothing is trained."""
     base = complete_recipe(request.base)
     parts = ("compare", Path(base.data.source or "").stem, (base.student.name or "").partition(":")[2])
     folder = Path(base.out or f"runs/{make_file_name('-'.join(parts))}")
@@ -35,15 +45,13 @@ def compare_methods(words: Sequence[str], *, trust: bool = False) -> None:
         raise ValueError(f"{folder} is itself a run, and a comparison is a folder of runs; choose another `out=`")
     opened = OpenedData()
     request = request._replace(base=hold_out_test(request, folder, opened))
-    study = Study(request, folder, opened, trust=trust)
+    study = Study(request, folder, opened, trust=trust, manner=manner)
     study.make_plan()
-    elsewhere = study.train()
-    if is_first_process():
-        study.write(elsewhere)
+    return study
 
 
-def parse_words(words: list[str]) -> Request:
-    """The request of a command line."""
+def parse_words(words: list[str], values: Mapping[str, Any] | None = None) -> Request:
+    """The request of a command line; nested plain `values` lie under its words."""
     arms = take_setting(words, "methods", "baseline,frskd").split(",")
     seeds_text = take_setting(words, "seeds", "3")
     seeds = parse_seeds(seeds_text)
@@ -53,12 +61,13 @@ def parse_words(words: list[str]) -> Request:
         raise ValueError(f"{names} must name at least one of each, and none twice{hint}")
     controls = parse_controls(take_setting(words, "controls", "none"))
     margin, budget = take_setting(words, "margin", ""), take_setting(words, "budget", "")
-    for word in words:
+    for word in [*words, *(f"{name}={value}" for name, value in flatten(values or {}).items())]:
         if word.partition("=")[0] in ("method", "method.name", "seed"):
             raise ValueError(f"{word} has no effect in a comparison; methods= and seeds= say what to compare")
     carves = not any(word.startswith("data.test_fraction=") for word in words)
     words = ["data.test_fraction=null" if word in WITHOUT_TEST else word for word in words]
-    base = read_words(words)
+    name, words = split_words(words)
+    base = read_recipe(name, words, values)
     for setting in base.method.hyperparameters:
         if all(setting not in find_method(arm.split("+")[0]).hyperparameters() for arm in arms):
             raise ValueError(f"none of the methods {', '.join(arms)} has a hyper-parameter {setting!r}")

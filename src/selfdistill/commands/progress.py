@@ -3,16 +3,19 @@
 import itertools
 import math
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from ..distributed import is_first_process
 from ..errors import count_of, escape_controls
+from ..report.elements import Element, element
 from ..runs.records import EpochRecord, GradientRecord, Record, TrainRecord, WarningRecord
 from ..training.callbacks import Callback
 from ..training.profile import count_method_parameters
 from ..training.state import TrainState
-from .console import say, tell
+from .console import is_quiet, say, tell
 
 MEASURED_STEPS = 10  # after so many steps the time left is told
 BARS, SPARKS = "▁▂▃▄▅▆▇█", 32  # of a sparkline: its bars from low to high, and how many at most
@@ -99,6 +102,80 @@ class PlainProgress(Callback):
             say(self.waiting)
         say(record.sentence())
         self.printed_at, self.waiting = time.monotonic(), ""
+
+
+def choose_progress(title: str) -> list[Callback]:
+    """What shows a run: a block in a notebook, a live display in a terminal, else plain lines; nothing where quiet."""
+    if not is_first_process() or is_quiet():
+        return []
+    if is_in_notebook():
+        return [NotebookProgress(title)]
+    return [RichProgress(title) if sys.stdout.isatty() else PlainProgress()]
+
+
+def is_in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this program, which shows HTML and replaces what it has shown."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+
+
+class NotebookProgress(Callback):
+    """One block below the cell: how far the run is, each loss term with its course, and the last scores."""
+
+    def __init__(self, title: str, every_seconds: float = 0.5) -> None:
+        self.title, self.every_seconds = title, every_seconds
+        self.history: dict[str, list[float]] = {}  # by loss term and score
+        self.notes: list[str] = []  # what is kept in sight
+        self.scores, self.shown_at, self.handle = "", 0.0, None
+
+    def on_start(self, state: TrainState) -> None:
+        from IPython.display import display
+
+        self.notes.append(describe_plan(state))
+        self.handle = display({"text/plain": self.title}, raw=True, display_id=True)
+
+    def on_step(self, state: TrainState) -> None:
+        if time.monotonic() - self.shown_at >= self.every_seconds:
+            self.show(state)
+
+    def on_log(self, state: TrainState, record: Record) -> None:
+        if isinstance(record, WarningRecord):
+            self.notes.append(f"warning: step {record.step}: {record.text}")
+        elif isinstance(record, TrainRecord):
+            for name, value in {**record.losses, "accuracy": record.accuracy}.items():
+                self.history.setdefault(name, []).append(value)
+        elif getattr(record, "scores", None) is not None:
+            self.scores = record.sentence()
+
+    def on_end(self, state: TrainState) -> None:
+        self.show(state)
+
+    def show(self, state: TrainState) -> None:
+        """Replaces what was shown."""
+        self.shown_at = time.monotonic()
+        if self.handle is not None:
+            bundle = {"text/plain": self.describe(state), "text/html": str(self.draw(state))}
+            self.handle.update(bundle, raw=True)
+
+    def describe(self, state: TrainState) -> str:
+        return f"{self.title}: step {state.step} of {state.last_step}"
+
+    def draw(self, state: TrainState) -> Element:
+        rows = [
+            element(
+                "tr", element("td", name), element("td", f"{values[-1]:.4g}"), element("td", draw_sparkline(values))
+            )
+            for name, values in self.history.items()
+        ]
+        lines = [*self.notes, *([self.scores] if self.scores else [])]
+        return element(
+            "div",
+            element("progress", value=state.step, max=state.last_step),
+            f" {self.describe(state)}",
+            element("table", rows),
+            [element("div", line) for line in lines],
+        )
 
 
 class RichProgress(Callback):

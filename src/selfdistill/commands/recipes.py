@@ -1,7 +1,7 @@
 """Recipes as a user names them: reading one, a table of those in the package, and one written out whole."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from .console import console
 UNBROKEN = {"break_long_words": False, "break_on_hyphens": False}
 
 
-def read_recipe(name: str | Path | None, words: Sequence[str]) -> Recipe:
+def read_recipe(name: str | Path | None, words: Sequence[str], values: Mapping[str, Any] | None = None) -> Recipe:
     """Return what `config.read` reads, after a look at the method's own settings.
 
     Raises `ValueError` as that does: it names the file in which an unknown task or method or a wrong hyper-parameter
     stands.
     """
-    recipe, setting = read(name, words), "task.kind"
+    recipe, setting = read(name, words, values), "task.kind"
     try:
         find_task(recipe.task.kind)
         setting = "method.name"
@@ -34,7 +34,7 @@ def read_recipe(name: str | Path | None, words: Sequence[str]) -> Recipe:
             setting = f"method.{hyperparameter}"
             method.validate({hyperparameter: value})
     except ValueError as error:
-        file = find_file(name, words, setting)
+        file = find_file(name, words, setting, values)
         raise ValueError(f"{file}: {error}" if file else str(error)) from None
     return recipe
 

@@ -35,7 +35,7 @@ from .planning import (
     order_runs,
 )
 from .report import write_report
-from .train import train_new_run, train_on
+from .train import AS_COMMAND, Manner, train_new_run, train_on
 
 GO_ON = "run the same line again to go on"
 
@@ -55,8 +55,11 @@ class Request(NamedTuple):
 class Study:
     """A comparison from its plan to its table."""
 
-    def __init__(self, request: Request, folder: Path, opened: OpenedData, *, trust: bool) -> None:
+    def __init__(
+        self, request: Request, folder: Path, opened: OpenedData, *, trust: bool, manner: Manner = AS_COMMAND
+    ) -> None:
         self.request, self.folder, self.opened, self.trust = request, folder, opened, trust
+        self.manner = manner._replace(go_on=GO_ON)
         self.seeds, self.baseline, self.methods = request.seeds, request.arms[0], request.arms[1:]
         self.controls = list_control_arms(request.base, request.arms, request.controls)
         self.recipes: dict[str, Recipe] = {}
@@ -202,15 +205,18 @@ class Study:
         if share_from_first(is_done(path, recipe)):
             return True
         try:
-            train_arm(experiment or self.build(run), f"{run.arm}, seed {run.seed}")
+            train_arm(experiment or self.build(run), self.manner._replace(title=f"{run.arm}, seed {run.seed}"))
         except FolderTaken:
             if world_size() > 1:
                 raise  # the other processes of this training are in it by now
             return False
         return True
 
-    def write(self, elsewhere: Sequence[Path]) -> None:
-        """Prints and writes the table and the verdicts; what is written keeps the arms and seeds that it had."""
+    def write(self, elsewhere: Sequence[Path], *, prints: bool = True) -> Comparison | None:
+        """Prints and writes the table and the verdicts; what is written keeps the arms and seeds that it had.
+
+        Gives what was asked for, None where no run is there yet.
+        """
         there = {arm: [path for path in self.paths[arm] if (path / "recipe.yaml").exists()] for arm in self.plan.arms}
         there = {arm: paths for arm, paths in there.items() if paths}
         self.note_runs()
@@ -220,10 +226,11 @@ class Study:
         if self.plan.dropped:
             tell(f"note: dropped for want of time: {', '.join(self.plan.dropped)}; a larger budget= adds them")
         if not there:
-            return
+            return None
         with hold_folder(self.folder):
-            table = self.compare(there)
-            show(table)
+            asked = table = self.compare(there)
+            if prints:
+                show(table)
             whole = add_earlier_runs(there, self.folder)
             if whole != there:
                 table = self.compare(whole)
@@ -234,6 +241,7 @@ class Study:
             command = shlex.join(["selfdistill", "report", str(self.folder)])
             page = write_report(table, self.folder, command=command, controls=self.plan.controls, trust=self.trust)
             tell(f"written: {page}, to open in a browser")
+        return asked
 
     def compare(self, paths: Mapping[str, Sequence[Path]]) -> Comparison:
         baseline = next(iter(paths))  # of the table that was written before, where it had more arms
@@ -254,16 +262,16 @@ def choose_rule(margin: float | None, earlier: Plan) -> Rule:
     return rule
 
 
-def train_arm(experiment: Experiment, title: str) -> None:
+def train_arm(experiment: Experiment, manner: Manner) -> None:
     """Trains a run of a comparison, from its last checkpoint where it was interrupted."""
     path, experiment = Path(experiment.recipe.out or ""), replace(experiment, notes=())  # which were told at first
     if not share_from_first((path / "recipe.yaml").exists()):  # which the first process is about to write
-        train_new_run(experiment, title=title, go_on=GO_ON)
+        train_new_run(experiment, manner=manner)
         return
     run = Run.open(path)
     with run.lock() if is_first_process() else nullcontext():
         if not share_from_first(find_end(path) is not None):  # another process may have ended it in the meantime
-            train_on(experiment, run, title=title, go_on=GO_ON)
+            train_on(experiment, run, manner=manner)
 
 
 def show(comparison: Comparison) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -17,6 +18,7 @@ from ..data import EpochIndex, get_scoring_window
 from ..distributed import is_first_process, is_lost_connection, share_from_first, world_size
 from ..errors import find_user_line, one_line
 from ..features.modes import set_mode
+from ..method import Method
 from ..runs.code import describe_changes
 from ..runs.environment import describe_environment
 from ..runs.files import remove_leftovers
@@ -36,17 +38,38 @@ from .arguments import tell_ignored, tell_other_run
 from .console import console, tell
 from .lengthen import add_schedule, lengthen_recipe, refuse_unfinished, take_restart
 from .places import find_recipe_paths
-from .progress import PlainProgress, RichProgress
+from .progress import choose_progress
 from .rates import build_rates_table
 
 RESUMABLE = ("epochs", "max_steps", "machine")  # settings that may change when a run goes on
 
 
-def start_run(recipe: Recipe, *, trust: bool = False) -> Result:
-    """Builds a new run, says where it lies, and trains it."""
-    experiment = build(recipe, trust=trust)
+class Manner(NamedTuple):
+    """How a run is shown, and what happens when it is stopped."""
+
+    title: str | None = None
+    go_on: str | None = None  # says how to go on with the run
+    callbacks: Sequence[Callback] = ()  # of a Python program, after those that show the run
+    exits: bool = True  # whether a signal ends the program; False raises `Interrupted`
+
+
+AS_COMMAND = Manner()
+
+
+class Trained(NamedTuple):
+    """A run that was trained."""
+
+    path: Path
+    result: Result | None  # None where it had ended before
+
+
+def start_run(
+    recipe: Recipe, *, trust: bool = False, around: Method | None = None, manner: Manner = AS_COMMAND
+) -> Trained:
+    """Builds a new run, says where it lies, and trains it; `around` a method that is there already."""
+    experiment = build(recipe, trust=trust, around=around)
     check_trainable(experiment)
-    return train_new_run(experiment, may_rename=recipe.out is None)
+    return train_new_run(experiment, may_rename=recipe.out is None, manner=manner)
 
 
 def describe_run(recipe: Recipe, *, trust: bool = False) -> None:
@@ -58,17 +81,24 @@ def describe_run(recipe: Recipe, *, trust: bool = False) -> None:
     console().print(build_rates_table(experiment))
 
 
-def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) -> Result | None:
+def resume_run(
+    path: Path,
+    words: Sequence[str] = (),
+    *,
+    trust: bool = False,
+    around: Method | None = None,
+    manner: Manner = AS_COMMAND,
+) -> Trained:
     """Goes on with the run in `path` from its last checkpoint; only its length and machine settings may change.
 
-    A finished run whose student is whole is left alone, and gives None.
+    A finished run whose student is whole is left alone, and has no result.
     """
     run = Run.open(path)
     if path.name == BEST and (path.parent / "recipe.yaml").exists():
         raise ValueError(f"{path} holds the best student of a run; go on with the run: --resume {path.parent}")
     if not words and has_whole_student(run) and tell_if_finished(run):
         tell_other_run(path, read_card(path, trust=True))
-        return None
+        return Trained(path, None)
     words = list(words)
     restart = take_restart(words)
     for word in words:
@@ -98,11 +128,12 @@ def resume_run(path: Path, words: Sequence[str] = (), *, trust: bool = False) ->
     if recipe.precision == "auto" and choose_device(recipe) == "cpu":  # it began when that was fp32 on every CPU
         recipe = recipe.model_copy(update={"precision": "fp32"})
     refuse_changed_sources(run, recipe, trust=trust)
-    experiment = build(find_recipe_paths(recipe, run), trust=trust, goes_on=run.has_checkpoint)
+    experiment = build(find_recipe_paths(recipe, run), trust=trust, goes_on=run.has_checkpoint, around=around)
     if not lengthens:
-        return train_on(experiment, run)
+        return Trained(run.path, train_on(experiment, run, manner=manner))
     experiment = add_schedule(experiment, run, stored, restart or 1.0)
-    return train_on(experiment, run, new_recipe=lengthen_recipe(stored, experiment.recipe))
+    new_recipe = lengthen_recipe(stored, experiment.recipe)
+    return Trained(run.path, train_on(experiment, run, manner=manner, new_recipe=new_recipe))
 
 
 def refuse_changed_sources(run: Run, recipe: Recipe, *, trust: bool) -> None:
@@ -159,9 +190,7 @@ def check_scorable(experiment: Experiment) -> None:
         raise ValueError(f"{name} cannot score images of {height}x{width} ({one_line(error)}){advice}") from error
 
 
-def train_new_run(
-    experiment: Experiment, *, may_rename: bool = False, title: str | None = None, go_on: str | None = None
-) -> Result:
+def train_new_run(experiment: Experiment, *, may_rename: bool = False, manner: Manner = AS_COMMAND) -> Trained:
     """Trains into a new run folder; takes another if it `may_rename` and a process that started with it was faster."""
     recipe = experiment.recipe
     with ExitStack() as stack:
@@ -175,7 +204,8 @@ def train_new_run(
             recipe = recipe.model_copy(update={"out": str(run.path)})
         recipe = recipe.model_copy(update={"out": share_from_first(recipe.out or "")})
         run = run or Run(recipe.out or "")
-        return train(replace(experiment, recipe=recipe), run, resume=False, title=title, go_on=go_on)
+        result = train(replace(experiment, recipe=recipe), run, resume=False, manner=manner)
+        return Trained(run.path, result)
 
 
 @contextmanager
@@ -194,12 +224,7 @@ def begin_run(recipe: Recipe, *, may_rename: bool) -> Iterator[Run]:
 
 
 def train_on(
-    experiment: Experiment,
-    run: Run,
-    *,
-    title: str | None = None,
-    go_on: str | None = None,
-    new_recipe: Recipe | None = None,
+    experiment: Experiment, run: Run, *, manner: Manner = AS_COMMAND, new_recipe: Recipe | None = None
 ) -> Result:
     """Goes on with a run from its last checkpoint, or from its beginning where it has none.
 
@@ -216,7 +241,7 @@ def train_on(
             if not has_checkpoint:
                 tell(f"{run.path} holds no checkpoint; it starts from the beginning")
                 run.rewind(0)
-        return train(experiment, run, resume=has_checkpoint, title=title, go_on=go_on)
+        return train(experiment, run, resume=has_checkpoint, manner=manner)
 
 
 def write_environment(experiment: Experiment, run: Run) -> None:
@@ -230,20 +255,20 @@ def write_environment(experiment: Experiment, run: Run) -> None:
     run.write_environment(environment)
 
 
-def train(
-    experiment: Experiment, run: Run, *, resume: bool, title: str | None = None, go_on: str | None = None
-) -> Result:
-    """Trains and shows it; says how to `go_on` where a signal or the machine ends it."""
-    callbacks: list[Callback] = []
-    if is_first_process():
-        title = title or f"{experiment.recipe.method.name} on {experiment.recipe.student.name}"
-        callbacks.append(RichProgress(title) if sys.stdout.isatty() else PlainProgress())
-    go_on = go_on or f"go on with: selfdistill train --resume {shlex.quote(str(run.path))}"
+def train(experiment: Experiment, run: Run, *, resume: bool, manner: Manner) -> Result:
+    """Trains and shows it; says how to go on where a signal or the machine ends it."""
+    title = manner.title or f"{experiment.recipe.method.name} on {experiment.recipe.student.name}"
+    callbacks = [*choose_progress(title), *manner.callbacks]
+    folder = str(run.path)
+    command = f"selfdistill train --resume {shlex.quote(folder)}" if manner.exits else f"sd.train(resume={folder!r})"
+    go_on = manner.go_on or f"go on with: {command}"
     try:
         return fit(experiment, run, resume=resume, callbacks=callbacks)
     except Interrupted as stop:
         if is_first_process():
             tell(f"{stop}; {go_on}")
+        if not manner.exits:
+            raise
         sys.exit(130)
     except Exception as error:
         outage = describe_outage(error)

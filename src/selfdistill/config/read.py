@@ -8,6 +8,7 @@ method drops the settings of the old one: `method=baseline` makes the baseline o
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,14 +24,16 @@ from .recipe import Recipe
 SIMILAR = 0.7  # of the letters of two names; less alike ones mislead
 
 
-def read(name: str | Path | None = None, words: Iterable[str] = ()) -> Recipe:
-    """Return the recipe of a YAML file, or one that comes with the package, with `name=value` words over it.
+def read(name: str | Path | None = None, words: Iterable[str] = (), values: Mapping[str, Any] | None = None) -> Recipe:
+    """Return the recipe of a YAML file, or one that comes with the package, with settings over it.
+
+    The settings are nested plain `values`, as a file has them, and `name=value` words over these.
 
     Raises `ValueError` in one sentence for an unreadable file, an unknown name (with the nearest legal one), a value
     of the wrong type or settings that do not go together, and names the file in which these stand.
     """
     files = load_with_bases(find_recipe(name)) if name is not None else []
-    return _parse(merge_files(files), words, files)
+    return _parse(merge_files(files), words, files, values or {})
 
 
 def change(recipe: Recipe, words: Iterable[str]) -> Recipe:
@@ -51,10 +54,12 @@ def merge_files(files: Iterable[RecipeFile]) -> dict[str, Any]:
     return values
 
 
-def find_file(name: str | Path | None, words: Iterable[str], setting: str) -> Path | None:
-    """Return the file in which a setting of a recipe stands; None where a word gives it, or nothing does."""
+def find_file(
+    name: str | Path | None, words: Iterable[str], setting: str, values: Mapping[str, Any] | None = None
+) -> Path | None:
+    """Return the file in which a setting of a recipe stands; None where a word or `values` give it, or none does."""
     files = load_with_bases(find_recipe(name)) if name is not None else []
-    return _find_file(setting, files, _apply_words({}, words))
+    return _find_file(setting, files, _apply_words({**(values or {})}, words))
 
 
 def _apply_words(values: dict[str, Any], words: Iterable[str]) -> dict[str, Any]:
@@ -65,10 +70,16 @@ def _apply_words(values: dict[str, Any], words: Iterable[str]) -> dict[str, Any]
     return values
 
 
-def _parse(values: dict[str, Any], words: Iterable[str] = (), files: Sequence[RecipeFile] = ()) -> Recipe:
+def _parse(
+    values: dict[str, Any],
+    words: Iterable[str] = (),
+    files: Sequence[RecipeFile] = (),
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> Recipe:
     words = list(words)
     refuse_expanded(words)
-    values, from_words = _apply_words(values, words), _apply_words({}, words)
+    values = _apply_words(merge(values, {**changes}, Recipe), words)
+    from_words = _apply_words({**changes}, words)
     try:
         recipe = Recipe.model_validate(values)
         problems = dict(find_conflicts(recipe))

@@ -134,6 +134,10 @@ class DataPart(Part):
         None,
         description="images to leave out, such as train/cat/7.jpg, or train/17 of a table; or a file of such lines",
     )
+    finished: bool = Field(
+        False,
+        description="found out, not set: images come as float tensors from a data set given in Python, as they are",
+    )
     download: bool = Field(False, description="allow torchvision: and hf: sources to download what is missing")
     root: str = Field("data", description="folder of torchvision: sources, and where they are downloaded to")
 

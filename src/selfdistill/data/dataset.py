@@ -196,6 +196,8 @@ class EvalSet(TransformedDataset):
     ) -> tuple[list[Tensor], Tensor]:
         i = image_indices[0]
         sample = self.samples[i]
+        if self.transform.draws_per_image:  # of a user's data set, whose images come finished
+            seed(derive(i))
         with self.dataset.name_errors(i):
             image, target = self.transform.per_image(sample, keys)
         return [image], target

@@ -33,6 +33,13 @@ def choose_from_headers(settings: DataPart, splits: Splits, task: TaskData) -> D
     """As `choose_defaults`, but leaves `mean` and `std` open, so that no image of 8 bits is decoded."""
     _refuse_unused_settings(settings, task)
     values = settings.model_dump()
+    if settings.val_fraction is None and _is_held_out(splits):
+        values["val_fraction"] = VAL_FRACTION
+    found = splits.train.settings()
+    if found.get("finished"):
+        return DataPart.model_validate(values | found)
+    if settings.finished:
+        raise ValueError("data.finished=true has no effect: only a data set given in Python gives finished tensors")
     formats = splits.train.formats
     size = _choose_size(settings, {(image.height, image.width) for image in formats}, task)
     channels = settings.channels or choose_channels(formats)
@@ -42,9 +49,7 @@ def choose_from_headers(settings: DataPart, splits: Splits, task: TaskData) -> D
     pixels = PixelFormat(channels, settings.gray_range, values["value_range"])
     task.check_augmentations(augmentations, size, pixels)
     _check_statistics(settings, channels)
-    if settings.val_fraction is None and _is_held_out(splits):
-        values["val_fraction"] = VAL_FRACTION
-    return DataPart.model_validate(values | splits.train.settings())
+    return DataPart.model_validate(values | found)
 
 
 def needs_statistics(settings: DataPart) -> bool:

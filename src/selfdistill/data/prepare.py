@@ -38,6 +38,7 @@ TRANSFORM_SETTINGS = {
     "window",
     "drop_last",
     "sampler",
+    "finished",
 }
 
 

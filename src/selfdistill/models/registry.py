@@ -4,11 +4,12 @@ import fnmatch
 import importlib
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
 from ..errors import did_you_mean
-from ..imports import suggest_colon
+from ..imports import OBJECT, suggest_colon
 from . import from_function
 from .errors import find_misfit, returns_more
 from .public import PublicWeights
@@ -23,6 +24,7 @@ SOURCES = {  # prefix -> module with `list_names`, `knows`, `output` and `build`
     "hf": "from_hf",
 }
 OUTPUTS = ("image", "pixel")
+BUILT: WeakKeyDictionary[nn.Module, tuple[str, dict[str, Any]]] = WeakKeyDictionary()  # what was built: name, options
 ALTERNATIVES = {  # (source, output that the task needs) -> a network that has it; {} is the name that was asked for
     ("timm", "pixel"): "smp:Unet/{}",
     ("cifar", "pixel"): "smp:Unet/resnet18",
@@ -89,6 +91,8 @@ def build_student(
     misfit = find_misfit(student, num_classes=num_classes, image_shape=image_shape, output=output)
     if misfit:
         raise ValueError(f"{name} {misfit.reason}") from misfit.error
+    if prefix != OBJECT:
+        BUILT[student] = name, options
     return student
 
 

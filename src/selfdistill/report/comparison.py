@@ -25,6 +25,7 @@ from .columns import (
     write_value,
 )
 from .differences import add_statistics, compare_costs, describe_unequal_costs
+from .elements import element
 from .finished import (
     FinishedRun,
     choose_split,
@@ -54,9 +55,22 @@ class Comparison(NamedTuple):
     arms: Mapping[str, list[FinishedRun]] = {}  # the finished runs of each row
     verdicts: Sequence[Verdict] = ()  # on every row but the baselines, in words
     rule: Rule = Rule()  # which decided them
+    folder: str | None = None  # with the runs and the report, where `compare` wrote them
+
+    def __repr__(self) -> str:
+        arms = ", ".join(f"{row['method']} ({row['seeds']})" for row in self.rows)
+        return f"<Comparison of {arms}{f' in {self.folder}' if self.folder else ''}>"
+
+    def _repr_html_(self) -> str:
+        """The verdicts and the short table, for notebooks."""
+        columns = list_short_columns(self.tasks, self.rule.confidence, self.rows)
+        head = element("tr", [element("th", title) for title in columns])
+        body = [element("tr", [element("td", cell) for cell in line]) for line in self.cells(columns)]
+        said = [*(verdict.sentence for verdict in self.verdicts), *self.sentences()]
+        return str(element("div", element("table", head, body), [element("p", sentence) for sentence in said]))
 
     def json(self) -> str:
-        values = {name: value for name, value in self._asdict().items() if name not in ("tasks", "arms")}
+        values = {name: value for name, value in self._asdict().items() if name not in ("tasks", "arms", "folder")}
         values["verdicts"] = [verdict._asdict() for verdict in self.verdicts]
         values["rule"] = {**self.rule._asdict(), "words": self.rule.describe()}
         return json.dumps(replace_nan(values), indent=2, ensure_ascii=False) + "\n"

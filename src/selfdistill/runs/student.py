@@ -24,7 +24,16 @@ from ..config.recipe import DataPart, Recipe
 from ..models import build_student
 from .files import describe_problem, read_json, replace_file, replace_nan, to_plain, write_json
 from .folder import Run
-from .trust import drop_fetching, hash_bytes, ignore_reaching_data, is_signed, refuse_code, serialize, sign
+from .trust import (
+    drop_fetching,
+    hash_bytes,
+    ignore_reaching_data,
+    is_object,
+    is_signed,
+    refuse_code,
+    serialize,
+    sign,
+)
 from .weights import load_weights, save_weights
 
 FORMAT = 1  # of student.json
@@ -164,7 +173,7 @@ def describe_other_run(run: str | Path, card: StudentCard) -> str:
     }
     path = folder.path / "student.json"
     for name, (of_card, of_recipe) in settings.items():
-        if of_card != of_recipe:
+        if of_card != of_recipe and not is_object(of_recipe if isinstance(of_recipe, str) else None):
             return f"{path} is of another run: it says {name}={of_card}, and recipe.yaml says {name}={of_recipe}"
     if folder.is_own and "signature" in read_json(path) and not is_own_card(run):
         return f"{path} is of another run or machine: this machine did not write it beside this recipe.yaml"

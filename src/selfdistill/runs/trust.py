@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.recipe import DataPart, MachinePart, Recipe
-from ..models.registry import SOURCES
+from ..models.registry import OBJECT, SOURCES
 from .files import NO_LINKS
 
 KEY_BYTES = 32
@@ -121,12 +121,17 @@ def list_code(recipe: Recipe) -> list[tuple[str, str]]:
 
 def is_code(name: str) -> bool:
     """Whether a name is "module:name", and no network of a library that the package knows."""
-    return ":" in name and name.partition(":")[0] not in SOURCES
+    return ":" in name and name.partition(":")[0] not in (*SOURCES, OBJECT)
 
 
 def is_configured(name: str) -> bool:
     """Whether transformers builds this network: it fetches and runs what a configuration may name."""
     return name.startswith("hf:")
+
+
+def is_object(name: str | None) -> bool:
+    """Whether a name is that of an object which a Python program lent; it names no code that could be imported."""
+    return (name or "").startswith(f"{OBJECT}:")
 
 
 def is_network(name: str) -> bool:

@@ -31,7 +31,6 @@ def list_tasks(outputs: Collection[str] | None = None) -> list[str]:
     return names if outputs is None else [name for name in names if find_task(name).output in outputs]
 
 
-@functools.cache
 def find_task(name: str) -> TaskKind:
     """Finds a task by the name of a file of this folder, or by "package.module:Class".
 
@@ -41,7 +40,17 @@ def find_task(name: str) -> TaskKind:
         task = load(name)
         if not _is_task(task):
             raise ValueError(f"{name!r} is not a subclass of selfdistill.tasks.base.TaskKind")
-        return task(name)
+        return _create_kind(task, name)
+    return _find_own(name)
+
+
+@functools.cache
+def _create_kind(task: type[TaskKind], name: str) -> TaskKind:
+    return task(name)
+
+
+@functools.cache
+def _find_own(name: str) -> TaskKind:
     if name not in list_tasks():
         hint = suggest_colon(name) or did_you_mean(name, list_tasks())
         raise ValueError(f"no task is called {name!r}{hint}")

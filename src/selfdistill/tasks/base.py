@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
-from PIL import Image
 from torch import Tensor, nn
 
 from ..config.recipe import DataPart
 from ..data.datasets.base import LabelCounts
+from ..data.datasets.conversion import Stored
 from ..data.task_data import TaskData
+from ..data.transforms.base import Transform
 from ..errors import did_you_mean
 from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scorer, score_images, score_pixels
@@ -87,6 +88,13 @@ class Predictor:
     default_top: int | None = 1  # of the command line; None: as many as the predictor itself finds
     notes: Sequence[str] = ()  # sentences for the user on what the numbers are
 
+    def rank_classes(self, picture: Stored | Tensor, top: int | None) -> list[tuple[str, float]]:
+        """The `top` classes of one image, largest first, as `predict` gives those of a file.
+
+        A tensor (c, h, w) is shown to the student as it is.
+        """
+        raise NotImplementedError
+
     def compare_with(self, labels: Mapping[Path, ReadLabel]) -> None:
         """Makes `predict` write a comparison for each image that has a label; `labels` are by the resolved path.
 
@@ -94,7 +102,7 @@ class Predictor:
         """
         raise ValueError("--compare has no effect: it draws the labels of pixels, and this run has none")
 
-    def label_pixels(self, picture: Image.Image) -> Int64[Tensor, "h w"]:
+    def label_pixels(self, picture: Stored | Tensor) -> Int64[Tensor, "h w"]:
         """The class of every pixel, on the CPU; raises `ValueError` for a task that gives pixels none."""
         raise ValueError("this task gives pixels no class, so there are no masks to draw")
 
@@ -242,6 +250,12 @@ class TaskKind(TaskData):
     def export_metadata(self, card: StudentCard) -> dict[str, str]:
         """Metadata of this task in exported files, besides classes, image shape and normalization; values are JSON."""
         return {}
+
+
+def show_picture(picture: Stored | Tensor, transform: Transform, student: nn.Module) -> Float[Tensor, "1 c h w"]:
+    """What a student is shown of a picture: after the transform of evaluation; a tensor as it is."""
+    image = picture if isinstance(picture, Tensor) else transform.show(picture)
+    return image[None].to(find_device(student))
 
 
 def select_largest(values: Float[Tensor, " k"], names: Sequence[str], top: int) -> list[tuple[str, float]]:

@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..config.recipe import DataPart
 from ..data import image_shape, read_image
 from ..data.datasets.columns import WantedColumns
-from ..data.datasets.conversion import PixelFormat
+from ..data.datasets.conversion import PixelFormat, Stored
 from ..data.datasets.digits import open_digits
+from ..data.datasets.given import open_given
 from ..data.datasets.image_folder import open_folder
 from ..data.datasets.mask_folder import is_mask_folder
 from ..data.datasets.parquet import open_hub, open_parquet
@@ -20,12 +21,12 @@ from ..data.datasets.table import open_table
 from ..data.datasets.torchvision import open_torchvision
 from ..data.task_data import Opener, Show, Size
 from ..data.transforms import image
-from ..data.transforms.pipeline import ImageTransform
+from ..data.transforms.base import Transform
 from ..metrics.classification import ClassificationMetric
 from ..mixing import cutmix, mixup
 from ..runs.student import StudentCard
 from ..task import Batch
-from .base import Column, Defaults, ImageFile, Mixer, Prediction, Predictor, TaskKind, find_device, select_largest
+from .base import Column, Defaults, ImageFile, Mixer, Prediction, Predictor, TaskKind, select_largest, show_picture
 
 SCORED_VALUES = 2**21  # pixel values that are scored at a time
 
@@ -74,6 +75,7 @@ class Classification(TaskKind):
     defaults = Defaults(data="digits", student="cifar:resnet20", lr=0.1, batch_size=128)
     sources: Mapping[str, Opener] = {
         "digits": _open_digits,
+        "object": open_given,
         "folder": _open_class_folders,
         "table": _open_table,
         "parquet": _open_parquet,
@@ -113,10 +115,10 @@ class Classification(TaskKind):
     def statistics_view(self, settings: DataPart, size: Size) -> tuple[Show, int]:
         return image.statistics_view(size)
 
-    def train_transform(self, settings: DataPart) -> ImageTransform:
+    def train_transform(self, settings: DataPart) -> Transform:
         return image.train_transform(settings)
 
-    def eval_transform(self, settings: DataPart) -> ImageTransform:
+    def eval_transform(self, settings: DataPart) -> Transform:
         return image.eval_transform(settings)
 
     def metric(self, num_classes: int, ignore_index: int) -> ClassificationMetric:
@@ -145,7 +147,7 @@ class Classifier(Predictor):
         self,
         student: nn.Module,
         classes: Sequence[str],
-        transform: ImageTransform,
+        transform: Transform,
         *,
         max_megapixels: float,
         temperature: float | None = None,
@@ -157,6 +159,8 @@ class Classifier(Predictor):
 
     def predict(self, image: ImageFile, top: int) -> Prediction:
         picture = read_image(str(image.path), max_megapixels=self.max_megapixels, channels=self.transform.channels)
-        images = self.transform.show(picture)[None].to(find_device(self.student))
-        probabilities = (self.student(images)[0].float() / self.temperature).softmax(0)
-        return Prediction(image.path, select_largest(probabilities, self.classes, top), {})
+        return Prediction(image.path, self.rank_classes(picture, top), {})
+
+    def rank_classes(self, picture: Stored | Tensor, top: int | None) -> list[tuple[str, float]]:
+        scores = self.student(show_picture(picture, self.transform, self.student))[0]
+        return select_largest((scores.float() / self.temperature).softmax(0), self.classes, top or 1)

@@ -13,6 +13,8 @@ from ..config.recipe import DataPart
 from ..data import read_image
 from ..data.datasets.base import LabelCounts
 from ..data.datasets.columns import WantedColumns
+from ..data.datasets.conversion import Stored
+from ..data.datasets.given import open_given_labels
 from ..data.datasets.mask_folder import is_mask_folder
 from ..data.datasets.multi_label_tables import MULTI_LABEL_READER, open_linked_folders, open_multi_label_table
 from ..data.datasets.parquet import open_hub, open_parquet
@@ -20,7 +22,7 @@ from ..data.datasets.scenes import open_digit_scenes
 from ..data.datasets.shards import open_shards
 from ..data.datasets.splits import DatasetSplits
 from ..data.task_data import Opener
-from ..data.transforms.pipeline import ImageTransform
+from ..data.transforms.base import Transform
 from ..metrics.multi_label import (
     HALF,
     MultiLabelCollector,
@@ -33,7 +35,7 @@ from ..mixing import cutmix, mixup
 from ..runs.student import StudentCard
 from ..task import Batch, LabelChecks, Task
 from ..task.label_loss import MultiLabelLoss, weigh_positives
-from .base import Column, Defaults, ImageFile, Mixer, Prediction, Predictor, find_device, select_largest
+from .base import Column, Defaults, ImageFile, Mixer, Prediction, Predictor, select_largest, show_picture
 from .classification import Classification
 
 
@@ -118,6 +120,7 @@ class MultiLabel(Classification):
     defaults = Defaults(data="digit_scenes", student="cifar:resnet20", lr=0.1, batch_size=32)
     sources: Mapping[str, Opener] = {
         "digit_scenes": _open_digit_scenes,
+        "object": open_given_labels,
         "folder": _open_folders,
         "table": _open_table,
         "parquet": _open_parquet,
@@ -191,7 +194,7 @@ class Labeler(Predictor):
 
     default_top = None
 
-    def __init__(self, student: nn.Module, card: StudentCard, transform: ImageTransform) -> None:
+    def __init__(self, student: nn.Module, card: StudentCard, transform: Transform) -> None:
         self.student, self.card, self.transform = student, card, transform
         self.notes = [f"an image shows a class from its threshold on, {self.describe_thresholds()}"]
         if card.temperature is not None:
@@ -204,12 +207,16 @@ class Labeler(Predictor):
         return f"{min(thresholds):.2g} to {max(thresholds):.2g}, chosen on the run's validation images"
 
     def predict(self, image: ImageFile, top: int | None) -> Prediction:
-        card, megapixels = self.card, self.card.data.max_megapixels
+        megapixels = self.card.data.max_megapixels
         picture = read_image(str(image.path), max_megapixels=megapixels, channels=self.transform.channels)
-        logits = self.student(self.transform.show(picture)[None].to(find_device(self.student)))[0].float()
+        return Prediction(image.path, self.rank_classes(picture, top), {})
+
+    def rank_classes(self, picture: Stored | Tensor, top: int | None) -> list[tuple[str, float]]:
+        card = self.card
+        logits = self.student(show_picture(picture, self.transform, self.student))[0].float()
         probabilities = (logits / (card.temperature or 1.0)).sigmoid()
         ranked = select_largest(probabilities, card.classes, len(card.classes) if top is None else top)
         if top is None:
             shown = name_shown(logits, card)
             ranked = [(name, probability) for name, probability in ranked if name in shown]
-        return Prediction(image.path, ranked, {})
+        return ranked

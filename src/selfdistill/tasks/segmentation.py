@@ -14,6 +14,7 @@ from ..data import get_scoring_window, read_image
 from ..data.datasets.cityscapes import open_cityscapes
 from ..data.datasets.columns import MASK_READER, WantedColumns
 from ..data.datasets.conversion import PixelFormat, Stored, to_8_bits
+from ..data.datasets.given import open_given_masks
 from ..data.datasets.label_files import find_label_map
 from ..data.datasets.mask_classes import read_masks
 from ..data.datasets.mask_folder import open_mask_folder
@@ -27,6 +28,8 @@ from ..data.mask_writer import Color, write_mask
 from ..data.pictures import add_legend, draw_comparison, draw_overlay
 from ..data.task_data import Opener, Show, Size
 from ..data.transforms import image_mask
+from ..data.transforms.base import Transform
+from ..data.transforms.finished import FinishedTransform
 from ..data.transforms.image_mask import EvalMaskTransform, TrainMaskTransform
 from ..metrics.segmentation import SegmentationMetric
 from ..metrics.sliding_window import score_map
@@ -45,8 +48,8 @@ from .base import (
     Predictor,
     ReadLabel,
     TaskKind,
-    find_device,
     select_largest,
+    show_picture,
 )
 
 STATISTICS = 500  # maximum number of images for mean and std
@@ -97,6 +100,7 @@ class Segmentation(TaskKind):
     defaults = Defaults(data="scenes", student="smp:Unet/resnet18", lr=0.01, batch_size=16, fine_tuning_lr=0.01)
     sources: Mapping[str, Opener] = {
         "scenes": _open_scenes,
+        "object": open_given_masks,
         "folder": _open_mask_folders,
         "table": _open_table,
         "parquet": _open_parquet,
@@ -140,11 +144,11 @@ class Segmentation(TaskKind):
     def statistics_view(self, settings: DataPart, size: Size) -> tuple[Show, int]:
         return lambda image: image_mask.resize_for_evaluation(image, settings.short_side), STATISTICS
 
-    def train_transform(self, settings: DataPart) -> TrainMaskTransform:
-        return TrainMaskTransform(settings)
+    def train_transform(self, settings: DataPart) -> Transform:
+        return FinishedTransform(settings, masks=True) if settings.finished else TrainMaskTransform(settings)
 
-    def eval_transform(self, settings: DataPart) -> EvalMaskTransform:
-        return EvalMaskTransform(settings)
+    def eval_transform(self, settings: DataPart) -> Transform:
+        return FinishedTransform(settings, masks=True) if settings.finished else EvalMaskTransform(settings)
 
     def metric(self, num_classes: int, ignore_index: int) -> SegmentationMetric:
         return SegmentationMetric(num_classes, ignore_index=ignore_index)
@@ -190,7 +194,7 @@ class Segmenter(Predictor):
         self,
         student: nn.Module,
         classes: Sequence[str],
-        transform: EvalMaskTransform,
+        transform: Transform,
         *,
         window: tuple[int, int] | None,
         max_megapixels: float,
@@ -231,12 +235,19 @@ class Segmenter(Predictor):
     def predict(self, image: ImageFile, top: int) -> Prediction:
         picture = read_image(str(image.path), max_megapixels=self.max_megapixels, channels=self.transform.channels)
         numbers = self.label_pixels(picture)
-        shares = torch.bincount(numbers.flatten(), minlength=len(self.classes)) / numbers.numel()
-        return Prediction(image.path, select_largest(shares, self.classes, top), self.write(image, picture, numbers))
+        return Prediction(image.path, self._rank(numbers, top), self.write(image, picture, numbers))
 
-    def label_pixels(self, picture: Stored) -> Int64[Tensor, "h w"]:
-        images = self.transform.show(picture)[None].to(find_device(self.student))
-        scores = score_map(self.student, images, (picture.height, picture.width), window=self.window)
+    def rank_classes(self, picture: Stored | Tensor, top: int | None) -> list[tuple[str, float]]:
+        return self._rank(self.label_pixels(picture), top)
+
+    def _rank(self, numbers: Int64[Tensor, "h w"], top: int | None) -> list[tuple[str, float]]:
+        shares = torch.bincount(numbers.flatten(), minlength=len(self.classes)) / numbers.numel()
+        return select_largest(shares, self.classes, top or 1)
+
+    def label_pixels(self, picture: Stored | Tensor) -> Int64[Tensor, "h w"]:
+        images = show_picture(picture, self.transform, self.student)
+        size = tuple(picture.shape[1:]) if isinstance(picture, Tensor) else (picture.height, picture.width)
+        scores = score_map(self.student, images, size, window=self.window)
         return scores[0].argmax(dim=0).cpu()
 
     def write(self, image: ImageFile, picture: Stored, numbers: Int64[Tensor, "h w"]) -> dict[str, Path]:

@@ -307,6 +307,9 @@ class Subset(LabeledDataset):
     def size(self, i: int) -> int:
         return self.dataset.size(int(self.indices[i]))
 
+    def settings(self) -> dict[str, Any]:
+        return self.dataset.settings()
+
     def subset(self, indices: Int64[Tensor, " n"]) -> "Subset":
         return self.dataset.subset(self.indices[indices])
 

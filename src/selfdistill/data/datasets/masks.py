@@ -318,7 +318,7 @@ class MaskDataset(RawMaskDataset):
 
     def settings(self) -> dict[str, Any]:
         """`classes` and `void` of a recipe that gives the mask values the same meaning."""
-        return self.label_map.settings()
+        return {**self.images.settings(), **self.label_map.settings()}
 
     def describe_for_card(self) -> dict[str, Any]:
         return {"masks": {"values": list(self.values), "colours": [list(color) for color in self.colors]}}

@@ -1,7 +1,7 @@
 """Images that show any number of classes."""
 
 import copy
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int64
@@ -52,6 +52,9 @@ class MultiLabelDataset(LabeledDataset):
 
     def format(self, i: int, *, decode: bool = False) -> Format:
         return self.images.format(i, decode=decode)
+
+    def settings(self) -> dict[str, Any]:
+        return self.images.settings()
 
     def find_classes(self, i: int) -> list[int]:
         return self.labels[i].nonzero().flatten().tolist()

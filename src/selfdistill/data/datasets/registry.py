@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ...config.recipe import DataPart
 from ...errors import did_you_mean
+from ...imports import OBJECT
 from ..task_data import TaskData
 from .exclusion import leave_out
 from .opener import FileOpener
@@ -15,7 +16,7 @@ from .splits import DatasetSplits
 BUILT_IN = ("digits", "scenes", "digit_scenes")
 PREFIXES = ("hf", "torchvision")
 FORMS_BY_SUFFIX = {".parquet": "parquet", ".csv": "table", ".tsv": "table", ".jsonl": "table"}
-FORMS = ("folder", "parquet", "shards", "table", *PREFIXES)  # all other forms are names of built-in data sets
+FORMS = ("folder", "parquet", "shards", "table", OBJECT, *PREFIXES)  # all other forms are names of built-in data sets
 TABLES = ("hf", "parquet", "shards", "table")  # forms that have columns, or parts of samples
 IN_BLOCKS = ("hf", "parquet", "shards")  # forms that can be read block by block
 
@@ -88,7 +89,7 @@ def has_columns(source: str, task: TaskData) -> bool:
 def is_path(source: str, task: TaskData) -> bool:
     """Whether a source is named by a path, rather than built in or fetched."""
     prefix, colon, _ = source.partition(":")
-    return source not in _list_names(task) and not (colon and prefix in PREFIXES)
+    return source not in _list_names(task) and not (colon and prefix in (OBJECT, *PREFIXES))
 
 
 def _list_names(task: TaskData) -> list[str]:
@@ -102,7 +103,7 @@ def _detect_form(source: str, task: TaskData) -> tuple[str, str]:
     prefix, colon, name = source.partition(":")
     if source in _list_names(task):
         return source, source
-    if colon and prefix in PREFIXES:
+    if colon and prefix in (OBJECT, *PREFIXES):
         return prefix, name
     if not source:
         return "", path

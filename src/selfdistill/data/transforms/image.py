@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 from ...config.recipe import DataPart
 from ..datasets.conversion import PixelFormat
-from .base import choose_names, image_shape, say_unknown
+from .base import Transform, choose_names, image_shape, say_unknown
 from .batch import BatchStep, Cutout, Erasing, Flip, PaddedCrop, ReflectedCrop, ResizedCrop, Rotation
+from .finished import FinishedTransform
 from .pipeline import CenterCrop, ImageTransform, ResizeToCover, Step, UserImageTransform, is_small
 
 DEFAULT_SIZE = 224  # of both sides, unless all images have one small size
@@ -15,19 +16,23 @@ STATISTICS = {True: 10_000, False: 2_000}  # is small -> maximum number of image
 Size = tuple[int, int]  # height, width
 
 
-def train_transform(settings: DataPart) -> ImageTransform:
+def train_transform(settings: DataPart) -> Transform:
     """The transform of training under resolved settings: PIL image -> (c, h, w), normalized before erasing."""
+    if settings.finished:
+        return FinishedTransform(settings)
     assert isinstance(settings.augment, list), "the settings are not resolved"
     size = image_shape(settings)[1:]
     erasers = [ERASERS[name]() for name in settings.augment if name in ERASERS]
     return ImageTransform(settings, create_steps(settings.augment, size, PixelFormat.of(settings)), erasers)
 
 
-def eval_transform(settings: DataPart) -> ImageTransform:
+def eval_transform(settings: DataPart) -> Transform:
     """The transform of evaluation under resolved settings: PIL image -> (c, h, w), normalized.
 
     Images of up to 64 pixels are resized as a whole. Larger ones are resized to 256/224 and then cropped to the center.
     """
+    if settings.finished:
+        return FinishedTransform(settings)
     return ImageTransform(settings, [CenterCrop(image_shape(settings)[1:])])
 
 
