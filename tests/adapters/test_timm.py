@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from helpers import programs
-from selfdistill import Batch, Method, Step, Task, create_method
-from selfdistill.losses import kd
-from selfdistill.modules.teachers import MovingAverage
+from helpers.averaged import Averaged
+from selfdistill import Batch, Task, create_method
 
 pytest.importorskip("selfdistill.adapters.timm", exc_type=ImportError)
 
@@ -26,22 +25,6 @@ from selfdistill.adapters.timm_script import main, read_words
 
 CLASSES, SHAPE, UPDATES = 5, (3, 32, 32), 4
 SCRIPT = str(Path(programs.__file__).with_name("timm_train.py"))
-
-
-class Averaged(Method):
-    """A user's method, which learns from an average of the student."""
-
-    def setup(self):
-        self.average = MovingAverage(self.student)
-
-    def forward(self, batch, progress=0.0):
-        logits = self.student(batch.images)
-        task = self.task.loss(logits, batch.target, batch.soft_target)
-        return Step({"task": task, "kd": progress * kd(logits, self.average(batch.images))}, logits)
-
-    def after_step(self):
-        super().after_step()
-        self.average.update(self.student, 0.5)
 
 
 def create_model(name="test_resnet"):

@@ -17,6 +17,7 @@ from ..methods import create_method, find_method
 from ..task import Batch, Step
 from ..tasks import create_task
 from . import require
+from .state import get_training_state, load_training_state
 
 OLDEST = "1.0.27"  # its tasks keep state in checkpoints, and own their moving average
 require("timm", OLDEST, f"'timm>={OLDEST}'")
@@ -186,8 +187,7 @@ class SelfDistillTask(ClassificationTask):
         """What only training needs, for the checkpoint; a teacher that was given is given again."""
         if ema:
             return {}
-        state = {name: value for name, value in self.method.state_dict().items() if not _is_kept_elsewhere(name)}
-        return {"method": state, "num_updates": self.num_updates}
+        return {"method": get_training_state(self.method), "num_updates": self.num_updates}
 
     def load_task_state(
         self, state: dict[str, Any] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
@@ -195,8 +195,7 @@ class SelfDistillTask(ClassificationTask):
         """Takes up what `get_task_state` gave; a checkpoint without it has the model alone."""
         if ema or not state or "method" not in state:
             return
-        elsewhere = {name: value for name, value in self.method.state_dict().items() if _is_kept_elsewhere(name)}
-        self.method.load_state_dict({**elsewhere, **state["method"]}, strict=strict)
+        load_training_state(self.method, state["method"], strict=strict)
         self.num_updates = state["num_updates"]
 
 
@@ -253,11 +252,6 @@ def _find_classifier(student: nn.Module) -> set[int]:
     classifier = student.get_classifier()
     heads = classifier if isinstance(classifier, tuple | list) else [classifier]
     return {id(parameter) for head in heads if head is not None for parameter in head.parameters()}
-
-
-def _is_kept_elsewhere(name: str) -> bool:
-    """Whether a name of the method's state is that of the model, which has a place of its own, or of its teacher."""
-    return name.startswith(("student.", "teacher."))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,197 @@
+"""transformers' Trainer around a method: the same training as in a plain loop, and plain models after it."""
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from helpers.averaged import Averaged
+from selfdistill import Batch, Task, create_method
+from selfdistill.models.scores import ScoresAlone
+
+pytest.importorskip("selfdistill.adapters.transformers", exc_type=ImportError)
+
+import transformers
+
+from selfdistill.adapters.transformers import SelfDistillTrainer
+
+CLASSES, SHAPE, IMAGES = 5, (3, 32, 32), 16
+OPTIONS = transformers.TrainingArguments.__dataclass_fields__
+CHECKPOINTING = next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in OPTIONS)
+
+
+class Images(Dataset):
+    """Random images, with classes or masks, as transformers takes them."""
+
+    def __init__(self, kind="class"):
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(IMAGES, *SHAPE, generator=generator)
+        shape = {"class": (IMAGES,), "mask": (IMAGES, *SHAPE[1:]), "several": (IMAGES, CLASSES)}[kind]
+        self.labels = torch.randint(0, 2 if kind == "several" else CLASSES, shape, generator=generator)
+        self.labels = self.labels.float() if kind == "several" else self.labels
+
+    def __len__(self):
+        return IMAGES
+
+    def __getitem__(self, index):
+        return {"pixel_values": self.images[index], "labels": self.labels[index]}
+
+
+def create_resnet(**settings):
+    transformers.set_seed(0)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 12, 16], depths=[1, 1, 1], layer_type="basic", num_labels=CLASSES, **settings
+    )
+    return transformers.ResNetForImageClassification(config)
+
+
+def create_trainer(folder, model=None, *, method="frskd", kind="class", arguments=None, **settings):
+    arguments = {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "max_steps": 4,
+        "max_grad_norm": 0,
+        "learning_rate": 0.01,
+        "lr_scheduler_type": "constant",
+        "optim": "sgd",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        **(arguments or {}),
+    }
+    if method == "frskd":
+        settings = {"hyperparameters": {"ramp": 1.0}, "image_shape": SHAPE, **settings}
+    return SelfDistillTrainer(
+        model or create_resnet(),
+        transformers.TrainingArguments(str(folder), **arguments),
+        method=method,
+        train_dataset=Images(kind),
+        eval_dataset=Images(kind),
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("method", ["frskd", Averaged])
+def test_a_trainer_trains_as_a_loop_of_ones_own_does(method, tmp_path):
+    trainer = create_trainer(tmp_path, method=method, image_shape=SHAPE)
+    shown = []
+    trainer.method.register_forward_pre_hook(lambda module, inputs: shown.append(inputs))
+    trainer.train()
+
+    model = create_resnet()
+    transformers.set_seed(trainer.args.seed)
+    settings = {"ramp": 1.0} if method == "frskd" else {}
+    task = Task("classification", CLASSES, SHAPE, IMAGES)
+    expected = create_method(method, ScoresAlone(model), task, total_steps=4, **settings).train()
+    optimizer = torch.optim.SGD(expected.parameters(), lr=0.01)
+    for number, (batch, progress) in enumerate(shown):
+        assert progress == number // 2 / 4
+        (expected(Batch(*batch), progress).loss / 2).backward()
+        if number % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+            expected.after_step()
+    assert len(shown) == 8
+    for name, value in trainer.method.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[name]), name
+    first = trainer.state.log_history[0]
+    terms = [value for name, value in first.items() if name.endswith("_loss")]
+    assert len(terms) > 1 and sum(terms) == pytest.approx(first["loss"], rel=1e-3)
+
+
+@pytest.mark.skipif(
+    "safe_globals" not in vars(transformers.trainer), reason="transformers cannot read its own random state"
+)
+@pytest.mark.parametrize("method", ["frskd", Averaged])
+def test_a_resumed_trainer_goes_on_as_if_it_had_not_stopped(method, tmp_path):
+    arguments = {"save_strategy": "steps", "save_steps": 2}
+    whole = create_trainer(tmp_path, method=method, image_shape=SHAPE, arguments=arguments)
+    whole.train()
+    resumed = create_trainer(tmp_path, method=method, image_shape=SHAPE, arguments=arguments)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    for name, value in whole.method.state_dict().items():
+        assert torch.equal(value, resumed.method.state_dict()[name]), name
+    plain = transformers.ResNetForImageClassification.from_pretrained(tmp_path / "checkpoint-4")
+    weights = whole.plain_model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
+
+
+def test_the_plain_model_is_evaluated_and_saved(tmp_path):
+    trainer = create_trainer(tmp_path, compute_metrics=lambda given: {"shape": given.predictions.shape[1]})
+    scores = trainer.evaluate()
+    data = Images()
+    with torch.no_grad():
+        answers = trainer.plain_model.eval()(pixel_values=data.images, labels=data.labels)
+    assert scores["eval_loss"] == pytest.approx(answers.loss.item(), rel=1e-4) and scores["eval_shape"] == CLASSES
+    trainer.save_model(tmp_path / "saved")
+    saved = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "saved").eval()
+    with torch.no_grad():
+        assert torch.equal(saved(data.images).logits, answers.logits)
+
+
+def test_segmenters_learn_from_masks(tmp_path):
+    transformers.set_seed(0)
+    config = transformers.SegformerConfig(
+        num_encoder_blocks=4,
+        depths=[1] * 4,
+        hidden_sizes=[8, 8, 16, 16],
+        num_attention_heads=[1] * 4,
+        decoder_hidden_size=16,
+        num_labels=CLASSES,
+    )
+    model = transformers.SegformerForSemanticSegmentation(config)
+    trainer = create_trainer(tmp_path, model, kind="mask", arguments={"max_steps": 1})
+    trainer.train()
+    assert trainer.method.task.output == "pixel" and trainer.method.task.ignore_index == 255
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_images_of_several_classes_are_learned(tmp_path):
+    model = create_resnet(problem_type="multi_label_classification")
+    trainer = create_trainer(
+        tmp_path, model, method="baseline", kind="several", image_shape=SHAPE, arguments={"max_steps": 1}
+    )
+    trainer.train()
+    assert trainer.method.task.kind == "multilabel" and trainer.evaluate()["eval_loss"] > 0
+
+
+def test_a_transformer_tells_its_image_size_and_a_teacher_may_be_one_too(tmp_path):
+    config = transformers.ViTConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        num_labels=CLASSES,
+    )
+    model, teacher = transformers.ViTForImageClassification(config), create_resnet()
+    trainer = create_trainer(tmp_path, model, method="kd", teacher=teacher, arguments={"max_steps": 1})
+    trainer.train()
+    assert trainer.method.task.image_shape == SHAPE
+    saved = trainer.save_model(tmp_path / "saved") or torch.load(tmp_path / "saved" / "selfdistill_method.pt")
+    assert not [name for name in saved if name.startswith(("student", "teacher"))]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"image_shape": None}, "ResNetForImageClassification does not say its image_size; give image_shape="),
+        ({"model": torch.nn.Linear(2, 2)}, "takes a model of transformers, not a Linear"),
+        ({"compute_loss_func": print}, "takes no compute_loss_func: .* give loss="),
+        ({"model_init": create_resnet}, "takes no model_init"),
+        ({"arguments": {CHECKPOINTING: True}}, "call model.gradient_checkpointing_enable"),
+        ({"method": "kd", "image_shape": SHAPE}, "KD needs a teacher"),
+        ({"hyperparameters": {"ramps": 1}}, "FRSKD has no hyper-parameter 'ramps'; did you mean 'ramp'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(settings, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        create_trainer(tmp_path, **settings)
+
+
+def test_a_method_that_needs_more_of_the_images_says_so(tmp_path):
+    trainer = create_trainer(tmp_path, method="ps_kd", image_shape=SHAPE)
+    with pytest.raises(ValueError, match="knows an image by its index in the training set, and batch.index=None"):
+        trainer.train()
