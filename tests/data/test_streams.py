@@ -52,6 +52,7 @@ def are_equal(batches, others) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_shards_row_groups_and_files_of_an_opener_hold_the_same_images(tmp_path, shards):
     pytest.importorskip("datasets")
     loose = opened(write_loose(tmp_path / "loose"))
@@ -70,6 +71,7 @@ def test_shards_row_groups_and_files_of_an_opener_hold_the_same_images(tmp_path,
     assert not are_equal(batches[0], load_epoch(opened(shards)))  # another order: one permutation of all images
 
 
+@pytest.mark.slow
 def test_workers_processes_and_a_stop_change_nothing(shards):
     splits = opened(shards, stream=2)
     whole = load_epoch(splits)

@@ -15,6 +15,7 @@ def shards(tmp_path_factory) -> Path:
     return write_shards(tmp_path_factory.mktemp("shards"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [0, 2])
 def test_a_run_on_shards_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path, shards, stream, monkeypatch):
     monkeypatch.setenv("SELFDISTILL_CACHE", str(tmp_path / "cache"))
