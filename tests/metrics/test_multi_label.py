@@ -70,6 +70,8 @@ def test_undefined_scores_are_not_numbers_and_broken_ones_are_told():
     assert not metric.compute().finite
     with pytest.raises(ValueError, match=r"scores \(1, 3\) and labels \(1, 3\) must be \(b, 2\)"):
         metric.update(torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="labels must be integers, 1 where an image shows a class, else 0"):
+        metric.update(torch.zeros(1, 2), torch.tensor([[0, 2]]))
 
 
 def test_the_temperature_makes_the_answers_of_all_classes_likely(scored):

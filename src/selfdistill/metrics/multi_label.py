@@ -81,6 +81,8 @@ class MultiLabelMetric(Metric):
                 f"scores {tuple(logits.shape)} and labels {tuple(target.shape)} must be (b, {self.num_classes}): 0 or "
                 f"1 for each class of each image"
             )
+        if target.is_floating_point() or not bool(((target == 0) | (target == 1)).all()):
+            raise ValueError("labels must be integers, 1 where an image shows a class, else 0")
         self.logits.append(logits.float())
         self.target.append(target.to(torch.uint8))
 
