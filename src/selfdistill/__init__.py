@@ -70,14 +70,16 @@ def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
-    if name == "losses":
-        return import_module(".losses", __name__)
-    if name == "__version__":
-        return _find_version()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # else every misspelt name would be one of any type
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(import_module(f".{_HOME[name]}", __name__), name)
+        if name == "losses":
+            return import_module(".losses", __name__)
+        if name == "__version__":
+            return _find_version()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _find_version() -> str:

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -256,6 +256,10 @@ class Method(Configurable, nn.Module):
     def compare_maps(self, images: Float[Tensor, "b c h w"]) -> tuple[list[Tensor], list[Tensor]] | None:
         """The student's maps and the self-teacher's of these images, shallow to deep; None without a self-teacher."""
         return None
+
+    if TYPE_CHECKING:  # what calling a method gives, which nn.Module leaves open
+
+        def __call__(self, batch: Batch | Sequence[Tensor], progress: Tensor | float = 0.0) -> Step: ...
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         """The losses of one training step. `progress`, a scalar in [0, 1], is the share of training done.

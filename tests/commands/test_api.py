@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -200,7 +201,7 @@ def test_a_notebook_has_one_block_that_is_replaced(monkeypatch):
             updates.append(bundle)
 
     module = type("display", (), {"display": lambda bundle, **options: shown.append(options) or Handle()})
-    monkeypatch.setitem(__import__("sys").modules, "IPython.display", module)
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
     block, state = progress.NotebookProgress("frskd on <net>", every_seconds=0), small_state()
     block.on_start(state)
     for _ in range(3):

@@ -130,9 +130,8 @@ class NotebookProgress(Callback):
         self.scores, self.shown_at, self.handle = "", 0.0, None
 
     def on_start(self, state: TrainState) -> None:
-        from IPython.display import display
-
         self.notes.append(describe_plan(state))
+        display = sys.modules["IPython.display"].display  # which the kernel has imported
         self.handle = display({"text/plain": self.title}, raw=True, display_id=True)
 
     def on_step(self, state: TrainState) -> None:
