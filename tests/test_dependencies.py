@@ -40,6 +40,9 @@ def imported_modules(folder: Path) -> dict[str, str]:
     return modules
 
 
+find_distributions = functools.cache(packages_distributions)
+
+
 def normalize(name: str) -> str:
     """A distribution's name as the index knows it: without version, extras and differences of writing."""
     return re.sub(r"[-_.]+", "-", re.split(r"[\s\[<>=!~;]", name, maxsplit=1)[0]).lower()
@@ -54,7 +57,7 @@ def test_every_imported_package_is_declared(folder):
     extras = [name for extra in FOLDERS[folder] for name in project["optional-dependencies"][extra]]
     declared = {normalize(name) for name in (*project["dependencies"], *extras)}
     own = {"selfdistill", *(path.stem for path in folder.glob("*.py"))}
-    distributions = packages_distributions()
+    distributions = find_distributions()
     for module, file in imported_modules(folder).items():
         if module not in sys.stdlib_module_names and module not in own:
             names = {normalize(name) for name in distributions.get(module, [module])}
@@ -63,7 +66,7 @@ def test_every_imported_package_is_declared(folder):
 
 def test_every_declared_package_is_imported():
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    distributions = packages_distributions()
+    distributions = find_distributions()
     used = {normalize(name) for module in imported_modules(PACKAGE) for name in distributions.get(module, [module])}
     assert {normalize(name) for name in project["dependencies"]} <= used
 

@@ -31,7 +31,9 @@ DEPTH = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-parse = functools.cache(ast.parse)
+@functools.cache
+def import_statements(source: str) -> list[ast.Import | ast.ImportFrom]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def imported(source: str, file: str) -> Iterator[str]:
@@ -40,15 +42,13 @@ def imported(source: str, file: str) -> Iterator[str]:
     Of `from a import b` it is `a.b`, whether b is a module or a name in one.
     """
     here = ["selfdistill", *Path(file).parent.parts]
-    for node in ast.walk(parse(source)):
+    for node in import_statements(source):
         if isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             start = here[: len(here) - node.level + 1] if node.level else []
             start += node.module.split(".") if node.module else []
             names = [[*start, alias.name] for alias in node.names]
-        else:
-            continue
         yield from (".".join(name[1:]) for name in names if name[0] == "selfdistill")
 
 
@@ -109,7 +109,7 @@ def test_one_file_imports_accelerate():
     importing = {
         file
         for file in FILES
-        for node in ast.walk(parse((ROOT / file).read_text(encoding="utf-8")))
+        for node in import_statements((ROOT / file).read_text(encoding="utf-8"))
         if (isinstance(node, ast.Import) and any(unit(alias.name) == "accelerate" for alias in node.names))
         or (isinstance(node, ast.ImportFrom) and not node.level and unit(node.module) == "accelerate")
     }

@@ -176,7 +176,8 @@ def connect() -> socket.socket:
             connection.close()
         if server is None:
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-            environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # its own has a thread
+            environment |= {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # its own has a thread
+            environment |= {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}  # the other starts CUDA, which no fork survives
             words = [sys.executable, "-m", "helpers.fork_server", address, owner]
             server = os.spawnve(os.P_NOWAIT, sys.executable, words, environment)
         time.sleep(0.02)

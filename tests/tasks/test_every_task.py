@@ -26,19 +26,29 @@ TASKS = [*list_tasks(), "helpers.multilabel:MultiLabel"]
 CLASSES = 4
 
 
-@pytest.fixture(scope="module", params=TASKS)
-def trained(request, tmp_path_factory):
-    """A run of one step with the task's defaults: the experiment, its folder and what `fit` gave."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    settings = {"method": "baseline", "max_steps": 1, "precision": "fp32", "data": {"limit": 32}, "out": str(out)}
+@pytest.fixture(scope="module", autouse=True)
+def few_scenes():
+    """Drawing all scenes takes seconds, and no test here looks at how well a student learns."""
     with pytest.MonkeyPatch.context() as patch:
         for split in ("val", "test"):
             patch.setitem(scenes.SCENES, split, 8)
             patch.setitem(scenes.DIGIT_SCENES, split, 8)
         patch.setitem(scenes.DIGIT_SCENES, "train", 60)
-        experiment = build(parse({"task": request.param, **settings}))
-        run = Run.create(out, experiment.recipe)
-        return experiment, run, fit(experiment, run)
+        yield
+
+
+# The fast set sees one task.
+TASKS_TO_TRAIN = [pytest.param(task, marks=[pytest.mark.slow] * (task != "classification")) for task in TASKS]
+
+
+@pytest.fixture(scope="module", params=TASKS_TO_TRAIN)
+def trained(request, tmp_path_factory):
+    """A run of one step with the task's defaults: the experiment, its folder and what `fit` gave."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    settings = {"method": "baseline", "max_steps": 1, "precision": "fp32", "data": {"limit": 32}, "out": str(out)}
+    experiment = build(parse({"task": request.param, **settings}))
+    run = Run.create(out, experiment.recipe)
+    return experiment, run, fit(experiment, run)
 
 
 @pytest.mark.slow

@@ -82,6 +82,7 @@ def test_the_student_is_exported_for_any_number_of_images(trained, tmp_path, for
         export(run.path, format, out=tmp_path, fixed_size=True)
 
 
+@pytest.mark.slow
 def test_runs_are_compared_by_the_tasks_own_scores(trained):
     table = compare_runs([run.path for run, _ in trained.values()])
     assert {"exact, %", "points", "labels, %"} <= table.columns().keys()
