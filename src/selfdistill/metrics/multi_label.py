@@ -134,10 +134,10 @@ def f1_scores(
     """The mean over the classes that any image shows of 2 TP / (2 TP + FP + FN), and the same of all answers together.
 
     >>> f1_scores(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.tensor([[1, 1], [0, 1]]), [0.5, 0.5])
-    (0.6666666865348816, 0.6666666865348816)
+    (0.6666666666666666, 0.6666666666666666)
     """
     says_yes = say_yes(logits, thresholds).long()
-    right, said, shown = ((says_yes * target).sum(0), says_yes.sum(0), target.sum(0))
+    right, said, shown = (counts.sum(0).double() for counts in (says_yes * target, says_yes, target))
     known = shown > 0
     macro = (2 * right / (said + shown))[known].mean().item()
     total = (said + shown).sum()
