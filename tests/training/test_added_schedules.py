@@ -56,7 +56,7 @@ def test_it_ends_later_and_says_where_its_schedule_began(finished, longer, capsy
     assert len(rates) == 4 and rates[1] < rates[0] and rates[2] > rates[3] and rates[0] == pytest.approx(2 * rates[2])
     first = records.index(begin)
     assert untimed(run)[:first] == untimed(Run.open(finished))[:first]
-    assert resume_run(longer) is None and "is finished: epoch 4" in capsys.readouterr().err
+    assert resume_run(longer).result is None and "is finished: epoch 4" in capsys.readouterr().err
 
 
 def test_its_recipe_trains_the_same_weights_from_the_beginning(longer, tmp_path):

@@ -12,6 +12,7 @@ from ..data import PreparedData, find_sampler
 from ..method import Method
 from ..methods import find_method, list_methods
 from ..runs.student import StudentCard
+from ..tasks import find_task
 from ..tasks.base import TaskKind
 from ..training.compile import choose_mode
 from ..training.device import create_accelerator
@@ -111,6 +112,20 @@ def check_student_was_trained(method: Method, part: StudentPart) -> None:
         raise ValueError(f"{name} with these settings leaves the student's weights random; set student.start=RUN")
 
 
+def check_best(experiment: Experiment) -> None:
+    """There are validation images that choose the best epoch, and their task has the score that does."""
+    recipe = experiment.recipe
+    has_validation = experiment.held_out is not None and experiment.split == "val"
+    for name in ("patience", "best_by"):
+        value = getattr(recipe, name)
+        if value is not None and not has_validation:
+            raise ValueError(f"{name}={value} needs validation images to watch; set data.val or data.val_fraction")
+    scores = find_task(recipe.task.kind).choosing_scores
+    if recipe.best_by is not None and recipe.best_by not in scores:
+        known = ", ".join(scores)
+        raise ValueError(f"best_by={recipe.best_by} is no score of task={recipe.task.kind}; there are {known}")
+
+
 def check_machine(experiment: Experiment) -> None:
     """This machine has the device, precision, trackers and compiler; timm the optimizer; the student what is frozen."""
     recipe = experiment.recipe
@@ -118,10 +133,7 @@ def check_machine(experiment: Experiment) -> None:
     diagnose, accumulate = recipe.diagnose is not None, recipe.optim.accumulate
     choose_mode(recipe.machine.compile, device, 0, accumulate=accumulate, diagnose=diagnose)
     create_optimizer(experiment.method, recipe.optim)
-    if recipe.patience is not None and (experiment.held_out is None or experiment.split != "val"):
-        raise ValueError(
-            f"patience={recipe.patience} needs validation images to watch; set data.val or data.val_fraction"
-        )
+    check_best(experiment)
     if recipe.student.freeze is not None:
         find_frozen(experiment.method.student, recipe.student.freeze)
 

@@ -319,6 +319,11 @@ class Recipe(Part):
     evaluate_every: Natural = Field(
         1, description="epochs between two scorings of the student; after the last step it is always scored"
     )
+    best_by: str | None = Field(
+        None,
+        description="score of the validation images that chooses the best epoch, and that patience watches: top1,"
+        " balanced_accuracy, nll, ece; segmentation: miou, boundary_f, nll, ece; default: the task's first",
+    )
     patience: Natural | None = Field(
         None, description="scorings without a better one on the validation images after which training ends; null: all"
     )

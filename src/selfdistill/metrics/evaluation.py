@@ -12,6 +12,8 @@ from ..features.modes import set_mode
 from .outcomes import Collector
 from .sliding_window import score_map
 
+LOWER_IS_BETTER = ("nll", "ece")
+
 Scorer = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (student, images, target) -> logits as the metric wants them
 
 
@@ -60,6 +62,23 @@ class OtherScores:
 
     def _asdict(self) -> dict[str, Any]:
         return dict(self.values)
+
+
+def rate_scores(scores: Scores, name: str | None = None) -> float:
+    """The score `name`, by default the main one, made so that higher is better; minus infinity for NaN.
+
+    `balanced_accuracy` is the main score where classes are equally frequent, as it is computed only where not. Raises
+    `ValueError` for a score that these images do not have.
+    """
+    value = scores.main if name is None else scores._asdict().get(name)
+    if value is None and name == "balanced_accuracy":
+        value = scores.main
+    if not isinstance(value, int | float):
+        known = [key for key, other in scores._asdict().items() if isinstance(other, float)]
+        raise ValueError(f"best_by={name} is no score of these images; there are {', '.join(known)}")
+    if math.isnan(value):
+        return -math.inf
+    return -value if name in LOWER_IS_BETTER else value
 
 
 def restore_scores(values: Mapping[str, Any]) -> Any:

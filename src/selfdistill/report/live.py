@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..runs.folder import Run
 from ..runs.records import AnyRecord, EndRecord, EpochRecord, TrainRecord
+from ..tasks import rate_scores
 from .elements import Element
 from .sections.blocks import section, table
 
@@ -31,7 +32,7 @@ def read_progress(run: Run, records: Sequence[AnyRecord]) -> Progress:
     trained = [record for record in records if isinstance(record, TrainRecord)]
     scored = [record for record in records if isinstance(record, EpochRecord) and record.scores is not None]
     has_ended = bool(records) and isinstance(records[-1], EndRecord)
-    best = max(scored, key=lambda record: record.scores.main, default=None)
+    best = max(scored, key=lambda record: rate_scores(record.scores, recipe.best_by), default=None)
     epoch = records[-1].epoch if records else 0
     return Progress(
         name=run.path.name,
@@ -39,7 +40,7 @@ def read_progress(run: Run, records: Sequence[AnyRecord]) -> Progress:
         epoch=f"{epoch} of {recipe.epochs}" if recipe.epochs else f"step {records[-1].step if records else 0}",
         left=None if has_ended else estimate_seconds(trained, scored, recipe.epochs, recipe.max_steps),
         score=scored[-1].scores.sentence() if scored else "",
-        best=f"{best.scores.main:.4g} after epoch {best.epoch}" if best else "",
+        best=f"{abs(rate_scores(best.scores, recipe.best_by)):.4g} after epoch {best.epoch}" if best else "",
         losses="  ".join(f"{name} {value:.4g}" for name, value in trained[-1].losses.items()) if trained else "",
     )
 

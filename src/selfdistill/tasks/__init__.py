@@ -14,6 +14,7 @@ from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scores, measure
+from ..metrics.evaluation import rate_scores as rate_scores
 from ..metrics.outcomes import Collector
 from ..task import as_batch, check_scored, refuse_no_count
 from ..task.label_loss import DEFAULT_GAMMA

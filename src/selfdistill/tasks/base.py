@@ -144,6 +144,12 @@ class TaskKind(TaskData):
         """Whether methods can compare class scores, see `Task.distill`."""
         return self.soft_label_loss is not None or self.target == "class"
 
+    @property
+    def choosing_scores(self) -> list[str]:
+        """The scores by which a run can choose its best epoch (`best_by`), which chooses the thresholds too."""
+        names = [column.score for column in (*self.columns, *self.rare_columns)]
+        return [name for name in names if not name.startswith("thresholds_")]
+
     def create_task(
         self,
         num_classes: int,

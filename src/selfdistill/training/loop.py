@@ -18,7 +18,7 @@ from ..distributed import deal_rows, is_first_process, sum_over_processes
 from ..runs.folder import Run
 from ..runs.records import EndRecord, EpochRecord, GradientRecord, Parameters, ScheduleRecord
 from ..task import Batch, Step
-from ..tasks import complete_recipe
+from ..tasks import complete_recipe, rate_scores
 from .batch_norm import BatchNormSizes, describe_few_values
 from .callbacks import Callback
 from .checkpoint import load_state, refuse_other_recipe
@@ -294,9 +294,10 @@ class Trainer:
         if state.scores is not None:
             split = self.experiment.split
             self.log.add(EpochRecord(epoch=state.epochs_begun, step=state.step, split=split, scores=state.scores))
-            is_better = state.best_score is None or state.scores.main > state.best_score
+            rating = rate_scores(state.scores, self.recipe.best_by)
+            is_better = state.best_score is None or rating > state.best_score
             state.is_best = split == "val" and is_better
-            state.best_score = state.scores.main if state.is_best else state.best_score
+            state.best_score = rating if state.is_best else state.best_score
             state.since_best = 0 if state.is_best else state.since_best + 1
             self.stop_without_progress()
         self.log.notify("on_epoch_end")

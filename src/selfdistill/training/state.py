@@ -30,7 +30,7 @@ class TrainState:
     epoch: int = 0  # whole epochs trained
     step: int = 0  # optimizer steps done
     step_in_epoch: int = 0
-    best_score: float | None = None  # the best main score on the validation images so far
+    best_score: float | None = None  # on the validation images so far, by `best_by`; higher is better
     since_best: int = 0  # scorings of the validation images since then
     meter: Meter = field(default_factory=Meter)
     timer: StepTimer = field(default_factory=StepTimer)
