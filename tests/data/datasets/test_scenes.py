@@ -9,6 +9,7 @@ from scipy import ndimage
 from helpers.tasks import CLASSIFICATION, SEGMENTATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import MaskDataset, Splits, check, open_splits
+from selfdistill.data.datasets import scenes
 from selfdistill.data.datasets.scenes import CLASSES, CONTRAST, SHARES, Scenes, load_digits_of_split
 
 BRIGHTNESS = (0.3, 0.6, 0.1)  # of red, green, blue
@@ -91,3 +92,16 @@ def test_scenes_are_for_segmentation():
         open_splits(DataPart(source="scenes"), CLASSIFICATION)
     with pytest.raises(ValueError, match="did you mean 'scenes"):
         open_splits(DataPart(source="scene"), SEGMENTATION)
+
+
+def test_scenes_of_digits_say_which_digits_they_show(monkeypatch):
+    monkeypatch.setattr(scenes, "DIGIT_SCENES", {"train": 30, "val": 5})
+    train = scenes.open_digit_scenes().splits["train"]
+    masks = Scenes("train", scenes.FOR_DIGITS)
+    for i in range(30):
+        shown = set(np.unique(np.asarray(masks[i][1]))) & set(range(1, 11))
+        assert train.find_classes(i) == sorted(int(value) - 1 for value in shown) != []
+        assert train.image(i).size == (32, 32) and train.image(i).mode == "RGB"
+    assert train.classes == tuple(map(str, range(10))) and not train.mirrorable
+    digest = hashlib.sha256(b"".join(train.image(i).tobytes() for i in range(30))).hexdigest()
+    assert digest[:16] == "680704bec82dd108"  # on every machine
