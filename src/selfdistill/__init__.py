@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; __getattr__ imports each on first use
     from . import losses
-    from .commands.api import compare, fit, load, train, wrap
+    from .commands.api import compare, describe_method, fit, load, train, wrap
     from .features.extractor import Taps
     from .method import Method
     from .methods import create_method, list_methods
@@ -37,6 +37,7 @@ _HOME = {  # public name -> module; imported on first use, so that the command l
     "list_methods": "methods",
     "build_student": "models",
     "compare": "commands.api",
+    "describe_method": "commands.api",
     "evaluate": "tasks",
     "fit": "commands.api",
     "load": "commands.api",
@@ -55,6 +56,7 @@ __all__ = [
     "build_student",
     "compare",
     "create_method",
+    "describe_method",
     "evaluate",
     "fit",
     "list_methods",

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,6 +210,34 @@ def test_a_notebook_has_one_block_that_is_replaced(monkeypatch):
     block.on_end(state)
     assert shown == [{"raw": True, "display_id": True}] and len(updates) == 4
     assert "<progress" in updates[-1]["text/html"] and "frskd on &lt;net&gt;" in updates[-1]["text/html"]
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
+    readme = Path(__file__).parents[2] / "README.md"
+    code = readme.read_text(encoding="utf-8").partition("## In Python")[2].split("```")[1].removeprefix("python\n")
+    smaller = {
+        '"/my/images"': '"digits", **{"data.limit": 40}, **QUICK',
+        '"timm:resnet18"': '"cifar:resnet8"',
+        "epochs=30, ": "",
+        "seeds=5": "seeds=1",
+        '"cat.jpg"': "image",
+        'run="runs/mine"': 'run="runs/mine", **QUICK',
+        "image_size=64": "image_size=8",
+    }
+    for written, tried in smaller.items():
+        assert written in code
+        code = code.replace(written, tried)
+    monkeypatch.chdir(tmp_path)
+    names = {"QUICK": QUICK, "image": Image.new("L", (8, 8)), "model": TinyNet(), "train_set": DATA[0]}
+    exec(code, {**names, "val_set": DATA[1]})
+    assert sd.load("runs/mine", student=TinyNet()).scores["count"] == 20
+
+
+def test_a_module_whose_weights_are_trained_is_fine_tuned(tmp_path):
+    settings = {"student.pretrained": True, "max_steps": 1, "out": tmp_path / "run"}
+    run = sd.train(data=DATA, student=TinyNet(), method="baseline", **settings, **QUICK)
+    assert run.recipe.optim.lr == 0.01 and run.recipe.optim.warmup == 0.1
 
 
 def test_dir_lists_the_public_names():

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 def require(library: str, oldest: str, install: str) -> None:
     """Raises `ImportError`, in a sentence with what to install, for a library that is missing or too old.
 
-    >>> require("torch", "99.0", "'torch>=99.0'")
+    >>> require("torch", "99.0", "'torch>=99.0'")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ImportError: this needs torch 99.0 or newer, and ... is installed; pip install 'torch>=99.0'

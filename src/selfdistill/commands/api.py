@@ -158,6 +158,17 @@ def fit(
     return fit_method(method, data, settings, run=run, resume=resume, **shown)
 
 
+def describe_method(name: str) -> str:
+    """The card of a method in Markdown: its paper, what it needs, and its hyper-parameters with their defaults.
+
+    >>> "weighs the feature loss" in describe_method("frskd")
+    True
+    """
+    from .cards import card
+
+    return card(name)
+
+
 def wrap(
     model: "nn.Module",
     method: "str | type[Method]" = "frskd",

@@ -63,7 +63,8 @@ def create_method(
         total_steps: How many optimizer steps training takes. Some defaults differ on short schedules, such as `ramp` of
             FRSKD below 20,000 steps; the command line follows the same rule. None takes the papers' defaults, and warns
             where a method has others.
-        **hyperparameters: Values other than the method's defaults.
+        **hyperparameters: Values other than the method's defaults. `selfdistill methods NAME`, or in Python
+            `print(selfdistill.describe_method(name))`, lists them with what they do.
 
     Returns:
         The method, an `nn.Module` whose forward pass returns named loss terms.

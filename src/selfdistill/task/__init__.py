@@ -16,14 +16,24 @@ SCORED_LABELS = (torch.int64, torch.uint8)  # what torch's cross-entropy takes f
 
 
 class Batch(NamedTuple):
-    """What the loader yields; `Batch(images, target)` is enough for most methods."""
+    """What the loader yields; `Batch(images, target)` is enough for most methods.
+
+    Attributes:
+        images: (b, c, h, w), floats, normalized as the network expects them.
+        target: Class numbers (b,) or (b, h, w), int64, where `Task.target` is "class"; 0 or 1 (b, k) for several
+            labels.
+        soft_target: (b, k) or (b, k, h, w), class probabilities of mixed labels, instead of `target`.
+        index: (b,), of each example in the training set.
+        views: (b, v, c, h, w), v further independent augmentations of each image.
+        positives: (b, m, c, h, w), m other images of the same class.
+    """
 
     images: Float[Tensor, "b c h w"]
-    target: Tensor  # class numbers (b,) or (b, h, w), int64, where `Task.target` is "class"
-    soft_target: Float[Tensor, "b k *pos"] | None = None  # class probabilities of mixed labels, instead of `target`
-    index: Int64[Tensor, " b"] | None = None  # of each example in the training set
-    views: Float[Tensor, "b v c h w"] | None = None  # v further independent augmentations of each image
-    positives: Float[Tensor, "b m c h w"] | None = None  # m other images of the same class
+    target: Tensor
+    soft_target: Float[Tensor, "b k *pos"] | None = None
+    index: Int64[Tensor, " b"] | None = None
+    views: Float[Tensor, "b v c h w"] | None = None
+    positives: Float[Tensor, "b m c h w"] | None = None
 
     def permute_labels(self, order: Int64[Tensor, " b"]) -> tuple[Tensor, Tensor | None]:
         """`target` and `soft_target` with the examples in another order, as `Task.loss` takes them."""
@@ -181,26 +191,36 @@ class Task:
     `output` alone; the loss, predictions and which methods can train on the labels depend on `target` alone.
     `selfdistill.Task("classification", 10, (3, 32, 32))` fills in what a task is known to be by its name.
 
-    `criterion(logits, target, soft_target, ignore_index)` is the supervised loss of every method: cross-entropy, a
-    `LabelLoss` with class weights and more, or a loss of your own. `soft_target` is None, or class probabilities
-    that stand in for `target`.
-    `predict(logits)` gives what is compared with `target`, element by element.
-    `soft_label_loss(logits, teacher_logits, temperature, mask)` is how methods compare class scores: `losses.kd` for
-    class numbers unless given, else a loss of the task's own; without one, methods that need it refuse the task.
+    Attributes:
+        kind: The name of the task.
+        num_classes: How many classes a network scores.
+        image_shape: (C, H, W) of one training image.
+        num_examples: Images in the training set; 0 where unknown.
+        ignore_index: The label that counts for nothing.
+        output: What a score belongs to, "image" or "pixel".
+        target: What a label is: "class", its number; or something of the task's own.
+        criterion: `(logits, target, soft_target, ignore_index)`, the supervised loss of every method: cross-entropy, a
+            `LabelLoss` with class weights and more, or a loss of your own. `soft_target` is None, or class
+            probabilities that stand in for `target`.
+        predict: `(logits)` gives what is compared with `target`, element by element.
+        soft_label_loss: `(logits, teacher_logits, temperature, mask)`, how methods compare class scores: `losses.kd`
+            for class numbers unless given, else a loss of the task's own; without one, methods that need it refuse
+            the task.
+        label_checks: What refuses wrong labels; None: those of class numbers, or none for other labels.
     """
 
-    kind: str  # the name of the task
+    kind: str
     num_classes: int
-    image_shape: tuple[int, int, int]  # (C, H, W) of one training image
-    num_examples: int = 0  # images in the training set; 0 where unknown
-    ignore_index: int = -100  # label that counts for nothing
+    image_shape: tuple[int, int, int]
+    num_examples: int = 0
+    ignore_index: int = -100
     _: KW_ONLY
-    output: Literal["image", "pixel"]  # what a score belongs to
-    target: str = "class"  # what a label is: "class", its number; or something of the task's own
+    output: Literal["image", "pixel"]
+    target: str = "class"
     criterion: Criterion = cross_entropy
     predict: Callable[[Tensor], Tensor] = predict_class
     soft_label_loss: SoftLabelLoss | None = None
-    label_checks: LabelChecks | None = None  # None: those of class numbers, or none for other labels
+    label_checks: LabelChecks | None = None
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a class count or an image shape that is none."""
