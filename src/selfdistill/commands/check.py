@@ -23,14 +23,13 @@ from ..data.datasets.registry import open_source
 from ..data.defaults import choose_channels
 from ..data.findings import Finding, count_classes, find_all
 from ..data.inspection import Inspection, inspect_images
-from ..errors import count_of, escape_controls
+from ..errors import escape_controls
 from ..report.data_page import DataPage, Suggestion, draw_data_page
 from ..report.document import to_html
 from ..runs.files import make_folders, write_text
 from ..tasks import complete_recipe, find_task
 from .arguments import split_words
 from .console import console, say, tell
-from .planning import format_seconds
 from .recipes import read_words
 
 SMALL = 64  # pixels of the longer side, up to which a network for small images is suggested
@@ -235,8 +234,5 @@ def show(recipe: Recipe, checked: Checked, suggestion: Suggestion) -> None:
         say("nothing was found that speaks against training on these images")
     if suggestion.words:
         say(f"suggested: {shlex.join(['selfdistill', 'train', *suggestion.words])}")
-    if suggestion.seconds is not None:
-        say(
-            f"plain training with it takes about {format_seconds(suggestion.seconds)} on this machine, judged by one "
-            f"step on {count_of(TIMED, 'image')}; frskd takes two to three times as long"
-        )
+    if (sentence := suggestion.describe_time()) is not None:
+        say(sentence)

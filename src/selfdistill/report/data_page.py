@@ -26,6 +26,15 @@ class Suggestion(NamedTuple):
     reasons: Sequence[str]
     seconds: float | None  # of plain training on this machine; None where it was not measured
 
+    def describe_time(self) -> str | None:
+        """How long training takes, for people."""
+        if self.seconds is None:
+            return None
+        return (
+            f"plain training with it takes about {format_seconds(self.seconds)} on this machine, judged by one step on "
+            "a few images; frskd takes two to three times as long"
+        )
+
 
 @runtime_checkable
 class Finding(Protocol):
@@ -138,13 +147,8 @@ def _draw_samples(page: DataPage, budget: Budget) -> Element | None:
 def _draw_suggestion(suggestion: Suggestion) -> Element | None:
     if not suggestion.words:
         return None
-    time = None
-    if suggestion.seconds is not None:
-        time = element(
-            "p",
-            f"Plain training takes about {format_seconds(suggestion.seconds)} on this machine, judged by one step; "
-            "frskd takes two to three times as long.",
-        )
+    sentence = suggestion.describe_time()
+    time = None if sentence is None else element("p", f"{sentence[0].upper()}{sentence[1:]}.")
     return section(
         "suggestion",
         "Suggested settings",
