@@ -9,7 +9,7 @@ demo: $(INSTALLED)
 	$(BIN)/selfdistill compare recipes/quick/digits.yaml methods=baseline,frskd seeds=3 out=runs/demo
 
 # One thread a process: the networks are tiny, and threads that wait for each other cost more than they bring. Bytecode is
-# kept whatever the shell says: the tests start some hundred processes that import torch.
+# kept whatever the shell says: some tests start processes that import torch.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)

@@ -1,11 +1,11 @@
 """Runs with all that has a state, stopped and resumed; and killed while they save."""
 
 import os
-import subprocess
 import sys
 
 import pytest
 
+from helpers.programs import run as run_program
 from helpers.runs import stop_and_resume
 from selfdistill.config.recipe import Recipe
 from selfdistill.runs.files import remove_leftovers
@@ -63,7 +63,7 @@ for start in range(0, 160, 10):
 def test_a_run_killed_while_saving_leaves_a_whole_checkpoint(tmp_path):
     run = Run.create(tmp_path / "run", Recipe())
     words = [sys.executable, "-c", KILLER, str(run.path)]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = run_program(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 16
     remove_leftovers(run.path)
