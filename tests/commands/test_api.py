@@ -176,6 +176,8 @@ def test_settings_are_nested_or_dotted_and_objects_get_names():
     assert taken.values["task"] == {"loss": "object:loss"} and taken.objects["object:loss"] is loss
     assert taken.values["data"] == {"source": "object:Digits", "val": "digits"}
     assert taken.values["student"] == {"name": "torch.nn.modules.linear:Linear"}
+    pairs = [DATA[0][i] for i in range(3)]
+    assert take_settings({"data": pairs}).objects["object:list"].dataset is pairs
     for settings, sentence in [
         ({"epochs": object()}, "epochs takes a plain value or a name, and is of the class object"),
         ({"data": torch.utils.data.DataLoader(DATA[0])}, "data.source is a DataLoader; give its data set"),

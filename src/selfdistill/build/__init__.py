@@ -293,7 +293,8 @@ def make_file_name(text: str) -> str:
 def find_free_folder(recipe: Recipe) -> str:
     """runs/DATA-STUDENT-METHOD-MIX-sSEED, with a number behind it where that exists."""
     mix = [recipe.mix.name] if recipe.mix.name != "none" else []
-    parts = [Path(recipe.data.source).stem, recipe.student.name.partition(":")[2], recipe.method.name, *mix]
+    source = Path(recipe.data.source.removeprefix("object:")).stem
+    parts = [source, recipe.student.name.partition(":")[2], recipe.method.name, *mix]
     name = make_file_name("-".join([*parts, f"s{recipe.seed}"]))
     folder, number = Path("runs") / name, 2
     while folder.exists():

@@ -65,7 +65,7 @@ def take_settings(
     objects: dict[str, Any] = {}
     values: dict[str, Any] = {}
     for name, value in sorted(settings.items(), key=lambda item: "." in item[0]):  # whole parts first
-        if name == "data" and isinstance(value, tuple | list) and not isinstance(value, Dataset):
+        if name == "data" and is_pair(value):
             value = _split_pair(value)
         for part in reversed(name.split(".")):
             value = {part: value}
@@ -76,6 +76,13 @@ def take_settings(
         known_name = (known or {}).get(name)
         _put(values, name, _name(name, value, objects, known_name, copies=copies, classes=classes))
     return Settings(values, objects)
+
+
+def is_pair(data: Any) -> bool:
+    """Whether data are several sets: a tuple, or a list of names and data sets; any other list is one set."""
+    if isinstance(data, list):
+        return bool(data) and all(isinstance(item, str | Path | Dataset) for item in data)
+    return isinstance(data, tuple)
 
 
 def _split_pair(pair: Sequence[Any]) -> dict[str, Any]:
@@ -115,7 +122,7 @@ def _name(setting: str, value: Any, objects: dict[str, Any], known: Any, *, copi
         return value.item()
     if isinstance(value, Tensor | np.ndarray):
         return value.tolist()
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, list | tuple | set) and setting not in DATA:
         return [
             item if isinstance(item, PLAIN) else _name(setting, item, objects, None, copies=copies, classes=classes)
             for item in value

@@ -18,7 +18,7 @@ from ..training.loop import fit
 from ..training.state import Result
 from .compare import parse_words, prepare_study
 from .console import keep_quiet, tell
-from .objects import Settings, find_name, take_settings
+from .objects import Settings, find_name, is_pair, take_settings
 from .progress import choose_progress
 from .recipes import read_recipe
 from .train import Manner, check_trainable, resume_run, start_run
@@ -179,7 +179,7 @@ def describe_method(method: Method, data: Any, settings: Mapping[str, Any]) -> S
 
 def gives_finished(data: Any) -> bool:
     """Whether a data set gives float tensors."""
-    first = data[0] if isinstance(data, tuple | list) and data else data
+    first = data[0] if is_pair(data) and data else data
     if isinstance(first, str | Path) or not hasattr(first, "__getitem__"):
         return False
     try:

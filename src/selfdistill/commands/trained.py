@@ -19,6 +19,7 @@ from ..report.elements import Element, element
 from ..runs.folder import BEST, Run
 from ..runs.records import EndRecord, EpochRecord
 from ..runs.student import StudentCard, build_network, load_trained_weights, read_complete_card
+from ..runs.trust import is_object
 from ..tasks import Scores, find_task
 from ..tasks.base import Predictor, TaskKind
 from ..training.state import Result
@@ -71,16 +72,17 @@ class TrainedRun:
         with lend(self._objects):
             self.card: StudentCard = read_complete_card(self.path, trust=trust)
             self._task: TaskKind = find_task(self.card.task)
+        self._given = student  # in place of a network that the folder rebuilds, or that it cannot
         if student is not None:
             self._objects[self.card.student.name] = LentNetwork(student, copies=False)
-            self._given = student
 
     @cached_property
     def student(self) -> nn.Module:
         """The plain network with the trained weights, in eval mode; on the CPU unless you move it."""
         with lend(self._objects):
-            given = self._objects.get(self.card.student.name)
-            network = given(self.card.student.num_classes) if given is not None else build_network(self.card)
+            network = self._given
+            if network is None or is_object(self.card.student.name):
+                network = build_network(self.card)
             load_trained_weights(network, self.path, self.card)
         return network.eval()
 

@@ -56,6 +56,8 @@ class GivenImages(LabeledDataset):
         self.shape = tuple(first.shape) if is_finished else None
         if is_finished and first.ndim != 3:
             raise ValueError(f"{self.name(0)} has the shape {self.shape}; give (channels, height, width)")
+        if is_finished and first.shape[2] in MODES and first.shape[0] not in MODES:
+            raise ValueError(f"{self.name(0)} has the shape {self.shape}, with the channels last; put them first")
 
     def read_pair(self, i: int) -> tuple[Any, Any]:
         """As `draw`; errors name the item."""
@@ -247,6 +249,6 @@ def _to_number(label: Any, i: int, title: str) -> int:
     is_scalar = isinstance(label, Tensor | np.ndarray) and label.ndim == 0
     value = label.item() if is_scalar or isinstance(label, np.generic) else label
     if isinstance(value, bool) or not isinstance(value, int):
-        what = f"{type(label).__name__} {tuple(label.shape)}" if isinstance(label, Tensor | np.ndarray) else repr(label)
+        what = f"{label.dtype} {tuple(label.shape)}" if isinstance(label, Tensor | np.ndarray) else repr(label)
         raise ValueError(f"item {i} of {title} has the label {what}; give a class number, 0 or more, or a class name")
     return value
