@@ -44,6 +44,13 @@ def create_resnet(**settings):
     return transformers.ResNetForImageClassification(config)
 
 
+def create_vit():
+    transformers.set_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.ViTConfig(image_size=32, patch_size=8, num_labels=CLASSES, **sizes)
+    return transformers.ViTForImageClassification(config)
+
+
 def create_trainer(folder, model=None, *, method="frskd", kind="class", arguments=None, **settings):
     arguments = {
         "per_device_train_batch_size": 4,
@@ -100,21 +107,39 @@ def test_a_trainer_trains_as_a_loop_of_ones_own_does(method, tmp_path):
     assert len(terms) > 1 and sum(terms) == pytest.approx(first["loss"], rel=1e-3)
 
 
+RESUMED = [("frskd", create_resnet), (Averaged, create_resnet), ("frskd", create_vit)]
+
+
 @pytest.mark.skipif(
     "safe_globals" not in vars(transformers.trainer), reason="transformers cannot read its own random state"
 )
-@pytest.mark.parametrize("method", ["frskd", Averaged])
-def test_a_resumed_trainer_goes_on_as_if_it_had_not_stopped(method, tmp_path):
+@pytest.mark.parametrize(("method", "create"), RESUMED)
+def test_a_resumed_trainer_goes_on_as_if_it_had_not_stopped(method, create, tmp_path):
     arguments = {"save_strategy": "steps", "save_steps": 2}
-    whole = create_trainer(tmp_path, method=method, image_shape=SHAPE, arguments=arguments)
+    whole, resumed = (
+        create_trainer(tmp_path, create(), method=method, image_shape=SHAPE, arguments=arguments) for _ in range(2)
+    )
     whole.train()
-    resumed = create_trainer(tmp_path, method=method, image_shape=SHAPE, arguments=arguments)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     for name, value in whole.method.state_dict().items():
         assert torch.equal(value, resumed.method.state_dict()[name]), name
-    plain = transformers.ResNetForImageClassification.from_pretrained(tmp_path / "checkpoint-4")
-    weights = whole.plain_model.state_dict()
-    assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
+    weights = type(whole.plain_model).from_pretrained(tmp_path / "checkpoint-4").state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in whole.plain_model.state_dict().items())
+
+
+def test_the_best_model_is_taken_at_the_end(tmp_path):
+    arguments = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    arguments |= {"load_best_model_at_end": True, "metric_for_best_model": "first", "learning_rate": 0.1}
+    answers = iter([1.0, 0.0])
+    trainer = create_trainer(
+        tmp_path, create_vit(), arguments=arguments, compute_metrics=lambda given: {"first": next(answers)}
+    )
+    trainer.train()
+    best = transformers.ViTForImageClassification.from_pretrained(tmp_path / "checkpoint-1").state_dict()
+    last = transformers.ViTForImageClassification.from_pretrained(tmp_path / "checkpoint-2").state_dict()
+    for name, value in trainer.plain_model.state_dict().items():
+        assert torch.equal(value, best[name]), name
+    assert not torch.equal(best["classifier.bias"], last["classifier.bias"])
 
 
 def test_the_plain_model_is_evaluated_and_saved(tmp_path):
@@ -128,6 +153,13 @@ def test_the_plain_model_is_evaluated_and_saved(tmp_path):
     saved = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "saved").eval()
     with torch.no_grad():
         assert torch.equal(saved(data.images).logits, answers.logits)
+
+
+def test_labels_are_smoothed_as_the_arguments_say(tmp_path):
+    arguments = {"label_smoothing_factor": 0.5, "max_steps": 1}
+    trainer = create_trainer(tmp_path, method="baseline", image_shape=SHAPE, arguments=arguments)
+    trainer.train()
+    assert trainer.method.task.criterion.label_smoothing == 0.5 and trainer.evaluate()["eval_loss"] > 0
 
 
 def test_segmenters_learn_from_masks(tmp_path):
@@ -157,17 +189,7 @@ def test_images_of_several_classes_are_learned(tmp_path):
 
 
 def test_a_transformer_tells_its_image_size_and_a_teacher_may_be_one_too(tmp_path):
-    config = transformers.ViTConfig(
-        image_size=32,
-        patch_size=8,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        num_labels=CLASSES,
-    )
-    model, teacher = transformers.ViTForImageClassification(config), create_resnet()
-    trainer = create_trainer(tmp_path, model, method="kd", teacher=teacher, arguments={"max_steps": 1})
+    trainer = create_trainer(tmp_path, create_vit(), method="kd", teacher=create_resnet(), arguments={"max_steps": 1})
     trainer.train()
     assert trainer.method.task.image_shape == SHAPE
     saved = trainer.save_model(tmp_path / "saved") or torch.load(tmp_path / "saved" / "selfdistill_method.pt")

@@ -103,7 +103,7 @@ def watch_timm(request: Request, noticed: Noticed) -> None:
             noticed.task.total_updates = epochs * settings["updates_per_epoch"]
         return scheduler, epochs
 
-    class ClassificationTask(SelfDistillTask):
+    class ScriptTask(SelfDistillTask):
         def __init__(self, model: nn.Module, criterion: Any = None, **settings: Any) -> None:
             try:
                 if noticed.data_config:
@@ -117,7 +117,7 @@ def watch_timm(request: Request, noticed: Noticed) -> None:
 
     timm.data.resolve_data_config = resolve_data_config
     timm.scheduler.create_scheduler_v2 = create_scheduler_v2
-    timm.task.ClassificationTask = ClassificationTask
+    timm.task.ClassificationTask = ScriptTask
     for name in OTHER_TASKS:
         setattr(timm.task, name, refuse_task(name, request.method))
 

@@ -77,6 +77,7 @@ class SelfDistillTrainer(Trainer):
             total_steps=count_steps(args, settings.get("train_dataset")),
             **(hyperparameters or {}),
         )
+        wrapped.config = model.config  # where Trainer and its trackers look for it
         super().__init__(wrapped, args, **settings)
         self.loss_is_scaled_for_ga = False  # by it and the next: the mean over micro-batches is Trainer's to take
         self.model_accepts_loss_kwargs = False
@@ -134,19 +135,22 @@ class SelfDistillTrainer(Trainer):
         torch.save(get_training_state(self.method), os.path.join(output_dir or self.args.output_dir, METHOD_STATE))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        with self._as_plain():
-            super()._load_from_checkpoint(resume_from_checkpoint)
+        self._load_plain(resume_from_checkpoint)
         file = os.path.join(resume_from_checkpoint, METHOD_STATE)
         if os.path.exists(file):
             load_training_state(self.method, torch.load(file, map_location="cpu", weights_only=True))
 
     def _load_best_model(self) -> None:
-        with self._as_plain():
-            super()._load_best_model()
+        self._load_plain(self.state.best_model_checkpoint)
+
+    def _load_plain(self, folder: str) -> None:
+        """Takes the weights in a folder, whose names may be those of an older transformers."""
+        saved = type(self.plain_model).from_pretrained(folder)
+        self.plain_model.load_state_dict(saved.state_dict())
 
     @contextmanager
     def _as_plain(self) -> Iterator[None]:
-        """Lets `Trainer` save and load the plain model, which it takes for the one that it trains."""
+        """Lets `Trainer` save the plain model, which it takes for the one that it trains."""
         trained, self.model = self.model, self.plain_model
         try:
             yield
