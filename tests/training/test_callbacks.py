@@ -91,14 +91,14 @@ def test_a_callback_that_raises_leaves_a_run_that_ends_as_if_it_had_not(tmp_path
     told, experiment = Told(), build(recipe(tmp_path / "run"))
     run = Run.create(tmp_path / "run", experiment.recipe)
     with pytest.raises(RuntimeError, match="a user's mistake"):
-        sd.fit(experiment, run, callbacks=[told, Raises(event, step)])
+        sd.fit(experiment, run=run, callbacks=[told, Raises(event, step)])
     assert told.events[-1] == ("finished", step)
     assert "forward" not in vars(experiment.method)  # accelerate's wrapper is gone
     resumed = (run.path / "last.pt").exists()
     if not resumed:
         run.rewind(0)
     again = build(run.recipe())
-    sd.fit(again, run, resume=resumed)
+    sd.fit(again, run=run, resume=resumed)
     assert untimed(run) == untimed(whole[1])
     assert all(torch.equal(value, weights(again.method)[name]) for name, value in weights(whole[0]).items())
 
@@ -108,7 +108,7 @@ def test_a_fit_into_a_run_folder_needs_a_card(tmp_path):
     experiment = build(recipe(tmp_path / "run"))
     own = sd.Experiment(experiment.recipe, experiment.method, experiment.train_set)
     with pytest.raises(ValueError, match="rebuilds its student from experiment.card; give one"):
-        sd.fit(own, Run.create(tmp_path / "run", own.recipe))
+        sd.fit(own, run=Run.create(tmp_path / "run", own.recipe))
     with pytest.raises(ValueError, match="resume=True goes on from the checkpoint of a run folder"):
         sd.fit(own, resume=True)
 
