@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-fast lint bench bench-gpu clean
+.PHONY: demo test test-fast docs lint bench bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/selfdistill compare recipes/quick/digits.yaml methods=baseline,frskd seeds=3 out=runs/demo
@@ -17,6 +17,10 @@ test: $(INSTALLED)
 
 test-fast: $(INSTALLED)
 	$(PYTEST) -m "not slow" --ignore tests/slow
+
+# The documentation as a site, in build/site.
+docs: $(INSTALLED)
+	$(BIN)/zensical build --clean --strict
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
