@@ -1,9 +1,13 @@
 """transformers' Trainer around a method: the same training as in a plain loop, and plain models after it."""
 
+import os
+import socket
+
 import pytest
 import torch
 from torch.utils.data import Dataset
 
+from helpers import programs
 from helpers.averaged import Averaged
 from selfdistill import Batch, Task, create_method
 from selfdistill.models.scores import ScoresAlone
@@ -217,3 +221,25 @@ def test_a_method_that_needs_more_of_the_images_says_so(tmp_path):
     trainer = create_trainer(tmp_path, method="ps_kd", image_shape=SHAPE)
     with pytest.raises(ValueError, match="knows an image by its index in the training set, and batch.index=None"):
         trainer.train()
+
+
+def train_in_a_process(rank, folder, world, port):
+    """What one of the processes does that torchrun starts."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    arguments = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2, "gradient_accumulation_steps": 1}
+    trainer = create_trainer(folder, method=Averaged, image_shape=SHAPE, arguments=arguments)
+    trainer.train()
+    torch.save(trainer.method.state_dict(), f"{folder}/{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_same_weights_and_one_saves_them(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    programs.call(train_in_a_process, str(tmp_path), 2, port, processes=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert all(torch.equal(value, second[name]) for name, value in first.items() if "running" not in name)
+    saved = torch.load(tmp_path / "checkpoint-2" / "selfdistill_method.pt")
+    assert saved and all(torch.equal(value, first[name]) for name, value in saved.items() if "running" not in name)

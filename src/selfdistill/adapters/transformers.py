@@ -132,7 +132,8 @@ class SelfDistillTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         with self._as_plain():
             super()._save(output_dir)
-        torch.save(get_training_state(self.method), os.path.join(output_dir or self.args.output_dir, METHOD_STATE))
+        if self.args.should_save:
+            torch.save(get_training_state(self.method), os.path.join(output_dir or self.args.output_dir, METHOD_STATE))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_plain(resume_from_checkpoint)
