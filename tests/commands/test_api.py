@@ -242,5 +242,16 @@ def test_a_module_whose_weights_are_trained_is_fine_tuned(tmp_path):
     assert run.recipe.optim.lr == 0.01 and run.recipe.optim.warmup == 0.1
 
 
+def test_batch_norms_that_have_seen_images_are_mentioned(capsys):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10))
+    network(torch.rand(4, 1, 8, 8))
+    settings = {**QUICK, "max_steps": 1, "progress": True}
+    sd.fit(sd.wrap(network, "baseline", image_size=8), DATA, **settings)
+    assert "note: the batch norms of Sequential have seen images: if its weights" in capsys.readouterr().err
+    sd.fit(sd.wrap(network, "baseline", image_size=8), DATA, **{**settings, "student.pretrained": True})
+    err = capsys.readouterr().err
+    assert "have seen images" not in err and "optim.lr=0.01 (not 0.1)" in err
+
+
 def test_dir_lists_the_public_names():
     assert set(dir(sd)) == {*sd.__all__, "__version__"} and {*sd._HOME, "losses"} == set(sd.__all__)

@@ -145,7 +145,7 @@ def build(
         *note_dropped_images(plan),
         *note_balance(recipe, images),
         *(note_short_run(method_class, hyperparameters, task.output, steps) if around is None else []),
-        *note_origin(recipe, origin),
+        *note_origin(recipe, origin, student),
         *note_adapted(method),
         *note_channels(recipe, images, task.image_shape[0]),
         *note_precision(recipe, precision),

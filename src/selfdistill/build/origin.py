@@ -15,11 +15,19 @@ def identify_object(recipe: Recipe, student: nn.Module, task: Task) -> Origin | 
     return identify(student, num_classes=task.num_classes, image_shape=task.image_shape)
 
 
-def note_origin(recipe: Recipe, origin: Origin | None) -> list[str]:
-    """A sentence about how a run's folder rebuilds a student that was given as an object."""
+def note_origin(recipe: Recipe, origin: Origin | None, student: nn.Module) -> list[str]:
+    """Sentences about a student that was given as an object: how a run's folder rebuilds it, and trained weights."""
     name = (recipe.student.name or "").partition(":")[2]
     if not is_object(recipe.student.name):
         return []
     if origin is not None:
-        return [f"the student {name} is {origin.name}, by which the run folder rebuilds it"]
-    return [f"the run folder cannot rebuild the student {name}: sd.load(RUN, student=...) takes one for its weights"]
+        notes = [f"the student {name} is {origin.name}, by which the run folder rebuilds it"]
+    else:
+        notes = [f"the run folder cannot rebuild the student {name}: sd.load(RUN, student=...) takes one"]
+    means = [value for key, value in student.named_buffers() if key.endswith("running_mean")]
+    if not recipe.student.pretrained and any(bool(mean.any()) for mean in means):
+        notes.append(
+            f"the batch norms of {name} have seen images: if its weights are trained, student.pretrained=true takes "
+            "the settings of fine-tuning"
+        )
+    return notes

@@ -142,7 +142,8 @@ def fit(
         callbacks: Told what happens, after those that write the run folder.
         progress: Whether to show notes and progress; None: for a method.
         trust: As in `train`.
-        **settings: As in `train`, but for task, student and method, which are there already.
+        **settings: As in `train`, but for task, student and method, which are there already; `student.pretrained`,
+            `student.freeze` and `student.unfreeze_at` say what becomes of the network's weights.
 
     Returns:
         The scores of the student after the last step, and what training cost.

@@ -24,6 +24,8 @@ from .recipes import read_recipe
 from .train import Manner, check_trainable, resume_run, start_run
 from .trained import TrainedRun
 
+OF_WEIGHTS = ("student.pretrained", "student.freeze", "student.unfreeze_at")  # that a network which is there has too
+
 
 def train_run(
     recipe: str | Path | None,
@@ -160,7 +162,7 @@ def _resume_fit(method: Method, run: Any, *, trust: bool, manner: Manner) -> Res
 def describe_method(method: Method, data: Any, settings: Mapping[str, Any]) -> Settings:
     """The settings of a recipe around a method, and the objects that these name."""
     for name in settings:
-        if name.partition(".")[0] in ("task", "student", "method", "out"):
+        if name.partition(".")[0] in ("task", "student", "method", "out") and name not in OF_WEIGHTS:
             hint = "give run=" if name == "out" else "the method is made, with its network and its task"
             raise ValueError(f"{name} has no effect in fit; {hint}")
     task, loss = method.task, method.task.criterion
