@@ -215,9 +215,9 @@ def test_a_notebook_has_one_block_that_is_replaced(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
-    readme = Path(__file__).parents[2] / "README.md"
-    code = readme.read_text(encoding="utf-8").partition("## In Python")[2].split("```")[1].removeprefix("python\n")
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs/python.md"
+    code = page.read_text(encoding="utf-8").split("```")[1].removeprefix("python\n")
     smaller = {
         '"/my/images"': '"digits", **{"data.limit": 40}, **QUICK',
         '"timm:resnet18"': '"cifar:resnet8"',
