@@ -109,6 +109,7 @@ def test_the_users_criterion_is_the_supervised_loss(criterion, is_mixed):
     torch.testing.assert_close(result["task_loss"], criterion(result["output"], target))
 
 
+@pytest.mark.slow
 def test_a_compiled_task_computes_the_same():
     plain, compiled = create_distill_task("frskd"), create_distill_task("frskd")
     evaluated = compiled.compile(backend="eager", fullgraph=True)
