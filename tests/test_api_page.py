@@ -9,6 +9,7 @@ from helpers.pages import ROOT
 from helpers.programs import run
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="other versions of Python write types in another way")
 def test_the_page_is_what_the_docstrings_say(tmp_path):
     command = [sys.executable, str(ROOT / "docs/write_api.py"), str(tmp_path / "api.md")]

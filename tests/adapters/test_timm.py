@@ -149,6 +149,7 @@ def test_adaptive_clipping_leaves_out_the_models_classifier():
 # checkpoints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["frskd", Averaged, "dsr"])
 def test_a_resumed_task_goes_on_as_if_it_had_not_stopped(name, tmp_path):
     task = create_distill_task(name)

@@ -114,6 +114,7 @@ def test_a_trainer_trains_as_a_loop_of_ones_own_does(method, tmp_path):
 RESUMED = [("frskd", create_resnet), (Averaged, create_resnet), ("frskd", create_vit)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     "safe_globals" not in vars(transformers.trainer), reason="transformers cannot read its own random state"
 )

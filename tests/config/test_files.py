@@ -55,8 +55,10 @@ def test_what_yaml_would_make_a_number_is_refused_unless_it_reads_as_one(tmp_pat
 
 
 def test_names_that_look_like_other_numbers_stay_text(tmp_path):
-    recipe = read(write(tmp_path, child="data: {classes: [001, 1_0, 1:30, 0x1]}\nstudent: {options: {a: 0.5, b: -3}}"))
-    assert recipe.data.classes == ["001", "1_0", "1:30", "0x1"]
+    recipe = read(
+        write(tmp_path, child="data: {classes: [001, 1_0, 1:30, 0x1, 2020-01-01]}\nstudent: {options: {a: 0.5, b: -3}}")
+    )
+    assert recipe.data.classes == ["001", "1_0", "1:30", "0x1", "2020-01-01"]
     assert recipe.student.options == {"a": 0.5, "b": -3}
     assert read(write(tmp_path, again=dump(recipe))) == recipe
 

@@ -1,5 +1,6 @@
 """Augmented images and loaders: what is drawn depends on seed, epoch and index alone."""
 
+import multiprocessing
 import pickle
 import random
 
@@ -181,6 +182,7 @@ def test_an_image_that_breaks_later_is_one_sentence_from_any_process(tmp_path, w
         list(train_loader(dataset, BatchSampler(8, 4, seed=0).epoch(0), workers=workers))
     assert str(error.value).startswith(f"{splits.train.name(3)} cannot be read as an image: ")
     assert "\n" not in str(error.value) and image_shape(part) == (3, 40, 40)
+    assert not multiprocessing.active_children()  # though the error holds all that was going on
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -149,6 +149,7 @@ def test_a_deleted_method_leaves_its_student_as_an_untouched_twin(name, no_garba
     assert traces(copy.deepcopy(student)) == traces(pickle.loads(pickle.dumps(student))) == untouched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_methods())
 def test_a_closed_method_leaves_its_student_as_an_untouched_twin(name):
     kind = find_method(name)

@@ -177,6 +177,7 @@ def test_teacher_of_the_wrong_kind_is_refused_by_name(name):
         create_method(name, small_student(task), task, teacher=wrong)
 
 
+@pytest.mark.slow
 @every_method
 def test_double_students_and_unfit_students_and_teachers(name):
     found, task = find_method(name), small_task(list_tasks(find_method(name).outputs)[0])
@@ -464,6 +465,7 @@ def double_loss(logits, target, soft_target, ignore_index):
     return 2 * losses.cross_entropy(logits, target, soft_target, ignore_index)
 
 
+@pytest.mark.slow
 @every_method
 def test_loss_and_class_weights_of_the_task_reach_the_terms_that_a_method_declares_and_no_other(name):
     kind, (method, batch) = find_method(name), any_case(name)

@@ -191,6 +191,7 @@ def test_maps_of_any_sizes_and_channels_agree_with_the_reference(name, settings,
 SOFT = [name for name in EXPECTED if find_method(name).soft_targets]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOFT)
 def test_mixed_labels_mix_the_terms_that_read_them(name):
     """Every term is linear in the labels, or does not read them; the entropy of tf_kd_reg's soft label is neither."""

@@ -50,6 +50,7 @@ def cifar(network, num_classes=10, image_shape=(3, 8, 8), **options):
     return build_student(f"cifar:{network}", num_classes=num_classes, image_shape=image_shape, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "count"), PARAMETERS.items())
 def test_parameter_counts_are_the_published_ones(network, count):
     with torch.device("meta"):
@@ -57,6 +58,7 @@ def test_parameter_counts_are_the_published_ones(network, count):
     assert sum(p.numel() for p in net.parameters()) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "maps"), MAPS.items())
 def test_stage_maps_have_the_published_shapes(network, maps):
     with torch.device("meta"):

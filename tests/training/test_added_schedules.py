@@ -59,11 +59,13 @@ def test_it_ends_later_and_says_where_its_schedule_began(finished, longer, capsy
     assert resume_run(longer).result is None and "is finished: epoch 4" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_its_recipe_trains_the_same_weights_from_the_beginning(longer, tmp_path):
     train(parse({**Run.open(longer).recipe().model_dump(), "out": str(tmp_path / "anew")}))
     assert_same_end(tmp_path / "anew", longer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [11, 17])
 def test_killed_inside_the_new_schedule_it_goes_on_bit_for_bit(finished, longer, tmp_path, monkeypatch, step):
     shutil.copytree(finished, tmp_path / "run")

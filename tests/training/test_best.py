@@ -29,6 +29,7 @@ def test_a_score_is_rated_so_that_higher_is_better():
             rate_scores(masks, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nll", "ece", "balanced_accuracy", None])
 def test_the_best_epoch_is_that_of_the_named_score_with_a_moving_average(tmp_path, name):
     changes = {"epochs": 4, "best_by": name, "method": "baseline", "optim": {"lr": 0.3, "ema": 0.8}}

@@ -22,6 +22,7 @@ def folder(request, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_range_is_stored_with_the_student_and_told_in_its_file(folder):
     card, recipe = read_complete_card(folder / "whole"), Run.open(folder / "whole").recipe()
     assert card.data.value_range is not None and card.data.value_range == recipe.data.value_range
@@ -30,6 +31,7 @@ def test_the_range_is_stored_with_the_student_and_told_in_its_file(folder):
     assert facts["input"].startswith(f"float32 (b, {card.data.channels}, h, w): (values - low) / (high - low)")
 
 
+@pytest.mark.slow
 def test_predictions_are_those_that_were_scored(folder):
     predicted = list(predict_images(folder / "whole", [folder / "images" / name for name in ("cold", "warm")]))
     assert len(predicted) == 16 and all(outcome.classes[0][0] in ("cold", "warm") for outcome in predicted)

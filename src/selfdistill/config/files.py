@@ -12,6 +12,7 @@ from .part import Part
 from .recipe import Recipe
 
 MOST_VALUES = 100_000
+TIMESTAMP = "tag:yaml.org,2002:timestamp"
 PLAIN_NUMBERS = {  # as YAML 1.1 writes them, without octal, hexadecimal and sexagesimal numbers and underscores
     "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9]*)$"),
     "tag:yaml.org,2002:float": re.compile(
@@ -68,7 +69,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """Return what YAML says; numbers are plain decimals, and 010, 0x10, 1_0 and 1:30 are text."""
+    """Return what YAML says; numbers are plain decimals, and 010, 0x10, 1_0, 1:30 and 2020-01-01 are text."""
     return yaml.load(text, Loader=_Loader)
 
 
@@ -85,10 +86,10 @@ def refuse_many_values(values: Any) -> None:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the one in C is ten times as fast
-    """YAML in which a name may stand once only, and numbers are plain decimals."""
+    """YAML in which a name may stand once only, numbers are plain decimals, and dates are text."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in PLAIN_NUMBERS]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (*PLAIN_NUMBERS, TIMESTAMP)]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

@@ -129,16 +129,19 @@ class Batches(Iterable[Batch]):
             generator=torch.Generator(),  # else every iteration draws a number from torch's global generator
         )
         iterator, done = iter(loader), 0  # which starts the workers, before there is another thread
-        with closing(ReadAhead(self._find_blocks(), indices)) as ahead:
-            for batch, loaded in zip(self.batches, iterator, strict=True):
-                if isinstance(loaded, _Failure):
-                    raise ValueError(loaded.message)
-                yield (
-                    [len(batch)],
-                    Stacked(*(tensor.to(self.destination.device, non_blocking=True) for tensor in loaded)),
-                )
-                done += len(batch)
-                ahead.reach(done)
+        try:
+            with closing(ReadAhead(self._find_blocks(), indices)) as ahead:
+                for batch, loaded in zip(self.batches, iterator, strict=True):
+                    if isinstance(loaded, _Failure):
+                        raise ValueError(loaded.message)
+                    yield (
+                        [len(batch)],
+                        Stacked(*(tensor.to(self.destination.device, non_blocking=True) for tensor in loaded)),
+                    )
+                    done += len(batch)
+                    ahead.reach(done)
+        finally:
+            del iterator  # which ends the workers; the traceback of an error would keep them
 
     def _find_blocks(self) -> Blocks | None:
         """The blocks that the images are read from, unless they are kept elsewhere."""
