@@ -263,6 +263,32 @@ class Linear(nn.Module):
         return self.fc(images.flatten(1))
 
 
+class Recording(Method):
+    """Plain training that keeps the batches of its steps."""
+
+    batches: ClassVar[list[Batch]] = []
+
+    def forward(self, batch, progress=0.0):
+        self.batches.append(batch)
+        logits = self.student(batch.images)
+        return Step({"task": self.task.loss(logits, batch.target)}, logits)
+
+
+def test_weights_move_against_the_gradient_of_the_loss_and_by_nothing_else(tmp_path):
+    optim = {"lr": 0.5, "momentum": 0, "weight_decay": 0, "schedule": "constant"}
+    changes = {"student": f"{__name__}:Linear", "method": f"{__name__}:Recording", "optim": optim, "max_steps": 3}
+    student = build(recipe(tmp_path, **changes)).method.student
+    Recording.batches.clear()
+    trained = train(recipe(tmp_path / "run", **changes))[0].student
+    assert len(Recording.batches) >= 3
+    for batch in Recording.batches[:3]:
+        loss = nn.functional.cross_entropy(student(batch.images), batch.target)
+        for parameter, slope in zip(student.parameters(), torch.autograd.grad(loss, student.parameters()), strict=True):
+            parameter.data -= 0.5 * slope
+    for parameter, expected in zip(trained.parameters(), student.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected)
+
+
 @pytest.mark.slow
 def test_micro_batches_add_up_to_the_gradient_of_the_batch(tmp_path):
     ends = []
