@@ -314,6 +314,27 @@ class Subset(LabeledDataset):
         return self.dataset.subset(self.indices[indices])
 
 
+class RelabeledDataset(LabeledDataset):
+    """The images of another data set, with labels of its own."""
+
+    def __init__(self, images: LabeledDataset) -> None:
+        self.images, self.mirrorable, self.blocks = images, images.mirrorable, images.blocks
+        self.max_megapixels, self.channels = images.max_megapixels, images.channels
+
+    def set_limits(self, max_megapixels: float, channels: int) -> None:
+        super().set_limits(max_megapixels, channels)
+        self.images.set_limits(max_megapixels, channels)
+
+    def source(self, i: int) -> Source:
+        return self.images.source(i)
+
+    def name(self, i: int) -> str:
+        return self.images.name(i)
+
+    def key(self, i: int) -> str:
+        return self.images.key(i)
+
+
 class ImageFileDataset(LabeledDataset):
     """Image files; `paths` are relative to `root`, or absolute."""
 

@@ -14,6 +14,7 @@ from .base import (
     DECODED,
     LabelCounts,
     LabeledDataset,
+    RelabeledDataset,
     Sample,
     Subset,
     count_threads,
@@ -22,7 +23,7 @@ from .base import (
     say_some,
 )
 from .conversion import Stored
-from .image_io import Format, Source, is_turned, read_format, read_image
+from .image_io import Format, is_turned, read_format, read_image
 from .label_map import IGNORE_INDEX, LabelMap
 from .mask_values import (
     BORDER,
@@ -39,17 +40,15 @@ COUNTED = 1000  # masks whose pixels are counted for class weights, at most
 UNKNOWN = -1  # marks values without a meaning in a table of class indices
 
 
-class RawMaskDataset(LabeledDataset):
+class RawMaskDataset(RelabeledDataset):
     """Images and their masks, before the meaning of the mask values is known."""
 
     shares: ClassVar[str] = "the images of"
 
     def __init__(self, images: LabeledDataset, masks: LabeledDataset) -> None:
         assert len(images) == len(masks)
-        self.images, self.masks = images, masks
-        self.max_megapixels, self.channels = images.max_megapixels, images.channels
-        self.blocks = images.blocks
-        self.classes, self.mirrorable = (), images.mirrorable
+        super().__init__(images)
+        self.masks, self.classes = masks, ()
         self.labels = torch.zeros(len(images), dtype=torch.int64)  # unused: every pixel has a label
         self.palette: dict[int, Color] = {}
         self.known_values: dict[str, frozenset[int]] = {}  # by the mask's name, because reading masks takes long
@@ -57,17 +56,7 @@ class RawMaskDataset(LabeledDataset):
 
     def set_limits(self, max_megapixels: float, channels: int) -> None:
         super().set_limits(max_megapixels, channels)
-        self.images.set_limits(max_megapixels, channels)
         self.masks.set_limits(max_megapixels, 1)
-
-    def source(self, i: int) -> Source:
-        return self.images.source(i)
-
-    def name(self, i: int) -> str:
-        return self.images.name(i)
-
-    def key(self, i: int) -> str:
-        return self.images.key(i)
 
     def mask_name(self, i: int) -> str:
         """The mask of image `i` in words, also if it is in the same table row as its image."""

@@ -8,9 +8,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from ...errors import count_of
-from .base import LabelCounts, LabeledDataset
+from .base import LabelCounts, LabeledDataset, RelabeledDataset
 from .conversion import Stored
-from .image_io import Format, Source
+from .image_io import Format
 
 
 def describe_shown(labels: Int64[Tensor, "n k"]) -> list[str]:
@@ -21,28 +21,14 @@ def describe_shown(labels: Int64[Tensor, "n k"]) -> list[str]:
     return notes + ["no image shows more than one class; task=classification is made for that"] * (most == 1)
 
 
-class MultiLabelDataset(LabeledDataset):
+class MultiLabelDataset(RelabeledDataset):
     """The images of a data set with other labels: `labels` (n, k) are 1 where an image shows a class, else 0."""
 
     shares: ClassVar[str] = "the images of"
 
     def __init__(self, images: LabeledDataset, labels: Int64[Tensor, "n k"], *, classes: tuple[str, ...]) -> None:
-        self.images, self.labels, self.classes = images, labels, classes
-        self.mirrorable, self.max_megapixels = images.mirrorable, images.max_megapixels
-        self.channels, self.blocks = images.channels, images.blocks
-
-    def set_limits(self, max_megapixels: float, channels: int) -> None:
-        super().set_limits(max_megapixels, channels)
-        self.images.set_limits(max_megapixels, channels)
-
-    def source(self, i: int) -> Source:
-        return self.images.source(i)
-
-    def name(self, i: int) -> str:
-        return self.images.name(i)
-
-    def key(self, i: int) -> str:
-        return self.images.key(i)
+        super().__init__(images)
+        self.labels, self.classes = labels, classes
 
     def size(self, i: int) -> int:
         return self.images.size(i)
