@@ -6,6 +6,7 @@
 import inspect
 import re
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,7 @@ PAGE = """# Python reference
 Written by `python docs/write_api.py docs/api.md` from the docstrings of the package; change those, not this page.
 All names are those of `import selfdistill as sd`.
 """
-SECTIONS = ("Args", "Returns", "Raises")
+SECTIONS = ("Args", "Attributes", "Returns", "Raises")
 
 
 def write_page() -> str:
@@ -93,7 +94,7 @@ def format_docstring(value: Any) -> str:
     for block in text.split("\n\n"):
         head, _, body = block.partition(":\n")
         if head in SECTIONS:
-            blocks.append(f"**{head}**\n\n{format_section(inspect.cleandoc(body))}")
+            blocks.append(f"**{head}**\n\n{format_section(textwrap.dedent(body).strip())}")
         elif block.startswith(">>>"):
             example = re.sub(r" *# doctest: [^\n]*", "", block)
             blocks.append(f"```pycon\n{example}\n```")

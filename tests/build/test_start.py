@@ -7,13 +7,13 @@ from torch import nn
 from selfdistill.build.start import load_start
 from selfdistill.config.recipe import StudentPart
 from selfdistill.models import build_student
-from selfdistill.tasks import create_task
+from selfdistill.tasks import Task
 
 
 def start(path, stored, *, name="cifar:resnet8", classes=10, channels=3, size=16, kind="classification"):
     """The student that starts from what is stored in a file, and what is said of it."""
     torch.save(stored, path / "weights.pth")
-    task = create_task(kind, classes, (channels, size, size))
+    task = Task(kind, classes, (channels, size, size))
     student = build_student(name, num_classes=classes, image_shape=task.image_shape, output=task.output)
     part = StudentPart(name=name, start=str(path / "weights.pth"))
     return student, load_start(student, part, task, [str(k) for k in range(classes)])

@@ -3,7 +3,7 @@
 import copy
 import importlib
 import weakref
-from dataclasses import replace
+from types import SimpleNamespace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import annotated_types
@@ -20,8 +20,8 @@ from selfdistill import create_method, losses
 from selfdistill.hyperparameters import Weight, hparam
 from selfdistill.method import Method
 from selfdistill.methods import find_method
-from selfdistill.task import Batch, Step, Task
-from selfdistill.tasks import create_task, list_tasks
+from selfdistill.task import Batch, Step
+from selfdistill.tasks import Task, list_tasks
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -191,7 +191,7 @@ def test_double_students_and_unfit_students_and_teachers(name):
 
 
 def test_a_student_of_other_classes_is_refused_at_its_first_step():
-    method = find_method("baseline")(small_student(small_task()), replace(small_task(), num_classes=7))
+    method = find_method("baseline")(small_student(small_task()), small_task().replace(num_classes=7))
     with pytest.raises(ValueError, match=f"the student scores {CLASSES} classes and the task has 7"):
         method(small_batch(type(method), small_task()))
 
@@ -275,7 +275,10 @@ def binary_loss(logits, target, soft_target, ignore_index):
 def test_targets_are_as_declared(name):
     """A method for any target leaves the labels and soft labels to the task; others refuse what is not a class."""
     kind = find_method(name)
-    task = Task("tags", CLASSES, (3, 16, 16), 32, output="image", target="multi_label", criterion=binary_loss)
+    facts = {"predict": None, "soft_label_loss": None, "label_checks": None}
+    tags = SimpleNamespace(name="tags", output="image", target="multi_label", **facts)
+    tags.create_criterion = lambda *_, **__: binary_loss
+    task = Task(tags, CLASSES, (3, 16, 16), num_examples=32)
     student = small_student(small_task())
     teacher = small_student(small_task(), seed=4) if kind.needs_teacher and not kind.teacher_method else None
     settings = {"alpha": 0.0} if name == "frskd" else {}
@@ -286,7 +289,7 @@ def test_targets_are_as_declared(name):
     if kind.soft_label_terms and not kind.soft_labels_are_optional:
         with pytest.raises(ValueError, match="compares soft labels, and tags has no soft_label_loss"):
             kind(student, task, teacher=teacher)
-        task = replace(task, soft_label_loss=losses.binary_kd)
+        task = task.replace(soft_label_loss=losses.binary_kd)
     method = kind(student, task, teacher=teacher, **settings).train()
     target = torch.randint(2, (4, CLASSES)).float()
     images = torch.randn(4, 1 + kind.views, 3, 16, 16)
@@ -297,7 +300,7 @@ def test_targets_are_as_declared(name):
 
 
 def terms_with(kind, soft_label_loss):
-    task = replace(small_task(), soft_label_loss=soft_label_loss)
+    task = small_task().replace(soft_label_loss=soft_label_loss)
     teacher = small_teacher(kind.teacher_method, small_task()).float() if kind.needs_teacher else None
     torch.manual_seed(3)
     method = kind(small_student(task), task, teacher=copy.deepcopy(teacher)).train()
@@ -452,7 +455,7 @@ def terms_under(name, **settings):
     """The loss terms of a method for one batch, where its task has these settings of the loss."""
     kind = find_method(name)
     task_name = list_tasks(kind.outputs)[0]
-    task = create_task(task_name, CLASSES, (3, 16, 16), num_examples=32, **settings)
+    task = Task(task_name, CLASSES, (3, 16, 16), num_examples=32, **settings)
     plain = small_task(task_name)
     teacher = copy.deepcopy(small_teacher(kind.teacher_method, plain)).float() if kind.needs_teacher else None
     torch.manual_seed(3)

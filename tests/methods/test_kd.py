@@ -1,7 +1,5 @@
 """Frozen teachers, looked at once before training."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ from selfdistill import create_method
 
 @pytest.mark.parametrize("name", ["kd", "kd_tf_fd"])
 def test_a_teacher_that_does_not_run_on_the_images_is_refused(name):
-    task = replace(small_task(), image_shape=(1, 16, 16))
+    task = small_task().replace(image_shape=(1, 16, 16))
     student = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), small_student(small_task()))
     with pytest.raises(ValueError, match="SmallResNet does not run on 1x16x16 images"):
         create_method(name, student, task, teacher=small_student(small_task()))

@@ -1,7 +1,5 @@
 """What each method refuses in one sentence: settings without effect, students and teachers that it cannot use."""
 
-from dataclasses import replace
-
 import pytest
 
 from helpers.batches import small_batch, small_task
@@ -106,7 +104,7 @@ def teacher_of(name, task):
 
 @pytest.mark.parametrize("name", ["hsakd", "kd", "kd_tf_fd", "nkd", "sskd", "tf_kd_self"])
 def test_a_teacher_of_other_classes_is_refused(name):
-    task, teacher = small_task(), teacher_of(name, replace(small_task(), num_classes=7))
+    task, teacher = small_task(), teacher_of(name, small_task().replace(num_classes=7))
     asks = f"the teacher scores 7 classes and the task has 5; give {find_method(name).__name__} a"
     with pytest.raises(ValueError, match=asks):
         create_method(name, small_student(task), task, teacher=teacher)
@@ -114,7 +112,7 @@ def test_a_teacher_of_other_classes_is_refused(name):
 
 @pytest.mark.parametrize("name", ["at", "fitnet", "ofd"])
 def test_a_teacher_of_maps_may_score_other_classes(name):
-    task, teacher = small_task(), teacher_of(name, replace(small_task(), num_classes=7))
+    task, teacher = small_task(), teacher_of(name, small_task().replace(num_classes=7))
     create_method(name, small_student(task), task, teacher=teacher)
 
 
@@ -123,7 +121,7 @@ ROTATING = ["frskd_sla", "hsakd", "hsakd_online", "hsakd_teacher", "sla", "sla_s
 
 @pytest.mark.parametrize("name", ROTATING)
 def test_rotations_of_oblong_images_are_refused(name):
-    task = replace(small_task(), image_shape=(3, 16, 12))
+    task = small_task().replace(image_shape=(3, 16, 12))
     given = {"teacher": teacher_of(name, small_task())} if find_method(name).needs_teacher else {}
     with pytest.raises(ValueError, match="rotations need square images, and these are 16 x 12"):
         create_method(name, small_student(task), task, **given)
@@ -133,7 +131,7 @@ def test_rotations_of_oblong_images_are_refused(name):
 def test_a_memory_of_images_needs_their_number_and_their_index(name):
     task = small_task()
     with pytest.raises(ValueError, match="task.num_examples=0; give how many there are"):
-        create_method(name, small_student(task), replace(task, num_examples=0))
+        create_method(name, small_student(task), task.replace(num_examples=0))
     method, batch = small_method(find_method(name), task), small_batch(find_method(name), task)
     with pytest.raises(ValueError, match="batch.index=None; give it"):
         method(batch._replace(index=None))

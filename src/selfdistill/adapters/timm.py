@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..method import Method
 from ..methods import create_method, find_method
 from ..task import Batch, Step
-from ..tasks import create_task
+from ..tasks import Task
 from . import require
 from .state import get_training_state, load_training_state
 
@@ -102,7 +102,7 @@ class SelfDistillTask(ClassificationTask):
         settings = {} if criterion_kwargs is None else {"criterion_kwargs": criterion_kwargs}
         super().__init__(model, criterion, device=device, dtype=dtype, verbose=verbose, **settings)
         self.image_shape = tuple(image_shape or _find_image_shape(model))
-        task = create_task("classification", _count_classes(model), self.image_shape, **adapt_criterion(self.criterion))
+        task = Task("classification", _count_classes(model), self.image_shape, **adapt_criterion(self.criterion))
         trained = create_method(
             method, model, task, taps=taps, teacher=teacher, total_steps=total_updates, **hyperparameters
         )

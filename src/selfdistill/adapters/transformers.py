@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..method import Method
 from ..methods import create_method
 from ..models.scores import ScoresAlone
-from ..task import Batch, Task
-from ..tasks import create_task
+from ..task import Batch
+from ..tasks import Task
 from . import require
 from .state import get_training_state, load_training_state
 
@@ -179,7 +179,7 @@ def infer_task(
             raise ValueError(f"the configuration of {name} does not say its image_size; give image_shape=(3, 224, 224)")
         height, width = (size, size) if isinstance(size, int) else size
         image_shape = (getattr(config, "num_channels", 3), height, width)
-    return create_task(
+    return Task(
         kind, config.num_labels, image_shape, num_examples, ignore_index, loss=loss, label_smoothing=label_smoothing
     )
 

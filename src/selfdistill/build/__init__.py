@@ -79,7 +79,8 @@ def build(
     task = (
         around.task
         if around is not None
-        else task_kind.create_task(
+        else Task(
+            task_kind,
             len(classes),
             image_shape(prepared.settings),
             len(images),

@@ -170,7 +170,7 @@ def rebuild_method(folder: str | Path, *, trust: bool = False) -> Method:
     """
     run, card = Run.open(folder), read_card(folder, trust=trust)
     part = run.recipe(trust=trust).method
-    task = find_task(card.task).create_task(len(card.classes), card.student.image_shape)
+    task = Task(card.task, len(card.classes), card.student.image_shape)
     with torch.random.fork_rng(devices=[]):
         method = create_method(part.name, build_network(card), task, taps=part.taps, **part.hyperparameters)
     load_method(method, run.load_whole_checkpoint()[0])

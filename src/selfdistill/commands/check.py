@@ -27,7 +27,7 @@ from ..errors import escape_controls
 from ..report.data_page import DataPage, Suggestion, draw_data_page
 from ..report.document import to_html
 from ..runs.files import make_folders, write_text
-from ..tasks import complete_recipe, find_task
+from ..tasks import Task, complete_recipe, find_task
 from .arguments import split_words
 from .console import console, say, tell
 from .recipes import read_words
@@ -149,7 +149,7 @@ def suggest(given: Recipe, checked: Checked, *, has_length: bool = False, trust:
 
 def time_image(recipe: Recipe, dataset: LabeledDataset, shape: tuple[int, int, int], *, trust: bool = False) -> float:
     """Seconds of plain training for one image: the second of two steps on a few random images."""
-    task = find_task(recipe.task.kind).create_task(len(dataset.classes), shape)
+    task = Task(recipe.task.kind, len(dataset.classes), shape)
     drawn = recipe.student.model_copy(update={"pretrained": False, "start": None})  # weights cost nothing in time
     student, _ = create_student(drawn, task, dataset.classes, trust=trust)
     student.train()

@@ -17,7 +17,7 @@ from ..method import Method
 from ..methods import find_method
 from ..models import build_student
 from ..task import Batch, Step
-from ..tasks import create_task, find_task
+from ..tasks import Task, find_task
 from .cards import list_tasks_of
 from .console import say
 
@@ -69,7 +69,7 @@ def build_trial(kind: type[Method], name: str) -> Trial:
     """The method around a small student, and a random batch of all that it asks for."""
     output = find_task(name).output
     network, side = STUDENTS[output]
-    task = create_task(name, CLASSES, (3, side, side), num_examples=ROWS)
+    task = Task(name, CLASSES, (3, side, side), num_examples=ROWS)
     students = [
         build_student(network, num_classes=CLASSES, image_shape=task.image_shape, output=output) for _ in range(2)
     ]

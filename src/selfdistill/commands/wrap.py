@@ -10,7 +10,7 @@ from ..features.modes import set_mode
 from ..method import Method
 from ..methods import create_method
 from ..models.scores import ScoresAlone, find_scores
-from ..tasks import create_task
+from ..tasks import Task
 
 Size = int | tuple[int, int]
 
@@ -33,7 +33,7 @@ def wrap_network(
     if kind is None:
         raise ValueError(f"{type(network).__name__} gives {tuple(scores.shape)}; wrap takes networks of class scores")
     student = ScoresAlone(network) if returns_more else network
-    task = create_task(kind, scores.shape[1], shape, num_examples, loss=loss)
+    task = Task(kind, scores.shape[1], shape, num_examples, loss=loss)
     return create_method(method, student, task, **options)
 
 

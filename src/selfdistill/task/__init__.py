@@ -1,104 +1,26 @@
 """What is to be learned: the label space, the supervised loss and the shape of one image."""
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from ..losses import are_probabilities, cross_entropy, describe_shape, kd, refuse_float_target
-from .label_loss import LabelLoss
-
-SCORED_LABELS = (torch.int64, torch.uint8)  # what torch's cross-entropy takes for the class numbers of images
-
-
-class Batch(NamedTuple):
-    """What the loader yields; `Batch(images, target)` is enough for most methods.
-
-    Attributes:
-        images: (b, c, h, w), floats, normalized as the network expects them.
-        target: Class numbers (b,) or (b, h, w), int64, where `Task.target` is "class"; 0 or 1 (b, k) for several
-            labels.
-        soft_target: (b, k) or (b, k, h, w), class probabilities of mixed labels, instead of `target`.
-        index: (b,), of each example in the training set.
-        views: (b, v, c, h, w), v further independent augmentations of each image.
-        positives: (b, m, c, h, w), m other images of the same class.
-    """
-
-    images: Float[Tensor, "b c h w"]
-    target: Tensor
-    soft_target: Float[Tensor, "b k *pos"] | None = None
-    index: Int64[Tensor, " b"] | None = None
-    views: Float[Tensor, "b v c h w"] | None = None
-    positives: Float[Tensor, "b m c h w"] | None = None
-
-    def permute_labels(self, order: Int64[Tensor, " b"]) -> tuple[Tensor, Tensor | None]:
-        """`target` and `soft_target` with the examples in another order, as `Task.loss` takes them."""
-        return self.target[order], None if self.soft_target is None else self.soft_target[order]
-
-
-class Step(NamedTuple):
-    """What a method returns. The trainer minimizes the sum of `losses` and logs each by name."""
-
-    losses: dict[str, Tensor]  # weighted terms, each ()
-    logits: Tensor  # the student's scores for `batch.images`, as they were trained on
-    teacher_logits: Tensor | None = None  # those of the method's own teacher, if it has one, detached: only logged
-    level_distances: dict[str, Tensor] | None = None  # parts of a feature loss by map, each (), detached: only logged
-
-    @property
-    def loss(self) -> Tensor:
-        """The training objective, ()."""
-        return sum(self.losses.values())  # type: ignore[return-value]
-
-
-def as_batch(batch: Any) -> Batch:
-    """A `Batch`, made of a pair (images, target) where that is given, as a DataLoader of such pairs yields it.
-
-    Raises `ValueError` for anything else.
-    """
-    if isinstance(batch, Batch):
-        return batch
-    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
-        return Batch(*batch)
-    given = (
-        f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list | dict) else type(batch).__name__
-    )
-    raise ValueError(f"a batch is sd.Batch(images, target, ...) or a pair of both, not a {given}")
-
-
-def _check_tensors(batch: Any) -> None:
-    """Raises `ValueError` for images that are no floats, and for labels that are no tensor."""
-    for name, value in (("images", batch.images), ("target", batch.target)):
-        if not isinstance(value, Tensor):
-            raise ValueError(f"batch.{name} is a {type(value).__name__}; give a tensor")
-    if not batch.images.is_floating_point():
-        raise ValueError(
-            f"images are {batch.images.dtype}; give floats, scaled and normalized as the network expects them"
-        )
-
-
-def check_scored(batch: Any, target: str) -> None:
-    """Raises `ValueError` for images and labels, of a task's `target` type, that no student can be scored on."""
-    _check_tensors(batch)
-    if target != "class":
-        return
-    if batch.images.ndim == 3 or batch.target.ndim == 0:
-        raise ValueError(
-            f"images {tuple(batch.images.shape)} and labels {tuple(batch.target.shape)} are one example, not a batch; "
-            f"give a torch.utils.data.DataLoader of the data set"
-        )
-    if batch.target.ndim not in (1, 3):
-        raise ValueError(f"labels {tuple(batch.target.shape)} must be (b,), or (b, h, w) where they belong to pixels")
-    if batch.target.is_floating_point() or batch.target.ndim == 1 and batch.target.dtype not in SCORED_LABELS:
-        raise ValueError(f"labels are {batch.target.dtype}; give class numbers, target.long()")
+from .batch import Batch, check_tensors
+from .batch import Step as Step
+from .batch import as_batch as as_batch
+from .batch import check_scored as check_scored
+from .label_loss import DEFAULT_GAMMA, LabelLoss
 
 
 def check_batch(batch: Batch, task: "Task") -> None:
     """Raises `ValueError` for images and labels of a type or shape that does not fit `task`. Reads no value."""
-    _check_tensors(batch)
+    check_tensors(batch)
     images, target = batch.images, batch.target
     if images.ndim != 4 or images.shape[1] != task.image_shape[0]:
         raise ValueError(f"images {tuple(images.shape)} must be (b, {task.image_shape[0]}, h, w), as the task says")
@@ -183,47 +105,135 @@ def refuse_no_count(num_classes: object) -> None:
         raise ValueError(f"num_classes={num_classes!r} must be a whole number, 1 or more")
 
 
-@dataclass(frozen=True)
-class Task:
-    """A supervised problem. Class scores always lie along dim 1; any further dims are positions.
+@runtime_checkable
+class Kind(Protocol):
+    """What a task asks of the class that its name stands for, a `selfdistill.tasks.base.TaskKind`."""
 
-    That one convention lets a loss written for `(b, k)` serve `(b, k, h, w)` unchanged. Heads and score maps depend on
-    `output` alone; the loss, predictions and which methods can train on the labels depend on `target` alone.
-    `selfdistill.Task("classification", 10, (3, 32, 32))` fills in what a task is known to be by its name.
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def output(self) -> Literal["image", "pixel"]: ...
+
+    @property
+    def target(self) -> str: ...
+
+    @property
+    def predict(self) -> Callable[[Tensor], Tensor] | None: ...
+
+    @property
+    def soft_label_loss(self) -> SoftLabelLoss | None: ...
+
+    @property
+    def label_checks(self) -> LabelChecks | None: ...
+
+    def create_criterion(self, loss: Criterion | str | None, num_classes: int, **settings: Any) -> Criterion | None:
+        """The supervised loss; None for cross-entropy."""
+
+
+def _find_no_kind(name: str) -> Kind:
+    raise ValueError(f"no task is known by its name before selfdistill.tasks is imported; take sd.Task({name!r}, ...)")
+
+
+@dataclass(frozen=True, init=False)
+class Task:
+    """The supervised problem that a method trains on.
+
+    Class scores always lie along dim 1; any further dims are positions. That one convention lets a loss written for
+    `(b, k)` serve `(b, k, h, w)` unchanged. Heads and score maps depend on `output` alone; the loss, predictions and
+    which methods can train on the labels depend on `target` alone.
+
+    Args:
+        kind: "classification", "multilabel", "segmentation", or "package.module:Class" of a task of your own.
+        num_classes: How many classes a network scores.
+        image_shape: (channels, height, width) of one training image.
+        num_examples: Images in the training set; needed by methods that store a state for each image.
+        ignore_index: The label that counts for nothing.
+        loss: The supervised loss of every method: "cross_entropy", "focal", "bce", "dice+cross_entropy" for
+            segmentation, "asymmetric" for multilabel, "package.module:function", or a function that is called as
+            `loss(logits, target, soft_target, ignore_index)`. `soft_target` is None, or class probabilities that stand
+            in for `target`. None: the task's own.
+        class_weights: How much the labels of each class weigh, in order; `selfdistill.task.label_loss.weigh_classes`
+            makes them of counts. For "multilabel": how much the images weigh that show it.
+        label_smoothing: The share of each label that all classes get alike, or yes and no, in [0, 1).
+        gamma: Of the focal loss.
+        criterion: The older name of `loss`.
 
     Attributes:
-        kind: The name of the task.
-        num_classes: How many classes a network scores.
-        image_shape: (C, H, W) of one training image.
-        num_examples: Images in the training set; 0 where unknown.
-        ignore_index: The label that counts for nothing.
         output: What a score belongs to, "image" or "pixel".
         target: What a label is: "class", its number; or something of the task's own.
         criterion: `(logits, target, soft_target, ignore_index)`, the supervised loss of every method: cross-entropy, a
-            `LabelLoss` with class weights and more, or a loss of your own. `soft_target` is None, or class
-            probabilities that stand in for `target`.
+            `LabelLoss` with class weights and more, or a loss of your own.
         predict: `(logits)` gives what is compared with `target`, element by element.
         soft_label_loss: `(logits, teacher_logits, temperature, mask)`, how methods compare class scores: `losses.kd`
             for class numbers unless given, else a loss of the task's own; without one, methods that need it refuse
             the task.
         label_checks: What refuses wrong labels; None: those of class numbers, or none for other labels.
+
+    Raises:
+        ValueError: for an unknown task or loss, with the nearest one, for settings that the loss does not take, and
+            for a class count or an image shape that is none.
+
+    >>> import selfdistill as sd
+    >>> sd.Task("segmentation", 4, (3, 32, 32)).positions
+    (32, 32)
     """
 
     kind: str
     num_classes: int
     image_shape: tuple[int, int, int]
-    num_examples: int = 0
-    ignore_index: int = -100
-    _: KW_ONLY
+    num_examples: int
+    ignore_index: int
     output: Literal["image", "pixel"]
-    target: str = "class"
-    criterion: Criterion = cross_entropy
-    predict: Callable[[Tensor], Tensor] = predict_class
-    soft_label_loss: SoftLabelLoss | None = None
-    label_checks: LabelChecks | None = None
+    target: str
+    criterion: Criterion
+    predict: Callable[[Tensor], Tensor]
+    soft_label_loss: SoftLabelLoss | None
+    label_checks: LabelChecks | None
+    _find_kind: ClassVar[Callable[[str], Kind]] = _find_no_kind  # `tasks`, which knows the names, puts its own here
 
-    def __post_init__(self) -> None:
-        """Raises `ValueError` for a class count or an image shape that is none."""
+    def __init__(
+        self,
+        kind: str | Kind,
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        num_examples: int = 0,
+        ignore_index: int = -100,
+        *,
+        loss: Criterion | str | None = None,
+        class_weights: Sequence[int | float] | Tensor | None = None,
+        label_smoothing: float = 0.0,
+        gamma: float = DEFAULT_GAMMA,
+        criterion: Criterion | str | None = None,
+    ) -> None:
+        if loss is not None and criterion is not None:
+            raise ValueError("criterion is the older name of loss; give one of them")
+        kind = Task._find_kind(kind) if isinstance(kind, str) else kind
+        loss = criterion if loss is None else loss
+        settings = {"class_weights": class_weights, "label_smoothing": label_smoothing, "gamma": gamma}
+        vars(self).update(
+            kind=kind.name,
+            num_classes=num_classes,
+            image_shape=image_shape,
+            num_examples=num_examples,
+            ignore_index=ignore_index,
+            output=kind.output,
+            target=kind.target,
+            criterion=kind.create_criterion(loss, num_classes, **settings) or cross_entropy,
+            predict=kind.predict or predict_class,
+            soft_label_loss=kind.soft_label_loss,
+            label_checks=kind.label_checks,
+        )
+        self._check()
+
+    def replace(self, **changes: Any) -> "Task":
+        """A copy with other values of some attributes; errors as for a new one."""
+        changed = copy.copy(self)
+        vars(changed).update(changes)
+        changed._check()
+        return changed
+
+    def _check(self) -> None:
         refuse_no_count(self.num_classes)
         shape = self.image_shape
         if not (isinstance(shape, Sequence) and len(shape) == 3 and all(map(_is_count, shape))):

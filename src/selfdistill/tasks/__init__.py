@@ -16,9 +16,7 @@ from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scores, measure
 from ..metrics.evaluation import rate_scores as rate_scores
 from ..metrics.outcomes import Collector
-from ..task import as_batch, check_scored, refuse_no_count
-from ..task.label_loss import DEFAULT_GAMMA
-from . import base
+from ..task import Task, as_batch, check_scored, refuse_no_count
 from .base import TaskKind
 
 LR = 0.001  # of all optimizers except SGD
@@ -61,61 +59,7 @@ def _find_own(name: str) -> TaskKind:
     return defined[0](name)
 
 
-def create_task(
-    kind: str,
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    num_examples: int = 0,
-    ignore_index: int = -100,
-    *,
-    loss: base.Criterion | str | None = None,
-    class_weights: Sequence[int | float] | torch.Tensor | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = DEFAULT_GAMMA,
-    criterion: base.Criterion | str | None = None,
-) -> base.Task:
-    """The supervised problem that a method trains on, by the name of its task; public as `selfdistill.Task`.
-
-    Args:
-        kind: "classification", "multilabel", "segmentation", or "package.module:Class" of a task of your own.
-        num_classes: Number of classes that a network scores.
-        image_shape: (channels, height, width) of one training image.
-        num_examples: Images in the training set; needed by methods that store a state for each image.
-        ignore_index: The label of positions to ignore.
-        loss: The supervised loss of every method: "cross_entropy", "focal", "bce", "dice+cross_entropy" for
-            segmentation, "asymmetric" for multilabel, "package.module:function", or a function that is called as
-            `loss(logits, target, soft_target, ignore_index)`. `soft_target` is None, or class probabilities that stand
-            in for `target`. None: the task's own.
-        class_weights: How much the labels of each class weigh, in order; `selfdistill.task.label_loss.weigh_classes`
-            makes them of counts. For "multilabel": how much the images weigh that show it.
-        label_smoothing: The share of each label that all classes get alike, or yes and no, in [0, 1).
-        gamma: Of the focal loss.
-        criterion: The older name of `loss`.
-
-    Returns:
-        A `selfdistill.task.Task`.
-
-    Raises:
-        ValueError: for an unknown task or loss, with the nearest one, and for settings that the loss does not take.
-
-    >>> create_task("segmentation", 4, (3, 32, 32)).positions
-    (32, 32)
-    """
-    if loss is not None and criterion is not None:
-        raise ValueError("criterion is the older name of loss; give one of them")
-    return find_task(kind).create_task(
-        num_classes,
-        image_shape,
-        num_examples,
-        ignore_index,
-        loss=criterion if loss is None else loss,
-        class_weights=class_weights,
-        label_smoothing=label_smoothing,
-        gamma=gamma,
-    )
-
-
-Task = create_task
+Task._find_kind = find_task
 
 
 def _is_task(value: Any) -> bool:
@@ -191,7 +135,7 @@ def evaluate(
         ValueError: for an unknown task, for a student that is no plain network, for batches of another form, for labels
             outside the student's classes, and if there is nothing to score.
     """
-    is_method = isinstance(getattr(student, "task", None), base.Task)
+    is_method = isinstance(getattr(student, "task", None), Task)
     if is_method or not isinstance(student, nn.Module):
         given, hint = type(student).__name__, "; give its student" if is_method else ""
         raise ValueError(f"evaluate scores a plain network, and this is a {given}{hint}")

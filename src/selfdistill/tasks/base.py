@@ -4,7 +4,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,7 +20,7 @@ from ..imports import load, suggest_colon
 from ..metrics.evaluation import Scorer, score_images, score_pixels
 from ..metrics.outcomes import ClassCollector, Collector, LabeledScores, PixelCollector
 from ..runs.student import StudentCard
-from ..task import Batch, Criterion, LabelChecks, SoftLabelLoss, Task
+from ..task import Batch, Criterion, LabelChecks, SoftLabelLoss
 from ..task.label_loss import DEFAULT_GAMMA, LOSS_NAMES, LabelLoss, weigh_classes
 
 ImageShape = tuple[int, int, int]  # how many images, height, width
@@ -149,35 +149,6 @@ class TaskKind(TaskData):
         """The scores by which a run can choose its best epoch (`best_by`), which chooses the thresholds too."""
         names = [column.score for column in (*self.columns, *self.rare_columns)]
         return [name for name in names if not name.startswith("thresholds_")]
-
-    def create_task(
-        self,
-        num_classes: int,
-        image_shape: tuple[int, int, int],
-        num_examples: int = 0,
-        ignore_index: int = -100,
-        *,
-        loss: Criterion | str | None = None,
-        **settings: Any,
-    ) -> Task:
-        """Creates the problem that a method trains on, see `selfdistill.Task`."""
-        criterion = self.create_criterion(loss, num_classes, **settings)
-        overrides = {
-            "criterion": criterion,
-            "predict": self.predict,
-            "soft_label_loss": self.soft_label_loss,
-            "label_checks": self.label_checks,
-        }
-        return Task(
-            self.name,
-            num_classes,
-            image_shape,
-            num_examples,
-            ignore_index,
-            output=self.output,
-            target=self.target,
-            **{name: function for name, function in overrides.items() if function is not None},
-        )
 
     def create_criterion(
         self,
