@@ -1,0 +1,123 @@
+"""What the runs of worth.py say: scores of arms beside plain training of the same length, and of the same time.
+
+Pure functions of the files that worth.py writes; PROTOCOL.md has the rules.
+"""
+
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from selfdistill.report.statistics import Estimate, compare_pairs
+
+Scores = Mapping[int, Mapping[int, float]]  # epochs -> seed -> score
+SIGNS = {"top1": 100.0, "miou": 100.0, "nll": -1.0, "nll_at_temperature": -1.0}  # so that more is better
+
+
+class Arm(NamedTuple):
+    """A method with its settings, trained for so many epochs."""
+
+    name: str
+    epochs: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Arm":
+        """
+        >>> Arm.parse("frskd+start=0.5+epochs=20"), Arm.parse("baseline+epochs=20+mix=cutmix")
+        (Arm(name='frskd+start=0.5', epochs=20), Arm(name='baseline+mix=cutmix', epochs=20))
+        """
+        name, *words = text.split("+")
+        epochs = [int(word.removeprefix("epochs=")) for word in words if word.startswith("epochs=")]
+        others = [word for word in words if not word.startswith("epochs=")]
+        return cls("+".join([name, *others]), epochs[0])
+
+
+class Finding(NamedTuple):
+    """An arm beside plain training, in points or nats; positive where the arm is better."""
+
+    arm: Arm
+    price: float  # plain steps that a step takes
+    seeds: list[int]
+    score: float  # the mean, as it is
+    spread: float  # the standard deviation over seeds
+    equal_epochs: Estimate | None
+    equal_time: Estimate | None
+    is_dearer: bool  # than the longest plain run, with which it is compared then
+
+
+class Study:
+    """The finished runs of one family."""
+
+    def __init__(self, runs: Mapping[str, Sequence[Mapping[str, Any]]], prices: Mapping[str, float]) -> None:
+        self.prices = {"baseline": 1.0, **prices}
+        self.arms = {Arm.parse(name): {run["seed"]: run for run in of_arm} for name, of_arm in runs.items()}
+
+    def list_arms(self) -> list[Arm]:
+        return sorted(arm for arm in self.arms if arm.name != "baseline")
+
+    def read_plain(self, score: str) -> dict[int, dict[int, float]]:
+        """The plain network's scores by length and seed."""
+        plain = {arm.epochs: runs for arm, runs in self.arms.items() if arm.name == "baseline"}
+        return {
+            epochs: {seed: run[score] for seed, run in runs.items() if run.get(score) is not None}
+            for epochs, runs in sorted(plain.items())
+        }
+
+    def judge(self, arm: Arm, score: str, seeds: Sequence[int] | None = None) -> Finding | None:
+        """An arm against plain training with the same seeds; None where nothing is there to compare."""
+        sign, plain = SIGNS[score], self.read_plain(score)
+        runs = {seed: run for seed, run in self.arms[arm].items() if seeds is None or seed in seeds}
+        values = {seed: run[score] for seed, run in runs.items() if run.get(score) is not None}
+        price = self.prices.get(arm.name, math.nan)
+        if not values:
+            return None
+        there, longest = sorted(values), max(plain, default=0)
+        equal, timed = [], []
+        for seed in there:
+            if seed in plain.get(arm.epochs, {}):
+                equal.append(sign * (values[seed] - plain[arm.epochs][seed]))
+            if (as_long := interpolate(plain, price * arm.epochs, seed)) is not None:
+                timed.append(sign * (values[seed] - as_long))
+        return Finding(
+            arm,
+            price,
+            there,
+            statistics.fmean(values.values()),
+            statistics.stdev(values.values()) if len(values) > 1 else 0.0,
+            compare_pairs(equal),
+            compare_pairs(timed),
+            price * arm.epochs > longest,
+        )
+
+
+def interpolate(plain: Scores, epochs: float, seed: int) -> float | None:
+    """The plain score of a seed after so many epochs, between the lengths beside it, by their logarithms.
+
+    Beyond the longest it is that of the longest; None where the seed, or a length so short, was not trained.
+
+    >>> interpolate({10: {0: 1.0}, 40: {0: 3.0}}, 20, 0), interpolate({10: {0: 1.0}}, 30, 0), interpolate({}, 1, 0)
+    (2.0, 1.0, None)
+    """
+    points = sorted((length, scores[seed]) for length, scores in plain.items() if seed in scores)
+    if not points or math.isnan(epochs) or epochs < 0.97 * points[0][0]:
+        return None
+    if epochs >= points[-1][0]:
+        return points[-1][1]
+    epochs = max(epochs, points[0][0])
+    for (low, first), (high, second) in itertools.pairwise(points):
+        if low <= epochs <= high:
+            share = math.log(epochs / low) / math.log(high / low)
+            return first + share * (second - first)
+    return None
+
+
+def read_study(results: Path, family: str, machine: str | None = None) -> Study:
+    """The runs and prices of a family; `machine` is one of those that prices were measured on, or the first."""
+    runs = json.loads((results / f"worth-{family}.json").read_text(encoding="utf-8"))["arms"]
+    path = results / f"prices-{family}.json"
+    machines = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    prices = machines[machine or next(iter(machines))] if machines else {}
+    return Study(runs, {arm: price["slowdown"] for arm, price in prices.items()})
