@@ -116,7 +116,7 @@ def interpolate(plain: Scores, epochs: float, seed: int) -> float | None:
 
 def read_study(results: Path, family: str, machine: str | None = None) -> Study:
     """The runs and prices of a family; `machine` is one of those that prices were measured on, or the first."""
-    runs = json.loads((results / f"worth-{family}.json").read_text(encoding="utf-8"))["arms"]
+    runs = json.loads((results / f"worth-{family}.json").read_text(encoding="utf-8"))
     path = results / f"prices-{family}.json"
     machines = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     prices = machines[machine or next(iter(machines))] if machines else {}

@@ -34,9 +34,10 @@ from selfdistill.commands.study import train_arm  # noqa: E402
 from selfdistill.commands.train import Manner  # noqa: E402
 from selfdistill.config.recipe import Recipe  # noqa: E402
 from selfdistill.data import OpenedData  # noqa: E402
-from selfdistill.report.comparison import compare_runs  # noqa: E402
+from selfdistill.report.finished import FinishedRun, read_finished  # noqa: E402
 from selfdistill.runs.environment import describe_environment  # noqa: E402
 from selfdistill.runs.files import write_text  # noqa: E402
+from selfdistill.runs.folder import Run  # noqa: E402
 from selfdistill.runs.lock import FolderTaken  # noqa: E402
 from selfdistill.tasks import complete_recipe  # noqa: E402
 from selfdistill.training.device import choose_device  # noqa: E402
@@ -135,33 +136,31 @@ def share(words: Sequence[str], processes: int, minutes: float) -> None:
 
 
 def collect(runs: Path, results: Path) -> None:
-    """Writes every finished run of each family as plain values."""
-    for name, family in FAMILIES.items():
-        paths: dict[str, list[Path]] = {}
+    """Writes every finished run of each family as plain values, beside those that are written already."""
+    for name in FAMILIES:
+        file = results / f"worth-{name}.json"
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        arms = {arm: {run["seed"]: run for run in of_arm} for arm, of_arm in known.items()}
         for path in sorted((runs / name).glob("*/recipe.yaml")):
-            if find_end(path.parent) is not None:
-                paths.setdefault(path.parent.name.rpartition("-s")[0], []).append(path.parent)
-        if paths:
-            file = results / f"worth-{name}.json"
-            write_text(file, json.dumps(collect_family(family, paths), indent=1) + "\n")
-            tell(f"written: {file}, {sum(map(len, paths.values()))} runs")
+            finished = read_finished(Run.open(path.parent), trust=True)
+            if finished is not None:
+                arms.setdefault(path.parent.name.rpartition("-s")[0], {})[finished.seed] = list_values(finished)
+        if arms:
+            plain = {arm: [of_arm[seed] for seed in sorted(of_arm)] for arm, of_arm in sorted(arms.items())}
+            write_text(file, json.dumps(plain, indent=1) + "\n")
+            tell(f"written: {file}, {sum(map(len, plain.values()))} runs")
 
 
-def collect_family(family: Family, paths: dict[str, list[Path]]) -> dict[str, Any]:
-    """The scores of each run by arm, length and seed, without the paths of the machine that trained them."""
-    plain = [name for name in (f"baseline+epochs={epochs}" for epochs in family.lengths) if name in paths]
-    baseline = next(iter([*plain, *paths]))
-    table = compare_runs(paths, baseline, trust=True)
-    environment = describe_environment()
-    return {
-        "split": table.split,
-        "versions": {package: version for package, version in environment.versions.items() if version},
-        "arms": {row["method"]: [_without_paths(run) for run in row["per_seed"]] for row in table.rows},
-    }
-
-
-def _without_paths(run: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in run.items() if name != "run"}
+def list_values(finished: FinishedRun) -> dict[str, Any]:
+    """The scores of a run, shares in [0, 1] and nats, and what it was trained on."""
+    end, environment = finished.end, finished.run.environment()
+    split = "test" if "test" in finished.splits else end.split
+    kept = {name: value for name, value in finished.get_scores(split)._asdict().items() if isinstance(value, float)}
+    train = None if end.train_scores is None else end.train_scores.main
+    values = {"seed": finished.seed, "split": split, **kept, "train_score": train, "step": end.step}
+    if environment is not None:
+        values |= {"machine": (environment.gpus or [environment.cpu])[0], "torch": environment.versions["torch"]}
+    return values
 
 
 def measure_prices(options: argparse.Namespace) -> None:
