@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 LATER = 10  # the first seed that confirms
+FEW, MORE = [0, 1, 2], [10, 11, 12, 13, 14]
 
 
 class Family(NamedTuple):
@@ -11,27 +12,40 @@ class Family(NamedTuple):
     title: str
     about: str  # what is trained on what
     words: str  # of `selfdistill train`
-    lengths: list[int]  # epochs of the plain network
-    budgets: list[int]  # epochs of every other arm, as far as `arms` says nothing else
     data: str | None = None  # the option that names its folder
+    is_tuning: bool = False  # whether it starts from the weights of --start
 
 
+TUNING = "student=timm:tf_efficientnet_lite0 data.image_size=64 batch_size=32 precision=fp32"
 FAMILIES = {
     "part": Family(
         "2,000 photographs from scratch",
         "The first 2,000 training images of CIFAR-10, `cifar:resnet8` from random weights, batches of 64, float32; "
         "scored on the 10,000 test images.",
         "student=cifar:resnet8 data.limit=2000 batch_size=64 precision=fp32",
-        [20, 27, 40, 60, 90, 120, 180, 270, 400],
-        [20, 60, 180],
         "cifar10",
+    ),
+    "fine-photos": Family(
+        "500 photographs, fine-tuning",
+        "EfficientNet-Lite0 from public ImageNet weights, on the first 500 training images of CIFAR-10 resized to 64 "
+        "pixels, batches of 32, float32, with the settings that a run chooses for trained weights; scored on the "
+        "10,000 test images.",
+        f"{TUNING} data.limit=500",
+        "cifar10",
+        is_tuning=True,
+    ),
+    "fine-crops": Family(
+        "420 crops of streets, fine-tuning",
+        "The same network and weights on crops of CamVid of 64 pixels (crops.py), 60 of each of 7 classes; scored on "
+        "3,057 crops of other photographs.",
+        TUNING,
+        "crops",
+        is_tuning=True,
     ),
     "whole": Family(
         "50,000 photographs from scratch",
         "CIFAR-10, `cifar:wrn-16-2` from random weights, batches of 128, bfloat16; scored on the 10,000 test images.",
         "student=cifar:wrn-16-2 batch_size=128 precision=bf16",
-        [10, 15, 20, 30, 45],
-        [10, 20],
         "cifar10",
     ),
     "street": Family(
@@ -40,30 +54,53 @@ FAMILIES = {
         "weights, batches of 8, float32; scored on 101 others at their own 480x360.",
         "task=segmentation student=smp:Unet/mobilenetv3_large_100 data.void=[11] data.short_side=180 "
         "data.image_size=[160,208] batch_size=8 optim.lr=0.05 optim.warmup=0.1 precision=fp32",
-        [10, 14, 20, 30, 45],
-        [10, 20],
         "camvid",
     ),
     "scenes": Family(
         "Scenes of digits, masks, from scratch",
         "The built-in recipe `quick/scenes`: 400 scenes, a small U-Net from random weights.",
         "quick/scenes",
-        [12, 17, 24, 36, 54],
-        [12, 24],
     ),
 }
 
-# Tried on `part` at its shortest lengths, with three seeds. Each changes one thing, but for those named together.
+# Each changes one thing, but for those named together.
 LEVERS = [
-    "frskd",
-    *("frskd+stop_gradient=true", "frskd+beta=0", "frskd+alpha=0", "frskd+ramp=0", "deep_supervision"),
+    *("frskd", "frskd+stop_gradient=true", "frskd+beta=0", "frskd+alpha=0", "deep_supervision"),
     *("frskd+start=0.5", "frskd+start=0.67", "frskd+start=0.8", "frskd+start=0.67+stop_gradient=true"),
-    *("frskd+share=0.5", "frskd+share=0.25"),
+    *("frskd+start=0.5+settle=0.1", "frskd+share=0.5", "frskd+share=0.25"),
     *("frskd+width=1", "frskd+depth=1", "frskd+levels=2", "frskd+width=1+depth=1+levels=2"),
-    *("frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200"),
-    *("frskd+optim.method_lr=0.03", "frskd+optim.method_lr=0.3"),
 ]
+WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200", "frskd+ramp=0"]
 FAMILY = [
     *("label_smoothing", "baseline+mix=mixup", "baseline+mix=cutmix", "baseline+optim.ema=0.99"),
     *("sad", "tfd", "dsr", "ps_kd", "drg", "byot", "tf_fd", "tf_kd_reg", "zipf_ls", "uskd", "frskd+optim.ema=0.99"),
 ]
+
+
+class Part(NamedTuple):
+    """Arms that are trained on a family, each with every length and seed."""
+
+    family: str
+    arms: list[str]
+    budgets: list[int]  # epochs of every arm
+    lengths: list[int]  # epochs of the plain network
+    seeds: list[int]
+
+
+CANDIDATES = ["frskd", "label_smoothing"]
+PLANS = {
+    "choose": [
+        Part("part", LEVERS, [20, 60], [20, 27, 40, 60, 90, 120, 180], FEW),
+        Part("fine-photos", LEVERS, [10], [10, 13, 20, 30, 45], FEW),
+        Part("part", FAMILY, [60], [], FEW),
+        Part("part", WEIGHTS, [20], [], FEW),
+    ],
+    "confirm": [
+        Part("part", CANDIDATES, [20, 60, 180], [20, 27, 40, 60, 90, 120, 180, 270, 540], MORE),
+        Part("fine-photos", CANDIDATES, [10, 20], [10, 13, 20, 30, 45], MORE),
+        Part("fine-crops", CANDIDATES, [10, 20], [10, 13, 20, 30, 45], MORE),
+        Part("whole", CANDIDATES, [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
+        Part("street", CANDIDATES, [10, 20], [10, 14, 20, 36], MORE),
+        Part("scenes", CANDIDATES, [12, 24], [12, 17, 24, 48], MORE),
+    ],
+}

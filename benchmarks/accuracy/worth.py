@@ -1,7 +1,7 @@
-"""Does self-distillation pay? Trains the arms of families.py by the rules of PROTOCOL.md, and measures their prices.
+"""Does self-distillation pay? Trains the plans of families.py by the rules of PROTOCOL.md, and measures prices.
 
-    python benchmarks/accuracy/worth.py train part --cifar10 /my/cifar10 --seeds 0 1 2 --processes 2
-    python benchmarks/accuracy/worth.py prices part --cifar10 /my/cifar10
+    python benchmarks/accuracy/worth.py train choose --cifar10 /my/cifar10 --start weights.pth --processes 2
+    python benchmarks/accuracy/worth.py prices choose --cifar10 /my/cifar10 --start weights.pth
     python benchmarks/accuracy/worth.py collect
 
 `train` may be stopped and started at any time, and several may work on the same folder. Words behind `--` are settings
@@ -9,7 +9,6 @@ of the machine, such as `machine.device=cuda`. `collect` writes what is there to
 """
 
 import argparse
-import itertools
 import json
 import os
 import signal
@@ -24,9 +23,10 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from families import FAMILIES, FAMILY, LEVERS, Family  # noqa: E402
+from families import FAMILIES, PLANS, Part  # noqa: E402
 
 from report import run_main, tell  # noqa: E402
+from selfdistill.build import make_file_name  # noqa: E402
 from selfdistill.commands.arms import build_arm, build_arm_recipe, choose_run_path  # noqa: E402
 from selfdistill.commands.planning import find_end  # noqa: E402
 from selfdistill.commands.recipes import read_words  # noqa: E402
@@ -38,7 +38,7 @@ from selfdistill.report.finished import FinishedRun, read_finished  # noqa: E402
 from selfdistill.runs.environment import describe_environment  # noqa: E402
 from selfdistill.runs.files import write_text  # noqa: E402
 from selfdistill.runs.folder import Run  # noqa: E402
-from selfdistill.runs.lock import FolderTaken  # noqa: E402
+from selfdistill.runs.lock import FolderTaken, lock_folder  # noqa: E402
 from selfdistill.tasks import complete_recipe  # noqa: E402
 from selfdistill.training.device import choose_device  # noqa: E402
 from selfdistill.training.pilot import take_turns  # noqa: E402
@@ -55,11 +55,20 @@ class Job(NamedTuple):
     seed: int
 
 
-def list_arms(family: Family, arms: Sequence[str], budgets: Sequence[int], lengths: Sequence[int]) -> list[str]:
+def list_arms(part: Part) -> list[str]:
     """Every arm with its length, shortest first; the plain network has lengths of its own."""
-    timed = [(epochs, f"baseline+epochs={epochs}") for epochs in lengths]
-    timed += [(epochs, f"{arm}+epochs={epochs}") for epochs in budgets for arm in arms]
+    timed = [(epochs, f"baseline+epochs={epochs}") for epochs in part.lengths]
+    timed += [(epochs, f"{arm}+epochs={epochs}") for epochs in part.budgets for arm in part.arms]
     return [arm for _, arm in sorted(timed, key=lambda pair: pair[0])]
+
+
+def list_jobs(plan: Sequence[Part]) -> Iterator[Job]:
+    """Every run of a plan: all parts with their first seed, then all with the next."""
+    for turn in range(max(len(part.seeds) for part in plan)):
+        for part in plan:
+            for seed in part.seeds[turn : turn + 1]:
+                for arm in list_arms(part):
+                    yield Job(part.family, arm, seed)
 
 
 class Trainer:
@@ -69,29 +78,25 @@ class Trainer:
         self.options, self.opened = options, {name: OpenedData() for name in FAMILIES}
         self.bases: dict[str, Recipe] = {}
 
-    def list_jobs(self) -> Iterator[Job]:
-        """Every run that was asked for: all arms with the first seed, then all with the next."""
-        for seed, name in itertools.product(self.options.seeds, self.options.families):
-            family = FAMILIES[name]
-            budgets = self.options.budgets or family.budgets
-            lengths = family.lengths if self.options.lengths is None else self.options.lengths
-            for arm in list_arms(family, self.options.arms, budgets, lengths):
-                yield Job(name, arm, seed)
-
     def read_base(self, name: str) -> Recipe:
         if name not in self.bases:
             family, options = FAMILIES[name], self.options
             words = [*family.words.split(), f"evaluate_every={NEVER}", *options.words]
             if family.data is not None:
                 if (folder := getattr(options, family.data)) is None:
-                    raise ValueError(f"the family {name} needs --{family.data}, a folder of Parquet files")
+                    raise ValueError(f"the family {name} needs --{family.data}, a folder of images")
                 words.append(f"data={folder}")
+            if family.is_tuning:
+                if options.start is None:
+                    raise ValueError(f"the family {name} needs --start, a file of weights; measure.py says which")
+                words.append(f"student.start={options.start}")
             self.bases[name] = complete_recipe(read_words(words))
         return self.bases[name]
 
     def train(self) -> int:
         """Trains what is missing; gives how many runs are not there at the end."""
-        missing = [job for job in self.list_jobs() if not self.is_done(job)]
+        plan = [part for part in PLANS[self.options.plan] if part.family in self.options.only]
+        missing = [job for job in list_jobs(plan) if not self.is_done(job)]
         for job in missing:
             if not self.is_done(job):
                 self.train_job(job)
@@ -104,23 +109,28 @@ class Trainer:
         return find_end(self.get_path(job)) is not None
 
     def train_job(self, job: Job) -> None:
-        recipe = build_arm_recipe(self.read_base(job.family), job.arm)
-        started = time.monotonic()
+        held, started = self.options.out / "held" / make_file_name("-".join(map(str, job))), time.monotonic()
+        held.mkdir(parents=True, exist_ok=True)
         try:
-            experiment = build_arm(recipe, self.get_path(job), job.seed, self.opened[job.family])
-            train_arm(experiment, Manner(title=f"{job.family}, {job.arm}, seed {job.seed}"))
+            with lock_folder(held):  # before it is built, which takes as long as a short training
+                self.train_held_job(job)
         except FolderTaken:
-            return
-        except ValueError as error:  # a try that failed is a result
-            tell(f"{job}: {error}")
             return
         tell(f"{job.family}, {job.arm}, seed {job.seed}: {time.monotonic() - started:.0f} s")
 
+    def train_held_job(self, job: Job) -> None:
+        recipe = build_arm_recipe(self.read_base(job.family), job.arm)
+        try:
+            experiment = build_arm(recipe, self.get_path(job), job.seed, self.opened[job.family])
+            train_arm(experiment, Manner(title=f"{job.family}, {job.arm}, seed {job.seed}"))
+        except ValueError as error:  # a try that failed is a result
+            tell(f"{job}: {error}")
 
-def share(words: Sequence[str], processes: int, minutes: float) -> None:
+
+def share(words: Sequence[str], split: int, processes: int, minutes: float) -> None:
     """Runs as many processes of this command, which share the runs, and stops them when the time is over."""
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    command = [sys.executable, __file__, *words, "--processes", "1"]
+    command = [sys.executable, __file__, *words[:split], "--processes", "1", *words[split:]]
     end = time.monotonic() + 60 * minutes
     started = []
     for _ in range(processes):
@@ -166,10 +176,13 @@ def list_values(finished: FinishedRun) -> dict[str, Any]:
 def measure_prices(options: argparse.Namespace) -> None:
     """Writes how many plain steps a step of each arm takes on this machine, taking turns with the plain one."""
     trainer = Trainer(options)
-    for name in options.families:
+    for name in options.only:
+        if not any(part.family == name for part in PLANS[options.plan]):
+            continue
         base = trainer.read_base(name)
         path = options.results / f"prices-{name}.json"
-        for arm in options.arms:
+        arms = [arm for part in PLANS[options.plan] if part.family == name for arm in part.arms]
+        for arm in dict.fromkeys(options.arms or arms):
             tell(f"measuring steps of {arm}")
             pair = [
                 build_arm(build_arm_recipe(base, name_of), RUNS, 0, trainer.opened[name])
@@ -186,13 +199,13 @@ def measure_prices(options: argparse.Namespace) -> None:
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("action", choices=["train", "prices", "collect"])
-    parser.add_argument("families", nargs="*", metavar="FAMILY", help=", ".join(FAMILIES))
+    parser.add_argument("plan", nargs="?", choices=[*PLANS], help="of families.py")
+    parser.add_argument("--only", nargs="+", choices=[*FAMILIES], default=[*FAMILIES], metavar="FAMILY")
     parser.add_argument("--cifar10", help="a folder with CIFAR-10 as Parquet files")
     parser.add_argument("--camvid", help="a folder with CamVid as Parquet files")
-    parser.add_argument("--arms", nargs="+", default=[*LEVERS, *FAMILY])
-    parser.add_argument("--budgets", nargs="+", type=int, help="epochs of the arms, instead of the family's own")
-    parser.add_argument("--lengths", nargs="*", type=int, help="epochs of the plain network, likewise")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--crops", help="the folder that crops.py makes of CamVid")
+    parser.add_argument("--start", help="the file of weights that fine-tuning starts from")
+    parser.add_argument("--arms", nargs="+", help="whose prices are measured; by default those of the plan")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=24 * 60.0)
     parser.add_argument("--out", type=Path, default=RUNS, help="where the runs lie")
@@ -201,12 +214,14 @@ def main(words: list[str] | None = None) -> None:
     split = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:split])
     options.words = words[split + 1 :]
+    if options.plan is None and options.action != "collect":
+        parser.error(f"name a plan: {', '.join(PLANS)}")
     if options.action == "collect":
         collect(options.out, options.results)
     elif options.action == "prices":
         measure_prices(options)
     elif options.processes > 1:
-        share(words[:split], options.processes, options.minutes)
+        share(words, split, options.processes, options.minutes)
     elif missing := Trainer(options).train():
         tell(f"{missing} runs are not there; other processes may still train them")
 
