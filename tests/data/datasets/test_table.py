@@ -15,7 +15,8 @@ from helpers.images import (
 )
 from helpers.mask_files import masks_of, opened_masks, write_mask, write_photo
 from selfdistill.data import check
-from selfdistill.data.datasets.table import open_table
+from selfdistill.data.datasets.table import MANY, open_table
+from selfdistill.data.datasets.table_columns import BLOCK, read_table
 
 
 @pytest.mark.parametrize("header", ["path,label", "Filename,Class", "image,target", "file;label"])
@@ -60,6 +61,33 @@ def test_an_image_that_a_table_names_twice_is_told(images, lines, note):
     opened_table = open_table(str(write_table(images / "t.csv", ["path,label,split", *rows])))
     assert len(opened_table.notes) == (note is not None)
     assert note is None or re.search(note, opened_table.notes[0])
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_long_table_is_read_as_a_short_one(images, form):
+    """Rows are read in blocks, files of large folders are listed, and values may be missing in whole blocks."""
+    names = [f"{i}.png" for i in range(2 * MANY)]
+    for name in names:
+        (images / name).write_bytes((images / "images/0.png").read_bytes())
+    rows = [
+        (f"{'./' * (i // len(names))}{names[i % len(names)]}", f"class{i % 7}", "val" if i > BLOCK + 5 else "train")
+        for i in range(BLOCK + 50)
+    ]
+    if form == "csv":
+        lines = ["path,label,split,note", *[",".join(row) + ",x" * (i > BLOCK + 20) for i, row in enumerate(rows)]]
+    else:
+        lines = [json.dumps(dict(zip(("path", "label", "split"), row, strict=True))) for row in rows]
+        lines[BLOCK + 30] = json.dumps({"note": 1, **json.loads(lines[BLOCK + 30])})
+    table = str(write_table(images / f"long.{form}", lines))
+    read = open_table(table).splits
+    for split in ("train", "val"):
+        kept = [row for row in rows if row[2] == split]
+        assert list(read[split].paths) == [path for path, _, _ in kept]
+        assert [read[split].classes[k] for k in read[split].labels] == [label for _, label, _ in kept]
+    assert len(read_table(table).columns["note"]) == len(rows)
+    write_table(images / f"long.{form}", [*lines, lines[-1].replace("png", "gif")])
+    with pytest.raises(ValueError, match=f"line {len(lines) + 1} of .*gif, which does not exist"):
+        open_table(table)
 
 
 def test_json_lines_hold_names_or_numbers(images):

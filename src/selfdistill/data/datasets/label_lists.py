@@ -70,26 +70,23 @@ def _parse_list(text: str, where: str) -> list[Any]:
 
 
 def read_class_columns(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], name: Callable[[int], str]
+    values: Mapping[str, Sequence[Any]], columns: Sequence[str], name: Callable[[int], str]
 ) -> LabelLists:
     """The labels of tables that have a column for each class, of 0 or 1, or of true or false."""
-    labels = torch.zeros(len(rows), len(columns), dtype=torch.int64)
-    for i, row in enumerate(rows):
-        for k, column in enumerate(columns):
-            value = _read_yes_or_no(row.get(column))
-            if value is None:
-                raise ValueError(
-                    f"{name(i)} has {row.get(column)!r} in its column {column!r}; a class's own column holds 1 where "
-                    f"an image shows it, else 0"
-                )
-            labels[i, k] = value
+    labels = [[_read_yes_or_no(value) for value in values[column]] for column in columns]
+    if bad := [(column.index(None), k) for k, column in enumerate(labels) if None in column]:
+        i, k = min(bad)
+        raise ValueError(
+            f"{name(i)} has {values[columns[k]][i]!r} in its column {columns[k]!r}; a class's own column holds 1 where "
+            f"an image shows it, else 0"
+        )
     notes = [f"the classes are the columns {quote_names(columns, 10)}"]
-    return LabelLists(labels, tuple(column.strip() for column in columns), tuple(notes))
+    return LabelLists(torch.tensor(labels).T.contiguous(), tuple(column.strip() for column in columns), tuple(notes))
 
 
-def find_class_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+def find_class_columns(values: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> list[str]:
     """The columns that hold nothing but 0 and 1 and may be classes; none unless there are two."""
-    found = [name for name in columns if all(_read_yes_or_no(row.get(name)) is not None for row in rows)]
+    found = [name for name in columns if all(_read_yes_or_no(value) is not None for value in values[name])]
     return found if len(found) > 1 else []
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -39,22 +40,47 @@ def number_labels(values: Sequence[Any], name: Callable[[int], str]) -> Numbered
     only if it is written in digits: 0_1 and 1e0 are names. `name(i)` describes row `i` in messages. Raises `ValueError`
     for a label that is missing, NaN, negative, fractional or larger than `MAX_LABEL`.
     """
-    for i, value in enumerate(values):
-        if _is_missing(value):
-            raise ValueError(f"{name(i)} has no label ({value!r}); every image needs a class name or an integer from 0")
-        if isinstance(value, list | dict) or value in (math.inf, -math.inf):
-            raise ValueError(f"{name(i)} has label {value!r}; labels are integers from 0, or class names")
-    numbers = [_as_number(value) for value in values]
+    first = _find_first(values, name)
+    rows = [*first.values()]  # of the distinct labels, in order
+    numbers = [_as_number(values[i]) for i in rows]
     if None in numbers:
-        return _from_names([unicodedata.normalize("NFC", str(value).strip()) for value in values], name)
-    for i, label in enumerate(numbers):
+        names = [unicodedata.normalize("NFC", str(values[i]).strip()) for i in rows]
+        classes = tuple(sorted(set(names)))
+        index = {classname: k for k, classname in enumerate(classes)}
+        labels = _spread([index[classname] for classname in names], values, first)
+        return NumberedLabels(labels, classes, tuple(_say_empty_names(names, classes, rows, name)))
+    for i, label in zip(rows, numbers, strict=True):
         if label < 0 or label != int(label):
             raise ValueError(f"{name(i)} has label {values[i]}; labels are integers from 0, or class names")
         if label > MAX_LABEL:
             raise ValueError(f"{name(i)} has label {values[i]}, which is out of range: at most {MAX_LABEL} is allowed")
-    labels = torch.tensor([int(label) for label in numbers], dtype=torch.int64)
+    labels = _spread([int(label) for label in numbers], values, first)
     classes = tuple(str(k) for k in range(int(labels.max()) + 1 if len(labels) else 0))
-    return NumberedLabels(labels, classes, tuple(_say_merged(values, labels.tolist(), name)))
+    return NumberedLabels(labels, classes, tuple(_say_merged(values, rows, labels[rows].tolist(), name)))
+
+
+Distinct = dict[tuple[type, Any], int]  # distinct values, by type, as 1 is not True -> where each occurs first
+
+
+def _find_first(values: Sequence[Any], name: Callable[[int], str]) -> Distinct:
+    """The distinct labels and their first rows, in order; raises `ValueError` for values that are no labels."""
+    first: Distinct = {}
+    for i, value in enumerate(values):
+        if isinstance(value, list | dict):
+            raise ValueError(f"{name(i)} has label {value!r}; labels are integers from 0, or class names")
+        if first.setdefault((type(value), value), i) != i:
+            continue
+        if _is_missing(value):
+            raise ValueError(f"{name(i)} has no label ({value!r}); every image needs a class name or an integer from 0")
+        if value in (math.inf, -math.inf):
+            raise ValueError(f"{name(i)} has label {value!r}; labels are integers from 0, or class names")
+    return first
+
+
+def _spread(numbers: Sequence[int], values: Sequence[Any], first: Distinct) -> Int64[Tensor, " n"]:
+    """The class index of every row, from those of the distinct labels."""
+    index = dict(zip(first, numbers, strict=True))
+    return torch.from_numpy(np.fromiter((index[type(value), value] for value in values), np.int64, len(values)))
 
 
 def _is_missing(value: Any) -> bool:
@@ -76,26 +102,28 @@ def _as_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _say_merged(values: Sequence[Any], labels: Sequence[int], name: Callable[[int], str]) -> Iterator[str]:
-    """A note if numbers that are written differently, such as 1 and 01, are one class."""
+def _say_merged(
+    values: Sequence[Any], rows: Sequence[int], labels: Sequence[int], name: Callable[[int], str]
+) -> Iterator[str]:
+    """A note if numbers that are written differently, such as 1 and 01, are one class; `rows` of distinct labels."""
     first: dict[int, int] = {}  # class -> row
-    for i, (value, label) in enumerate(zip(values, labels, strict=True)):
-        other = first.setdefault(label, i)
+    for i, label in zip(rows, labels, strict=True):
+        other, value = first.setdefault(label, i), values[i]
         if str(value).strip().partition(".")[0] != str(values[other]).strip().partition(".")[0]:
             yield f"{name(other)} has label {values[other]} and {name(i)} has {values[i]}; both are the class {label}"
             return
 
 
-def _from_names(names: list[str], name: Callable[[int], str]) -> NumberedLabels:
-    classes = tuple(sorted(set(names)))
-    index = {classname: k for k, classname in enumerate(classes)}
-    notes = [
-        f"{name(names.index(classname))} has label {classname!r}, which is taken for the name of a class;"
-        " leave out the lines that have no label"
-        for classname in classes
-        if classname.lower() in SAYS_NOTHING
-    ]
-    return NumberedLabels(torch.tensor([index[name] for name in names], dtype=torch.int64), classes, tuple(notes))
+def _say_empty_names(
+    names: Sequence[str], classes: Sequence[str], rows: Sequence[int], name: Callable[[int], str]
+) -> Iterator[str]:
+    """Notes on names of classes with which programs say that there is no value; `rows` of the distinct `names`."""
+    for classname in classes:
+        if classname.lower() in SAYS_NOTHING:
+            yield (
+                f"{name(rows[names.index(classname)])} has label {classname!r}, which is taken for the name of a class;"
+                " leave out the lines that have no label"
+            )
 
 
 def find_similar(classes: Sequence[str]) -> list[str]:

@@ -17,16 +17,14 @@ from .table import (
     IMAGE_NAMES,
     LABEL_NAMES,
     SPLIT_NAMES,
-    Line,
     find_column,
-    find_path,
+    find_paths,
     group_by_split,
-    list_columns,
-    read_lines,
 )
+from .table_columns import Table, read_table
 
 NAMES = ("labels", "tags", "classes", "categories", *LABEL_NAMES)
-Rows = Sequence[Mapping[str, Any]]
+Values = Mapping[str, Sequence[Any]]  # of each column
 Columns = str | Sequence[str]  # the one that holds all labels of an image, or one for each class
 
 
@@ -37,13 +35,10 @@ def open_multi_label_table(
 
     `label_column` as in `choose_columns`. The labels of several lines that name one image are taken together.
     """
-    lines = read_lines(table)
-    image = find_column(list_columns(lines), image_column, IMAGE_NAMES, table, "image_column")
-    columns = choose_columns([line.values for line in lines], image, label_column, table)
-    splits = {
-        split: _create_dataset(table, group, image, columns, separator)
-        for split, group in group_by_split(lines, table).items()
-    }
+    rows = read_table(table)
+    image = find_column([*rows.columns], image_column, IMAGE_NAMES, table, "image_column")
+    columns = choose_columns(rows.columns, image, label_column, table)
+    splits = {split: _create_dataset(group, image, columns, separator) for split, group in group_by_split(rows).items()}
     keys = [key for dataset in splits.values() for key in map(dataset.key, range(len(dataset)))]
     note = (
         f"{count_of(len(keys) - len(set(keys)), 'image')} of {table} in several splits: scores are not of unseen ones"
@@ -51,12 +46,12 @@ def open_multi_label_table(
     return DatasetSplits(splits, (note,) * (len(keys) > len(set(keys))))
 
 
-def choose_columns(rows: Rows, image: str, wanted: Columns | None, where: str) -> Columns:
+def choose_columns(values: Values, image: str, wanted: Columns | None, where: str) -> Columns:
     """The column that holds the labels of an image, or the columns of 0 and 1 that each stand for a class.
 
     Where the user named none it is a column with a usual name, else all columns that hold nothing but 0 and 1.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(values)
     if isinstance(wanted, str):
         return find_column(names, wanted, NAMES, where, "label_column")
     if wanted is not None:
@@ -67,7 +62,7 @@ def choose_columns(rows: Rows, image: str, wanted: Columns | None, where: str) -
     if any(name.strip().lower() in NAMES for name in names):
         return find_column(names, None, NAMES, where, "label_column")
     others = [name for name in names if name != image and name.lower() not in SPLIT_NAMES]
-    if columns := find_class_columns(rows, others):
+    if columns := find_class_columns(values, others):
         return columns
     raise ValueError(
         f"{where} has the columns {', '.join(names)}, none of them called labels and no two that hold 0 and 1 alone; "
@@ -75,26 +70,21 @@ def choose_columns(rows: Rows, image: str, wanted: Columns | None, where: str) -
     )
 
 
-def read_labels(rows: Rows, columns: Columns, name: Any, separator: str | None) -> LabelLists:
+def read_labels(values: Values, columns: Columns, name: Any, separator: str | None) -> LabelLists:
     """The labels of rows; raises `ValueError` for a separator where each class has a column of its own."""
     if isinstance(columns, str):
-        return number_label_lists([row.get(columns) for row in rows], name, separator)
+        return number_label_lists(values[columns], name, separator)
     if separator is not None:
         raise ValueError(f"data.separator={separator} has no effect on a column for each class")
-    return read_class_columns(rows, columns, name)
+    return read_class_columns(values, columns, name)
 
 
-def _create_dataset(
-    table: str, lines: Sequence[Line], image: str, columns: Columns, separator: str | None
-) -> MultiLabelDataset:
-    root = os.path.dirname(table)
-    paths = [find_path(line, image, table, root) for line in lines]
-    read = read_labels(
-        [line.values for line in lines], columns, lambda i: f"line {lines[i].number} of {table}", separator
-    )
-    images = ImageFileDataset(root, paths, [0] * len(paths), classes=())
+def _create_dataset(table: Table, image: str, columns: Columns, separator: str | None) -> MultiLabelDataset:
+    paths = find_paths(table, image)
+    read = read_labels(table.columns, columns, table.say, separator)
+    images = ImageFileDataset(os.path.dirname(table.path), paths, [0] * len(paths), classes=())
     dataset, repeated = _join_same(images, read.labels, paths, classes=read.classes)
-    notes = [f"{count_of(repeated, 'line')} of {table} name an image again, whose labels are taken together"]
+    notes = [f"{count_of(repeated, 'line')} of {table.path} name an image again, whose labels are taken together"]
     dataset.label_notes = (*read.notes, *notes * (repeated > 0))
     return dataset
 
@@ -139,7 +129,7 @@ def _find_columns(features: Any, origin: Origin) -> tuple[str, ...]:
     has_usual = any(name.strip().lower() in NAMES for name in features)
     if wanted.label_column is None and not has_usual and len(candidates) > 1:
         return image, *candidates
-    chosen = choose_columns([dict.fromkeys(features)], image, wanted.label_column, where)
+    chosen = choose_columns({name: [None] for name in features}, image, wanted.label_column, where)
     return image, *([chosen] if isinstance(chosen, str) else chosen)
 
 
@@ -150,15 +140,14 @@ def _may_be_class(feature: Any) -> bool:
 def _read_table(table: Any, features: Any, columns: tuple[str, ...], origin: Origin) -> MultiLabelDataset | None:
     """The rows of a table; None if no row has labels, as in published test sets."""
     image, *names = columns
-    values_by_name = [table.column(name).to_pylist() for name in names]
-    values = [dict(zip(names, row, strict=True)) for row in zip(*values_by_name, strict=True)]
-    if values and all(value is None for row in values for value in row.values()):
+    values = {name: table.column(name).to_pylist() for name in names}
+    if len(table) and all(value is None for column in values.values() for value in column):
         return None
     images = read_images(table, features, image, origin)
     chosen = choose_columns(values, image, origin.wanted.label_column, origin.name)
     classes = _find_class_names(features[chosen]) if isinstance(chosen, str) else None
     if classes is not None:
-        values = [{chosen: [classes[k] for k in row[chosen] or ()]} for row in values]
+        values = {chosen: [[classes[k] for k in numbers or ()] for numbers in values[chosen]]}
     read = read_labels(values, chosen, images.name, origin.wanted.separator)
     dataset = MultiLabelDataset(images, read.labels, classes=read.classes)
     if classes is not None:

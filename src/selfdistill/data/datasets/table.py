@@ -1,11 +1,11 @@
 """CSV and JSON-lines files that name one image and its label per line."""
 
-import csv
-import itertools
-import json
 import os
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from contextlib import suppress
+
+import numpy as np
 
 from ...errors import did_you_mean
 from .base import ImageFileDataset
@@ -13,17 +13,14 @@ from .labels import number_labels
 from .mask_folder import create_mask_file_dataset
 from .masks import RawMaskDataset
 from .splits import SPLITS, DatasetSplits, parse_split
-from .text_files import find_spelling, open_text, refuse_repeated
+from .table_columns import Table, read_table
+from .text_files import find_spelling
 
 IMAGE_NAMES = ("path", "file", "filename", "image", "file_name", "file_path", "filepath", "image_path", "img")
 LABEL_NAMES = ("label", "class", "target", "labels", "category", "class_name")
 MASK_NAMES = ("mask", "label", "annotation", "segmentation", "masks", "labels", "mask_path", "label_path", "target")
 SPLIT_NAMES = ("split",)
-
-
-class Line(NamedTuple):
-    number: int  # from 1
-    values: dict[str, Any]
+MANY = 50  # files of a folder that a table names, from which on the folder is listed
 
 
 def open_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> DatasetSplits:
@@ -31,47 +28,56 @@ def open_table(table: str, *, image_column: str | None = None, label_column: str
 
     Paths are relative to the table. Raises `ValueError`, naming the line, for unreadable lines and missing files.
     """
-    lines = read_lines(table)
-    image = find_column(list_columns(lines), image_column, IMAGE_NAMES, table, "image_column")
-    label = find_column(list_columns(lines), label_column, LABEL_NAMES, table, "label_column")
-    groups = group_by_split(lines, table)
+
+    def choose(names: list[str]) -> tuple[str, ...]:
+        image = find_column(names, image_column, IMAGE_NAMES, table, "image_column")
+        return image, find_column(names, label_column, LABEL_NAMES, table, "label_column"), *_find_split_column(names)
+
+    rows = read_table(table, choose)
+    image, label = [*rows.columns][:2]
+    groups = group_by_split(rows)
     return DatasetSplits(
-        {split: _create_dataset(table, group, image, label) for split, group in groups.items()},
-        tuple(_say_repeated(table, groups, image, label)),
+        {split: _create_dataset(group, image, label) for split, group in groups.items()},
+        tuple(_say_repeated(groups, image, label)),
     )
 
 
 def open_mask_table(table: str, *, image_column: str | None = None, label_column: str | None = None) -> DatasetSplits:
     """As `open_table`, for lines that name an image and its mask."""
-    lines = read_lines(table)
-    mask = find_column(list_columns(lines), label_column, MASK_NAMES, table, "label_column")
-    others = [name for name in list_columns(lines) if name != mask]
-    image = find_column(others, image_column, IMAGE_NAMES, table, "image_column")
+
+    def choose(names: list[str]) -> tuple[str, ...]:
+        mask = find_column(names, label_column, MASK_NAMES, table, "label_column")
+        others = [name for name in names if name != mask]
+        return find_column(others, image_column, IMAGE_NAMES, table, "image_column"), mask, *_find_split_column(names)
+
+    rows = read_table(table, choose)
+    image, mask = [*rows.columns][:2]
     return DatasetSplits(
-        {
-            split: _create_mask_dataset(table, group, image, mask)
-            for split, group in group_by_split(lines, table).items()
-        }
+        {split: _create_mask_dataset(group, image, mask) for split, group in group_by_split(rows).items()}
     )
 
 
-def read_lines(table: str) -> list[Line]:
-    lines = list(_read_csv(table) if table.lower().endswith((".csv", ".tsv")) else _read_json_lines(table))
-    if not lines:
-        raise ValueError(f"{table} has no rows")
-    return lines
+def group_by_split(table: Table) -> dict[str, Table]:
+    """The rows of each split, by the column called so; all are for training without one."""
+    columns = _find_split_column([*table.columns])
+    if not columns:
+        return {"train": table}
+    values = [str(value) for value in table.columns[columns[0]]]
+    splits: dict[str, str] = {}  # by what the table says
+    for value in dict.fromkeys(values):
+        split = parse_split(value)
+        if split is None:
+            where = table.say(values.index(value))
+            raise ValueError(f"{where} has split {value!r}; allowed are {', '.join(SPLITS)}")
+        splits[value] = split
+    names = [*dict.fromkeys(splits.values())]
+    numbers = np.fromiter((names.index(splits[value]) for value in values), np.int8, len(values))
+    return {name: table.select((numbers == number).nonzero()[0]) for number, name in enumerate(names)}
 
 
-def list_columns(lines: list[Line]) -> list[str]:
-    return list(dict.fromkeys(name for line in lines for name in line.values))
-
-
-def group_by_split(lines: list[Line], table: str) -> dict[str, list[Line]]:
-    column = next((name for name in list_columns(lines) if name.lower() in SPLIT_NAMES), None)
-    groups: dict[str, list[Line]] = {}
-    for line in lines:
-        groups.setdefault(_find_split(line, column, table) if column else "train", []).append(line)
-    return groups
+def _find_split_column(names: list[str]) -> list[str]:
+    """The column that names the split of each row, if there is one."""
+    return [name for name in names if name.lower() in SPLIT_NAMES][:1]
 
 
 def find_column(names: list[str], user_choice: str | None, usual: tuple[str, ...], where: str, setting: str) -> str:
@@ -91,103 +97,76 @@ def find_column(names: list[str], user_choice: str | None, usual: tuple[str, ...
     raise ValueError(f"{where} has the columns {', '.join(names)}, {wanted}; name it with data.{setting}")
 
 
-def _read_csv(table: str) -> Iterator[Line]:
-    with open_text(table, "CSV") as file:
-        text = next((line.strip() for line in file if line.strip()), "")
-        file.seek(0)
-        names_delimiter = text[:4].lower() == "sep=" and len(text) == 5  # the first line, for spreadsheets
-        delimiter = text[4] if names_delimiter else _find_delimiter(table, text)
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        rows = (row for row in reader if row)
-        if names_delimiter:
-            next(rows)
-        header = next(rows, [])
-        refuse_repeated(header, table)
-        for row in rows:
-            if len(row) > len(header):
-                where = f"line {reader.line_num} of {table}"
-                raise ValueError(f"{where} has more fields than the header; quote what holds {delimiter!r}")
-            yield Line(reader.line_num, dict(itertools.zip_longest(header, row)))
-
-
-def _find_delimiter(table: str, header: str) -> str:
-    return "\t" if table.lower().endswith(".tsv") else max(",;\t", key=header.count)
-
-
-def _read_json_lines(table: str) -> Iterator[Line]:
-    with open_text(table, "JSON lines") as file:
-        for number, text in enumerate(file, 1):
-            if text.strip():
-                yield Line(number, _parse_json(text, f"line {number} of {table}"))
-
-
-def _parse_json(text: str, where: str) -> dict[str, Any]:
-    def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        refuse_repeated([name for name, _ in pairs], where)
-        return dict(pairs)
-
-    try:
-        values = json.loads(text, object_pairs_hook=read_object)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{where} is not a row: it is nested too deep") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} holds a {type(values).__name__}, not an object with a path and a label")
-    return values
-
-
-def _find_split(line: Line, column: str, table: str) -> str:
-    value = str(line.values.get(column))
-    if (split := parse_split(value)) is None:
-        raise ValueError(f"line {line.number} of {table} has split {value!r}; allowed are {', '.join(SPLITS)}")
-    return split
-
-
-def _create_dataset(table: str, lines: list[Line], image: str, label: str) -> ImageFileDataset:
-    root = os.path.dirname(table)
-    paths = [find_path(line, image, table, root) for line in lines]
-    labels = number_labels([line.values.get(label) for line in lines], lambda i: f"line {lines[i].number} of {table}")
-    dataset = ImageFileDataset(root, paths, labels.numbers, classes=labels.classes)
+def _create_dataset(table: Table, image: str, label: str) -> ImageFileDataset:
+    labels = number_labels(table.columns[label], table.say)
+    dataset = ImageFileDataset(
+        os.path.dirname(table.path), find_paths(table, image), labels.numbers, classes=labels.classes
+    )
     dataset.label_notes = labels.notes
     return dataset
 
 
-def _say_repeated(table: str, groups: dict[str, list[Line]], image: str, label: str) -> Iterator[str]:
+def _say_repeated(groups: dict[str, Table], image: str, label: str) -> Iterator[str]:
     """A note on the first two lines that name one image, for each of the ways in which they mislead."""
-    first: dict[str, tuple[str, Line]] = {}  # path -> split and line
+    paths = {path.strip() for table in groups.values() for path in table.columns[image]}
+    if len(paths) == sum(map(len, groups.values())):
+        return
+    first: dict[str, tuple[str, int]] = {}  # path -> split and row
     said: set[str] = set()
-    for split, lines in groups.items():
-        for line in lines:
-            other_split, other = first.setdefault(str(line.values[image]).strip(), (split, line))
-            labels = [str(row.values.get(label)).strip() for row in (other, line)]
+    for split, table in groups.items():
+        for row, path in enumerate(table.columns[image]):
+            other_split, other = first.setdefault(path.strip(), (split, row))
+            places = ((groups[other_split], other), (table, row))
+            labels = [str(rows.columns[label][i]).strip() for rows, i in places]
             if labels[0] != labels[1]:
                 trouble = f"with the labels {labels[0]!r} and {labels[1]!r}"
             elif split != other_split:
                 trouble = f"in the splits {other_split} and {split}, so the scores are not those of unseen images"
-            elif other is not line and len(groups) == 1:
+            elif other != row and len(groups) == 1:
                 trouble = "twice; if one of them is held out, its score is not that of an unseen image"
             else:
                 continue
             kind = trouble.split()[0]
             if kind not in said:
                 said.add(kind)
-                yield f"lines {other.number} and {line.number} of {table} name the same image {trouble}"
+                numbers = f"{groups[other_split].numbers[other]} and {table.numbers[row]}"
+                yield f"lines {numbers} of {table.path} name the same image {trouble}"
 
 
-def _create_mask_dataset(table: str, lines: list[Line], image: str, mask: str) -> RawMaskDataset:
-    root = os.path.dirname(table)
-    return create_mask_file_dataset(
-        root, *([find_path(line, column, table, root) for line in lines] for column in (image, mask))
-    )
+def _create_mask_dataset(table: Table, image: str, mask: str) -> RawMaskDataset:
+    root = os.path.dirname(table.path)
+    return create_mask_file_dataset(root, find_paths(table, image), find_paths(table, mask))
 
 
-def find_path(line: Line, column: str, table: str, root: str) -> str:
-    path = line.values.get(column)
-    if not isinstance(path, str) or not path.strip():
-        raise ValueError(f"line {line.number} of {table} names no image in its column {column!r}")
-    existing = find_spelling(root, path.strip())
-    if existing is None:
-        where = os.path.join(root, path.strip())
-        raise ValueError(f"line {line.number} of {table} names {where}, which does not exist")
-    return existing
+def find_paths(table: Table, column: str) -> list[str]:
+    """The existing files that a column names, relative to the table; raises `ValueError` for the first that is none."""
+    root = os.path.dirname(table.path)
+    paths, files = [], _Files(root)
+    for row, value in enumerate(table.columns[column]):
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"{table.say(row)} names no image in its column {column!r}")
+        path = value.strip()
+        existing = path if path in files else find_spelling(root, path)
+        if existing is None:
+            raise ValueError(f"{table.say(row)} names {os.path.join(root, path)}, which does not exist")
+        paths.append(existing)
+    return paths
+
+
+class _Files:
+    """The files below a folder. Of folders that many are asked of, all names are read at once, which is faster."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.asked: Counter[str] = Counter()
+        self.names: dict[str, set[str]] = {}
+
+    def __contains__(self, path: str) -> bool:
+        folder = path[: path.rfind("/") + 1]
+        if path[len(folder) :] in self.names.get(folder, ()):
+            return True
+        self.asked[folder] += 1
+        if self.asked[folder] == MANY:
+            with suppress(OSError), os.scandir(os.path.join(self.root, folder)) as entries:
+                self.names[folder] = {entry.name for entry in entries if entry.is_file()}
+        return os.path.isfile(os.path.join(self.root, path))
