@@ -25,6 +25,7 @@ docs: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 # Ten minutes on two cores; a page of benchmarks/results, continued where it stopped.
 bench: $(INSTALLED)

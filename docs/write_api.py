@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 import textwrap
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,10 +54,10 @@ def list_members(kind: type) -> list[str]:
     fields = [f"`{field}`: {source}" for field, source in list_fields(kind)]
     found = []
     for name, value in vars(kind).items():
-        if name.startswith("_") or not isinstance(value, property | classmethod | staticmethod) and not callable(value):
+        if name.startswith("_"):
             continue
-        if isinstance(value, property):
-            found.append(f"`{name}`: {first_line(value.fget)}")
+        if isinstance(value, property | cached_property):
+            found.append(f"`{name}`: {first_line(value.fget if isinstance(value, property) else value.func)}")
         elif inspect.isroutine(value):
             function = inspect.unwrap(getattr(kind, name))
             found.append(f"`{name}{format_signature(function)}`: {first_line(function)}")
@@ -66,7 +67,7 @@ def list_members(kind: type) -> list[str]:
 def list_fields(kind: type) -> list[tuple[str, str]]:
     """Annotated fields with the comment behind them."""
     try:
-        source = inspect.getsource(kind)
+        source = re.sub(r"  # type: ignore[^\n]*", "", inspect.getsource(kind))
     except (OSError, TypeError):
         return []
     own = vars(kind).get("__annotations__", {})

@@ -56,7 +56,7 @@ def test_every_imported_package_is_declared(folder):
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras = [name for extra in FOLDERS[folder] for name in project["optional-dependencies"][extra]]
     declared = {normalize(name) for name in (*project["dependencies"], *extras)}
-    own = {"selfdistill", *(path.stem for path in folder.glob("*.py"))}
+    own = {"selfdistill", *(path.stem for path in folder.rglob("*.py") if folder != PACKAGE)}  # scripts' siblings
     distributions = find_distributions()
     for module, file in imported_modules(folder).items():
         if module not in sys.stdlib_module_names and module not in own:

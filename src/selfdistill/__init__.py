@@ -13,26 +13,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what type checkers and editors see; __getattr__ imports each on first use
     from . import losses
     from .commands.api import compare, describe_method, fit, load, train, wrap
+    from .commands.trained import TrainedRun
     from .features.extractor import Taps
     from .method import Method
     from .methods import create_method, list_methods
     from .models import build_student
+    from .report.comparison import Comparison
     from .runs.student import load_student
     from .task import Batch, Step
     from .tasks import Task, evaluate
     from .training.callbacks import Callback
     from .training.experiment import Experiment
+    from .training.state import Result, TrainState
 
     __version__: str
 
 _HOME = {  # public name -> module; imported on first use, so that the command line answers at once
     "Batch": "task",
     "Callback": "training.callbacks",
+    "Comparison": "report.comparison",
     "Experiment": "training.experiment",
     "Method": "method",
+    "Result": "training.state",
     "Step": "task",
     "Task": "tasks",
     "Taps": "features.extractor",
+    "TrainState": "training.state",
+    "TrainedRun": "commands.trained",
     "create_method": "methods",
     "list_methods": "methods",
     "build_student": "models",
@@ -48,11 +55,15 @@ _HOME = {  # public name -> module; imported on first use, so that the command l
 __all__ = [
     "Batch",
     "Callback",
+    "Comparison",
     "Experiment",
     "Method",
+    "Result",
     "Step",
     "Task",
     "Taps",
+    "TrainState",
+    "TrainedRun",
     "build_student",
     "compare",
     "create_method",

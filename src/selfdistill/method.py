@@ -367,6 +367,7 @@ def _check_values(method: Method, batch: Batch, progress: Tensor | float) -> Non
         return
     check_labels(batch, method.task)
     if method.needs_index:
+        assert batch.index is not None
         low, high = (int(value) for value in batch.index.aminmax())
         if low < 0 or high >= method.task.num_examples:
             raise ValueError(

@@ -65,7 +65,8 @@ def cutmix_masks(
 
 def mixing_weight(alpha: float, device: torch.device) -> Float[Tensor, ""]:
     """One draw from Beta(alpha, alpha) on the device, for methods that mix in `forward`: the host does not wait."""
-    return torch.distributions.Beta(*torch.full((2,), alpha, device=device), validate_args=False).sample()
+    first, second = torch.full((2,), alpha, device=device)
+    return torch.distributions.Beta(first, second, validate_args=False).sample()
 
 
 def _draw_beta(alpha: float) -> float:

@@ -41,12 +41,13 @@ class Trainable(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """The student's own list."""
-        names = getattr(self.method.student, "no_weight_decay", set)()
+        student: Any = self.method.student
+        names = student.no_weight_decay() if hasattr(student, "no_weight_decay") else ()
         return {f"method.student.{name}" for name in names}
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """The student's layers by depth; what only training needs learns at the rate of the deepest ones."""
-        student = self.method.student
+        student: Any = self.method.student
         if hasattr(student, "group_matcher"):
             layers = group_parameters(student, student.group_matcher(coarse=coarse), reverse=True)
         else:
@@ -101,7 +102,8 @@ class SelfDistillTask(ClassificationTask):
             criterion = nn.CrossEntropyLoss()
         settings = {} if criterion_kwargs is None else {"criterion_kwargs": criterion_kwargs}
         super().__init__(model, criterion, device=device, dtype=dtype, verbose=verbose, **settings)
-        self.image_shape = tuple(image_shape or _find_image_shape(model))
+        channels, height, width = image_shape or _find_image_shape(model)
+        self.image_shape = (channels, height, width)
         task = Task("classification", _count_classes(model), self.image_shape, **adapt_criterion(self.criterion))
         trained = create_method(
             method, model, task, taps=taps, teacher=teacher, total_steps=total_updates, **hyperparameters
@@ -152,8 +154,11 @@ class SelfDistillTask(ClassificationTask):
 
     def compile(self, backend: str = "inductor", mode: str | None = None, **options: Any) -> nn.Module:
         """Compiles the training step, and the model for validation."""
-        self.trainable_module = torch.compile(self.trainable_module, backend=backend, mode=mode, **options)
-        self.eval_model = torch.compile(self.method.student, backend=backend, mode=mode, **options)
+        compiled: list[Any] = [
+            torch.compile(module, backend=backend, mode=mode, **options)
+            for module in (self.trainable_module, self.method.student)
+        ]
+        self.trainable_module, self.eval_model = compiled
         return self.eval_model
 
     def setup_ema(
@@ -245,7 +250,7 @@ def _find_image_shape(model: nn.Module) -> tuple[int, int, int]:
     return getattr(model, "in_chans", channels), height, width
 
 
-def _find_classifier(student: nn.Module) -> set[int]:
+def _find_classifier(student: Any) -> set[int]:
     """The ids of the classifier's parameters; of a network that does not name it, those of the last two."""
     if not hasattr(student, "get_classifier"):
         return {id(parameter) for parameter in [*student.parameters()][-2:]}

@@ -49,6 +49,8 @@ class SelfDistillTrainer(Trainer):
         ValueError: for models, data and settings that do not go together, and as `selfdistill.create_method`.
     """
 
+    model: Any  # Trainer's: the method
+
     def __init__(
         self,
         model: PreTrainedModel,

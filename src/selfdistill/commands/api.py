@@ -155,8 +155,9 @@ def fit(
     from .python import fit_method
 
     progress = not hasattr(method, "train_set") if progress is None else progress
-    shown = {"callbacks": callbacks, "progress": progress, "trust": trust}
-    return fit_method(method, data, settings, run=run, resume=resume, **shown)
+    return fit_method(
+        method, data, settings, run=run, resume=resume, callbacks=callbacks, progress=progress, trust=trust
+    )
 
 
 def describe_method(name: str) -> str:

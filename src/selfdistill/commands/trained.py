@@ -52,7 +52,7 @@ class Transforms(NamedTuple):
 class TrainedRun:
     """A run folder: `load` and `train` give one.
 
-    >>> run = load("runs/digits")                                                       # doctest: +SKIP
+    >>> run = sd.load("runs/digits")                                                    # doctest: +SKIP
     >>> run.predict("photo.png")[0].label                                               # doctest: +SKIP
     '7'
     """

@@ -149,7 +149,7 @@ class Energy(torch.autograd.Function):
         return torch.linalg.vector_norm(feature, dim=1, dtype=wide).square() / feature.shape[1]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (feature,) = ctx.saved_tensors
         scale = (gradient * (2 / feature.shape[1])).unsqueeze(1)
         if feature.dtype is not torch.float16:  # in float16 such small numbers would become 0

@@ -57,8 +57,8 @@ def refuse_wrong_shapes(logits: Tensor, target: Tensor, soft_target: Tensor | No
         given, wanted = describe_shape(logits.shape[2:]), describe_shape(spatial)
         raise ValueError(f"the network scores images as {given}, and labels {tuple(target.shape)} need {wanted}")
     if soft_target is not None and soft_target.shape != logits.shape:
-        given, wanted = tuple(soft_target.shape), tuple(logits.shape)
-        raise ValueError(f"soft_target {given} must have the shape of the scores, {wanted}")
+        shape = tuple(soft_target.shape)
+        raise ValueError(f"soft_target {shape} must have the shape of the scores, {tuple(logits.shape)}")
 
 
 @in_float32

@@ -16,11 +16,11 @@ def in_float32(loss: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(loss)
     def loss_in_float32(*args: Any, **kwargs: Any) -> Any:
-        args = [_widen(arg) for arg in args]
+        wide = [_widen(arg) for arg in args]
         kwargs = {name: _widen(arg) for name, arg in kwargs.items()}
-        device = next(arg.device.type for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor))
+        device = next(arg.device.type for arg in (*wide, *kwargs.values()) if isinstance(arg, Tensor))
         with torch.autocast(device, enabled=False):
-            return loss(*args, **kwargs)
+            return loss(*wide, **kwargs)
 
     return loss_in_float32
 

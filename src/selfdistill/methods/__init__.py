@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
@@ -114,5 +114,5 @@ def _load_method(name: str) -> type[Method]:
     return value
 
 
-def _is_method(value: Any) -> bool:
+def _is_method(value: Any) -> TypeGuard[type[Method]]:
     return isinstance(value, type) and issubclass(value, Method) and value is not Method

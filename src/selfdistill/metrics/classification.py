@@ -23,7 +23,7 @@ class ClassificationScores(NamedTuple):
     top5: float  # share whose label is among the five highest scores
     nll: float  # mean negative log-likelihood of the label, in nats
     ece: float  # expected calibration error of the highest probability: l1, 15 bins, in [0, 1]
-    count: int
+    count: int  # type: ignore[assignment]  # tuples have a method of this name
     balanced_accuracy: float | None = None  # mean share right over classes; None: equally frequent ones
 
     @property

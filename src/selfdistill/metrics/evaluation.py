@@ -107,7 +107,7 @@ def score_pixels(
     """
     if target.ndim != 3:
         raise ValueError(f"labels {tuple(target.shape)} are not labels of pixels, (b, h, w)")
-    return score_map(student, images, tuple(target.shape[1:]), window=window)
+    return score_map(student, images, (target.shape[1], target.shape[2]), window=window)
 
 
 def measure(
@@ -129,15 +129,15 @@ def measure(
     """
     device = torch.device(device)
     half = precision in (torch.bfloat16, torch.float16)
-    metric = metric.to(device)
+    adding: Any = metric.to(device)  # with torchmetrics' update and compute
     with set_mode(student, training=False), torch.no_grad():
         for batch in batches:
             target = batch.target.to(device, non_blocking=True)
             with torch.autocast(device.type, dtype=precision if half else None, enabled=half):
                 logits = score(student, batch.images.to(device, non_blocking=True), target)
-            metric.update(logits.float(), target)
+            adding.update(logits.float(), target)
             if collector is not None:
                 collector.update(logits.float(), target)
-    if not metric.update_called and not is_distributed():
+    if not adding.update_called and not is_distributed():
         raise ValueError("there is no image to evaluate on: the loader gave no batch")
-    return metric.compute()
+    return adding.compute()

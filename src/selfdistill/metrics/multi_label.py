@@ -29,7 +29,7 @@ class MultiLabelScores(NamedTuple):
     nll: float  # binary cross-entropy in nats, mean over classes and images
     ece: float  # expected calibration error of the probabilities of all classes: l1, 15 bins, in [0, 1]
     ap: tuple[float, ...]  # average precision of each class; NaN if no image shows it
-    count: int
+    count: int  # type: ignore[assignment]  # tuples have a method of this name
     thresholds_f1_macro: float | None = None  # both F1 scores at the thresholds of the run; None: there are none
     thresholds_f1_micro: float | None = None
 

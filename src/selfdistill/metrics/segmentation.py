@@ -22,7 +22,7 @@ class SegmentationScores(NamedTuple):
     nll: float  # mean negative log-likelihood of the label, in nats, over labeled pixels
     ece: float  # expected calibration error of the highest probability: l1, 15 bins, in [0, 1], over labeled pixels
     iou: tuple[float, ...]  # intersection over union of each class, over all images; NaN if it never occurs
-    count: int
+    count: int  # type: ignore[assignment]  # tuples have a method of this name
 
     @property
     def main(self) -> float:

@@ -163,10 +163,10 @@ def compare_runs(
     if not isinstance(runs, Mapping):
         groups = group_by_settings(groups[""])
     scored = [run for group in groups.values() for run in group if run.end.scores is not None]
-    tasks = [run.task for run in scored] or [
-        find_task_of(run, trust=trust) for group in folders.values() for run in group
-    ]
-    tasks = tuple(dict.fromkeys(tasks))
+    scored_tasks = [run.task for run in scored]
+    tasks = tuple(
+        dict.fromkeys(scored_tasks or [find_task_of(run, trust=trust) for group in folders.values() for run in group])
+    )
     split = choose_split(scored) if scored else None
     arms = {name: group for name, group in groups.items() if group}
     rows = [average(name, group, tasks, split) for name, group in arms.items()]

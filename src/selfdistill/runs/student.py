@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -94,10 +94,10 @@ class StudentCard(BaseModel):
     def _refuse_contradictions(self) -> "StudentCard":
         """Everything that there is one of for each class, or for each channel, has as many."""
         classes, channels = self.student.num_classes, self.student.image_shape[0]
-        counts = {
+        counts: dict[str, tuple[Sized | None, int]] = {
             "classes": (self.classes, classes),
-            "masks.values": (self.masks and self.masks.values, classes),
-            "masks.colours": (self.masks and self.masks.colours, classes),
+            "masks.values": (None if self.masks is None else self.masks.values, classes),
+            "masks.colours": (None if self.masks is None else self.masks.colours, classes),
             "thresholds": (self.thresholds, classes),
             "data.mean": (self.data.mean, channels),
             "data.std": (self.data.std, channels),

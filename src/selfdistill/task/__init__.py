@@ -11,10 +11,11 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from ..losses import are_probabilities, cross_entropy, describe_shape, kd, refuse_float_target
-from .batch import Batch, check_tensors
+from .batch import Batch as Batch
 from .batch import Step as Step
 from .batch import as_batch as as_batch
 from .batch import check_scored as check_scored
+from .batch import check_tensors
 from .label_loss import DEFAULT_GAMMA, LabelLoss
 
 
@@ -47,8 +48,8 @@ def _check_class_types(batch: Batch, task: "Task") -> None:
     if target.ndim != wanted.count(",") + (task.output == "pixel"):
         raise ValueError(f"labels {tuple(target.shape)} must be {wanted}, a class number for each {task.output}")
     if soft_target is not None and soft_target.shape != (len(images), task.num_classes, *target.shape[1:]):
-        wanted = (len(images), task.num_classes, *target.shape[1:])
-        raise ValueError(f"soft_target {tuple(soft_target.shape)} must have the shape of the scores, {wanted}")
+        shape = (len(images), task.num_classes, *target.shape[1:])
+        raise ValueError(f"soft_target {tuple(soft_target.shape)} must have the shape of the scores, {shape}")
 
 
 def _check_class_numbers(batch: Batch, task: "Task") -> None:
@@ -96,7 +97,7 @@ def predict_class(logits: Float[Tensor, "b k *pos"]) -> Int64[Tensor, " b *pos"]
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def refuse_no_count(num_classes: object) -> None:

@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     images: Float[Tensor, "b c h w"]
     target: Tensor
     soft_target: Float[Tensor, "b k *pos"] | None = None
-    index: Int64[Tensor, " b"] | None = None
+    index: Int64[Tensor, " b"] | None = None  # type: ignore[assignment]  # tuples have a method of this name
     views: Float[Tensor, "b v c h w"] | None = None
     positives: Float[Tensor, "b m c h w"] | None = None
 

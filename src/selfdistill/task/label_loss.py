@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from ..losses.labels import DEFAULT_GAMMA as DEFAULT_GAMMA
 from ..losses.labels import (
-    DEFAULT_GAMMA,
     ClassWeights,
     binary_cross_entropy,
     count_labels,
@@ -32,7 +32,7 @@ class LabelLoss(nn.Module):
     0.6931
     """
 
-    NAMES = ("cross_entropy", "focal", "bce", "dice+cross_entropy")
+    NAMES: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal", "bce", "dice+cross_entropy")
     class_weights: Tensor | None  # moves with the method, so that no step waits for it
 
     def __init__(
@@ -125,7 +125,7 @@ class MultiLabelLoss(LabelLoss):
     ) -> Float[Tensor, ""]:
         gammas = {"bce": {}, "focal": {"gamma_positive": self.gamma, "gamma_negative": self.gamma}}
         asymmetric = {"gamma_negative": GAMMA_NEGATIVE, "margin": MARGIN}
-        shape = gammas.get(self.name, asymmetric)
+        shape: dict[str, Any] = gammas.get(self.name, asymmetric)
         return multi_label_loss(logits, target, soft_target, **self.collect_settings(logits), **shape)
 
 

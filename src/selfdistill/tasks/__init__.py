@@ -4,7 +4,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
@@ -13,10 +13,15 @@ from ..config.part import Part
 from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..imports import load, suggest_colon
-from ..metrics.evaluation import Scores, measure
+from ..metrics.classification import ClassificationScores
+from ..metrics.evaluation import Scores as Scores
+from ..metrics.evaluation import measure
 from ..metrics.evaluation import rate_scores as rate_scores
+from ..metrics.multi_label import MultiLabelScores
 from ..metrics.outcomes import Collector
-from ..task import Task, as_batch, check_scored, refuse_no_count
+from ..metrics.segmentation import SegmentationScores
+from ..task import Task as Task
+from ..task import as_batch, check_scored, refuse_no_count
 from .base import TaskKind
 
 LR = 0.001  # of all optimizers except SGD
@@ -59,7 +64,7 @@ def _find_own(name: str) -> TaskKind:
     return defined[0](name)
 
 
-Task._find_kind = find_task
+Task._find_kind = find_task  # type: ignore[assignment]  # functions that are attributes of a class pass for methods
 
 
 def _is_task(value: Any) -> bool:
@@ -97,6 +102,62 @@ def _fill_in(part: Part, **values: Any) -> Part:
     return part.model_copy(update={name: value for name, value in values.items() if getattr(part, name) is None})
 
 
+@overload
+def evaluate(
+    student: nn.Module,
+    batches: Iterable[Any],
+    *,
+    num_classes: int,
+    kind: Literal["classification"] = ...,
+    ignore_index: int = ...,
+    window: tuple[int, int] | None = ...,
+    device: str | torch.device = ...,
+    precision: torch.dtype | None = ...,
+    collector: Collector | None = ...,
+    thresholds: Sequence[float] | None = ...,
+) -> ClassificationScores: ...
+@overload
+def evaluate(
+    student: nn.Module,
+    batches: Iterable[Any],
+    *,
+    num_classes: int,
+    kind: Literal["multilabel"],
+    ignore_index: int = ...,
+    window: tuple[int, int] | None = ...,
+    device: str | torch.device = ...,
+    precision: torch.dtype | None = ...,
+    collector: Collector | None = ...,
+    thresholds: Sequence[float] | None = ...,
+) -> MultiLabelScores: ...
+@overload
+def evaluate(
+    student: nn.Module,
+    batches: Iterable[Any],
+    *,
+    num_classes: int,
+    kind: Literal["segmentation"],
+    ignore_index: int = ...,
+    window: tuple[int, int] | None = ...,
+    device: str | torch.device = ...,
+    precision: torch.dtype | None = ...,
+    collector: Collector | None = ...,
+    thresholds: Sequence[float] | None = ...,
+) -> SegmentationScores: ...
+@overload
+def evaluate(
+    student: nn.Module,
+    batches: Iterable[Any],
+    *,
+    num_classes: int,
+    kind: str,
+    ignore_index: int = ...,
+    window: tuple[int, int] | None = ...,
+    device: str | torch.device = ...,
+    precision: torch.dtype | None = ...,
+    collector: Collector | None = ...,
+    thresholds: Sequence[float] | None = ...,
+) -> Scores: ...
 def evaluate(
     student: nn.Module,
     batches: Iterable[Any],
