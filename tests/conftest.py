@@ -8,16 +8,18 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
-import torch
 
 from helpers.programs import share_server
+from helpers.shapes import check_where_shapes_are_named
 
 # Folders of tests that train whole runs, or take long. Those of methods, modules, features, losses, metrics and data
-# have the run-time checks, which are a third of the time; the same functions run in both.
+# have the run-time checks; the same functions run in both.
 UNTYPED = {"adapters", "build", "commands", "export", "report", "slow", "tasks", "training"}
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LONGEST_FIRST = ["test_compile_and_processes", "test_benchmarks_at_length", "test_every_run", "test_families"]
 LONG_FOLDERS = ["slow", "training", "commands", "tasks", "cache", "methods"]
+
+check_where_shapes_are_named()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,9 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )
 
 
-def pytest_collection_finish() -> None:
-    """Nothing that was imported is garbage: it need not be looked through again and again."""
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Nothing that is imported is garbage: it need not be looked through again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -65,6 +73,8 @@ def do_not_wait_for_the_disk():
 @pytest.fixture(autouse=True, scope="session")
 def seed_no_absent_device():
     """Without a GPU, torch keeps each seed for later with the whole call stack, which takes most of a millisecond."""
+    import torch  # here, because the process that only deals tests out to others reads this file too
+
     with pytest.MonkeyPatch.context() as patch:
         for device in (torch.cuda, torch.xpu, torch.mtia):
             if hasattr(device, "manual_seed_all") and not device.is_available():
@@ -75,6 +85,8 @@ def seed_no_absent_device():
 @pytest.fixture(autouse=True)
 def own_seed():
     """Every test starts from the same random state, whatever ran before it."""
+    import torch
+
     torch.manual_seed(0)
 
 

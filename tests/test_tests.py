@@ -3,7 +3,12 @@
 import ast
 from pathlib import Path
 
+import jaxtyping
+import pytest
+import torch
+
 import planted_faults
+from selfdistill.losses import kd
 
 HERE = Path(__file__).parent
 FILES = sorted(HERE.rglob("*.py"))
@@ -32,3 +37,8 @@ def test_every_file_of_the_slow_folder_is_marked_slow():
     files = [file for file in (HERE / "slow").glob("test_*.py")]
     fast = [file.name for file in files if "pytest.mark.slow" not in file.read_text().partition("\ndef ")[0]]
     assert len(files) > 20 and not fast
+
+
+def test_shapes_are_checked_where_they_are_named():
+    with pytest.raises(jaxtyping.TypeCheckError):
+        kd(torch.zeros(2, 3), torch.zeros(2, 4))
