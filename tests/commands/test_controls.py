@@ -26,6 +26,7 @@ def test_an_unknown_control_gets_the_nearest_one():
         ((), "baseline label_smoothing", ["label_smoothing+mix=cutmix"]),
         (("mix=cutmix",), "baseline frskd", ["label_smoothing", "deep_supervision"]),
         (("task=segmentation",), "baseline frskd", ["label_smoothing", "deep_supervision", "frskd+mix=cutmix"]),
+        (("task=multilabel",), "baseline frskd", ["label_smoothing", "deep_supervision", "frskd+mix=cutmix"]),
         (("task=helpers.multilabel:MultiLabel",), "baseline frskd", ["deep_supervision"]),
     ],
 )

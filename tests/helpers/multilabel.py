@@ -107,7 +107,7 @@ def find_shown(logits: Tensor) -> Tensor:
 class MultiLabel(Classification):
     """Any number of classes for each image; images are shown as those with one label."""
 
-    output, target = "image", "multi_label"
+    output, target = "image", "shown"
     criterion, predict = staticmethod(binary_cross_entropy), staticmethod(find_shown)
     defaults = Defaults(data="squares", student="cifar:resnet8", lr=0.05, batch_size=16)
     sources = {"squares": open_squares}

@@ -276,14 +276,14 @@ def test_targets_are_as_declared(name):
     """A method for any target leaves the labels and soft labels to the task; others refuse what is not a class."""
     kind = find_method(name)
     facts = {"predict": None, "soft_label_loss": None, "label_checks": None}
-    tags = SimpleNamespace(name="tags", output="image", target="multi_label", **facts)
+    tags = SimpleNamespace(name="tags", output="image", target="tags", **facts)
     tags.create_criterion = lambda *_, **__: binary_loss
     task = Task(tags, CLASSES, (3, 16, 16), num_examples=32)
     student = small_student(small_task())
     teacher = small_student(small_task(), seed=4) if kind.needs_teacher and not kind.teacher_method else None
     settings = {"alpha": 0.0} if name == "frskd" else {}
     if kind.targets is not None:
-        with pytest.raises(ValueError, match="needs labels of the form class, and those of tags are multi_label"):
+        with pytest.raises(ValueError, match="needs labels of the form class.*, and those of tags are tags"):
             kind(student, task, teacher=teacher)
         return
     if kind.soft_label_terms and not kind.soft_labels_are_optional:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from helpers.networks import small_student
 from selfdistill import Batch, Task, create_method
 from selfdistill.build import build
 from selfdistill.commands.calibrate import calibrate_run
@@ -111,3 +112,14 @@ def test_labels_that_are_none_are_told_by_the_first_step():
     ):
         with pytest.raises(ValueError, match=sentence):
             method(Batch(images, target, soft_target))
+
+
+@pytest.mark.parametrize(("share", "kept"), [("all", 0.9), ("others", 0.8)])
+def test_label_smoothing_leaves_yes_and_no_this_probability(share, kept):
+    task = Task("multilabel", 3, (3, 8, 8))
+    method = create_method("label_smoothing", small_student(task), task, epsilon=0.2, share=share).eval()
+    target = torch.tensor([[1, 0, 0], [0, 1, 1]])
+    step = method(Batch(torch.randn(2, 3, 8, 8), target))
+    wanted = torch.where(target == 1, kept, 1 - kept)
+    costs = torch.nn.functional.binary_cross_entropy_with_logits(step.logits, wanted, reduction="none")
+    torch.testing.assert_close(step.loss, costs.sum(dim=1).mean())

@@ -95,7 +95,7 @@ def test_runs_are_compared_by_the_tasks_own_scores(trained):
     [
         (
             {"method": "label_smoothing"},
-            "method=label_smoothing needs labels of the form class, and those of helpers.mu",
+            "method=label_smoothing needs labels of the form class or multi_label, and those of helpers.mu",
         ),
         ({"method": {"name": "frskd", "alpha": 1.0}}, "soft labels compare class probabilities, .* set alpha=0"),
         ({"method": "baseline", "mix": "mixup"}, "mix=mixup does not mix the labels of task=helpers.multilabel"),

@@ -16,10 +16,12 @@ from ..task import Batch, Step
 class LabelSmoothing(Method):
     """Cross-entropy against labels that give a little of their mass away: the simplest rival of self-distillation.
 
-    Two definitions are in use, and published differences depend on them: see `share`.
+    Two definitions are in use, and published differences depend on them: see `share`. Where an image shows any number
+    of classes, yes and no are the two answers of each class, so that yes becomes 1 - epsilon / 2, or 1 - epsilon.
     """
 
     outputs = ("image", "pixel")
+    targets = ("class", "multi_label")
     supervised_terms, weighted_terms = (), ("task",)
     cost = "none"
 
@@ -28,8 +30,22 @@ class LabelSmoothing(Method):
         "all", "who receives it: all K classes (paper, PyTorch) or the K - 1 others"
     )
 
+    @property
+    def of_two_answers(self) -> float:
+        """The mass that yes and no of one class share alike."""
+        return self.epsilon if self.share == "all" else 2 * self.epsilon
+
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
+        if self.task.target == "multi_label":
+            task = losses.multi_label_loss(
+                logits,
+                batch.target,
+                batch.soft_target,
+                class_weights=self.task.class_weights,
+                label_smoothing=self.of_two_answers,
+            )
+            return Step({"task": task}, logits)
         task = losses.smoothed_cross_entropy(
             logits,
             batch.target,

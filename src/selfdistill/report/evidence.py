@@ -8,6 +8,7 @@ from ..runs.folder import Run
 from ..runs.records import AnyRecord, EndRecord
 from ..runs.student import read_card
 from ..tasks.base import TaskKind
+from ..tasks.multilabel import find_shown
 from .columns import Row
 from .comparison import Comparison
 from .finished import FREE_SETTINGS, FinishedRun, choose_split
@@ -26,7 +27,8 @@ class ArmRun(NamedTuple):
     end: EndRecord | None = None  # None where the run is not finished, and so are the next ones
     split: str | None = None  # of which the comparison speaks
     scores: Mapping[str, Any] = {}  # on this split, by name; empty where there are none
-    outcomes: Any = None  # ClassOutcomes without logits, or PixelOutcomes; None where none were written
+    outcomes: Any = None  # as they were written, without logits; None where none were
+    said: Any = None  # bool (n, k): which classes reach their thresholds, of images that may show several
     nll_at_temperature: float | None = None
 
 
@@ -78,7 +80,7 @@ class Evidence(NamedTuple):
 def gather_evidence(comparison: Comparison, controls: Collection[str] = (), *, trust: bool = False) -> Evidence:
     """Reads the runs of a comparison, and those that are not finished."""
     split = choose_split([run for runs in comparison.arms.values() for run in runs if run.splits])
-    groups = {name: [_read_finished(run, split) for run in runs] for name, runs in comparison.arms.items()}
+    groups = {name: [_read_finished(run, split, trust=trust) for run in runs] for name, runs in comparison.arms.items()}
     for path in comparison.unfinished:
         run = _read_run(Run.open(path))
         groups.setdefault(_find_arm(run, groups), []).append(run)
@@ -90,7 +92,7 @@ def gather_evidence(comparison: Comparison, controls: Collection[str] = (), *, t
     tasks = {run.settings["task.kind"] for arm in arms for run in arm.runs}
     classes = _list_classes(arms, trust=trust)
     if len(classes) > 1:  # what one run answered has no meaning beside another's
-        arms = [arm._replace(runs=[run._replace(outcomes=None) for run in arm.runs]) for arm in arms]
+        arms = [arm._replace(runs=[run._replace(outcomes=None, said=None) for run in arm.runs]) for arm in arms]
     return Evidence(
         comparison,
         arms,
@@ -105,8 +107,11 @@ def _read_run(run: Run) -> ArmRun:
     return ArmRun(run, recipe.seed, recipe.flatten(exclude=set(FREE_SETTINGS)), run.records())
 
 
-def _read_finished(finished: FinishedRun, split: str | None) -> ArmRun:
-    outcomes = finished.read_outcomes(split)
+def _read_finished(finished: FinishedRun, split: str | None, *, trust: bool) -> ArmRun:
+    outcomes, said = finished.read_outcomes(split), None
+    if hasattr(outcomes, "shown"):
+        with suppress(ValueError):
+            said = find_shown(outcomes.logits, read_card(finished.run.path, trust=trust))
     if getattr(outcomes, "logits", None) is not None:
         outcomes = outcomes._replace(logits=None)  # the largest part, which nothing on the page needs
     scores = finished.get_scores(split)
@@ -115,6 +120,7 @@ def _read_finished(finished: FinishedRun, split: str | None) -> ArmRun:
         split=split or finished.end.split,
         scores={} if scores is None else scores._asdict(),
         outcomes=outcomes,
+        said=said,
         nll_at_temperature=finished.get_nll_at_temperature(split),
     )
 

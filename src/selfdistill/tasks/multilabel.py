@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from ..config.recipe import DataPart
@@ -184,9 +184,14 @@ def get_thresholds(card: StudentCard) -> Sequence[float]:
     return card.thresholds or [HALF] * len(card.classes)
 
 
+def find_shown(logits: Float[Tensor, "*n k"], card: StudentCard) -> Bool[Tensor, "*n k"]:
+    """Which classes images show by these scores."""
+    return say_yes(logits, get_thresholds(card))
+
+
 def name_shown(logits: Float[Tensor, " k"], card: StudentCard) -> list[str]:
     """The classes that an image shows by these scores."""
-    return [card.classes[k] for k in say_yes(logits, get_thresholds(card)).nonzero().flatten().tolist()]
+    return [card.classes[k] for k in find_shown(logits, card).nonzero().flatten().tolist()]
 
 
 class Labeler(Predictor):

@@ -2,14 +2,16 @@
 
 import torch
 
-from selfdistill.metrics.outcomes import ClassOutcomes, PixelOutcomes
+from selfdistill.metrics.outcomes import ClassOutcomes, MultiLabelOutcomes, PixelOutcomes
 from selfdistill.report.evidence import Arm, ArmRun
-from selfdistill.report.sections.images import (
-    _select,
+from selfdistill.report.sections.answers import (
     describe_change,
+    describe_label_change,
     find_changes,
+    find_label_changes,
     find_mask_changes,
 )
+from selfdistill.report.sections.images import _select
 
 LABELS = [0, 1, 2, 0]
 
@@ -67,3 +69,30 @@ def test_masks_are_compared_by_the_mean_iou_of_the_classes_in_the_image():
     (change,) = find_mask_changes(after, before, [0])
     assert change.after == 1.0
     assert abs(change.before - (3 / 6 + 2 / 5) / 2) < 1e-9
+
+
+def several(shown, said, nll):
+    shown, rest = torch.tensor(shown), torch.zeros(len(shown), 15)
+    outcomes = MultiLabelOutcomes(shown, None, torch.tensor(nll), rest, rest, rest)
+    return {"outcomes": outcomes, "said": torch.tensor(said) > 0}
+
+
+def test_of_several_labels_the_answers_that_were_missed_and_added_are_told():
+    shown = [[1, 1, 0], [0, 0, 0]]
+    before = [several(shown, [[1, 0, 0], [0, 0, 1]], [0.5, 0.3]), several(shown, [[1, 0, 1], [0, 0, 0]], [0.5, 0.1])]
+    after = [several(shown, [[1, 1, 0], [0, 0, 1]], [0.1, 0.9]), several(shown, [[1, 0, 0], [1, 0, 0]], [0.1, 0.9])]
+    one, other = (
+        Arm(name, number, [ArmRun(None, seed, {}, [], **run) for seed, run in enumerate(runs)], None)
+        for number, (name, runs) in enumerate({"baseline": before, "frskd": after}.items())
+    )
+    changes = {change.index: change for change in find_label_changes(other, one, [0, 1])}
+    assert [round(6 * share) for share in (changes[0].before, changes[0].after)] == [3, 5]
+    assert [round(6 * share) for share in (changes[1].before, changes[1].after)] == [5, 4]
+    assert describe_label_change(changes[0], other, one, [0, 1], "abc") == [
+        "a, b",
+        "baseline: misses b (2 of 2); adds c (1 of 2)",
+        "frskd: misses b (1 of 2)",
+        "mean probability of its answers: 61% → 90%",
+    ]
+    words = describe_label_change(changes[1], other, one, [0], "abc")
+    assert words[:3] == ["none", "baseline: adds c", "frskd: adds c"]

@@ -1,15 +1,21 @@
 """Images whose answer changed, and where the networks look in them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from ...errors import count_of
 from ..elements import Content, Element, element
 from ..evidence import Arm, Evidence
 from ..figures.plot import rectangle
 from ..pictures import Attention, AttentionPictures, Budget, Gallery
+from .answers import (
+    Change,
+    describe_change,
+    describe_label_change,
+    find_changes,
+    find_label_changes,
+    find_mask_changes,
+)
 from .blocks import note, section, table
 from .classes import name_classes
 
@@ -17,14 +23,6 @@ MOST_IMAGES = 12  # of each kind and arm
 MOST_MASKS = 3
 MASK_SIDE = 300  # pixels
 MAP_SIDE = 140
-
-
-class Change(NamedTuple):
-    """An image whose answer changed: the share of the seeds that were right, or its mean IoU."""
-
-    index: int
-    before: float
-    after: float
 
 
 def draw_images(evidence: Evidence, gallery: Gallery | str, budget: Budget) -> Element | None:
@@ -36,33 +34,68 @@ def draw_images(evidence: Evidence, gallery: Gallery | str, budget: Budget) -> E
     pairs = [(arm, shared) for arm in evidence.shown if (shared := _share_seeds(arm, baseline))]
     if baseline is None or not pairs:
         return None
-    of_pixels = evidence.task is not None and evidence.task.output == "pixel"
+    kind = _find_kind(next(iter(baseline.outcomes.values())))
     content: list[Content] = [note(gallery)] if isinstance(gallery, str) else []
     classes = name_classes(evidence)
     for arm, seeds in pairs:
-        changes = (find_mask_changes if of_pixels else find_changes)(arm, baseline, seeds)
-        for title, chosen, total in _select(changes, MOST_MASKS if of_pixels else MOST_IMAGES):
+        for title, chosen, total in _select(kind.find(arm, baseline, seeds), kind.most):
             content.append(element("h3", f"{arm.name} is {title} than {baseline.name}"))
-            content.append(element("p", _count(total, len(chosen), title, of_pixels)))
-            if of_pixels:
+            content.append(element("p", _count(total, len(chosen), kind.better if title == "better" else kind.worse)))
+            if kind.describe is None:
                 content += [_draw_mask(change, arm, baseline, seeds[0], gallery, budget) for change in chosen]
             else:
-                words = [describe_change(change, arm, baseline, seeds, classes) for change in chosen]
+                words = [kind.describe(change, arm, baseline, seeds, classes) for change in chosen]
                 content.append(_draw_thumbs(chosen, words, gallery, budget))
     if budget.dropped:
         content.append(note(f"{count_of(budget.dropped, 'picture')} left out, so that the page stays below 3 MB."))
-    if of_pixels and not isinstance(gallery, str):
+    if kind is MASKS and not isinstance(gallery, str):
         content.insert(0, _draw_legend(gallery))
-    lead = "Held-out images on which an arm and the baseline differ most, over the seeds that both have."
+    lead = f"Held-out images on which an arm and the baseline differ most, over the seeds that both have.{kind.lead}"
     return section("images", "Images whose answer changed", lead, content)
 
 
+class Kind(NamedTuple):
+    """How changed images of one kind of labels are found and told."""
+
+    find: Callable[[Arm, Arm, Sequence[int]], list[Change]]
+    describe: Callable[[Change, Arm, Arm, Sequence[int], Sequence[str]], list[str]] | None  # None: they are drawn
+    most: int  # images of each direction and arm
+    better: str  # what is true of them
+    worse: str
+    lead: str = ""  # a sentence more
+
+
+CLASSES = Kind(
+    find_changes, describe_change, MOST_IMAGES, "on which more seeds are right", "on which fewer seeds are right"
+)
+SEVERAL = Kind(
+    find_label_changes,
+    describe_label_change,
+    MOST_IMAGES,
+    "of which more answers are right",
+    "of which fewer answers are right",
+    " An answer says of one class whether the image shows it, from the run's threshold on.",
+)
+MASKS = Kind(find_mask_changes, None, MOST_MASKS, "with a higher IoU", "with a lower IoU")
+
+
+def _find_kind(outcomes: Any) -> Kind:
+    return SEVERAL if hasattr(outcomes, "shown") else MASKS if hasattr(outcomes, "labeled") else CLASSES
+
+
 def _share_seeds(arm: Arm, baseline: Arm | None) -> list[int]:
-    """Seeds of both arms whose outcomes are of the same images; none where an image has several answers."""
-    if baseline is None or any(hasattr(own, "shown") for own in arm.outcomes.values()):
+    """Seeds of both arms whose outcomes are of the same images; of those with several labels, whose answers are known.
+
+    The thresholds of a student that cannot be read are not known.
+    """
+    if baseline is None:
         return []
+    unknown = {run.seed for which in (arm, baseline) for run in which.runs if run.said is None}
     return [
-        s for s, own in arm.outcomes.items() if s in baseline.outcomes and len(own.nll) == len(baseline.outcomes[s].nll)
+        seed
+        for seed, own in arm.outcomes.items()
+        if seed in baseline.outcomes and len(own.nll) == len(baseline.outcomes[seed].nll)
+        if not hasattr(own, "shown") or seed not in unknown
     ]
 
 
@@ -73,77 +106,9 @@ def _select(changes: Sequence[Change], most: int) -> list[tuple[str, list[Change
     return [("better", better[:most], len(better)), ("worse", worse[:most], len(worse))]
 
 
-def _count(total: int, shown: int, word: str, of_pixels: bool) -> str:
-    if of_pixels:
-        what = f"{count_of(total, 'image')} with a {'higher' if word == 'better' else 'lower'} IoU"
-    else:
-        what = f"{count_of(total, 'image')} on which {'more' if word == 'better' else 'fewer'} seeds are right"
+def _count(total: int, shown: int, words: str) -> str:
+    what = f"{count_of(total, 'image')} {words}"
     return what + ("." if not total else f"; the {shown} with the largest change:" if shown < total else ":")
-
-
-def find_changes(arm: Arm, baseline: Arm, seeds: Sequence[int]) -> list[Change]:
-    """Images that more, or fewer, seeds of the arm have right than of the baseline; the surest change first."""
-    own, others = ([which.outcomes[seed] for seed in seeds] for which in (arm, baseline))
-    after, before = (
-        np.mean([(one.predicted == one.label).numpy() for one in group], axis=0) for group in (own, others)
-    )
-    order = np.argsort(-np.abs(_average_probability(own) - _average_probability(others)), kind="stable")
-    return [Change(int(i), float(before[i]), float(after[i])) for i in order if after[i] != before[i]]
-
-
-def _average_probability(outcomes: Sequence[Any]) -> np.ndarray:
-    """The probability of each image's label, mean over seeds."""
-    return np.mean([np.exp(-one.nll.numpy()) for one in outcomes], axis=0)
-
-
-def describe_change(change: Change, arm: Arm, baseline: Arm, seeds: Sequence[int], classes: Sequence[str]) -> list[str]:
-    """The label of an image, what both arms say, and the probability of the label before and after."""
-    own, others = ([which.outcomes[seed] for seed in seeds] for which in (arm, baseline))
-    label = classes[int(own[0].label[change.index])]
-    before, after = (_average_probability(group)[change.index] for group in (others, own))
-    return [
-        label,
-        f"{baseline.name}: {_describe_answers(others, change.index, classes)}",
-        f"{arm.name}: {_describe_answers(own, change.index, classes)}",
-        f"probability of its label: {before:.0%} → {after:.0%}",
-    ]
-
-
-def _describe_answers(outcomes: Sequence[Any], index: int, classes: Sequence[str]) -> str:
-    """How many seeds are right, and the most frequent wrong answer with its confidence; of one seed, its answer."""
-    answers: dict[int, list[float]] = {}
-    for one in outcomes:
-        answers.setdefault(int(one.predicted[index]), []).append(float(one.confidence[index]))
-    label, seeds = int(outcomes[0].label[index]), len(outcomes)
-    wrong = sorted((k for k in answers if k != label), key=lambda k: -len(answers[k]))
-    if seeds == 1:
-        return ", ".join(f"{classes[k]} ({np.mean(answers[k]):.0%})" for k in answers)
-    said = [f"{classes[k]} ({np.mean(answers[k]):.0%})" for k in wrong[:1]]
-    said += [f"{len(wrong) - 1} more"] if len(wrong) > 1 else []
-    return f"{len(answers.get(label, []))} of {seeds} right" + (f", else {' and '.join(said)}" if said else "")
-
-
-def find_mask_changes(arm: Arm, baseline: Arm, seeds: Sequence[int]) -> list[Change]:
-    """Every image with its mean IoU over the classes in it, before and after, in [0, 1]."""
-    after, before = (
-        np.mean([_score_images(which.outcomes[seed]) for seed in seeds], axis=0) for which in (arm, baseline)
-    )
-    return [
-        Change(index, float(b), float(a))
-        for index, (b, a) in enumerate(zip(before, after, strict=True))
-        if np.isfinite(a) and np.isfinite(b)
-    ]
-
-
-def _score_images(outcomes: Any) -> np.ndarray:
-    """Mean IoU of each image over the classes that it or its prediction holds; NaN for an image without labels."""
-    right, predicted, labeled = (
-        values.numpy().astype(np.float64) for values in (outcomes.intersection, outcomes.predicted, outcomes.labeled)
-    )
-    union = predicted + labeled - right
-    held = union > 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(held, right / np.maximum(union, 1), 0).sum(1) / held.sum(1)
 
 
 def _draw_thumbs(
