@@ -1,7 +1,8 @@
 """The one abstraction: a method trains a student and owns whatever only training needs."""
 
+import bisect
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -106,6 +107,7 @@ class Method(Configurable, nn.Module):
         self._awaits_after_step = False
         self._watch_optimizers()
         self.setup()
+        self.begin_step(None)
         self._refuse_idle_student()
         self._refuse_idle_loss()
         self._match_student_device()
@@ -270,6 +272,27 @@ class Method(Configurable, nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def phases(self) -> Mapping[str, float]:
+        """The phases of training by name, with the share of training at which each begins, in their order.
+
+        A step may compute other things in each of them, as `phase` says. Of phases that begin together the last counts.
+        """
+        return {"": 0.0}
+
+    def find_phase(self, progress: float) -> str:
+        """The phase of a step that is taken when this share of training is done."""
+        return [*self.phases][bisect.bisect_right([*self.phases.values()], progress) - 1]
+
+    def begin_step(self, progress: float | None) -> None:
+        """Says what share of training is done before the next step, and so sets its `phase`.
+
+        A loop need not call it, as `forward` reads `progress` then. But reading waits for a GPU, and compiled code
+        cannot. With None, `forward` reads it from now on.
+        """
+        self.phase = self.find_phase(progress or 0.0)
+        self._reads_progress = progress is None and len(self.phases) > 1
+
     def after_step(self) -> None:
         """Call this after each optimizer step: teachers that are a moving average of the student move here.
 
@@ -357,6 +380,13 @@ def _check_call(
                 f"{name} did not move its teacher after the last optimizer step; call method.after_step() behind each "
                 f"optimizer.step(), and super().after_step() in an after_step of your own"
             )
+    if method._reads_progress:
+        if torch.compiler.is_compiling():
+            raise ValueError(
+                f"{name} has phases of training, which compiled code cannot read from progress; call "
+                f"method.begin_step(step / total_steps) before each step"
+            )
+        method.phase = method.find_phase(float(progress))
     return ((batch, *args[1:]), kwargs) if args else (args, {**kwargs, "batch": batch})
 
 

@@ -28,8 +28,8 @@ def train_on_meta(monkeypatch):
     """Training goes to the meta device, for which there is no autocast."""
     create = train.create_accelerator
 
-    def accelerator(recipe):
-        made = create(recipe)
+    def accelerator(recipe, **settings):
+        made = create(recipe, **settings)
         made.state.device = META
         return made
 

@@ -1,12 +1,14 @@
 """FRSKD and its relatives: margins, levels, connectors."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.batches import small_task
-from helpers.methods import method_and_batch
+from helpers.batches import small_batch, small_task
+from helpers.methods import method_and_batch, names_reached, small_method
 from helpers.networks import CLASSES, small_student
 from selfdistill import Batch, Task, create_method, losses
 from selfdistill.methods import find_method
@@ -157,3 +159,62 @@ def test_the_maps_to_look_at_are_rectified_and_of_one_size_at_each_level(name, s
 def test_a_method_without_a_self_teacher_has_none_to_look_at():
     method, batch = method_and_batch("baseline")
     assert method.compare_maps(batch.images) is None
+
+
+def test_a_self_teacher_that_settles_sends_no_gradient_to_the_student():
+    method, batch = method_and_batch("frskd", start=0.2, settle=0.3)
+    reached = {
+        progress: {name.partition(".")[0] for name in names_reached(method, method(batch, progress).losses["teacher"])}
+        for progress in (0.3, 0.6)
+    }
+    assert reached == {0.3: {"self_teacher"}, 0.6: {"student", "self_teacher"}}
+
+
+@pytest.mark.parametrize("kind", ["classification", "segmentation", "multilabel"])
+def test_the_self_teacher_sees_the_first_images_of_a_batch(kind):
+    task = small_task(kind)
+    method = small_method(find_method("frskd"), task, share=0.5)
+    batch = small_batch(find_method("frskd"), task, 5)
+    step = method(batch, 0.5)
+    assert len(step.logits) == 5 and len(step.teacher_logits) == 3
+    alone = copy.deepcopy(method).eval()
+    both, few = alone.both(batch.images, 3), alone.both(batch.images[:3])
+    torch.testing.assert_close(both.refined, few.refined)
+    target = batch.target.clone()
+    target[3:] = batch.target[:2]
+    other = method(batch._replace(target=target), 0.5)
+    for term, value in step.losses.items():
+        assert torch.equal(value, other.losses[term]) != (term == "task"), term
+
+
+@pytest.mark.parametrize(
+    ("share", "images", "seen"), [(1.0, 7, 7), (0.1, 30, 3), (0.3, 10, 3), (0.5, 5, 3), (0.01, 9, 2)]
+)
+def test_the_share_of_a_batch_is_rounded_up_to_two_at_least(share, images, seen):
+    method, _ = method_and_batch("frskd", share=share)
+    assert method.count_seen(images) == seen
+
+
+def test_imitation_begins_after_the_self_teacher_has_settled_or_with_the_warmup():
+    task = small_task()
+    for settings, begin in [
+        ({"start": 0.5}, 0.5),
+        ({"start": 0.5, "settle": 0.1}, 0.6),
+        ({"start": 0.25, "warmup": 0.5}, 0.5),
+    ]:
+        method = create_method("frskd", small_student(task), task, total_steps=100, **settings)
+        assert method.begin == begin and method.ramp == 1 - begin
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"start": 0.6, "settle": 0.4}, "start=0.6 and settle=0.4 leave the self-teacher no share of training"),
+        ({"start": 0.5, "warmup": 0.4}, "warmup=0.4 has no effect with start=0.5 and settle=0.0"),
+        ({"start": 0.5, "ramp": 0.6}, r"start \+ settle=0.5 and ramp=0.6 are shares of training, and add up to over 1"),
+        ({"share": 0.0}, "share=0.0 should be greater than 0"),
+    ],
+)
+def test_shares_that_contradict_each_other_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        method_and_batch("frskd", **settings)

@@ -50,6 +50,7 @@ class SelfDistillMixin:
             raise ValueError("the length of training is not known; give the Trainer max_epochs or max_steps")
         batch = as_batch(batch)
         share = min(self.global_step / total, 1.0)
+        self.method.begin_step(share)
         return self.method(batch, torch.full((), share, device=batch.images.device))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

@@ -140,6 +140,7 @@ class SelfDistillTask(ClassificationTask):
         is_mixed = target.is_floating_point()
         classes = target.argmax(dim=1) if is_mixed else target
         share = min(self.num_updates / self.total_updates, 1.0)
+        self.method.begin_step(share)
         progress = torch.full((), share, device=input.device)
         step = self.trainable_module(input, classes, target if is_mixed else None, progress)
         terms = {f"{name}_loss": value.detach() for name, value in step.losses.items()}

@@ -108,8 +108,9 @@ class SelfDistillTrainer(Trainer):
         images, target = inputs["pixel_values"], inputs["labels"]
         target = target.long() if self.method.task.target != "class" else target  # transformers has floats
         extra = {name: inputs[name] for name in ("index", "views", "positives") if name in inputs}
-        share = torch.full((), min(progress, 1.0), device=images.device)
-        step = model(Batch(images, target, **extra), share)
+        share = min(progress, 1.0)
+        self.method.begin_step(share)
+        step = model(Batch(images, target, **extra), torch.full((), share, device=images.device))
         for name, value in step.losses.items():
             self._terms[name] = self._terms.get(name, 0) + value.detach()
         self._calls += 1

@@ -18,6 +18,9 @@ class DeepSupervision(FRSKD):
     feature_loss = "attention"
     margin = "initial"
     stop_gradient = False
+    start = 0.0
+    settle = 0.0
+    share = 1.0
     distil_void = False
     warmup = 0.0
     ramp = 0.0

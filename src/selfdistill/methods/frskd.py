@@ -3,10 +3,12 @@
 Ji, Shin, Hwang, Park, Moon. CVPR 2021. https://arxiv.org/abs/2103.08273
 """
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,14 +22,16 @@ from ..modules.blocks import bilinear
 from ..modules.pyramid import PyramidTeacher
 from ..task import Batch, Step
 
+LEAST_SEEN = 2  # images, which batch norms of 1x1 maps need
+
 
 class BothNetworks(NamedTuple):
-    """What the student and the self-teacher give for some images; maps go from shallow to deep."""
+    """What the student gives for b images and the self-teacher for the first n; maps go from shallow to deep."""
 
     logits: Float[Tensor, "b k *pos"]
-    features: list[Tensor]  # the student's maps
+    features: list[Tensor]  # the student's maps of the n images
     compared: list[Tensor]  # the same maps as the feature loss reads them
-    teacher_logits: Float[Tensor, "b k *pos"]
+    teacher_logits: Float[Tensor, "n k *pos"]
     refined: list[Tensor]  # the self-teacher's maps
 
 
@@ -51,7 +55,10 @@ class FRSKD(Method):
     upsampling is by nearest neighbor, the feature loss is a mean of squares, and each level has two laterals. For
     segmentation the authors' soft labels also teach pixels without a label (`distil_void`), and their ramp changes once
     an epoch. `feature_loss` overhaul reads each map of the student before the `nn.ReLU` that it ends in; a map that
-    ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there.
+    ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there. These are off unless set:
+    before `start` the self-teacher sleeps, and a step is that of plain training; for `settle` it then learns from
+    detached maps and does not teach yet; with `share` it sees the first images of each batch alone, and the terms
+    other than the student's cross-entropy are means over these.
     """
 
     outputs = ("image", "pixel")
@@ -70,6 +77,11 @@ class FRSKD(Method):
         "initial", "overhaul: from untrained batch norms (the authors) or from the current ones", used_with="beta"
     )
     stop_gradient: bool = hparam(False, "True: the self-teacher's cross-entropy does not reach the student")
+    start: Share = hparam(0.0, "share of training before which only the plain student trains")
+    settle: Share = hparam(
+        0.0, "share of training after `start` in which both losses wait, and the self-teacher learns from detached maps"
+    )
+    share: Annotated[float, Interval(gt=0, le=1)] = hparam(1.0, "share of each batch that the self-teacher sees")
     warmup: Share = hparam(
         0.0,
         "share of training before both losses begin",
@@ -81,7 +93,7 @@ class FRSKD(Method):
         0.0,
         "share of training over which both weights then grow from 0; 0: constant",
         per_pixel=1 / 3,
-        short_run=lambda settings: 1.0 - settings["warmup"],
+        short_run=lambda settings: 1.0 - begin_of_imitation(settings),
         used_with=("alpha", "beta"),
     )
     distil_void: bool = hparam(False, "True: soft labels also teach pixels without a label", used_with="alpha")
@@ -148,10 +160,7 @@ class FRSKD(Method):
             raise ValueError(f"soft labels compare class probabilities, which {self.task.kind} lacks; set alpha=0")
         self.refuse_unused(["distil_void"], not self.task.positions, f"the task {self.task.kind}")
         self.refuse_unused(["margin"], self.feature_loss != "overhaul", f"feature_loss={self.feature_loss}")
-        if self.warmup == 1:
-            raise ValueError("warmup=1.0 leaves both losses no share of training; alpha=0 beta=0 turns them off")
-        if self.warmup + self.ramp > 1:
-            raise ValueError(f"warmup={self.warmup} and ramp={self.ramp} are shares of training, and add up to over 1")
+        self.refuse_useless_shares()
         if self.net == "pyramid" and not self.task.positions:
             raise ValueError(f"{net} scores pixels, and the task is {self.task.kind}; take BiFPNc or BiFPN")
         if self.net == "pyramid" and self.feature_loss == "overhaul":
@@ -159,16 +168,50 @@ class FRSKD(Method):
                 f"{net} gives rectified maps, and feature_loss=overhaul needs others; take attention or hint"
             )
 
+    def refuse_useless_shares(self) -> None:
+        """Raises `ValueError` for shares of training that leave one of the others nothing."""
+        if self.warmup == 1:
+            raise ValueError("warmup=1.0 leaves both losses no share of training; alpha=0 beta=0 turns them off")
+        if self.start + self.settle >= 1:
+            raise ValueError(
+                f"start={self.start} and settle={self.settle} leave the self-teacher no share of training to teach in; "
+                f"let them add up to less than 1"
+            )
+        if taught := self.start + self.settle:
+            self.refuse_unused(["warmup"], self.warmup <= taught, f"start={self.start} and settle={self.settle}")
+        if self.begin + self.ramp > 1:
+            names = "warmup" if self.warmup >= taught else "start + settle"
+            raise ValueError(
+                f"{names}={self.begin:g} and ramp={self.ramp} are shares of training, and add up to over 1"
+            )
+
+    @property
+    def begin(self) -> float:
+        """The share of training after which the student imitates its self-teacher."""
+        return begin_of_imitation({"warmup": self.warmup, "start": self.start, "settle": self.settle})
+
+    @property
+    def phases(self) -> Mapping[str, float]:
+        return {"asleep": 0.0, "settling": self.start, "teaching": self.start + self.settle}
+
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        logits, _, features, teacher_logits, refined = self.both(batch.images)
-        ramp = losses.ramp_up(progress, self.warmup, self.ramp)
+        if self.phase == "asleep":
+            logits = self.student(batch.images)
+            return Step({"task": self.task.loss(logits, batch.target, batch.soft_target)}, logits)
+        seen = self.count_seen(len(batch.images))
+        logits, _, features, teacher_logits, refined = self.both(batch.images, seen)
+        target, soft_target = take_first(batch.target, seen), take_first(batch.soft_target, seen)
         terms = {
             "task": self.task.loss(logits, batch.target, batch.soft_target),
-            "teacher": self.task.loss(teacher_logits, batch.target, batch.soft_target),
+            "teacher": self.task.loss(teacher_logits, target, soft_target),
         }
+        if self.phase == "settling":
+            return Step(terms, logits, teacher_logits.detach())
+        ramp = losses.ramp_up(progress, self.begin, self.ramp)
         if self.alpha:
-            mask = None if self.distil_void else self.task.labeled_mask(batch.target)
-            terms["kd"] = self.alpha * self.task.distill(logits, teacher_logits, self.temperature, mask) * ramp
+            mask = None if self.distil_void else self.task.labeled_mask(target)
+            scores = take_first(logits, seen)
+            terms["kd"] = self.alpha * self.task.distill(scores, teacher_logits, self.temperature, mask) * ramp
         distances = self.feature_distances(features, refined) if self.beta else {}
         if self.beta:
             terms["feature"] = self.beta * sum(distances.values()) * ramp
@@ -178,18 +221,24 @@ class FRSKD(Method):
     def learns_from_own_teacher(self) -> bool:
         return bool(self.alpha or self.beta)
 
-    def both(self, images: Float[Tensor, "b c h w"]) -> BothNetworks:
-        """The student's scores and maps, and the self-teacher's scores and refined maps."""
+    def count_seen(self, images: int) -> int:
+        """How many images of a batch of so many the self-teacher sees: its `share`, rounded up."""
+        return min(max(math.ceil(self.share * images - 1e-9), LEAST_SEEN), images)  # 0.1 * 30 is just above 3
+
+    def both(self, images: Float[Tensor, "b c h w"], seen: int | None = None) -> BothNetworks:
+        """The student's scores and maps, and the self-teacher's scores and refined maps of all or the first images."""
         if self.before_relu is None:
             logits, features = self.taps(images)
             compared = features
         else:
             logits, features, compared = self.before_relu(images)
         levels = slice(-len(self.self_teacher.channels), None)
-        features, compared = features[levels], compared[levels]
-        inputs = [feature.detach() for feature in features] if self.stop_gradient else features
+        features, compared = ([take_first(maps, seen) for maps in pyramid[levels]] for pyramid in (features, compared))
+        is_detached = self.stop_gradient or self.phase == "settling"
+        inputs = [feature.detach() for feature in features] if is_detached else features
         teacher_logits, refined = self.self_teacher(inputs)
-        return BothNetworks(logits, features, compared, bilinear(teacher_logits, logits), refined)
+        teacher_logits = bilinear(teacher_logits, take_first(logits, seen))
+        return BothNetworks(logits, features, compared, teacher_logits, refined)
 
     def compare_maps(self, images: Float[Tensor, "b c h w"]) -> tuple[list[Tensor], list[Tensor]]:
         both = self.both(images)
@@ -214,6 +263,16 @@ class FRSKD(Method):
         if self.margin == "initial":
             norms = [(torch.ones_like(scale), torch.zeros_like(shift)) for scale, shift in norms]
         return [losses.negative_margin(scale, shift) for scale, shift in norms]
+
+
+def take_first(values: Tensor | None, count: int | None) -> Tensor | None:
+    """The values of the first images; of all of them the same tensor, whose gradients add up in the same order."""
+    return values if values is None or count in (None, len(values)) else values[:count]
+
+
+def begin_of_imitation(settings: Mapping[str, Any]) -> float:
+    """The share of training after which the student imitates its self-teacher, by `warmup`, `start` and `settle`."""
+    return max(settings["warmup"], settings.get("start", 0.0) + settings.get("settle", 0.0))
 
 
 def connector(channels: int, width: int, rectified: bool) -> nn.Sequential:

@@ -33,6 +33,9 @@ class FRSKDSLA(FRSKD):
     weighted_terms = ("joint", "teacher_joint")
     cost = "4x the rows (5x without reuse_upright), the self-teacher, two linear heads"
 
+    start = 0.0
+    settle = 0.0
+    share = 1.0
     temperature: Positive = hparam(4.0, "softens both distributions", used_with=("alpha", "gamma"))
     gamma: Weight = hparam(1.0, "weighs what the aggregated scores teach the plain ones")
     reuse_upright: bool = hparam(True, "one forward pass of 4 b rows; False: another one of the b upright rows")
@@ -46,7 +49,7 @@ class FRSKDSLA(FRSKD):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features, teacher_logits, refined, joint, teacher_joint = self.plain_and_joint(batch.images)
         votes, teacher_votes = mixing.aggregate(joint), mixing.aggregate(teacher_joint)
-        ramp = losses.ramp_up(progress, self.warmup, self.ramp)
+        ramp = losses.ramp_up(progress, self.begin, self.ramp)
         joint_target, weights = mixing.joint_labels(batch.target), mixing.joint_weights(self.task.class_weights)
         terms = {
             "task": self.task.loss(logits, batch.target),

@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
     losses: dict[str, Tensor]  # weighted terms, each ()
     logits: Tensor  # the student's scores for `batch.images`, as they were trained on
-    teacher_logits: Tensor | None = None  # those of the method's own teacher, if it has one, detached: only logged
+    teacher_logits: Tensor | None = None  # of the method's own teacher for all or the first images, detached: logged
     level_distances: dict[str, Tensor] | None = None  # parts of a feature loss by map, each (), detached: only logged
 
     @property

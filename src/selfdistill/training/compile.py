@@ -1,4 +1,4 @@
-"""torch.compile around a method's steps: when to compile, and one graph for the whole run.
+"""torch.compile around a method's steps: when to compile, and one graph for the whole run, or for each of its phases.
 
 A graph fits batches of one size. Where `data.drop_last` keeps the last, smaller batch of an epoch, it runs uncompiled,
 and so does the one after it, since a method may remember the last batch. All others share the graph. The batch sizes of
@@ -77,13 +77,13 @@ class Compiler:
         """Unless `strict`, a method that cannot be compiled runs uncompiled, and `failure` says why."""
         self.method, self.mode, self.strict = method, mode, strict
         self.failure: str | None = None
-        self.calls: Counter[bool] = Counter()  # of the graph for mixed labels, and of that for class numbers
+        self.calls: Counter[tuple[str, bool]] = Counter()  # of each graph, by phase and whether labels are mixed
         self.just_compiled = False  # whether the last call compiled
         if mode is not None:
             method.compile(fullgraph=True, dynamic=False, mode=mode)
 
-    def __call__(self, work: Callable[[], Any], *, usual: bool, mixed: bool) -> Any:
-        """The result of `work`, which runs the method and its backward pass once, on such a batch.
+    def __call__(self, work: Callable[[], Any], *, usual: bool, mixed: bool, phase: str = "") -> Any:
+        """The result of `work`, which runs the method and its backward pass once, on such a batch in this phase.
 
         Raises `ValueError` in one sentence where a compilation fails that must not.
         """
@@ -93,9 +93,10 @@ class Compiler:
         if not usual:
             with torch.compiler.set_stance("force_eager"):
                 return work()
-        self.calls[mixed] += 1
-        self.just_compiled = self.calls[mixed] <= WARMUP_CALLS[self.mode]
-        return self.run_compiled(work, first=self.calls[mixed] == 1)
+        graph = phase, mixed
+        self.calls[graph] += 1
+        self.just_compiled = self.calls[graph] <= WARMUP_CALLS[self.mode]
+        return self.run_compiled(work, first=self.calls[graph] == 1)
 
     def run_compiled(self, work: Callable[[], Any], *, first: bool) -> Any:
         from torch._dynamo.exc import TorchDynamoException

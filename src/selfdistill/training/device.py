@@ -46,14 +46,18 @@ def has_depthwise(network: nn.Module) -> bool:
     return any(1 < convolution.groups == convolution.in_channels for convolution in convolutions)
 
 
-def create_accelerator(recipe: Recipe) -> Any:
-    """Accelerate's `Accelerator` for a run: its device, precision, trackers and processes."""
+def create_accelerator(recipe: Recipe, *, has_phases: bool = False) -> Any:
+    """Accelerate's `Accelerator` for a run: its device, precision, trackers and processes.
+
+    `has_phases`: which parameters have gradients changes during training.
+    """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     device, precision = choose_device(recipe), choose_precision(recipe)
     check_trackers(recipe.machine.track)
     forget_earlier_accelerator()
-    static = recipe.optim.accumulate == 1  # a static graph allows parameters without gradient, but no accumulation
+    # a static graph allows parameters without gradient, always the same ones, and no accumulation
+    static = recipe.optim.accumulate == 1 and not has_phases
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
         cpu=device == "cpu",

@@ -32,6 +32,7 @@ from .log import RunLog, create_writers
 from .memory import keep_freed_memory
 from .meters import Means
 from .optim import Schedule, clip_gradients, count_steps, create_ema, create_optimizer
+from .phases import compute_progress, plan_phases
 from .profile import count_method_parameters, read_peak_memory, reset_peak_memory
 from .seeds import seed_generators
 from .sharing import LabelDensity, mix_whole_batch, weigh_by_labels, weigh_terms
@@ -89,7 +90,7 @@ class Trainer:
         experiment = replace(experiment, recipe=complete_recipe(experiment.recipe))
         recipe, method = experiment.recipe, experiment.method
         self.experiment, self.recipe, self.run = experiment, recipe, run
-        self.accelerator = create_accelerator(recipe)
+        self.accelerator = create_accelerator(recipe, has_phases=len(method.phases) > 1)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         if self.device.type == "cpu":
@@ -109,6 +110,7 @@ class Trainer:
         steps, last_step = count_steps(recipe, self.plan.steps_per_epoch)
         restarts = recipe.optim.restarts
         self.schedule_steps = restarts[0][1] if restarts else steps  # of the first schedule, which is all of `progress`
+        phases = plan_phases(method, self.schedule_steps, last_step)
         method.to(self.device)
         if recipe.machine.channels_last:
             method.to(memory_format=torch.channels_last)
@@ -128,14 +130,15 @@ class Trainer:
             steps_per_epoch=self.plan.steps_per_epoch,
             last_step=last_step,
             timer=StepTimer(self.watch.kind),
+            phases=phases,
         )
         precision = AUTOCAST[self.accelerator.mixed_precision]
         self.scoring = StudentScoring(experiment, self.state, rank=self.rank, world=self.world, precision=precision)
         writers = create_writers(experiment, run if self.rank == 0 else None, self.accelerator)
         self.log = RunLog(self.state, [*writers, *callbacks])
         self.batch_norms = BatchNormSizes(method)
-        # not where steps are compiled, or where a student that is run alone would wait for other processes
-        is_comparable = self.compiler.mode is None and self.world == 1
+        # not where steps are compiled or change, or where a student that is run alone would wait for other processes
+        is_comparable = self.compiler.mode is None and self.world == 1 and len(phases) == 1
         self.slowdown = SlowdownMeter(self.state, autocast=self.accelerator.autocast) if is_comparable else None
 
     def resume(self) -> None:
@@ -226,6 +229,7 @@ class Trainer:
         seeds = self.recipe.seed, state.step
         self.schedule.step_update(state.step)
         self.freezing.update(state.step)
+        state.method.begin_step(compute_progress(state.step, self.schedule_steps))
         micro_batches = list(itertools.islice(batches, len(usual)))
         seed_generators(*seeds, 0, 0)
         if self.experiment.mix is not None:
@@ -266,7 +270,7 @@ class Trainer:
     ) -> Step:
         """Forward and backward on a micro-batch that is a `share` of its step, compiled if it is `usual`."""
         state = self.state
-        done = min(state.step / self.schedule_steps, 1.0)  # methods go on as they ended where a schedule is added
+        done = compute_progress(state.step, self.schedule_steps)
         progress = torch.full((), done, device=self.device)  # torch.tensor would wait
 
         def work() -> Step:
@@ -277,7 +281,7 @@ class Trainer:
             self.accelerator.backward(step.loss * share)
             return step
 
-        step = self.compiler(work, usual=usual, mixed=batch.soft_target is not None)
+        step = self.compiler(work, usual=usual, mixed=batch.soft_target is not None, phase=state.method.phase)
         self.log.warn("compile", self.compiler.failure)
         return step
 
@@ -323,7 +327,7 @@ class Trainer:
     def log_step(self, *, compiled: bool, ends_epoch: bool) -> None:
         """Takes the time of the step that was just done, and logs what is due."""
         state = self.state
-        line_is_full = len(state.timer.steps) + 1 >= LOG_STEPS or ends_epoch
+        line_is_full = len(state.timer.steps) + 1 >= LOG_STEPS or ends_epoch or state.step == state.phase_end
         means = state.meter.flush(sum_over_processes) if line_is_full else None  # this waits for the device
         pulls = state.gradients.take()
         state.timer.add(*self.watch.stop(), compiled=compiled, slow=pulls is not None)
@@ -370,5 +374,6 @@ class Trainer:
             stack.callback(self.freezing.close)
             stack.callback(self.give_back)
             stack.callback(self.compiler.close)
+            stack.callback(self.state.method.begin_step, None)
             for callback in self.log.callbacks:
                 stack.callback(callback.on_end, self.state)

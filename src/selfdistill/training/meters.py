@@ -41,7 +41,9 @@ class Meter:
         counts = [*task.count_correct(step.logits, batch.target, batch.soft_target)]
         names = [*(f"loss.{name}" for name in step.losses), *(f"level.{name}" for name in levels), "right", "labelled"]
         if step.teacher_logits is not None:
-            counts += task.count_correct(step.teacher_logits, batch.target, batch.soft_target)
+            seen = slice(len(step.teacher_logits))
+            soft_target = None if batch.soft_target is None else batch.soft_target[seen]
+            counts += task.count_correct(step.teacher_logits, batch.target[seen], soft_target)
             names += ["teacher_right", "teacher_labelled"]
         for name in names:
             if name not in self.sums:

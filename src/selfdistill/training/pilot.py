@@ -1,6 +1,7 @@
 """What training steps cost, measured on a few of them before anything is trained."""
 
 import itertools
+import operator
 import statistics
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ WARM_UP = 2  # turns; the first one allocates memory, and a method that remember
 LEAST_TURNS, MOST_TURNS = 7, 40
 SECONDS = 10.0  # after which no further turn begins
 STEPS_ON_GPU = 10  # of a turn; a GPU is waited for after each turn, which training does not do
-LATE = 0.9  # share of training after which the steps lie: what rises over the run has risen
+LATE = 0.9  # share of a phase after which the steps lie: what rises over the run has risen
 
 
 class Turns(NamedTuple):
@@ -71,17 +72,24 @@ class Walker:
 
     def __init__(self, experiment: Experiment) -> None:
         self.trainer = Trainer(_prepare(experiment))
-        self.late = int(LATE * self.trainer.schedule_steps)
+        self.phases = self.trainer.state.phases.values()
         self.steps = self._walk()
 
     def take_turn(self) -> Cost:
-        """The cost and the seconds of a step: the mean over those of a turn."""
+        """The cost and the seconds of a step: the mean over a run's phases, in each of which a turn takes steps."""
+        costs = [self._take_steps(steps[int(LATE * len(steps))]) for steps in self.phases]
+        shares = [len(steps) / sum(map(len, self.phases)) for steps in self.phases]
+        cost, seconds = (sum(map(operator.mul, shares, values)) for values in zip(*costs, strict=True))
+        return Cost(cost, seconds)
+
+    def _take_steps(self, late: int) -> Cost:
+        """The mean over some steps that are taken as if so many had been done."""
         device = self.trainer.device
         count = 1 if device.type == "cpu" else STEPS_ON_GPU
         started, clock = time.perf_counter(), read_clock(device)
         for batches, sizes in itertools.islice(self.steps, count):
             usual = self.trainer.state.step > 0  # the first batch follows none
-            self.trainer.state.step = self.late
+            self.trainer.state.step = late
             self.trainer.train_step(batches, sizes, [usual] * len(sizes[self.trainer.rank]))
         cost = read_clock(device) - clock
         return Cost(cost / count, (time.perf_counter() - started) / count)

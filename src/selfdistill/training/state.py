@@ -1,5 +1,6 @@
 """TrainState: where a training run is; and Result: how it ended."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ class TrainState:
     eval_seconds: float = 0.0  # of all scoring so far; NaN where an older version did some
     is_collected: bool = True  # whether `meter` holds the sums of all processes, as a checkpoint must
     slowdown: float | None = None  # of a step beside the plain student's, measured, see `training/cost.py`
+    phases: Mapping[str, range] = field(default_factory=dict)  # the steps of each phase of the method
     scores: Scores | None = None  # of `shipped` after this step; None before the epoch is scored, or where it is not
     thresholds: tuple[float, ...] | None = None  # of the same, chosen on the validation images; None: the task has none
     is_best: bool = False  # whether `scores` are the best so far
@@ -46,6 +48,12 @@ class TrainState:
     def epochs_begun(self) -> int:
         """Epochs trained, one that is not finished included."""
         return self.epoch + (self.step_in_epoch > 0)
+
+    @property
+    def phase_end(self) -> int:
+        """The number of steps done at the end of the phase in which the last step was, or of training."""
+        ends = (steps.stop for steps in self.phases.values() if self.step - 1 in steps)
+        return next(ends, self.last_step)
 
     @property
     def shipped(self) -> nn.Module:
