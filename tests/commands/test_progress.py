@@ -8,7 +8,7 @@ from rich.console import Console
 
 from helpers.runs import small_state
 from selfdistill.commands.progress import PlainProgress, RichProgress, describe_cost, describe_time_left, draw_sparkline
-from selfdistill.metrics.classification import ClassificationScores
+from selfdistill.metrics.scores import ClassificationScores
 from selfdistill.runs.records import EpochRecord, GradientRecord, TrainRecord, WarningRecord
 
 SCORES = ClassificationScores(top1=0.9, top5=1.0, nll=0.3, ece=0.02, count=10)

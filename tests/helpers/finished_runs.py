@@ -4,9 +4,8 @@ import numpy as np
 import torch
 
 from selfdistill.config.read import parse
-from selfdistill.metrics.classification import ClassificationScores
 from selfdistill.metrics.outcomes import ClassOutcomes, PixelOutcomes
-from selfdistill.metrics.segmentation import SegmentationScores
+from selfdistill.metrics.scores import ClassificationScores, SegmentationScores
 from selfdistill.runs.environment import describe_environment
 from selfdistill.runs.files import write_json
 from selfdistill.runs.folder import Run

@@ -9,9 +9,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import selfdistill as sd
 from selfdistill.hyperparameters import Weight, hparam
-from selfdistill.metrics.classification import ClassificationScores
 from selfdistill.metrics.evaluation import Scores
-from selfdistill.metrics.segmentation import SegmentationScores
+from selfdistill.metrics.scores import ClassificationScores, SegmentationScores
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):

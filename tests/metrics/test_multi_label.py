@@ -11,11 +11,11 @@ from selfdistill import Batch, evaluate
 from selfdistill.metrics.calibration import calibration_error
 from selfdistill.metrics.multi_label import (
     MultiLabelCollector,
-    MultiLabelMetric,
     average_precision,
     choose_thresholds,
     say_yes,
 )
+from selfdistill.metrics.multi_label_metric import MultiLabelMetric
 from selfdistill.report.statistics import linearize_ap
 from selfdistill.runs.outcomes import read_outcomes, save_outcomes
 

@@ -13,9 +13,8 @@ from reference.dense_scores import slow_boundary_f, slow_dense_scores
 from selfdistill import evaluate
 from selfdistill.metrics import boundary
 from selfdistill.metrics.boundary import boundary_f
-from selfdistill.metrics.classification import ClassificationScores
 from selfdistill.metrics.evaluation import restore_scores
-from selfdistill.metrics.segmentation import SegmentationScores
+from selfdistill.metrics.scores import ClassificationScores, SegmentationScores
 
 VOID = -100
 

@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 from selfdistill.config.read import parse
-from selfdistill.metrics.classification import ClassificationScores
-from selfdistill.metrics.segmentation import SegmentationScores
+from selfdistill.metrics.scores import ClassificationScores, SegmentationScores
 from selfdistill.report.comparison import Comparison, compare_runs
 from selfdistill.runs.environment import Environment
 from selfdistill.runs.folder import Run

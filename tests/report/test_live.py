@@ -5,7 +5,7 @@ import os
 import pytest
 
 from helpers.runs import recipe
-from selfdistill.metrics.classification import ClassificationScores
+from selfdistill.metrics.scores import ClassificationScores
 from selfdistill.report.live import estimate_seconds, read_progress
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import EndRecord, EpochRecord, Parameters, TrainRecord

@@ -9,9 +9,8 @@ import scipy.stats
 import torch
 
 from selfdistill.config.read import parse
-from selfdistill.metrics.classification import ClassificationScores
 from selfdistill.metrics.outcomes import ClassOutcomes, PixelOutcomes
-from selfdistill.metrics.segmentation import SegmentationScores
+from selfdistill.metrics.scores import ClassificationScores, SegmentationScores
 from selfdistill.report.comparison import compare_runs
 from selfdistill.report.statistics import compare_both
 from selfdistill.runs.folder import Run

@@ -6,8 +6,7 @@ import math
 import pytest
 
 from selfdistill.config.recipe import Recipe
-from selfdistill.metrics.classification import ClassificationScores
-from selfdistill.metrics.segmentation import SegmentationScores
+from selfdistill.metrics.scores import ClassificationScores, SegmentationScores
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import EndRecord, EpochRecord, GradientRecord, Parameters, TrainRecord, WarningRecord
 

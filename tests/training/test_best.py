@@ -7,9 +7,8 @@ import pytest
 from helpers.runs import recipe, train
 from selfdistill.build import build
 from selfdistill.build.checks import check_machine
-from selfdistill.metrics.classification import ClassificationScores
 from selfdistill.metrics.evaluation import rate_scores
-from selfdistill.metrics.segmentation import SegmentationScores
+from selfdistill.metrics.scores import ClassificationScores, SegmentationScores
 from selfdistill.report.live import read_progress
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import read_card

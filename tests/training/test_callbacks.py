@@ -9,8 +9,7 @@ import selfdistill as sd
 from helpers.runs import recipe, small_state, train, untimed, weights
 from selfdistill.build import build
 from selfdistill.config.recipe import MachinePart
-from selfdistill.metrics.classification import ClassificationScores
-from selfdistill.metrics.segmentation import SegmentationScores
+from selfdistill.metrics.scores import ClassificationScores, SegmentationScores
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import EndRecord, Parameters
 from selfdistill.runs.student import load_student

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from timm.layers import resample_abs_pos_embed
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from ..config.recipe import StudentPart
@@ -106,6 +104,9 @@ def _sort(match: Match, network: Mapping[str, Tensor], student: nn.Module, task:
 
 def _adapt(name: str, stored: Tensor, value: Tensor, student: nn.Module) -> Tensor | None:
     """A first convolution for other than 3 channels, or position embeddings for another grid; None for the rest."""
+    from timm.layers import resample_abs_pos_embed
+    from timm.models import adapt_input_conv
+
     if stored.ndim == value.ndim == 4 and stored.shape[1] == 3 and stored[:, 0].shape == value[:, 0].shape:
         return adapt_input_conv(value.shape[1], stored)
     grid = getattr(getattr(student, "patch_embed", None), "grid_size", None)

@@ -1,7 +1,6 @@
 """Scores of a student that gives every image a class."""
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,32 +11,9 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from .calibration import BINS
 from .outcomes import find_top_classes
+from .scores import ClassificationScores
 
 UNEVEN = 1.5  # times the images of the rarest class, from which the most frequent one makes a set imbalanced
-
-
-class ClassificationScores(NamedTuple):
-    """Scores of a student on `count` images with one label each."""
-
-    top1: float  # share in [0, 1] whose label has the highest score
-    top5: float  # share whose label is among the five highest scores
-    nll: float  # mean negative log-likelihood of the label, in nats
-    ece: float  # expected calibration error of the highest probability: l1, 15 bins, in [0, 1]
-    count: int  # type: ignore[assignment]  # tuples have a method of this name
-    balanced_accuracy: float | None = None  # mean share right over classes; None: equally frequent ones
-
-    @property
-    def main(self) -> float:
-        """The score that chooses the best of several students; higher is better."""
-        return self.top1
-
-    @property
-    def finite(self) -> bool:
-        return math.isfinite(self.nll)
-
-    def sentence(self) -> str:
-        balanced = "" if self.balanced_accuracy is None else f"  balanced {self.balanced_accuracy:.2%}"
-        return f"top-1 {self.top1:.2%}{balanced}  top-5 {self.top5:.2%}  nll {self.nll:.4f}  ece {self.ece:.4f}"
 
 
 class ClassificationMetric(Metric):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..distributed import is_distributed
 from ..features.modes import set_mode
 from .outcomes import Collector
+from .scores import ClassificationScores, MultiLabelScores, SegmentationScores
 from .sliding_window import score_map
 
 LOWER_IS_BETTER = ("nll", "ece")
@@ -83,10 +84,6 @@ def rate_scores(scores: Scores, name: str | None = None) -> float:
 
 def restore_scores(values: Mapping[str, Any]) -> Any:
     """Scores from the names and values that `_asdict` gave, as a run's records hold them."""
-    from .classification import ClassificationScores  # these load torchmetrics, which loads torchvision
-    from .multi_label import MultiLabelScores
-    from .segmentation import SegmentationScores
-
     for scores in (ClassificationScores, MultiLabelScores, SegmentationScores):
         if {*scores._fields} >= values.keys() >= {*scores._fields} - scores._field_defaults.keys():
             return scores(**values)

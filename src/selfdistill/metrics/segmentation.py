@@ -1,8 +1,5 @@
 """Scores of a student that gives every pixel a class."""
 
-import math
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -11,31 +8,7 @@ from torchmetrics import Metric
 from .boundary import boundary_f
 from .calibration import BINS, calibration_error, sum_bins
 from .classification import refuse_labels_beyond
-
-
-class SegmentationScores(NamedTuple):
-    """Scores of a student on the labeled pixels of `count` images, at the size of their masks."""
-
-    miou: float  # mean of `iou` over the classes that occur, in [0, 1]
-    pixel_accuracy: float  # share of the labeled pixels whose label has the highest score
-    boundary_f: float  # agreement of the class outlines, in [0, 1]; NaN if no image has any
-    nll: float  # mean negative log-likelihood of the label, in nats, over labeled pixels
-    ece: float  # expected calibration error of the highest probability: l1, 15 bins, in [0, 1], over labeled pixels
-    iou: tuple[float, ...]  # intersection over union of each class, over all images; NaN if it never occurs
-    count: int  # type: ignore[assignment]  # tuples have a method of this name
-
-    @property
-    def main(self) -> float:
-        """The score that chooses the best of several students; higher is better."""
-        return self.miou
-
-    @property
-    def finite(self) -> bool:
-        return math.isfinite(self.nll)
-
-    def sentence(self) -> str:
-        shares = f"mIoU {self.miou:.2%}  pixels {self.pixel_accuracy:.2%}  boundary F {self.boundary_f:.2%}"
-        return f"{shares}  nll {self.nll:.4f}  ece {self.ece:.4f}"
+from .scores import SegmentationScores
 
 
 class SegmentationMetric(Metric):

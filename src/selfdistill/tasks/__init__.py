@@ -13,13 +13,11 @@ from ..config.part import Part
 from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..imports import load, suggest_colon
-from ..metrics.classification import ClassificationScores
 from ..metrics.evaluation import Scores as Scores
 from ..metrics.evaluation import measure
 from ..metrics.evaluation import rate_scores as rate_scores
-from ..metrics.multi_label import MultiLabelScores
 from ..metrics.outcomes import Collector
-from ..metrics.segmentation import SegmentationScores
+from ..metrics.scores import ClassificationScores, MultiLabelScores, SegmentationScores
 from ..task import Task as Task
 from ..task import as_batch, check_scored, refuse_no_count
 from .base import TaskKind

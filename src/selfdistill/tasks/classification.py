@@ -22,7 +22,6 @@ from ..data.datasets.torchvision import open_torchvision
 from ..data.task_data import Opener, Show, Size
 from ..data.transforms import image
 from ..data.transforms.base import Transform
-from ..metrics.classification import ClassificationMetric
 from ..mixing import cutmix, mixup
 from ..runs.student import StudentCard
 from ..task import Batch
@@ -121,7 +120,9 @@ class Classification(TaskKind):
     def eval_transform(self, settings: DataPart) -> Transform:
         return image.eval_transform(settings)
 
-    def metric(self, num_classes: int, ignore_index: int) -> ClassificationMetric:
+    def metric(self, num_classes: int, ignore_index: int) -> nn.Module:
+        from ..metrics.classification import ClassificationMetric  # torchmetrics loads scipy, transformers and more
+
         return ClassificationMetric(num_classes)
 
     def eval_batch_size(self, settings: DataPart) -> int:

@@ -26,7 +26,6 @@ from ..data.transforms.base import Transform
 from ..metrics.multi_label import (
     HALF,
     MultiLabelCollector,
-    MultiLabelMetric,
     MultiLabelSample,
     choose_thresholds,
     say_yes,
@@ -148,9 +147,9 @@ class MultiLabel(Classification):
     )
     class_scores = {"ap": "AP"}
 
-    def metric(
-        self, num_classes: int, ignore_index: int, *, thresholds: Sequence[float] | None = None
-    ) -> MultiLabelMetric:
+    def metric(self, num_classes: int, ignore_index: int, *, thresholds: Sequence[float] | None = None) -> nn.Module:
+        from ..metrics.multi_label_metric import MultiLabelMetric  # torchmetrics loads scipy, transformers and more
+
         return MultiLabelMetric(num_classes, thresholds=thresholds)
 
     def outcomes(self, num_classes: int, ignore_index: int) -> MultiLabelCollector:

@@ -31,7 +31,6 @@ from ..data.transforms import image_mask
 from ..data.transforms.base import Transform
 from ..data.transforms.finished import FinishedTransform
 from ..data.transforms.image_mask import EvalMaskTransform, TrainMaskTransform
-from ..metrics.segmentation import SegmentationMetric
 from ..metrics.sliding_window import score_map
 from ..mixing import cutmix_masks
 from ..runs.files import make_folders, replace_file
@@ -150,7 +149,9 @@ class Segmentation(TaskKind):
     def eval_transform(self, settings: DataPart) -> Transform:
         return FinishedTransform(settings, masks=True) if settings.finished else EvalMaskTransform(settings)
 
-    def metric(self, num_classes: int, ignore_index: int) -> SegmentationMetric:
+    def metric(self, num_classes: int, ignore_index: int) -> nn.Module:
+        from ..metrics.segmentation import SegmentationMetric  # torchmetrics loads scipy, transformers and more
+
         return SegmentationMetric(num_classes, ignore_index=ignore_index)
 
     def eval_batch_size(self, settings: DataPart) -> int:
