@@ -3,7 +3,7 @@
     python benchmarks/overhead.py --students cifar:resnet18 --methods frskd,sla --precision bf16
     python benchmarks/overhead.py --students cifar:resnet18 --methods frskd --against mine.py
     python benchmarks/overhead.py --task segmentation --students smp:Unet/resnet18 --size 64 --batch 4
-    python benchmarks/overhead.py --students cifar:resnet18 --batch 16 --threads 1 --out docs/step-times.json
+    python benchmarks/overhead.py --students cifar:resnet18,cifar:resnet20 --turns 3 --out times.json
 
 A method's steps take turns with plain ones, each on its own network. `slowdown` is the method's seconds over those of
 the plain step beside it: the median over the turns, with the quartiles. `baseline` is measured in the same way, and its

@@ -357,11 +357,12 @@ def methods(
         str | None,
         typer.Argument(metavar="NAME", help="Print this method's card.", autocompletion=_complete("methods")),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
-    """List the training methods: paper, needs, tasks, cost; or tell all about one."""
+    """List the training methods by what teaches, with where to begin, price and tasks; or tell all about one."""
     from .commands.show import print_methods
 
-    print_methods(name)
+    print_methods(name, as_json=as_json)
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """Method cards: what they say is what the methods' files say."""
 
-import json
 import re
 import sys
 from typing import Annotated, Literal
@@ -10,8 +9,10 @@ from annotated_types import Ge, Interval
 
 from helpers.methods import small_method
 from helpers.networks import CLASSES
+from helpers.pages import ROOT
 from selfdistill import Task, list_methods
 from selfdistill.commands import cards
+from selfdistill.commands.families import FAMILIES
 from selfdistill.config import names
 from selfdistill.hyperparameters import Count, Positive, Share, Weight
 from selfdistill.methods import find_method
@@ -105,7 +106,7 @@ def test_a_card_of_ones_own_method(own):
     card = cards.card(own)
     assert "**A Method of One's Own.**" in card and "Nobody teaches | anybody, said in two lines." in card
     assert r"**Departs from the paper:** it has 2 \* 3 \* 4 stars." in card
-    assert "- Tasks: classification, segmentation" in card and "Recipes" not in card
+    assert "- Tasks: classification, multilabel, segmentation" in card and "Recipes" not in card
     needs = "2 more augmented views of each image; 1 other image of each image's class; hard labels (`mix: none`)"
     assert f"- Needs: {needs}" in card
     paper = cards.find_paper(find_method(own))
@@ -161,21 +162,27 @@ def test_recipes_are_listed_by_name_and_left_out_where_there_are_none(monkeypatc
     assert cards.find_recipes_of("frskd") == [] and "Recipes" not in cards.card("frskd")
 
 
-def test_step_times_are_told_where_they_were_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(cards, "ROOT", tmp_path)
-    assert cards.describe_step_time("frskd") == "not measured"
-    (tmp_path / "docs").mkdir()
+def test_step_times_are_told_where_they_were_measured(monkeypatch):
     ratios = {"cifar:resnet18": {"ratios": {"frskd": 1.456}}, "cifar:resnet8": {"ratios": {"frskd": 2, "kd": 1.2}}}
     measured = {"machine": "a fast one", "batch": 128, "students": ratios}
-    (tmp_path / "docs/step-times.json").write_text(json.dumps(measured))
+    monkeypatch.setattr(cards, "read_step_times", lambda: measured)
     told = "1.46x plain training's for `cifar:resnet18`, 2.00x plain training's for `cifar:resnet8`"
     assert cards.describe_step_time("frskd") == f"{told} (a fast one, batches of 128)"
     assert cards.describe_step_time("sad") == "not measured"
 
 
 def test_the_page_of_all_methods_is_up_to_date():
-    written = (cards.ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    written = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
     assert written == cards.page(), "run: python -m selfdistill.commands.cards docs/methods.md"
+
+
+def test_the_page_on_choosing_groups_methods_as_the_command_does():
+    page = (ROOT / "docs/choosing-a-method.md").read_text(encoding="utf-8")
+    rows = dict(line.strip("| ").split(" | ", 1) for line in page.splitlines() if line.startswith("| "))
+    for family in FAMILIES:
+        named = rows[family.teaches.replace("method.teacher=RUN", "`method.teacher=RUN`")]
+        assert {name for name in family.names if f"`{name}`" not in named} == set(), family.teaches
+    assert sorted(name for family in FAMILIES for name in family.names) == list_methods()
 
 
 def test_the_table_links_every_card():

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from selfdistill import list_methods
 from selfdistill.commands.predict import predict_images
 from selfdistill.runs.folder import Run
 from selfdistill.runs.records import TrainRecord
@@ -400,13 +401,19 @@ def test_export_writes_weights_that_load_strictly(run, trained, tmp_path):
     assert "differ from the student's by 0" in out
 
 
-def test_methods_lists_every_method_with_its_paper(run):
+def test_methods_are_listed_by_what_teaches_with_price_teacher_and_tasks(run):
     code, out, _ = run("methods")
-    assert code == 0
-    for name in ("baseline", "frskd", "frskd_sla", "deep_supervision", "label_smoothing"):
-        assert re.search(rf"\b{name}\b", out)
-    assert "2103.08273" in out and "hard labels" in out and "segmentation" in out
-    assert "`" not in out and "…" not in out
+    assert code == 0 and "…" not in out
+    rows = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.strip()}
+    assert set(list_methods()) <= rows.keys()
+    assert re.fullmatch(r"frskd \d\.\d\dx none all CVPR 2021", rows["frskd"])
+    assert re.fullmatch(r"sskd \d\.\d\dx sskd_teacher classification ECCV 2020", rows["sskd"])
+    assert "deep maps or scores teach its shallow ones\nBegin with tfd" in out
+    facts = {line["method"]: line for line in map(json.loads, run("methods", "--json")[1].splitlines())}
+    assert facts.keys() == set(list_methods())
+    assert facts["dlb"]["needs"] == ["1 more augmented view of each image", "hard labels (mix: none)"]
+    assert facts["ps_kd"]["tasks"] == ["classification"] and facts["kd"]["teacher"] == "a trained network"
+    assert json.loads(run("methods", "kd", "--json")[1]) == facts["kd"]
 
 
 @pytest.mark.slow

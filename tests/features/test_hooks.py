@@ -15,10 +15,10 @@ from helpers.batches import small_batch, small_task
 from helpers.methods import small_method
 from helpers.networks import small_student
 from selfdistill import create_method, list_methods
+from selfdistill.commands.cards import list_tasks_of
 from selfdistill.features.extractor import Taps
 from selfdistill.features.hooks import Hooks, Recorder, copy_without_hooks
 from selfdistill.methods import find_method
-from selfdistill.tasks import list_tasks
 
 SHAPE = (3, 16, 16)
 
@@ -137,7 +137,7 @@ def double(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", list_methods())
 def test_a_deleted_method_leaves_its_student_as_an_untouched_twin(name, no_garbage_collection):
     kind = find_method(name)
-    task = small_task(list_tasks(kind.outputs)[0])
+    task = small_task(list_tasks_of(kind)[0])
     student = small_student(task)
     untouched = traces(copy.deepcopy(student))
     method = small_method(kind, task, student=student)
@@ -153,7 +153,7 @@ def test_a_deleted_method_leaves_its_student_as_an_untouched_twin(name, no_garba
 @pytest.mark.parametrize("name", list_methods())
 def test_a_closed_method_leaves_its_student_as_an_untouched_twin(name):
     kind = find_method(name)
-    task = small_task(list_tasks(kind.outputs)[0])
+    task = small_task(list_tasks_of(kind)[0])
     student = small_student(task)
     untouched = traces(copy.deepcopy(student))
     method = small_method(kind, task, student=student)

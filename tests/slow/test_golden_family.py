@@ -15,8 +15,8 @@ from helpers.batches import small_batch, small_task
 from helpers.methods import float64_by_default, small_method
 from helpers.networks import small_student
 from selfdistill import list_methods
+from selfdistill.commands.cards import list_tasks_of
 from selfdistill.methods import find_method
-from selfdistill.tasks import list_tasks
 
 pytestmark = pytest.mark.slow
 FILE = Path(__file__).parents[1] / "golden" / "family.json"
@@ -27,7 +27,7 @@ STEPS = 3
 def numbers(name):
     """The loss terms of a few steps, the sum of the scores and the size of the last gradient, as plain numbers."""
     torch.manual_seed(0)
-    kind, task = find_method(name), small_task(list_tasks(find_method(name).outputs)[0])
+    kind, task = find_method(name), small_task(list_tasks_of(find_method(name))[0])
     method, batch = small_method(kind, task, student=small_student(task)), small_batch(kind, task)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
     terms = []

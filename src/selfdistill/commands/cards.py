@@ -23,12 +23,13 @@ from ..report.markdown import markdown_table
 from ..report.sections.origin import MethodCard
 from ..tasks import find_task, list_tasks
 
-ROOT = Path(__file__).parents[3]  # of the source tree; an installed package has no step times
+STEP_TIMES = Path(__file__).with_name("step_times.json")
 PAGE = """# Methods
 
 Written by `python -m selfdistill.commands.cards` from the files of `src/selfdistill/methods`; change those,
 not this page.
-Step times, ratios to plain training, are `docs/step-times.json`, written by `benchmarks/overhead.py`.
+Step times, ratios to plain training, are `src/selfdistill/commands/step_times.json`, written by
+`benchmarks/overhead.py`.
 
 """
 
@@ -209,17 +210,30 @@ def _read_method(recipe: Path) -> str:
 
 
 def describe_step_time(name: str) -> str:
-    """The step time of a method over that of plain training, for each student in docs/step-times.json."""
+    """The step time of a method over that of plain training, for each student in step_times.json."""
     if name == "baseline":
         return "what the others' are measured against"
-    file = ROOT / "docs/step-times.json"
-    measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"students": {}}
+    measured = read_step_times()
     times = [
         f"{_describe_ratios(name, result)} for `{student}`"
         for student, result in measured["students"].items()
         if name in result["ratios"]
     ]
     return f"{', '.join(times)} ({measured['machine']}, batches of {measured['batch']})" if times else "not measured"
+
+
+@functools.cache
+def read_step_times() -> dict[str, Any]:
+    """What `benchmarks/overhead.py` measured."""
+    return json.loads(STEP_TIMES.read_text(encoding="utf-8"))
+
+
+def find_step_times(name: str) -> dict[str, float]:
+    """The step time of a method over that of plain training, by student; empty where it was not measured."""
+    if name == "baseline":
+        return dict.fromkeys(read_step_times()["students"], 1.0)
+    times = {student: result["ratios"].get(name) for student, result in read_step_times()["students"].items()}
+    return {student: time for student, time in times.items() if time is not None}
 
 
 def _describe_ratios(name: str, result: dict[str, Any]) -> str:

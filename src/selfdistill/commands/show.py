@@ -1,24 +1,53 @@
 """methods and taps: tables of the methods, and of a network's feature maps."""
 
+import json
 from typing import Any
 
 from rich.table import Column, Table
 
 from ..errors import count_of
 from ..features.extractor import Taps
+from ..method import Method
 from ..methods import find_method, list_methods
 from ..models import build_student
 from ..tasks import find_task, list_tasks
-from .cards import card, find_paper, list_needs
-from .console import console
+from .cards import card, find_paper, find_step_times, list_needs, list_tasks_of, read_step_times
+from .console import console, say
+from .families import FAMILIES, Family
 
 
-def print_methods(name: str | None) -> None:
-    """Prints the card of one method, or a table of all."""
-    if name is not None:
+def print_methods(name: str | None, *, as_json: bool = False) -> None:
+    """Prints the card of one method, or all methods by family; as JSON, one object a line."""
+    if as_json:
+        for method in [name] if name else list_methods():
+            say(json.dumps(list_facts(method), ensure_ascii=False))
+    elif name is not None:
         print(card(name))
     else:
-        console().print(build_methods_table())
+        print_families()
+
+
+def list_facts(name: str) -> dict[str, Any]:
+    """What `methods --json` says of a method."""
+    method = find_method(name)
+    paper = find_paper(method)
+    return {
+        "method": name,
+        "taught_by": next((family.teaches for family in FAMILIES if name in family.names), None),
+        "paper": paper.title,
+        "venue": paper.venue,
+        "link": paper.link,
+        "tasks": list_tasks_of(method),
+        "teacher": describe_teacher(method),
+        "needs": [need.replace("`", "") for need in list_needs(method)],
+        "cost": method.cost.replace("`", ""),
+        "step_times": find_step_times(name),
+    }
+
+
+def describe_teacher(method: type[Method]) -> str | None:
+    """Whose run teaches; None where the method needs no teacher."""
+    return (method.teacher_method or "a trained network") if method.needs_teacher else None
 
 
 def print_taps(
@@ -29,15 +58,43 @@ def print_taps(
     console().print(build_taps_table(student, (channels, size, size), names, task=task))
 
 
-def build_methods_table() -> Any:
-    """Every method: its name, its paper, what it needs beside images and labels, its tasks and its cost."""
-    paper = Column("paper", overflow="fold")  # a link is broken rather than cut short
-    table = Table("method", paper, "needs", "tasks", "cost beside plain training", title="selfdistill methods")
-    for name in list_methods():
+def print_families() -> None:
+    """The methods by what teaches, with where to begin, the price of each and whether it needs a teacher."""
+    out, measured = console(), read_step_times()
+    student, *_ = measured["students"]
+    out.print(
+        f"Step time: that of plain training is 1; measured for {student} on {measured['machine']}.\n"
+        "`selfdistill methods NAME` prints a method's card, `selfdistill methods --json` all facts.",
+        highlight=False,
+    )
+    for family in FAMILIES:
+        out.print(f"\n[bold]What teaches: {family.teaches}[/bold]\n{family.begin}", highlight=False)
+        out.print(build_family_table(family, student))
+
+
+def build_family_table(family: Family, student: str) -> Any:
+    """Name, step time around a student, teacher, tasks and paper of each method of a family."""
+    table = Table(
+        Column("method", width=16),
+        Column("step", width=6, justify="right"),
+        Column("teacher", width=15),
+        Column("tasks", width=26),
+        Column("paper", overflow="fold"),
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="dim",
+    )
+    for name in family.names:
         method = find_method(name)
-        source, wants = find_paper(method), "; ".join(list_needs(method)) or "nothing"
-        cells = [f"{source.title}\n{source.link}".strip(), wants, ", ".join(list_tasks(method.outputs)), method.cost]
-        table.add_row(name, *(cell.replace("`", "") for cell in cells))  # Markdown's quotes
+        time, tasks = find_step_times(name).get(student), list_tasks_of(method)
+        table.add_row(
+            name,
+            f"{time:.2f}x" if time else "-",
+            (describe_teacher(method) or "none").removeprefix("a "),
+            "all" if tasks == list_tasks() else ", ".join(tasks),
+            find_paper(method).venue or "-",
+        )
     return table
 
 

@@ -3,7 +3,7 @@
 import functools
 import importlib
 import pkgutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -27,10 +27,9 @@ FINE_TUNING_LR = 0.0001  # of these where the student starts from trained weight
 WARMUP = 0.1  # of such students
 
 
-def list_tasks(outputs: Collection[str] | None = None) -> list[str]:
-    """Lists the names that `find_task` takes, sorted; only tasks with one of the `outputs`, if not None."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
-    return names if outputs is None else [name for name in names if find_task(name).output in outputs]
+def list_tasks() -> list[str]:
+    """Lists the names that `find_task` takes, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
 
 
 def find_task(name: str) -> TaskKind:
