@@ -82,6 +82,18 @@ def test_the_time_left_has_a_unit_that_suits_it(seconds_per_step, left):
     assert f"about {left} of training left" in sentence and "step 10 of 100" in sentence
 
 
+def test_the_time_to_the_end_of_each_phase_is_told(capsys):
+    lines, state = PlainProgress(), small_state(last_step=40, steps_per_epoch=20)
+    state.phases = {"asleep": range(0, 15), "settling": range(15, 20), "teaching": range(20, 40)}
+    told = {}
+    for state.step in range(1, 41):
+        lines.on_step(state)
+        told[state.step] = capsys.readouterr().out
+    assert "about 1 s to step 15, where steps change" in told.pop(10)
+    assert "about 1 s of training left" in told.pop(30)
+    assert not any(told.values())
+
+
 def test_a_pipe_is_told_the_plan_the_cost_and_after_ten_steps_the_time_left(capsys):
     lines, state = PlainProgress(), small_state(last_step=20, steps_per_epoch=20)
     lines.on_start(state)

@@ -49,7 +49,8 @@ def test_a_checkpoint_of_an_earlier_version_resumes(tmp_path, whole):
     for name in ("log_bytes", "eval_seconds"):  # which version 0.1.0 did not write
         del checkpoint[name]
     timer = checkpoint.pop("timer")
-    checkpoint |= {"window": [seconds for seconds, _, _ in timer["steps"]], "paces": timer["paces"]}
+    paces = [seconds for seconds, *_ in timer["lines"]]
+    checkpoint |= {"window": [seconds for seconds, _, _ in timer["steps"]], "paces": paces}
     run.save_checkpoint(checkpoint)
     again, _, result = train(run.recipe(), resume=True)
     assert untimed(run) == untimed(whole[1])

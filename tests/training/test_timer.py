@@ -53,6 +53,26 @@ def test_what_earlier_versions_did_not_measure_is_unknown():
         assert told["train_seconds"] is told["processor_seconds"] is None
 
 
+def test_lines_of_an_earlier_version_are_read():
+    state = timed(0.9, 0.2, 0.4).state_dict()
+    del state["lines"]
+    timer = StepTimer("processor")
+    timer.load_state_dict({**state, "paces": [0.1, 0.3, 0.5], "costs": [1.0, 2.0]})
+    assert timer.seconds_per_step == pytest.approx(0.3) and timer.cost_per_step == pytest.approx(1.5)
+
+
+def test_phases_weigh_by_their_steps():
+    timer = StepTimer("processor")
+    for phase, seconds in [
+        ("asleep", [9.0, 0.1, 0.1]),
+        ("asleep", [0.3]),
+        ("asleep", [0.2, 0.2]),
+        ("teaching", [2.0] * 2),
+    ]:
+        timed(*seconds, timer=timer).flush(phase)
+    assert timer.seconds_per_step == pytest.approx(6 / 8 * 0.2 + 2 / 8 * 2.0)
+
+
 def test_costs_of_two_kinds_of_device_are_not_added_up():
     timer = StepTimer("device")
     timer.load_state_dict(timed(0.9, 0.2, 0.2).state_dict())

@@ -17,7 +17,7 @@ from ..training.profile import count_method_parameters
 from ..training.state import TrainState
 from .console import is_quiet, say, tell
 
-MEASURED_STEPS = 10  # after so many steps the time left is told
+MEASURED_STEPS = 10  # after so many steps, of each phase of the method, the time left is told
 BARS, SPARKS = "▁▂▃▄▅▆▇█", 32  # of a sparkline: its bars from low to high, and how many at most
 EXPENSIVE = 2.5  # times a plain student's step, from which on a cheaper setting is named
 
@@ -41,11 +41,12 @@ def describe_cost(state: TrainState) -> str | None:
 
 
 def describe_time_left(state: TrainState, seconds_per_step: float) -> str:
-    """When training will end, evaluation aside."""
-    left = (state.last_step - state.step) * seconds_per_step
+    """When training will end, or this phase of it, evaluation aside."""
+    left = (state.phase_end - state.step) * seconds_per_step
     amount, unit = (left / 3600, "h") if left > 5400 else (left / 60, "min") if left > 120 else (left, "s")
     pace = f"{1000 * seconds_per_step:.0f} ms/step"
-    return f"step {state.step} of {state.last_step}  {pace}  about {max(amount, 1):.0f} {unit} of training left"
+    end = "of training left" if state.phase_end == state.last_step else f"to step {state.phase_end}, where steps change"
+    return f"step {state.step} of {state.last_step}  {pace}  about {max(amount, 1):.0f} {unit} {end}"
 
 
 def draw_sparkline(values: Sequence[float], width: int = SPARKS) -> str:
@@ -71,23 +72,23 @@ class PlainProgress(Callback):
         self.every_seconds = every_seconds
         self.printed_at = 0.0
         self.waiting = ""  # the newest line of losses, if it is not printed
-        self.first_step, self.is_cost_told = 0, False
-        self.times: list[float] = []  # at the ends of the first steps
+        self.is_cost_told, self.phase_end = False, 0
+        self.times: list[float] = []  # at the ends of the first steps of a phase
 
     def on_start(self, state: TrainState) -> None:
-        self.first_step = state.step
         tell(describe_plan(state))
 
     def on_step(self, state: TrainState) -> None:
-        done = state.step - self.first_step
-        if done <= MEASURED_STEPS:
-            self.times.append(time.monotonic())
+        if state.phase_end != self.phase_end:
+            self.phase_end, self.times = state.phase_end, []
         if not self.is_cost_told and (cost := describe_cost(state)):
             tell(cost)
             self.is_cost_told = True
-        if done == MEASURED_STEPS and state.step < state.last_step:
-            steps = [end - start for start, end in itertools.pairwise(self.times)]
-            say(describe_time_left(state, statistics.median(steps)))  # some may have compiled
+        if len(self.times) < MEASURED_STEPS:
+            self.times.append(time.monotonic())
+            if len(self.times) == MEASURED_STEPS and state.step < state.phase_end:
+                steps = [end - start for start, end in itertools.pairwise(self.times)]
+                say(describe_time_left(state, statistics.median(steps)))  # some may have compiled
 
     def on_log(self, state: TrainState, record: Record) -> None:
         if isinstance(record, WarningRecord):

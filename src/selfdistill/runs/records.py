@@ -113,7 +113,7 @@ class EndRecord(Record):
     eval_seconds: float | None = None  # wall clock of all scoring
     processor_seconds: float | None = None  # of the training steps on a CPU: this process and its loader workers
     device_seconds: float | None = None  # of the training steps on a GPU: from a step's first kernel to its last
-    cost_per_step: float | None = None  # processor or device seconds of a step: median over the log's lines
+    cost_per_step: float | None = None  # processor or device seconds of a step: see `training/timer.py`
     train_scores: AnyScores = None  # on training images without augmentation; of at most 2,000
     test_scores: AnyScores = None  # on the test images, where `split` is "val" and there are any
     temperature: float | None = None  # with the lowest NLL on `split`

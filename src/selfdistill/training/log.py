@@ -37,7 +37,7 @@ class RunLog:
                 epoch=state.epoch + 1,
                 step=state.step,
                 lr=lr,
-                seconds_per_step=state.timer.flush(),
+                seconds_per_step=state.timer.flush(state.method.phase),
                 **means._asdict(),
             )
         )

@@ -67,7 +67,7 @@ class Result(NamedTuple):
     scores: Scores | None  # of the student that ships, on the held-out images, after the last step
     epoch: int  # epochs trained, one that was begun included
     step: int
-    seconds_per_step: float  # median over the log's lines, input included
+    seconds_per_step: float  # median over the log's lines, input included; of several phases the mean by steps
     peak_memory_mib: float | None
     compile_seconds: float  # by which the steps that compiled were slower than that; 0 where nothing was compiled
     train_seconds: float | None  # this and what follows: see `runs.records.EndRecord`

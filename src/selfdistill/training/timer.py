@@ -4,10 +4,11 @@ lengthen.
 
 import math
 import multiprocessing
+import operator
 import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +89,15 @@ class Timed(NamedTuple):
     counts: bool  # in the pace: no step that compiles or is diagnosed, and not a process's first one
 
 
+class Line(NamedTuple):
+    """What a step took, on average, since the log's line before."""
+
+    seconds: float
+    cost: float  # NaN where it is not known
+    steps: int = 1
+    phase: str = ""  # of the method, in which all of these steps lie
+
+
 class StepTimer:
     """The pace of each log line, without slow steps; and sums over the run.
 
@@ -99,8 +109,7 @@ class StepTimer:
         self.kind = kind
         self.steps: list[Timed] = []  # since the last line
         self.compiling_steps: list[float] = []  # seconds of those of the whole run
-        self.lines: list[float] = []  # seconds per step of each line so far
-        self.costs: list[float] = []  # cost per step of each line so far
+        self.lines: list[Line] = []
         self.seconds = self.cost = 0.0  # of all steps up to the last line; NaN where an older version trained some
         self.is_first_step = True
 
@@ -111,17 +120,17 @@ class StepTimer:
             self.compiling_steps.append(seconds)
         self.is_first_step = False
 
-    def flush(self) -> float:
+    def flush(self, phase: str = "") -> float:
         """Seconds per step since the last line, of slow steps if there are no others; then starts over."""
         steps = self._read_steps()
         counted = [step for step in steps if step.counts] or steps
-        self.lines.append(sum(step.seconds for step in counted) / len(counted))
         known = [step.cost for step in counted if not math.isnan(step.cost)]
-        self.costs.append(sum(known) / len(known) if known else math.nan)
+        cost = sum(known) / len(known) if known else math.nan
+        self.lines.append(Line(sum(step.seconds for step in counted) / len(counted), cost, len(steps), phase))
         self.seconds += sum(step.seconds for step in steps)
         self.cost += sum(step.cost for step in steps)
         self.steps = []
-        return self.lines[-1]
+        return self.lines[-1].seconds
 
     def _read_steps(self) -> list[Timed]:
         """The steps since the last line, with their costs in seconds; waits for a GPU."""
@@ -133,8 +142,7 @@ class StepTimer:
         return {
             "steps": [list(step) for step in self._read_steps()],
             "compiling": self.compiling_steps,
-            "paces": self.lines,
-            "costs": self.costs,
+            "lines": [list(line) for line in self.lines],
             "seconds": self.seconds,
             "cost": self.cost,
             "kind": self.kind,
@@ -143,30 +151,39 @@ class StepTimer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from a `state_dict`. Where another version or another kind of device began the run, its costs and
         seconds are unknown."""
-        self.lines, self.compiling_steps = list(state["paces"]), list(state["compiling"])
-        self.steps = [Timed(*step) for step in state["steps"]]
-        self.costs, self.seconds, self.cost = list(state["costs"]), state["seconds"], state["cost"]
+        self.lines = [Line(*line) for line in state["lines"]] if "lines" in state else _read_paces(**state)
+        self.compiling_steps, self.steps = list(state["compiling"]), [Timed(*step) for step in state["steps"]]
+        self.seconds, self.cost = state["seconds"], state["cost"]
         if state["kind"] != self.kind:
-            self.costs, self.cost = [], math.nan
+            self.cost, self.lines = math.nan, [line._replace(cost=math.nan) for line in self.lines]
             self.steps = [step._replace(cost=math.nan) for step in self.steps]
 
     def load_older_state(self, state: Mapping[str, Any]) -> None:
         """Continues from what versions without costs wrote; the first of them knew no slow steps."""
         slow = state.get("slow", [])
         self.steps = [Timed(seconds, math.nan, counts=seconds not in slow) for seconds in state["window"]]
-        self.lines, self.compiling_steps = list(state["paces"]), list(state.get("compiling", []))
+        self.lines, self.compiling_steps = _read_paces(state["paces"]), list(state.get("compiling", []))
         self.seconds = self.cost = math.nan
 
     @property
     def seconds_per_step(self) -> float:
-        """The median over the lines; NaN before the first."""
-        return statistics.median(self.lines) if self.lines else math.nan
+        """The median over the lines; NaN before the first. Of several phases the mean, by their steps."""
+        return self._average("seconds")
 
     @property
     def cost_per_step(self) -> float:
-        """The median over the lines whose cost is known; NaN where there is none."""
-        known = [cost for cost in self.costs if not math.isnan(cost)]
-        return statistics.median(known) if known else math.nan
+        """The same over the lines whose cost is known."""
+        return self._average("cost")
+
+    def _average(self, field: str) -> float:
+        known = [line for line in self.lines if not math.isnan(getattr(line, field))]
+        total = sum(line.steps for line in known)
+        phases = [
+            [line for line in known if line.phase == phase] for phase in dict.fromkeys(line.phase for line in known)
+        ]
+        medians = [statistics.median(getattr(line, field) for line in lines) for lines in phases]
+        shares = [sum(line.steps for line in lines) / total for lines in phases]
+        return sum(map(operator.mul, shares, medians), start=0.0) if known else math.nan
 
     def describe(self) -> dict[str, float | None]:
         """What the run's record of its end says of the cost; None for what is not known."""
@@ -181,6 +198,12 @@ class StepTimer:
     def compile_seconds(self) -> float:
         """How much longer the steps that compiled took than usual ones."""
         return sum((max(seconds - self.seconds_per_step, 0.0) for seconds in self.compiling_steps), start=0.0)
+
+
+def _read_paces(paces: Sequence[float], costs: Sequence[float] = (), **_: Any) -> list[Line]:
+    """Lines as older versions kept them: seconds of all, and costs of the last of them."""
+    unknown = [math.nan] * (len(paces) - len(costs))
+    return [*map(Line, paces, [*unknown, *costs])]
 
 
 def none_if_nan(value: float) -> float | None:
