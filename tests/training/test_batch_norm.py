@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfdistill.modules.blocks import weighted_batch_norm
+from selfdistill.modules.blocks import BatchNorm
 from selfdistill.training.batch_norm import BatchNormSizes, describe_few_values
 
 
@@ -22,9 +22,9 @@ def test_the_smallest_count_of_each_part_is_kept():
 
 
 def test_batch_norms_that_are_called_as_functions_count():
-    network = nn.ModuleDict({"self_teacher": nn.BatchNorm2d(3)})
+    network = nn.ModuleDict({"self_teacher": BatchNorm(3)})
     with BatchNormSizes(network) as norms:
-        weighted_batch_norm(network["self_teacher"], torch.randn(4, 3, 1, 1), torch.ones(()))
+        network["self_teacher"](torch.randn(4, 3, 1, 1), torch.ones(()))
     assert norms.values == {"self_teacher": 4}
 
 

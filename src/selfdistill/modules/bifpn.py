@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .blocks import ConvBNReLU, Identity, Map, separable
 from .heads import PYRAMID_CLASSIFIERS
+from .recompute import pool, recompute_maps, rectify
 
 
 class SelfTeacher(nn.Module):
@@ -47,9 +48,10 @@ class SelfTeacher(nn.Module):
     def forward(self, features: list[Map]) -> tuple[Float[Tensor, "b k *pos"], list[Map]]:
         rectified = self.rectified or [False] * len(features)
         activated = [f if known else F.relu(f) for f, known in zip(features, rectified, strict=True)]
-        for layer in self.passes:
-            refined, activated = layer(activated, preactivation=self.preactivation)
-        return self.fc(activated), refined
+        with recompute_maps():
+            for layer in self.passes:
+                refined, activated = layer(activated, preactivation=self.preactivation)
+            return self.fc(activated), refined
 
     def norms(self) -> list[nn.BatchNorm2d]:
         """The last batch norm before each refined map, shallow to deep."""
@@ -134,7 +136,7 @@ class BiFPNLayer(nn.Module):
         self.node_up = nn.ModuleList(separable(width, width, repeat=depth) for width in widths[1:])
 
     def forward(self, features: list[Map], *, preactivation: bool = False) -> tuple[list[Map], list[Map]]:
-        relu = F.relu if preactivation else F.relu_
+        relu = F.relu if preactivation else rectify
         deepest = len(features) - 1
         raw = self.lateral_down[-1](features[-1])
         down = [raw]
@@ -181,8 +183,8 @@ def shrink(feature: Float[Tensor, "b c _h _w"], like: Float[Tensor, "b d h w"]) 
     if before == after:
         return feature
     if any(new not in (old, -(-old // 2)) for old, new in zip(before, after, strict=True)):
-        return F.adaptive_max_pool2d(feature, after)
+        return pool(F.adaptive_max_pool2d, feature, after)
     kernel = [1 if old == new else 3 for old, new in zip(before, after, strict=True)]
     stride = [1 if old == new else 2 for old, new in zip(before, after, strict=True)]
     margin = [0 if old == new else old % 2 for old, new in zip(before, after, strict=True)]  # before the first position
-    return F.max_pool2d(feature, kernel, stride, margin, ceil_mode=True)
+    return pool(F.max_pool2d, feature, kernel, stride, margin, ceil_mode=True)

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .recompute import is_recomputing, rectify, remember, source_of
+
 Map = Float[Tensor, "b _c _h _w"]
 
 
@@ -26,11 +28,89 @@ class Pointwise(nn.Conv2d):
         return super().forward(feature)
 
 
+class Depthwise(nn.Conv2d):
+    """3x3 convolution of each channel by itself, without bias. Its output is not kept, see recompute.py."""
+
+    def __init__(self, channels: int, stride: int = 1) -> None:
+        super().__init__(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
+
+    def forward(self, feature: Map) -> Map:
+        out = super().forward(feature)
+        source, weight = source_of(feature), source_of(self.weight)
+        dtype, device, settings = out.dtype, out.device.type, (self.stride, self.padding, self.dilation, self.groups)
+
+        def convolve() -> Tensor:
+            with torch.autocast(device, enabled=False):  # wherever `backward` is called
+                return F.conv2d(source().to(dtype), weight().to(dtype), None, *settings)
+
+        return remember(out, convolve)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that weighs its output if asked to. The output is not kept, see recompute.py."""
+
+    def forward(self, x: Map, weight: Tensor | None = None, repeats: int = 1) -> Map:
+        """`weight * norm(x)`, with the running statistics as if every position of `x` were there `repeats` times.
+
+        Only the running variance depends on `repeats`: it is estimated without bias, so the number of positions
+        matters.
+        """
+        scale, shift = self.weigh(x, weight)
+        mean, variance = self.running_mean, self.running_var
+        if mean is not None and not self.training:
+            out = F.batch_norm(x, mean, variance, scale, shift, False, 0.0, self.eps)
+            return remember_affine(out, x, (mean, torch.rsqrt(variance + self.eps), scale, shift))
+        momentum = self.count_batch()
+        updated = variance if repeats == 1 or variance is None else variance.clone()
+        out, batch_mean, deviation = torch.native_batch_norm(x, scale, shift, mean, updated, True, momentum, self.eps)
+        if updated is not variance:
+            count = x.numel() // x.shape[1]
+            share = repeats * (count - 1) / (repeats * count - 1)
+            variance.mul_((1 - share) * (1 - momentum)).add_(updated, alpha=share)
+        return remember_affine(out, x, (batch_mean, deviation, scale, shift))
+
+    def weigh(self, x: Map, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scale and shift of each channel, times the weight."""
+        if self.affine:
+            return (self.weight, self.bias) if weight is None else (self.weight * weight, self.bias * weight)
+        ones = x.new_ones(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+        return (ones if weight is None else ones * weight), torch.zeros_like(ones)
+
+    def count_batch(self) -> float:
+        """Counts a batch; returns its share of the running statistics."""
+        if self.num_batches_tracked is None:
+            return 0.0
+        self.num_batches_tracked.add_(1)
+        return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+
+
+def remember_affine(out: Map, x: Map, norm: tuple[Tensor, Tensor, Tensor, Tensor]) -> Map:
+    """`out`, which the backward pass computes from `x` with the norm's mean, 1 / deviation, scale and shift."""
+    if not is_recomputing():
+        return out
+    mean, inverse, scale, shift = (value.detach() for value in norm)
+    factor = inverse * scale
+    offset = torch.addcmul(shift, mean, factor, value=-1)
+    source, none, one = source_of(x), torch.zeros_like(factor), torch.ones_like(factor)
+    # A norm with mean 0 and variance 1, because it rounds as the norm does that gave `out`.
+    return remember(out, lambda: F.batch_norm(source(), none, one, factor, offset, False, 0.0, 0.0))
+
+
+class ReLU(nn.ReLU):
+    """ReLU in place. Its output is not kept, see recompute.py."""
+
+    def __init__(self) -> None:
+        super().__init__(inplace=True)
+
+    def forward(self, feature: Map) -> Map:
+        return rectify(feature)
+
+
 class ConvBNReLU(nn.Sequential):
     """1x1 convolution, batch norm, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(Pointwise(in_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+        super().__init__(Pointwise(in_channels, out_channels), BatchNorm(out_channels), ReLU())
 
     def forward(self, feature: Map, weight: Tensor | None = None, like: Map | None = None) -> Map:
         """`weight` times the block's output, enlarged to the size of `like`.
@@ -38,13 +118,15 @@ class ConvBNReLU(nn.Sequential):
         A weight that is not negative passes through the ReLU into the scale and shift of the norm. Enlarging comes last
         where it repeats every position equally often. Outputs, gradients and batch statistics stay the same.
         """
+        conv, norm, relu = self
         if weight is None:
             return super().forward(feature)
-        conv, norm, relu = self
+        if not isinstance(norm, BatchNorm):  # another norm took its place
+            return weight * super().forward(feature if like is None else enlarge(feature, like))
         repeats = 1 if like is None else count_repetitions(feature, like)
         if not repeats:
-            return relu(weighted_batch_norm(norm, conv(enlarge(feature, like)), weight))
-        fused = relu(weighted_batch_norm(norm, conv(feature), weight, repeats))
+            return relu(norm(conv(enlarge(feature, like)), weight))
+        fused = relu(norm(conv(feature), weight, repeats))
         return fused if like is None else enlarge(fused, like)
 
 
@@ -68,31 +150,13 @@ def separable(in_channels: int, out_channels: int, *, stride: int = 1, repeat: i
     for i in range(repeat):
         width = out_channels if i == repeat - 1 else in_channels
         layers += [
-            nn.ReLU(inplace=True),
-            nn.Conv2d(in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False),
+            ReLU(),
+            Depthwise(in_channels, stride),
             Pointwise(in_channels, width),
-            nn.BatchNorm2d(width),
+            BatchNorm(width),
         ]
         stride = 1
     return nn.Sequential(*layers[1:])
-
-
-def weighted_batch_norm(norm: nn.BatchNorm2d, x: Map, weight: Tensor, repeats: int = 1) -> Map:
-    """`weight * norm(x)`, with the running statistics as if every position of `x` were there `repeats` times.
-
-    Only the running variance depends on `repeats`: it is estimated without bias, so the number of positions matters.
-    """
-    scale, shift, count = norm.weight * weight, norm.bias * weight, x.numel() // x.shape[1]
-    settings = (scale, shift, norm.training, norm.momentum, norm.eps)
-    if norm.training:
-        norm.num_batches_tracked.add_(1)
-    if not norm.training or repeats == 1:
-        return F.batch_norm(x, norm.running_mean, norm.running_var, *settings)
-    variance = norm.running_var.clone()
-    out = F.batch_norm(x, norm.running_mean, variance, *settings)
-    share = repeats * (count - 1) / (repeats * count - 1)
-    norm.running_var.mul_((1 - share) * (1 - norm.momentum)).add_(variance, alpha=share)
-    return out
 
 
 def count_repetitions(feature: Map, like: Map) -> int:

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -10,7 +11,12 @@ from torch.overrides import TorchFunctionMode
 from ..errors import count_of
 
 FEW = 8  # values of a channel in a batch, up to which a user is warned
-ARGUMENTS = inspect.signature(F.batch_norm)
+ARGUMENTS = {
+    F.batch_norm: inspect.signature(F.batch_norm),
+    torch.native_batch_norm: inspect.signature(
+        lambda input, weight, bias, running_mean, running_var, training, momentum, eps: None
+    ),
+}
 
 
 class BatchNormSizes(TorchFunctionMode):
@@ -28,8 +34,8 @@ class BatchNormSizes(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
-        if func is F.batch_norm:
-            call = ARGUMENTS.bind(*args, **keywords).arguments
+        if func in ARGUMENTS:
+            call = ARGUMENTS[func].bind(*args, **keywords).arguments
             child = self.parts.get(id(call["running_mean"]))
             if call.get("training") and child is not None:
                 images = call["input"]
