@@ -16,6 +16,7 @@ MANY = [f"network{i}" for i in range(31)]
         ("zzz", ["a", "b"], "; the choice is: a, b"),
         ("None", ["one", "kd"], "; the choice is: one, kd"),  # short names are often alike without being meant
         ("nope", ["one"], "; the choice is: one"),
+        ("dropout", ["root"], "; the choice is: root"),
         ("onee", ["one", "kd"], "; did you mean 'one'?"),
         ("KD", ["one", "kd"], "; did you mean 'kd'?"),
         ("d3", ["d0", "b0"], "; did you mean 'd0'?"),

@@ -28,7 +28,7 @@ def did_you_mean(
 ) -> str:
     """The end of a sentence about an unknown name: the most similar of the `known` names, whatever its case.
 
-    Names of up to four letters must begin alike. Where none is similar (`cutoff`: 0 to 1), it says
+    Where either has up to four letters, both must begin alike. Where none is similar (`cutoff`: 0 to 1), it says
     `otherwise`; without that, it lists all names if they are few. With `last_after`, only what
     follows the last such mark is compared.
 
@@ -47,8 +47,7 @@ def did_you_mean(
     spelling = {shorten(known_name): known_name for known_name in reversed(known)}
     wanted = shorten(name)
     similar = difflib.get_close_matches(wanted, spelling, n=5, cutoff=cutoff)
-    if len(wanted) <= SHORT_NAME:
-        similar = [other for other in similar if wanted[:1] == other[:1]]
+    similar = [other for other in similar if wanted[:1] == other[:1] or min(len(wanted), len(other)) > SHORT_NAME]
     if similar:
         best = max(similar, key=lambda other: _similarity(wanted, other))
         return f"; did you mean '{prefix}{spelling[best]}'?"

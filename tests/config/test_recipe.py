@@ -171,6 +171,8 @@ def test_none_takes_a_setting_back(tmp_path):
         ("lr=0.1", "lr", "optim.lr"),
         ("weight_decay=0", "weight_decay", "optim.weight_decay"),
         ("workers=2", "workers", "machine.workers"),
+        ("taps=[layer1]", "taps", "method.taps"),
+        ("batch=32", "batch", "batch_size"),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest(tmp_path, word, wrong, near):

@@ -139,13 +139,18 @@ def describe_unknown_setting(name: str, known: Iterable[str]) -> str:
 def did_you_mean_setting(name: str, known: Sequence[str]) -> str:
     """The end of a sentence about an unknown setting: the legal one that is similar, or those of its part.
 
-    Names are compared by what stands behind their last dot, first within the part that the name gives.
+    Names are compared by what stands behind their last dot: first within the part that the name gives, or, where it
+    gives none, with settings of that very name. Last come those that begin with it, as batch_size does with batch.
     """
     part, _, field = name.rpartition(".")
     siblings = [other for other in known if other.rpartition(".")[0] == part]
-    for names in (siblings, [other for other in known if other.rpartition(".")[2] == field], known):
+    same = [other for other in known if other.rpartition(".")[2] == field]
+    for names in (siblings, same, known) if part else (same, siblings, known):
         if hint := did_you_mean(name, names, otherwise="", cutoff=SIMILAR, last_after="."):
             return hint
+    longer = [other for other in known if other.rpartition(".")[2].startswith(f"{field}_")]
+    if hint := did_you_mean(name, longer, otherwise="", last_after="."):
+        return hint
     return f"; there are {', '.join(siblings)}" if siblings else "; `selfdistill init` writes a file with all of them"
 
 
