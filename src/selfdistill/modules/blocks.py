@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .depthwise import Depthwise
 from .recompute import is_recomputing, rectify, remember, source_of
 
 Map = Float[Tensor, "b _c _h _w"]
@@ -26,24 +27,6 @@ class Pointwise(nn.Conv2d):
         if few_positions and feature.dtype is torch.bfloat16 and feature.device.type == "cpu":
             return F.linear(feature.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
         return super().forward(feature)
-
-
-class Depthwise(nn.Conv2d):
-    """3x3 convolution of each channel by itself, without bias. Its output is not kept, see recompute.py."""
-
-    def __init__(self, channels: int, stride: int = 1) -> None:
-        super().__init__(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
-
-    def forward(self, feature: Map) -> Map:
-        out = super().forward(feature)
-        source, weight = source_of(feature), source_of(self.weight)
-        dtype, device, settings = out.dtype, out.device.type, (self.stride, self.padding, self.dilation, self.groups)
-
-        def convolve() -> Tensor:
-            with torch.autocast(device, enabled=False):  # wherever `backward` is called
-                return F.conv2d(source().to(dtype), weight().to(dtype), None, *settings)
-
-        return remember(out, convolve)
 
 
 class BatchNorm(nn.BatchNorm2d):
