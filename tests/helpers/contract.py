@@ -43,6 +43,15 @@ def build(name, kind, **options):
     return small_method(found, task, **options), small_batch(found, task)
 
 
+@functools.cache
+def first_step(name, kind):
+    """A method after one step with its gradients, the batch, and what the step gave: for tests that only read."""
+    method, batch = made(name, kind)
+    step = method(batch, torch.tensor(0.5))
+    step.loss.backward()
+    return method, batch, step
+
+
 def train(method, batch, steps, optimizer=None):
     """The step results of `steps`, a range; the random state of each depends on its number alone, as in `fit`."""
     optimizer = optimizer or sgd(method)

@@ -1,6 +1,7 @@
 """The contract: what every file of `methods/` keeps, tested for each by its existing."""
 
 import copy
+import functools
 import importlib
 import weakref
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.batches import double_batch, small_batch, small_task
-from helpers.contract import CASES, FEWER_CASES, METHODS, every_case, made, train
+from helpers.contract import CASES, FEWER_CASES, METHODS, built, every_case, first_step, made, train
 from helpers.methods import small_method, small_teacher
 from helpers.networks import CLASSES, small_student
 from helpers.states import same, same_states
@@ -27,8 +28,22 @@ from selfdistill.tasks import Task, find_task, list_tasks
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
+def first_task(name):
+    return list_tasks_of(find_method(name))[0]
+
+
 def any_case(name):
-    return made(name, list_tasks_of(find_method(name))[0])
+    return made(name, first_task(name))
+
+
+@functools.cache
+def trained(name, kind):
+    """A method after three steps, its batch, and copies of the batch and of the teacher's state before them."""
+    method, batch = made(name, kind)
+    given = [None if part is None else part.clone() for part in batch]
+    teacher = None if method.teacher is None else copy.deepcopy(method.teacher.state_dict())
+    train(method.train(), batch, range(3))
+    return method, batch, given, teacher
 
 
 @pytest.mark.parametrize(
@@ -37,16 +52,16 @@ def any_case(name):
 )
 @every_case
 def test_one_step_is_finite_and_every_parameter_learns(name, kind, side, padding):
-    method, batch = made(name, kind)
+    method, batch, step = first_step(name, kind)
     if padding == 0:
         task, found = small_task(kind, side), find_method(name)
         method, batch = small_method(found, task, student=small_student(task, padding=0)), small_batch(found, task)
-    step = method(batch, torch.tensor(0.5))
+        step = method(batch, torch.tensor(0.5))
+        step.loss.backward()
     assert isinstance(step, Step)
     assert step.losses and all(term.shape == () and term.isfinite() for term in step.losses.values())
     assert step.loss.shape == ()
     assert step.logits.shape == (len(batch.images), CLASSES, *method.task.positions)
-    step.loss.backward()
     silent = [
         each
         for each, p in method.named_parameters()
@@ -69,8 +84,7 @@ OWN_TEACHERS = {"bake", "deep_supervision", "frskd", "frskd_sla", "mean_teacher"
 
 @every_case
 def test_an_own_teacher_shows_its_scores_without_a_gradient(name, kind):
-    method, batch = made(name, kind)
-    step = method(batch, torch.tensor(0.5))
+    method, _, step = first_step(name, kind)
     assert (step.teacher_logits is not None) == (name in OWN_TEACHERS)
     if step.teacher_logits is not None:
         assert step.teacher_logits.shape == step.logits.shape and not step.teacher_logits.requires_grad
@@ -92,7 +106,7 @@ def test_student_keeps_its_keys_and_outputs(name, kind):
     assert same_states(method.student, twin)
     with torch.no_grad():
         assert torch.equal(method.student.eval()(batch.images), twin.eval()(batch.images))
-    train(method.train(), batch, range(3))
+    method, *_ = trained(name, kind)
     assert not same_states(method.student, twin)
     twin.load_state_dict(method.student.state_dict(), strict=True)
     with torch.no_grad():
@@ -101,9 +115,7 @@ def test_student_keeps_its_keys_and_outputs(name, kind):
 
 @every_case
 def test_inputs_are_left_as_they_were(name, kind):
-    method, batch = made(name, kind)
-    before = [None if part is None else part.clone() for part in batch]
-    train(method, batch, range(1))
+    _, batch, before, _ = trained(name, kind)
     for old, new in zip(before, batch, strict=True):
         assert old is new is None or torch.equal(old, new)
 
@@ -142,11 +154,10 @@ def test_running_statistics_move_once_with_each_pass_of_two_steps(name, settings
 
 @every_method
 def test_student_run_outside_the_method_keeps_no_maps(name):
-    method, batch = any_case(name)
-    method(batch)
+    method, batch, _ = first_step(name, first_task(name))
     emitted = []
-    method.student.stage2.register_forward_hook(lambda module, args, output: emitted.append(weakref.ref(output)))
-    with torch.no_grad():
+    hook = method.student.stage2.register_forward_hook(lambda module, args, output: emitted.append(weakref.ref(output)))
+    with torch.no_grad(), hook:
         method.student(batch.images)
     assert emitted and emitted[0]() is None
 
@@ -154,13 +165,11 @@ def test_student_run_outside_the_method_keeps_no_maps(name):
 @every_method
 def test_teacher_is_frozen_and_stays_in_eval_mode(name):
     if not find_method(name).needs_teacher:
-        task = any_case(name)[0].task
+        task = small_task(first_task(name))
         with pytest.raises(ValueError, match="needs no teacher; leave out method.teacher, or teacher="):
             create_method(name, small_student(task), task, teacher=small_student(task))
         return
-    method, batch = any_case(name)
-    before = copy.deepcopy(method.teacher.state_dict())
-    train(method.train(), batch, range(2))
+    method, _, _, before = trained(name, first_task(name))
     assert all(same(value, before[key]) for key, value in method.teacher.state_dict().items())
     assert not any(module.training for module in method.teacher.net.modules())
     with pytest.raises(ValueError, match="needs a teacher: set method.teacher to .*, or pass teacher=, a trained "):
@@ -181,7 +190,7 @@ def test_teacher_of_the_wrong_kind_is_refused_by_name(name):
 @pytest.mark.slow
 @every_method
 def test_double_students_and_unfit_students_and_teachers(name):
-    found, task = find_method(name), small_task(list_tasks_of(find_method(name))[0])
+    found, task = find_method(name), small_task(first_task(name))
     if not found.needs_teacher:
         method = small_method(found, task, student=small_student(task).double())
         assert method(double_batch(found, task)).loss.isfinite()
@@ -206,7 +215,7 @@ def test_a_student_of_another_task_is_refused_by_the_shape_of_its_scores(scored,
 
 @every_method
 def test_a_batch_without_what_the_method_needs_is_refused_in_one_sentence(name):
-    method, batch = any_case(name)
+    method, batch = built(name, first_task(name))
     for part, count in (("views", method.views), ("positives", method.positives)):
         if count:
             with pytest.raises(ValueError, match=rf"needs batch\.{part} with {count} for each image"):
@@ -344,22 +353,18 @@ def test_mixed_labels_are_taken_as_declared(name):
 
 @every_method
 def test_probabilities_as_target_are_refused(name):
-    method, batch = any_case(name)
+    method, batch = built(name, first_task(name))
     soft = F.one_hot(batch.target.clamp(min=0), CLASSES).movedim(-1, 1).float()
     with pytest.raises(ValueError, match="target holds class numbers .* give probabilities as soft_target"):
         method(batch._replace(target=soft))
 
 
 @every_method
-def test_docstrings_say_what_it_is_and_cite_the_paper(name):
+def test_file_holds_one_method_and_says_what_it_is_what_it_costs_and_the_paper(name):
     module = importlib.import_module(f"selfdistill.methods.{name}")
-    assert module.__doc__ and find_method(name).__doc__
+    assert issubclass(find_method(name), Method)
+    assert module.__doc__ and find_method(name).__doc__ and find_method(name).cost
     assert "https://" in module.__doc__ or name == "baseline"
-
-
-@every_method
-def test_cost_is_given_in_words(name):
-    assert find_method(name).cost
 
 
 @every_method
@@ -368,7 +373,7 @@ def test_defaults_are_plain_values_of_their_own_type(name):
     defaults = kind.defaults()
     assert kind.validate({}) == defaults
     assert all(isinstance(value, float | int | str | bool | None) for value in defaults.values())
-    method = any_case(name)[0]
+    method, _ = built(name, first_task(name))
     assert {setting: getattr(method, setting) for setting in defaults} == defaults
 
 
@@ -389,13 +394,9 @@ def test_short_run_defaults_are_hyperparameters_and_allowed(name):
 
 
 @every_method
-def test_unknown_hyperparameter_is_refused(name):
+def test_unknown_hyperparameters_are_refused_and_misspelt_ones_with_the_right_name(name):
     with pytest.raises(ValueError, match="has no hyper-parameter 'zzzz'"):
         find_method(name).validate({"zzzz": 1})
-
-
-@every_method
-def test_misspelt_hyperparameters_are_refused_with_the_right_name(name):
     for setting, value in find_method(name).defaults().items():
         with pytest.raises(ValueError, match=f"has no hyper-parameter '{setting}x'; did you mean '{setting}'"):
             find_method(name).validate({f"{setting}x": value})
@@ -445,11 +446,6 @@ def test_method_from_elsewhere_is_taken_by_its_place():
     for place in ("selfdistill.task:Task", "selfdistill.method:Method"):
         with pytest.raises(ValueError, match="is not a subclass of selfdistill.Method"):
             find_method(place)
-
-
-@every_method
-def test_file_holds_one_method(name):
-    assert issubclass(find_method(name), Method)
 
 
 def terms_under(name, **settings):
