@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .datasets.base import LabeledDataset, count_threads, iterate_blocks
+from .datasets.base import LabeledDataset
 from .datasets.conversion import Stored, get_stored_mode, get_values, is_deep, to_8_bits
 from .datasets.image_io import Format, Source, read_reduced
 from .datasets.masks import MaskDataset
 from .datasets.text_files import is_special
+from .datasets.threads import iterate_blocks
 
 SIDE = 16  # pixels of a thumbnail, by which near duplicates are found
 FLAT = 4  # levels of 256 between the darkest and the brightest pixel of a nearly empty image
@@ -55,7 +56,7 @@ def inspect_images(
     def work(block: Sequence[int]) -> list[tuple[int, Seen | str]]:
         return [(i, inspect_image(dataset, i)) for i in block]
 
-    for found in iterate_blocks(work, indices, threads=count_threads(dataset)):
+    for found in iterate_blocks(work, indices):
         for i, one in found:
             if isinstance(one, str):
                 errors[i] = one

@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from .datasets.base import LabeledDataset, count_threads, find_errors, summarize_errors
+from .datasets.base import LabeledDataset, summarize_errors
 from .datasets.conversion import Stored
+from .datasets.threads import find_errors
 
 
 class ImageUse(ABC):
@@ -38,7 +39,7 @@ def read_images(
 
     errors = ["reading was interrupted"]
     try:
-        errors = list(find_errors(read, indices, threads=count_threads(dataset)).values())
+        errors = list(find_errors(read, indices).values())
     finally:
         for use in uses:
             use.abandon() if errors else use.finish()

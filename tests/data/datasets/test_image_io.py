@@ -16,7 +16,8 @@ from selfdistill.config.read import read
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import check, choose_defaults, prepare_data, read_image
 from selfdistill.data.datasets import base as rows_module
-from selfdistill.data.datasets.base import map_blocks, select_evenly
+from selfdistill.data.datasets import threads
+from selfdistill.data.datasets.base import select_evenly
 from selfdistill.data.datasets.conversion import convert_channels
 from selfdistill.data.datasets.image_io import FORMATS, read_format
 
@@ -273,10 +274,13 @@ def test_alpha_is_mentioned_by_the_check(tmp_path):
     assert "alpha" in check(opened(tmp_path / "rgba").train)[0]
 
 
-def test_threads_keep_the_order():
+@pytest.mark.parametrize("processor_seconds", [0, 1], ids=["several threads", "one thread"])
+def test_threads_keep_the_order(monkeypatch, processor_seconds):
+    monkeypatch.setattr(threads, "LONG", processor_seconds)
+    monkeypatch.setattr(threads, "WAITING", 1e9)
+    for count in (0, 1, 8, 9, 40, 41, 1000):
+        assert sum(threads.map_blocks(list, range(count)), []) == list(range(count))
     assert select_evenly(7, 3) == [0, 2, 4] and select_evenly(3, 7) == [0, 1, 2]
-    blocks = map_blocks(list, range(1000))
-    assert sum(blocks, []) == list(range(1000)) and len(blocks) > 1
 
 
 def test_statistics_are_those_of_all_pixels(tmp_path):

@@ -5,15 +5,14 @@ import hashlib
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int32, Int64
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -22,12 +21,10 @@ from ...errors import UserCodeError, count_of
 from ..cache.blocks import Blocks
 from .conversion import Range, Stored, get_stored_mode, get_values, is_deep, refuse_mode
 from .image_io import MAX_MEGAPIXELS, Format, Source, read_format, read_image
+from .threads import map_blocks
 
 HEADERS = 50_000  # maximum number of images whose headers are read, at about 20 us each
 DECODED = 5_000  # a check decodes all images of data sets up to this size
-THREADS = 4
-SMALL_IMAGE = 2**14  # bytes; decoding a smaller image takes less time than switching threads
-BLOCK = 256
 SAMPLED_IMAGES, SAMPLED_PIXELS = 1000, 4096  # for the range of gray values
 SAMPLED_BLOCKS = 16  # where images are fetched in blocks
 OUTSIDE = 1e-4  # share of the values below, and above, that range: dead and hot pixels
@@ -133,15 +130,31 @@ class LabeledDataset(ABC, Dataset[Sample]):
 
         Raises `ValueError` that names the first image whose header cannot be used, and counts the others.
         """
-        all_formats: set[Format] = set()
-        errors: list[str] = []
-        indices = self.sample(HEADERS)
+        formats, self._sizes = self._read_headers(self.sample(HEADERS))
+        return formats
+
+    def read_sizes(self) -> Int32[np.ndarray, "n 2"]:
+        """The (height, width) in the headers of all images, which are read once. Errors as in `formats`."""
+        if len(self._sizes) != len(self):
+            _, self._sizes = self._read_headers(range(len(self)))
+        return self._sizes
+
+    @cached_property
+    def _sizes(self) -> Int32[np.ndarray, "m 2"]:
+        """The (height, width) of the images whose headers were read."""
+        return np.zeros((0, 2), np.int32)
+
+    def _read_headers(self, indices: Sequence[int]) -> tuple[frozenset[Format], Int32[np.ndarray, "m 2"]]:
+        """The distinct sizes and modes of some images, and the (height, width) of each."""
+        numbers: dict[Format, int] = {}
+        order, errors = [], []
         for formats, block_errors in map_blocks(self._read_formats, indices):
-            all_formats |= formats
+            order += [numbers.setdefault(each, len(numbers)) for each in formats]
             errors += block_errors
         if errors:
             raise ValueError(summarize_errors(errors))
-        return frozenset(all_formats)
+        sizes = np.array([(each.height, each.width) for each in numbers], np.int32).reshape(-1, 2)
+        return frozenset(numbers), sizes[order]
 
     def find_value_range(self, channels: int) -> Range | list[Range]:
         """The range of the values of 1,000 images, evenly spaced, without the 1 in 10,000 at either end.
@@ -176,11 +189,11 @@ class LabeledDataset(ABC, Dataset[Sample]):
                     samples.append(pixels[:: len(pixels) // max(wanted, 1) | 1].copy())  # an odd step
         return samples
 
-    def _read_formats(self, block: Sequence[int]) -> tuple[set[Format], list[str]]:
-        formats, errors = set(), []
+    def _read_formats(self, block: Sequence[int]) -> tuple[list[Format], list[str]]:
+        formats, errors = [], []
         for i in block:
             try:
-                formats.add(self.format(i))
+                formats.append(self.format(i))
             except ValueError as error:
                 errors.append(str(error))
         return formats, errors
@@ -425,39 +438,3 @@ def select_evenly(count: int, most: int) -> list[int]:
     [0, 2, 5, 7]
     """
     return list(range(count)) if count <= most else [i * count // most for i in range(most)]
-
-
-def map_blocks(work: Callable[[Sequence[int]], Any], indices: Sequence[int], *, threads: int = THREADS) -> list[Any]:
-    """Runs `work(block)` on blocks of indices in a few threads; results in order. Decoding releases the interpreter."""
-    return list(iterate_blocks(work, indices, threads=threads))
-
-
-def iterate_blocks(
-    work: Callable[[Sequence[int]], Any], indices: Sequence[int], *, threads: int = THREADS
-) -> Iterator[Any]:
-    """As `map_blocks`, one result after the other."""
-    blocks = [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
-    with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(work, blocks)
-
-
-def find_errors(read: Callable[[int], object], indices: Sequence[int], *, threads: int = THREADS) -> dict[int, str]:
-    """The images that `read` raises a `ValueError` for, in order, each with its message."""
-
-    def work(block: Sequence[int]) -> list[tuple[int, str]]:
-        errors = []
-        for i in block:
-            try:
-                read(i)
-            except ValueError as error:
-                errors.append((i, str(error)))
-        return errors
-
-    return dict(pair for block in map_blocks(work, indices, threads=threads) for pair in block)
-
-
-def count_threads(dataset: LabeledDataset) -> int:
-    """The number of threads that decodes fastest, judged by the first image: one for small images in memory."""
-    if not len(dataset) or (dataset.blocks is None and isinstance(dataset.source(0), str)):
-        return THREADS
-    return 1 if dataset.size(0) < SMALL_IMAGE else THREADS

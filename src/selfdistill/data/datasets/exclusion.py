@@ -6,9 +6,10 @@ import torch
 
 from ...config.recipe import DataPart
 from ...errors import did_you_mean
-from .base import LabeledDataset, count_threads, find_errors
+from .base import LabeledDataset
 from .splits import DatasetSplits
 from .text_files import open_text
+from .threads import find_errors
 
 OTHER = "data.val"  # in front of the images of a validation source of its own
 
@@ -60,7 +61,7 @@ def find_unusable(settings: DataPart, source: str, stored: DatasetSplits) -> dic
     """
     unusable: dict[str, str] = {}
     for split, dataset in stored.splits.items():
-        errors = find_errors(dataset.check, range(len(dataset)), threads=count_threads(dataset))
+        errors = find_errors(dataset.check, range(len(dataset)))
         if errors:
             names = list(name_images(settings, source, split, dataset))
             unusable |= {names[i]: error for i, error in errors.items()}

@@ -13,6 +13,7 @@ from ...errors import flatten_message
 from .band_files import read_band_header, read_bands
 from .bands import Bands, BinaryFile
 from .conversion import Stored, get_stored_mode
+from .jpeg_header import HEADER_BYTES, read_jpeg_header
 from .text_files import NOT_A_FILE, is_special
 from .tiff import has_pages
 
@@ -78,6 +79,11 @@ def read_format(
         return Format(*source.size, get_stored_mode(source))
     try:
         with _open_file(source) as file:
+            if not decode:
+                plain = read_jpeg_header(file.read(HEADER_BYTES))
+                if plain is not None and plain.width * plain.height <= max_megapixels * 1e6:
+                    return Format(*plain)
+                file.seek(0)
             header = read_band_header(file, channels, max_megapixels)
             if header is not None:
                 if decode:
@@ -216,6 +222,8 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 
 
 def _read_orientation(image: Image.Image) -> int:
+    if image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}:
+        return 1
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # damaged EXIF must not make an image unusable

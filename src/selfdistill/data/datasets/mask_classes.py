@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from ...config.recipe import DataPart
 from ...errors import count_of
-from .base import DECODED, map_blocks
+from .base import DECODED
 from .label_files import open_palette
 from .label_map import LabelMap
 from .mask_values import BORDER, say_palette
 from .masks import RawMaskDataset
 from .splits import DatasetSplits
+from .threads import map_blocks
 
 MOST = 1000  # larger values need a name to count as classes
 MOST_IN_8_BITS = 200  # a largest value between this and 255 means gray levels rather than classes without names

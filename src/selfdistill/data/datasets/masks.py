@@ -17,8 +17,6 @@ from .base import (
     RelabeledDataset,
     Sample,
     Subset,
-    count_threads,
-    map_blocks,
     quote_names,
     say_some,
 )
@@ -35,6 +33,7 @@ from .mask_values import (
     say_palette,
 )
 from .palettes import find_known_colors
+from .threads import map_blocks
 
 COUNTED = 1000  # masks whose pixels are counted for class weights, at most
 UNKNOWN = -1  # marks values without a meaning in a table of class indices
@@ -253,7 +252,7 @@ class MaskDataset(RawMaskDataset):
         """The labeled pixels of each class in all masks, or in 1,000 evenly spaced ones, and the masks that show it."""
         if self._label_counts is None:
             indices = self.sample(COUNTED)
-            blocks = map_blocks(self._count_pixels, indices, threads=count_threads(self))
+            blocks = map_blocks(self._count_pixels, indices)
             pixels = torch.cat(blocks)
             sampled = None if len(indices) == len(self) else len(indices)
             self._label_counts = LabelCounts(pixels.sum(dim=0), (pixels > 0).sum(dim=0), sampled)

@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from .base import THREADS, LabeledDataset
+from .base import LabeledDataset
 from .columns import LABEL_READER, LABELS, Origin, WantedColumns
 from .opener import LOCAL, FileOpener
 from .parquet_blocks import BlockTable, RowGroup, list_row_groups
 from .patterns import expand_braces, group_by_split, is_pattern, list_files
 from .splits import DatasetSplits, parse_split
 from .text_files import refuse_repeated
+from .threads import THREADS
 
 IN_MEMORY = 2 * 2**30  # bytes of Parquet files
 SUFFIX = ".parquet"

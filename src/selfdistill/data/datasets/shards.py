@@ -21,7 +21,7 @@ from jaxtyping import Int
 from ...config.recipe import DataPart
 from ...errors import count_of
 from ..cache.blocks import BlockFolder, Blocks
-from .base import THREADS, LabeledDataset, quote_names
+from .base import LabeledDataset, quote_names
 from .image_folder import is_hidden, list_folders
 from .label_files import find_label_map
 from .label_lists import number_label_lists
@@ -33,6 +33,7 @@ from .patterns import expand_braces, group_by_split, is_pattern, list_files
 from .splits import DatasetSplits, parse_split
 from .tar_index import NO_LABEL, ShardIndex, ShardState, copy_bytes, find_stored, read_index
 from .tar_parts import Holds, WantedParts
+from .threads import THREADS
 
 SUFFIX = ".tar"
 COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")

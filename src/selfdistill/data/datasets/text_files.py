@@ -4,6 +4,7 @@ import codecs
 import csv
 import functools
 import os
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,10 @@ NOT_A_FILE = "is a folder, pipe or device, not a file"
 
 def is_special(path: str) -> bool:
     """Whether something that is no regular file has this path; opening a pipe would wait for its writer."""
-    return os.path.exists(path) and not os.path.isfile(path)
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager
