@@ -280,6 +280,11 @@ class Method(Configurable, nn.Module):
         """
         return {"": 0.0}
 
+    @property
+    def has_phases(self) -> bool:
+        """Whether any phase follows another."""
+        return len({*self.phases.values()}) > 1
+
     def find_phase(self, progress: float) -> str:
         """The phase of a step that is taken when this share of training is done."""
         return [*self.phases][bisect.bisect_right([*self.phases.values()], progress) - 1]
@@ -291,7 +296,7 @@ class Method(Configurable, nn.Module):
         cannot. With None, `forward` reads it from now on.
         """
         self.phase = self.find_phase(progress or 0.0)
-        self._reads_progress = progress is None and len(self.phases) > 1
+        self._reads_progress = progress is None and self.has_phases
 
     def after_step(self) -> None:
         """Call this after each optimizer step: teachers that are a moving average of the student move here.

@@ -161,6 +161,16 @@ def test_a_method_without_a_self_teacher_has_none_to_look_at():
     assert method.compare_maps(batch.images) is None
 
 
+def test_the_self_teachers_loss_reaches_the_student_between_two_shares_of_training():
+    method, batch = method_and_batch("frskd", start=0.1, stop_gradient_before=0.4, stop_gradient_after=0.8)
+    for progress, is_reached in [(0.0, None), (0.2, False), (0.4, True), (0.7, True), (0.8, False), (1.0, False)]:
+        terms = method(batch, progress).losses
+        assert ("kd" in terms) == ("teacher" in terms) == (is_reached is not None)
+        if is_reached is not None:
+            reached = {name.partition(".")[0] for name in names_reached(method, terms["teacher"])}
+            assert reached == ({"student", "self_teacher"} if is_reached else {"self_teacher"})
+
+
 def test_a_self_teacher_that_settles_sends_no_gradient_to_the_student():
     method, batch = method_and_batch("frskd", start=0.2, settle=0.3)
     reached = {
@@ -195,6 +205,13 @@ def test_the_share_of_a_batch_is_rounded_up_to_two_at_least(share, images, seen)
     assert method.count_seen(images) == seen
 
 
+def test_only_a_self_teacher_that_changes_has_phases():
+    for settings in ({}, {"stop_gradient": True}, {"share": 0.5}):
+        assert not method_and_batch("frskd", **settings)[0].has_phases
+    for name in ("start", "settle", "stop_gradient_before", "stop_gradient_after"):
+        assert method_and_batch("frskd", **{name: 0.5})[0].has_phases
+
+
 def test_imitation_begins_after_the_self_teacher_has_settled_or_with_the_warmup():
     task = small_task()
     for settings, begin in [
@@ -203,7 +220,7 @@ def test_imitation_begins_after_the_self_teacher_has_settled_or_with_the_warmup(
         ({"start": 0.25, "warmup": 0.5}, 0.5),
     ]:
         method = create_method("frskd", small_student(task), task, total_steps=100, **settings)
-        assert method.begin == begin and method.ramp == 1 - begin
+        assert method.timetable.imitation == begin and method.ramp == 1 - begin
 
 
 @pytest.mark.parametrize(
@@ -213,6 +230,12 @@ def test_imitation_begins_after_the_self_teacher_has_settled_or_with_the_warmup(
         ({"start": 0.5, "warmup": 0.4}, "warmup=0.4 has no effect with start=0.5 and settle=0.0"),
         ({"start": 0.5, "ramp": 0.6}, r"start \+ settle=0.5 and ramp=0.6 are shares of training, and add up to over 1"),
         ({"share": 0.0}, "share=0.0 should be greater than 0"),
+        ({"stop_gradient_after": 0.5, "start": 0.5}, "never reaches the student; stop_gradient=true says so"),
+        ({"stop_gradient_before": 0.5, "start": 0.5}, "stop_gradient_before=0.5 has no effect with start=0.5"),
+        (
+            {"stop_gradient_after": 0.5, "stop_gradient": True},
+            "stop_gradient_after=0.5 has no effect with stop_gradient",
+        ),
     ],
 )
 def test_shares_that_contradict_each_other_are_refused(settings, sentence):

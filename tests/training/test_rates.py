@@ -36,10 +36,13 @@ def test_a_decoder_is_one_new_layer_behind_its_encoder():
 
 def test_each_layer_learns_at_a_share_of_the_next_ones_rate_and_a_self_teacher_at_its_own():
     method = small_method(find_method("frskd"), small_task("classification"))
-    optim = OptimPart(lr=1.0, layer_decay=0.5, method_lr=3.0)
+    optim = OptimPart(lr=1.0, layer_decay=0.5, method_lr=3.0, weight_decay=0.1, method_decay=0.2)
     rates = [*list_rates(method, optim)]
     assert sum(rate.count for rate in rates) == sum(p.numel() for p in method.parameters() if p.requires_grad)
     assert rates[-1].lr == 3 and rates[-1].first.startswith("self_teacher.")
+    assert rates[-1].weight_decay == 0.2 and {rate.weight_decay for rate in rates[:-1]} == {0.1}
+    groups = create_optimizer(method, OptimPart(lr=1.0, weight_decay=0.1, method_decay=0.0)).param_groups
+    assert [(group["weight_decay"], group["lr"]) for group in groups] == [(0.1, 1.0), (0.0, 1.0)]
     assert [rate.lr for rate in rates[:-1]] == [0.5**place for place in range(len(rates) - 1)] and len(rates) > 3
     optimizer = create_optimizer(method, optim)
     schedule = create_schedule(optimizer, optim, 100)

@@ -262,6 +262,9 @@ class OptimPart(Part):
     momentum: Weight = 0.9
     nesterov: bool = Field(False, description="sgd only")
     weight_decay: Weight = 1e-4
+    method_decay: Weight | None = Field(
+        None, description="weight decay of what only training needs; default: weight_decay"
+    )
     decay: Literal["all", "weights"] = Field("all", description="all parameters, or all but biases, norms and vectors")
     schedule: Literal["step", "cosine", "constant", "linear", "poly"] = "cosine"
     milestones: list[Share] = Field([0.5, 0.75], description="step: shares of training after which lr drops")

@@ -18,6 +18,8 @@ class DeepSupervision(FRSKD):
     feature_loss = "attention"
     margin = "initial"
     stop_gradient = False
+    stop_gradient_before = 0.0
+    stop_gradient_after = 1.0
     start = 0.0
     settle = 0.0
     share = 1.0

@@ -5,7 +5,7 @@ Ji, Shin, Hwang, Park, Moon. CVPR 2021. https://arxiv.org/abs/2103.08273
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from annotated_types import Interval
@@ -20,6 +20,7 @@ from ..method import Method
 from ..modules.bifpn import BiFPN, BiFPNc, SelfTeacher
 from ..modules.blocks import bilinear
 from ..modules.pyramid import PyramidTeacher
+from ..modules.timetable import Timetable, read_timetable
 from ..task import Batch, Step
 
 LEAST_SEEN = 2  # images, which batch norms of 1x1 maps need
@@ -57,8 +58,9 @@ class FRSKD(Method):
     an epoch. `feature_loss` overhaul reads each map of the student before the `nn.ReLU` that it ends in; a map that
     ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there. These are off unless set:
     before `start` the self-teacher sleeps, and a step is that of plain training; for `settle` it then learns from
-    detached maps and does not teach yet; with `share` it sees the first images of each batch alone, and the terms
-    other than the student's cross-entropy are means over these.
+    detached maps and does not teach yet; its cross-entropy reaches the student between `stop_gradient_before` and
+    `stop_gradient_after`; with `share` it sees the first images of each batch alone, and the terms other than the
+    student's cross-entropy are means over these.
     """
 
     outputs = ("image", "pixel")
@@ -77,6 +79,8 @@ class FRSKD(Method):
         "initial", "overhaul: from untrained batch norms (the authors) or from the current ones", used_with="beta"
     )
     stop_gradient: bool = hparam(False, "True: the self-teacher's cross-entropy does not reach the student")
+    stop_gradient_before: Share = hparam(0.0, "share of training before which it does not reach the student")
+    stop_gradient_after: Share = hparam(1.0, "share of training after which it does not reach the student")
     start: Share = hparam(0.0, "share of training before which only the plain student trains")
     settle: Share = hparam(
         0.0, "share of training after `start` in which both losses wait, and the self-teacher learns from detached maps"
@@ -93,7 +97,7 @@ class FRSKD(Method):
         0.0,
         "share of training over which both weights then grow from 0; 0: constant",
         per_pixel=1 / 3,
-        short_run=lambda settings: 1.0 - begin_of_imitation(settings),
+        short_run=lambda settings: 1.0 - read_timetable(settings).imitation,
         used_with=("alpha", "beta"),
     )
     distil_void: bool = hparam(False, "True: soft labels also teach pixels without a label", used_with="alpha")
@@ -169,30 +173,26 @@ class FRSKD(Method):
             )
 
     def refuse_useless_shares(self) -> None:
-        """Raises `ValueError` for shares of training that leave one of the others nothing."""
-        if self.warmup == 1:
-            raise ValueError("warmup=1.0 leaves both losses no share of training; alpha=0 beta=0 turns them off")
-        if self.start + self.settle >= 1:
+        """Raises `ValueError` for shares of training that contradict each other, or have no effect."""
+        times = self.timetable
+        times.refuse_contradictions()
+        waits = f"start={self.start} and settle={self.settle}"
+        self.refuse_unused(["warmup"], 0 < times.awake >= self.warmup, waits)
+        self.refuse_unused(["stop_gradient_before"], times.awake >= self.stop_gradient_before, waits)
+        self.refuse_unused(["stop_gradient_before", "stop_gradient_after"], self.stop_gradient, "stop_gradient=True")
+        if times.imitation + self.ramp > 1:
+            names = "warmup" if self.warmup >= times.awake else "start + settle"
             raise ValueError(
-                f"start={self.start} and settle={self.settle} leave the self-teacher no share of training to teach in; "
-                f"let them add up to less than 1"
-            )
-        if taught := self.start + self.settle:
-            self.refuse_unused(["warmup"], self.warmup <= taught, f"start={self.start} and settle={self.settle}")
-        if self.begin + self.ramp > 1:
-            names = "warmup" if self.warmup >= taught else "start + settle"
-            raise ValueError(
-                f"{names}={self.begin:g} and ramp={self.ramp} are shares of training, and add up to over 1"
+                f"{names}={times.imitation:g} and ramp={self.ramp:g} are shares of training, and add up to over 1"
             )
 
     @property
-    def begin(self) -> float:
-        """The share of training after which the student imitates its self-teacher."""
-        return begin_of_imitation({"warmup": self.warmup, "start": self.start, "settle": self.settle})
+    def timetable(self) -> Timetable:
+        return Timetable(*(getattr(self, name) for name in Timetable._fields))
 
     @property
     def phases(self) -> Mapping[str, float]:
-        return {"asleep": 0.0, "settling": self.start, "teaching": self.start + self.settle}
+        return self.timetable.phases
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         if self.phase == "asleep":
@@ -207,7 +207,7 @@ class FRSKD(Method):
         }
         if self.phase == "settling":
             return Step(terms, logits, teacher_logits.detach())
-        ramp = losses.ramp_up(progress, self.begin, self.ramp)
+        ramp = losses.ramp_up(progress, self.timetable.imitation, self.ramp)
         if self.alpha:
             mask = None if self.distil_void else self.task.labeled_mask(target)
             scores = take_first(logits, seen)
@@ -234,7 +234,7 @@ class FRSKD(Method):
             logits, features, compared = self.before_relu(images)
         levels = slice(-len(self.self_teacher.channels), None)
         features, compared = ([take_first(maps, seen) for maps in pyramid[levels]] for pyramid in (features, compared))
-        is_detached = self.stop_gradient or self.phase == "settling"
+        is_detached = self.stop_gradient or self.phase != "teaching"
         inputs = [feature.detach() for feature in features] if is_detached else features
         teacher_logits, refined = self.self_teacher(inputs)
         teacher_logits = bilinear(teacher_logits, take_first(logits, seen))
@@ -268,11 +268,6 @@ class FRSKD(Method):
 def take_first(values: Tensor | None, count: int | None) -> Tensor | None:
     """The values of the first images; of all of them the same tensor, whose gradients add up in the same order."""
     return values if values is None or count in (None, len(values)) else values[:count]
-
-
-def begin_of_imitation(settings: Mapping[str, Any]) -> float:
-    """The share of training after which the student imitates its self-teacher, by `warmup`, `start` and `settle`."""
-    return max(settings["warmup"], settings.get("start", 0.0) + settings.get("settle", 0.0))
 
 
 def connector(channels: int, width: int, rectified: bool) -> nn.Sequential:

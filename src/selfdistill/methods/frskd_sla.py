@@ -49,7 +49,7 @@ class FRSKDSLA(FRSKD):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features, teacher_logits, refined, joint, teacher_joint = self.plain_and_joint(batch.images)
         votes, teacher_votes = mixing.aggregate(joint), mixing.aggregate(teacher_joint)
-        ramp = losses.ramp_up(progress, self.begin, self.ramp)
+        ramp = losses.ramp_up(progress, self.timetable.imitation, self.ramp)
         joint_target, weights = mixing.joint_labels(batch.target), mixing.joint_weights(self.task.class_weights)
         terms = {
             "task": self.task.loss(logits, batch.target),

@@ -90,7 +90,7 @@ class Trainer:
         experiment = replace(experiment, recipe=complete_recipe(experiment.recipe))
         recipe, method = experiment.recipe, experiment.method
         self.experiment, self.recipe, self.run = experiment, recipe, run
-        self.accelerator = create_accelerator(recipe, has_phases=len(method.phases) > 1)
+        self.accelerator = create_accelerator(recipe, has_phases=method.has_phases)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         if self.device.type == "cpu":

@@ -21,7 +21,8 @@ def create_optimizer(module: nn.Module, optim: OptimPart) -> torch.optim.Optimiz
     if name == "sgd" and not optim.nesterov:
         name = "momentum"  # timm's name for SGD without Nesterov's look-ahead
     parameters: Any = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if (optim.layer_decay or 1) < 1 or optim.method_lr not in (None, optim.lr):
+    own_rate, own_decay = optim.method_lr not in (None, optim.lr), optim.method_decay not in (None, optim.weight_decay)
+    if (optim.layer_decay or 1) < 1 or own_rate or own_decay:
         parameters = group_by_rate(module, optim)
     elif optim.decay == "weights":
         parameters = param_groups_weight_decay(module, optim.weight_decay)

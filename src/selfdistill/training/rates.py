@@ -21,7 +21,7 @@ def group_by_rate(module: nn.Module, optim: OptimPart) -> list[dict[str, Any]]:
     """Groups for an optimizer: the student's layers from the last to the first, then what only training needs.
 
     The student's last layer learns at `optim.lr`, each one before it at `optim.layer_decay` times the rate of the next;
-    what only training needs at `optim.method_lr`.
+    what only training needs at `optim.method_lr`, with `optim.method_decay`.
     """
     assert optim.lr is not None
     student = getattr(module, "student", module)
@@ -34,8 +34,10 @@ def group_by_rate(module: nn.Module, optim: OptimPart) -> list[dict[str, Any]]:
         if not parameter.requires_grad:
             continue
         is_spared = optim.decay == "weights" and (parameter.ndim <= 1 or name.endswith(".bias"))
-        scale, weight_decay = scales.get(id(parameter), others), 0.0 if is_spared else optim.weight_decay
-        key = id(parameter) not in scales, -scale, weight_decay
+        is_other = id(parameter) not in scales
+        chosen = optim.method_decay if is_other and optim.method_decay is not None else optim.weight_decay
+        scale, weight_decay = scales.get(id(parameter), others), 0.0 if is_spared else chosen
+        key = is_other, -scale, weight_decay
         new = {"params": [], "lr_scale": scale, "weight_decay": weight_decay, "name": name}
         groups.setdefault(key, new)["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
