@@ -64,7 +64,7 @@ def remaining_stages(taps: Taps, level: int, num_outputs: int) -> RemainingStage
     start = names[level - 1] if repeats_last_stage else names[level]
     copy_behind(DryRun(randomize_zeros(taps.student), taps.image_shape), start)
     dry = DryRun(taps.student, taps.image_shape)
-    rest = copy_behind(dry, start)
+    rest = freeze_unused(copy_behind(dry, start), dry.outputs[start].value)
     deepest, layouts = list(taps)[-1], (dry.layouts[start], dry.layouts[names[-1]])
     entry: nn.Module = nn.Identity()
     if repeats_last_stage:
@@ -75,7 +75,7 @@ def remaining_stages(taps: Taps, level: int, num_outputs: int) -> RemainingStage
 
 
 def copy_behind(dry: DryRun, start: str) -> nn.Module:
-    """A copy of the student that takes what its submodule `start` returns, and gives the same scores.
+    """A copy of the student, in eval mode, that takes what its submodule `start` returns and gives the same scores.
 
     Raises `ValueError` where it does not.
     """
@@ -88,8 +88,7 @@ def copy_behind(dry: DryRun, start: str) -> nn.Module:
             f"{dry.network} cannot be run from {start!r} on, as its scores do not follow from that map alone; a method "
             f"that copies the stages behind a map needs a network that only hands maps on: take a CNN, or other taps"
         )
-    freeze_unused(rest, dry.outputs[start].value)
-    return rest.train()
+    return rest
 
 
 def gives_same_scores(rest: nn.Module, start: Tensor, logits: Tensor) -> bool:
@@ -145,16 +144,17 @@ def list_outermost_finished(order: list[str], start: str) -> Iterator[str]:
             yield name
 
 
-def freeze_unused(rest: nn.Module, start: Tensor) -> None:
-    """Freezes the parameters that the scores do not depend on."""
+def freeze_unused(rest: nn.Module, start: Tensor) -> nn.Module:
+    """The module itself in training mode, with the parameters frozen that its scores for `start` do not depend on."""
     parameters = [parameter for parameter in rest.parameters() if parameter.requires_grad]
     if not parameters:
-        return
+        return rest.train()
     with torch.enable_grad():
         scores = rest(start.detach())
     gradients = torch.autograd.grad(scores.sum(), parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
+    return rest.train()
 
 
 def replace_classifier(rest: nn.Module, dry: DryRun, num_outputs: int) -> None:
