@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import selfdistill
+from helpers.sources import import_statements
 
 PACKAGE = Path(selfdistill.__file__).parent
 ROOT = PACKAGE.parents[1]
@@ -29,10 +30,10 @@ def imported_modules(folder: Path) -> dict[str, str]:
     """The top-level modules that files of a folder import, wherever the import stands, with one file of each."""
     modules = {}
     for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in import_statements(path.read_text(encoding="utf-8")):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            elif not node.level and node.module:
                 names = [node.module]
             else:
                 continue

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import selfdistill
+from helpers.sources import import_statements
 
 ROOT = Path(selfdistill.__file__).parent
 LAYERS = [  # of folders and single files, from the top; the units of one layer may import each other
@@ -29,11 +30,6 @@ STRANGERS = [  # (who, whom): imports that the layers alone would allow
 MOST_UNITS, MOST_ARROWS = 25, 90
 DEPTH = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
-
-
-@functools.cache
-def import_statements(source: str) -> list[ast.Import | ast.ImportFrom]:
-    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def imported(source: str, file: str) -> Iterator[str]:

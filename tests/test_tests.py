@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import planted_faults
+from helpers.sources import import_statements
 from selfdistill.losses import kd
 
 HERE = Path(__file__).parent
@@ -15,7 +16,7 @@ FILES = sorted(HERE.rglob("*.py"))
 
 
 def imported_modules(file: Path) -> set[str]:
-    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    nodes = import_statements(file.read_text(encoding="utf-8"))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return names | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
 
