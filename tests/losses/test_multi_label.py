@@ -63,6 +63,42 @@ def test_smoothing_moves_yes_and_no_towards_each_other(labeled):
     close(multi_label_loss(logits, target, label_smoothing=0.2), multi_label_loss(logits, target, soft))
 
 
+def hide(target):
+    """A third of the labels as not known; all of the first image, and all of the last class."""
+    known = torch.rand(target.shape) < 0.67
+    known[0], known[:, -1] = False, False
+    return known, target.where(known, -100)
+
+
+@pytest.mark.parametrize("name", ["bce", "focal", "asymmetric"])
+def test_labels_not_known_count_for_nothing_and_the_others_for_more(labeled, name):
+    logits, target = labeled
+    known, partial = hide(target)
+    loss = MultiLabelLoss(name, class_weights=WEIGHTS, label_smoothing=0.1)
+    costs = [  # one answer at a time: the loss of a whole image of one class
+        MultiLabelLoss(name, class_weights=WEIGHTS[k : k + 1], label_smoothing=0.1)(
+            logits[i : i + 1, k : k + 1], target[i : i + 1, k : k + 1]
+        )
+        for i, k in known.nonzero().tolist()
+    ]
+    logits.requires_grad_()
+    value = loss(logits, partial)
+    close(value, 4 * torch.stack(costs).mean())
+    close(loss(logits, partial, target.double()), value)  # soft labels are left out there too
+    value.backward()
+    assert not logits.grad[~known].any() and logits.grad[known].all()
+    assert loss(logits, torch.full_like(target, -100)) == 0
+    assert loss.count(partial, -100) == known.sum()
+
+
+def test_soft_labels_of_answers_not_known_count_for_nothing(labeled):
+    logits, target = labeled
+    known, partial = hide(target)
+    task, teacher = Task("multilabel", 4, (3, 8, 8)), logits.roll(1, 0)
+    parts = [losses.binary_kd(logits[i, k].view(1, 1), teacher[i, k].view(1, 1), 3.0) for i, k in known.nonzero()]
+    close(task.distill(logits, teacher, 3.0, task.labeled_mask(partial)), 4 * torch.stack(parts).mean())
+
+
 def test_soft_labels_compare_two_answers_for_each_class():
     logits, teacher = torch.randn(2, 5, 4, dtype=torch.float64)
     pairs, teacher_pairs = (

@@ -50,6 +50,32 @@ def test_scores_are_those_of_scikit_learn(scored):
     assert 0 < scores.ece < 0.3 and scores.count == 200 and scores.finite and "mAP" in scores.sentence()
 
 
+def test_labels_not_known_are_as_if_they_were_not_there(scored, tmp_path):
+    logits, target = scored
+    known = torch.rand(target.shape) < 0.7
+    known[0] = False
+    metric, collector = MultiLabelMetric(5, thresholds=[0.3] * 5), MultiLabelCollector(5)
+    for adds in (metric, collector):
+        adds.update(logits, target.where(known, -100))
+    scores, probabilities = metric.compute(), logits.double().sigmoid()
+    columns = [(target[known[:, k], k].numpy(), probabilities[known[:, k], k].numpy()) for k in range(5)]
+    ap = [average_precision_score(*column) for column in columns[:4]]
+    assert scores.ap[:4] == pytest.approx(ap)
+    assert scores.f1_macro == pytest.approx(np.mean([f1_score(labels, p >= 0.5) for labels, p in columns[:4]]))
+    assert scores.thresholds_f1_micro == pytest.approx(f1_score(target[known], probabilities[known] >= 0.3))
+    assert scores.nll == pytest.approx(log_loss(target[known], probabilities[known]))
+    chosen = choose_thresholds(logits, target.where(known, -1))
+    assert chosen[0] == choose_thresholds(logits[known[:, 0], :1], target[known[:, 0], :1])[0]
+    save_outcomes(tmp_path / "o.safetensors", collector.compute())
+    outcomes = read_outcomes(tmp_path / "o.safetensors")
+    assert torch.equal(outcomes.shown, target.where(known, -1)) and outcomes.bin_count.sum() == known.sum()
+    count = known.sum(dim=1)
+    assert (outcomes.nll * count).sum().item() / count.sum().item() == pytest.approx(scores.nll)
+    assert collector.sample().nll_at(1.0) == pytest.approx(scores.nll)
+    rows = linearize_ap(logits.double().numpy(), target.where(known, -1).numpy())
+    assert rows.mean(0)[:4] == pytest.approx(ap) and np.isnan(rows[:, 4]).all()
+
+
 def test_thresholds_have_the_best_f1_of_all(scored):
     logits, target = scored
     thresholds = choose_thresholds(logits, target)
@@ -70,7 +96,7 @@ def test_undefined_scores_are_not_numbers_and_broken_ones_are_told():
     assert not metric.compute().finite
     with pytest.raises(ValueError, match=r"scores \(1, 3\) and labels \(1, 3\) must be \(b, 2\)"):
         metric.update(torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.int64))
-    with pytest.raises(ValueError, match="labels must be integers, 1 where an image shows a class, else 0"):
+    with pytest.raises(ValueError, match="labels must be integers, 1 where an image shows a class, 0 where"):
         metric.update(torch.zeros(1, 2), torch.tensor([[0, 2]]))
 
 

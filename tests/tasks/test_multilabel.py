@@ -107,7 +107,11 @@ def test_labels_that_are_none_are_told_by_the_first_step():
     for target, soft_target, sentence in (
         (torch.zeros(4, 3), None, "labels are torch.float32; give 0 or 1 for each class as int64"),
         (torch.zeros(4, dtype=torch.int64), None, r"labels \(4,\) must be \(4, 3\)"),
-        (torch.full((4, 3), 2), None, "labels run from 2 to 2; give 1 where an image shows a class, else 0"),
+        (
+            torch.full((4, 3), 2),
+            None,
+            "labels run from 2 to 2; give 1 where an image shows a class, 0 where it does not, and -100",
+        ),
         (torch.zeros(4, 3, dtype=torch.int64), torch.full((4, 3), 1.5), "a probability between 0 and 1 for each class"),
     ):
         with pytest.raises(ValueError, match=sentence):

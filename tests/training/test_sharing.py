@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.networks import small_student
 from selfdistill import Task, create_method
 from selfdistill.losses import cross_entropy
 from selfdistill.task import Batch, Step
@@ -71,6 +72,26 @@ def test_weighted_labels_of_images_add_up_and_mixed_ones_count_alike():
     torch.testing.assert_close(sum(terms), method.task.loss(logits, target))
     mixed = [batch._replace(soft_target=batch.images.softmax(dim=1)) for batch in batches]
     assert weigh_by_labels(mixed, [SIZES], method) == [LabelDensity()] * 3
+
+
+@pytest.mark.parametrize("loss", ["bce", "asymmetric"])
+def test_known_answers_of_images_add_up_and_features_count_by_images(loss):
+    logits, features = torch.randn(2, 8, 3, dtype=torch.float64)
+    target = torch.randint(2, (8, 3)).where(torch.rand(8, 3) < torch.linspace(0.1, 1, 8)[:, None], -100)
+    method = create_method("drg", small_student(Task("multilabel", 3, (3, 16, 16))), Task("multilabel", 3, (3, 16, 16)))
+    method.task = task("multilabel", loss=loss, class_weights=[0.2, 1.0, 5.0])
+
+    def compute(logits, target, features):
+        kd = method.task.distill(logits, features, 2.0, method.task.labeled_mask(target))
+        return Step({"task": method.task.loss(logits, target), "kd": kd, "feature": features.mean()}, logits)
+
+    parts = [values.split(SIZES) for values in (logits, target, features)]
+    batches = [Batch(*rows) for rows in zip(*parts[:2], strict=True)]
+    total = sum(
+        weigh_terms(compute(*rows), density, method).loss * len(rows[0]) / 8
+        for *rows, density in zip(*parts, weigh_by_labels(batches, [SIZES], method), strict=True)
+    )
+    torch.testing.assert_close(total, compute(logits, target, features).loss)
 
 
 def test_a_batch_without_labels_weighs_nothing_and_one_in_a_piece_or_of_images_as_it_is():

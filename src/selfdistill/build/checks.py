@@ -79,9 +79,10 @@ def check_labeled(prepared: PreparedData) -> None:
     held_out = splits.test if splits.val is None else splits.val
     for split, dataset in {"train": splits.train, prepared.held_out_split: held_out}.items():
         if dataset is not None and dataset.is_all_ignored():
-            first = dataset.name(0)
+            first, verb = dataset.name(0), "learn from" if split == "train" else "score"
+            if dataset.labels.ndim > 1:
+                raise ValueError(f"the {split} split has no label to {verb}: all are marked as not known")
             masks = f"of {first}" if len(dataset) == 1 else f"of all {len(dataset)} images from {first} on"
-            verb = "learn from" if split == "train" else "score"
             raise ValueError(f"the {split} split has no labeled pixel to {verb}: the mask {masks} is void throughout")
     if problem := splits.train.describe_single_class():
         raise ValueError(f"the train split has one class, and a network needs two to tell apart: {problem}")

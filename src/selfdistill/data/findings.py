@@ -11,6 +11,7 @@ from ..errors import count_of
 from .datasets.base import quote_names, select_evenly
 from .datasets.conversion import ALPHA, is_deep
 from .datasets.labels import describe_combined, find_combined, find_misspelled, find_similar
+from .datasets.multi_label import MultiLabelDataset
 from .duplicates import find_alike, find_equal, join_pairs
 from .inspection import SIDE, Inspection, Seen
 
@@ -61,6 +62,7 @@ def find_all(inspections: Mapping[str, Inspection]) -> list[Finding]:
         *find_missing(inspections),
         *find_spellings(inspections),
         *find_pixel_shares(inspections),
+        *find_unknown(inspections),
         *find_formats(images),
     ]
     return sorted(found, key=lambda finding: ORDER.index(finding.level))
@@ -264,3 +266,24 @@ def find_formats(images: Sequence[Image]) -> Iterator[Finding]:
         yield Finding("note", "More than 8 bits, or other channels", sentence)
     if any(mode in ALPHA for mode in modes):
         yield Finding("note", "Transparency", "Alpha channels are dropped unless data.channels=4.")
+
+
+def find_unknown(inspections: Mapping[str, Inspection]) -> Iterator[Finding]:
+    """Labels that are marked as not known, and classes of which the training labels say yes alone, or no alone."""
+    for split, inspection in inspections.items():
+        dataset = inspection.dataset
+        if not isinstance(dataset, MultiLabelDataset) or not bool((dataset.labels < 0).any()):
+            continue
+        known, shown = (dataset.labels >= 0).sum(dim=0).tolist(), dataset.counts().tolist()
+        share = 1 - sum(known) / dataset.labels.numel()
+        shares = [f"{name}: {1 - n / len(dataset):.0%}" for name, n in zip(dataset.classes, known, strict=True)]
+        sentence = f"{share:.0%} of the {split} labels are marked as not known; losses and scores leave them out."
+        yield Finding("note", f"Labels of {split} that are not known", sentence, shares)
+        certain = [
+            f"{name}: {n} known, {'all' if yes else 'none'} of them shown"
+            for name, n, yes in zip(dataset.classes, known, shown, strict=True)
+            if yes in (0, n)
+        ]
+        if certain and split == "train":
+            sentence = f"Of {count_of(len(certain), 'class')} all known labels are alike, so there is nothing to learn."
+            yield Finding("warning", "Classes whose known labels are alike", sentence, certain)

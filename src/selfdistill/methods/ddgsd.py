@@ -44,8 +44,8 @@ class DDGSD(Method):
         first, second = logits.chunk(2)
         terms = {"task": self.task.loss(logits, torch.cat([batch.target, batch.target]))}
         if self.weight:
-            pairs = ((first, second), (second, first))
-            terms["kd"] = self.weight * sum(self.task.distill(*pair, self.temperature) for pair in pairs)
+            pairs, mask = ((first, second), (second, first)), self.task.labeled_mask(batch.target)
+            terms["kd"] = self.weight * sum(self.task.distill(*pair, self.temperature, mask) for pair in pairs)
         if self.mu:
             terms["mmd"] = self.mu * mean_discrepancy(*features[-1].chunk(2))
         return Step(terms, first)

@@ -48,13 +48,13 @@ class DKS(Method):
             "heads": sum(self.task.loss(scores, batch.target, batch.soft_target) for scores in heads),
         }
         if self.weight:
-            terms["synergy"] = self.weight * self.synergy([*heads, logits])
+            terms["synergy"] = self.weight * self.synergy([*heads, logits], self.task.labeled_mask(batch.target))
         return Step(terms, logits)
 
-    def synergy(self, classifiers: list[Tensor]) -> Tensor:
+    def synergy(self, classifiers: list[Tensor], mask: Tensor | None) -> Tensor:
         """The sum over all ordered pairs of KL(teacher || learner), each teacher a constant."""
         return sum(
-            self.task.distill(learner, teacher, self.temperature)
+            self.task.distill(learner, teacher, self.temperature, mask)
             for i, learner in enumerate(classifiers)
             for j, teacher in enumerate(classifiers)
             if i != j

@@ -52,7 +52,8 @@ class DLB(Method):
             again = self.student(images)
             terms["task"] = self.task.loss(torch.cat([again, logits]), torch.cat([target, batch.target]))
             if self.weight:
-                terms["kd"] = self.weight * self.task.distill(again, teacher_logits, self.temperature)
+                mask = self.task.labeled_mask(target)
+                terms["kd"] = self.weight * self.task.distill(again, teacher_logits, self.temperature, mask)
         self.last = gather_rows(batch.views[:, 0]), gather_rows(batch.target), gather_rows(logits)
         return Step(terms, logits)
 

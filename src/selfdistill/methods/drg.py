@@ -55,5 +55,6 @@ class DRG(Method):
             "exit": self.task.loss(early_logits, batch.target, batch.soft_target),
         }
         if self.alpha:
-            terms["kd"] = self.alpha * self.task.distill(logits, early_logits, self.temperature)
+            mask = self.task.labeled_mask(batch.target)
+            terms["kd"] = self.alpha * self.task.distill(logits, early_logits, self.temperature, mask)
         return Step(terms, logits)

@@ -42,6 +42,7 @@ class LabelSmoothing(Method):
                 logits,
                 batch.target,
                 batch.soft_target,
+                self.task.ignore_index,
                 class_weights=self.task.class_weights,
                 label_smoothing=self.of_two_answers,
             )

@@ -37,6 +37,7 @@ class MixSKD(Method):
     supervised_terms = ("task", "branches", "mixed_task")
     targets = None
     soft_label_terms = ("kd",)
+    unlabeled_terms = ("kd",)  # it compares mixtures, whose labels need not be known
     cost = (
         "2x the rows, and a copy of the remaining stages behind every shallow map: for a ResNet-18, 2.8x its "
         "parameters and together 4.9x its multiply-adds"

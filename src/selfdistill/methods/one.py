@@ -61,7 +61,8 @@ class ONE(Method):
             "ensemble": self.task.loss(ensemble, batch.target, batch.soft_target),
         }
         if self.weight:
-            kd = sum(self.task.distill(scores, ensemble, self.temperature) for scores in [logits, *copies])
+            mask = self.task.labeled_mask(batch.target)
+            kd = sum(self.task.distill(scores, ensemble, self.temperature, mask) for scores in [logits, *copies])
             terms["kd"] = losses.ramp_up(progress, 0.0, self.ramp) * self.weight * kd
         return Step(terms, logits, ensemble.detach())
 

@@ -62,7 +62,8 @@ class TESKD(Method):
             "branches": self.ce_weight * sum(branch_losses),
         }
         if self.kd_weight:
-            kd = sum(self.task.distill(scores, logits, self.temperature) for scores, _ in pairs)
+            mask = self.task.labeled_mask(batch.target)
+            kd = sum(self.task.distill(scores, logits, self.temperature, mask) for scores, _ in pairs)
             terms["kd"] = self.kd_weight * kd
         if self.feature_weight:
             pooled = features[-1].mean(dim=(2, 3))

@@ -13,16 +13,19 @@ from .calibration import BINS, sum_bins
 from .outcomes import KEPT_SCORES, Collector, LabeledScores, MultiLabelOutcomes, interleave
 
 HALF = 0.5  # the threshold of every class unless others are chosen
+UNKNOWN = -1  # the label where it is not known whether an image shows a class; such labels count for nothing
 
 
 def average_precision(scores: Float[Tensor, " n"], target: Int64[Tensor, " n"]) -> float:
     """The sum over positives of the precision at their rank, over the number of positives; NaN without positives.
 
+    Images with a label below 0 are left out.
     Equal scores share the rank of the last of them, as in scikit-learn's `average_precision_score`.
 
     >>> round(average_precision(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1, 0, 1])), 4)
     0.8333
     """
+    scores, target = scores[target >= 0], target[target >= 0]
     if not target.sum() or not scores.isfinite().all():
         return math.nan
     order = scores.argsort(descending=True)
@@ -39,10 +42,12 @@ def f1_scores(
 ) -> tuple[float, float]:
     """The mean over the classes that any image shows of 2 TP / (2 TP + FP + FN), and the same of all answers together.
 
+    Labels below 0 are left out.
+
     >>> f1_scores(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.tensor([[1, 1], [0, 1]]), [0.5, 0.5])
     (0.6666666666666666, 0.6666666666666666)
     """
-    says_yes = say_yes(logits, thresholds).long()
+    says_yes, target = say_yes(logits, thresholds).long() * (target >= 0), target.clamp(min=0)
     right, said, shown = (counts.sum(0).double() for counts in (says_yes * target, says_yes, target))
     known = shown > 0
     macro = (2 * right / (said + shown))[known].mean().item()
@@ -59,9 +64,11 @@ def choose_thresholds(logits: Float[Tensor, "n k"], target: Int64[Tensor, "n k"]
     """The probability of each class from which on saying yes has the best F1 score on these images.
 
     It lies halfway between the lowest probability that is taken and the next one. 0.5 for a class that no image shows.
+    Labels below 0 are left out.
     """
     probabilities = logits.double().sigmoid()
-    return tuple(_choose_threshold(probabilities[:, k], target[:, k]) for k in range(target.shape[1]))
+    columns = zip(probabilities.T, target.T, strict=True)
+    return tuple(_choose_threshold(chances[labels >= 0], labels[labels >= 0]) for chances, labels in columns)
 
 
 def _choose_threshold(probabilities: Float[Tensor, " n"], target: Int64[Tensor, " n"]) -> float:
@@ -77,12 +84,12 @@ def _choose_threshold(probabilities: Float[Tensor, " n"], target: Int64[Tensor, 
 
 
 class MultiLabelSample(LabeledScores):
-    """Class scores and labels of images, both (n, k)."""
+    """Class scores and labels of images, both (n, k); a label below 0 is not known."""
 
     def split_classes(self) -> LabeledScores:
-        """The same as a choice between no and yes for each class of each image, of the scores 0 and z."""
-        logits = torch.stack([torch.zeros_like(self.logits), self.logits], dim=-1)
-        return LabeledScores(logits.flatten(0, 1), self.target.flatten())
+        """The same as a choice between no and yes for each known label of each image, of the scores 0 and z."""
+        scores, labels = self.logits[self.target >= 0], self.target[self.target >= 0]
+        return LabeledScores(torch.stack([torch.zeros_like(scores), scores], dim=-1), labels)
 
     def fit_temperature(self) -> float:
         return self.split_classes().fit_temperature()
@@ -91,13 +98,24 @@ class MultiLabelSample(LabeledScores):
         return self.split_classes().nll_at(temperature)
 
 
+def mean_nll(logits: Float[Tensor, "n k"], shown: Int64[Tensor, "n k"]) -> Float[Tensor, " n"]:
+    """The negative log-likelihood of each image's labels, mean over those that are known; 0 where none is."""
+    costs = F.binary_cross_entropy_with_logits(logits, shown.to(logits.dtype), reduction="none")
+    known = shown >= 0
+    if known.all():
+        return costs.mean(dim=1)
+    return costs.where(known, 0).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+
+
 class MultiLabelCollector(Collector):
     """Collects `MultiLabelOutcomes` of class scores (b, k) and labels (b, k)."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, ignore_index: int = -100) -> None:
         super().__init__(num_classes, most_sampled=KEPT_SCORES, labels_of_each=(num_classes,))
+        self.ignore_index = ignore_index
 
     def update(self, logits: Float[Tensor, "b k"], target: Int64[Tensor, "b k"]) -> None:
+        target = target.where(target != self.ignore_index, UNKNOWN)
         self.scores.add(logits, target, seed=self.count_images(len(target)))
 
     def compute(self, device: str | torch.device = "cpu") -> MultiLabelOutcomes | None:
@@ -108,9 +126,9 @@ class MultiLabelCollector(Collector):
         images = int(sum_over_processes(torch.tensor(self.images, device=device)))
         if len(logits) < images or images > self.scores.most:
             return None
-        probabilities = logits.double().sigmoid()
-        bins = [sum_bins(row, labels > 0) for row, labels in zip(probabilities, shown, strict=True)]
-        nll = F.binary_cross_entropy_with_logits(logits.double(), shown.double(), reduction="none").mean(dim=1)
+        rows = zip(logits.double().sigmoid(), shown, strict=True)
+        bins = [sum_bins(row[labels >= 0], labels[labels >= 0] > 0) for row, labels in rows]
+        nll = mean_nll(logits.double(), shown)
         empty = (torch.zeros(0, BINS, dtype=torch.int64),) * 2 + (torch.zeros(0, BINS, dtype=torch.float64),)
         columns = map(torch.stack, zip(*bins, strict=True)) if bins else empty
         return MultiLabelOutcomes(shown, logits, nll, *columns)

@@ -48,9 +48,9 @@ class PixelOutcomes(NamedTuple):
 class MultiLabelOutcomes(NamedTuple):
     """The answers for each image of a split that shows any number of classes, in the split's order."""
 
-    shown: Int64[Tensor, "n k"]  # 1 where an image shows a class
+    shown: Int64[Tensor, "n k"]  # 1 where an image shows a class, 0 where not, -1 where that is not known
     logits: Float[Tensor, "n k"]
-    nll: Float[Tensor, " n"]  # negative log-likelihood of the labels, in nats, mean over classes
+    nll: Float[Tensor, " n"]  # negative log-likelihood of the labels, in nats, mean over the known ones
     bin_count: Int64[Tensor, "n bins"]  # classes in each of the bins of the calibration error
     bin_hits: Int64[Tensor, "n bins"]  # those among them that the image shows
     bin_confidence: Float[Tensor, "n bins"]  # their probabilities, summed
@@ -91,7 +91,8 @@ def restore_outcomes(kind: str, columns: Mapping[str, Tensor]) -> Outcomes:
         for letter, size in zip(shape, value.shape, strict=True):
             if sizes.setdefault(letter, size) != size:
                 raise ValueError(f"{name} is {tuple(value.shape)}, and other columns have {letter}={sizes[letter]}")
-        if not value.is_floating_point() and value.numel() and int(value.min()) < 0:
+        least = -1 if name == "shown" else 0
+        if not value.is_floating_point() and value.numel() and int(value.min()) < least:
             raise ValueError(f"{name} holds {int(value.min())}, and no number below 0 is a class or a count")
         if name in ("label", "predicted") and found is ClassOutcomes and "logits" in columns and value.numel():
             count = columns["logits"].shape[-1]

@@ -29,7 +29,7 @@ class ClassificationScores(NamedTuple):
 
 
 class MultiLabelScores(NamedTuple):
-    """Scores of a student on `count` images that show any number of classes.
+    """Scores of a student on `count` images that show any number of classes; labels not known count for nothing.
 
     Means over classes leave out those that no image shows.
     """

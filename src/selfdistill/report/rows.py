@@ -50,12 +50,19 @@ def _read_shown(outcomes: Any, temperature: float | None) -> RunRows:
     shown = outcomes.shown.numpy()
     classes = linearize_ap(outcomes.logits.double().numpy(), shown)
     occurring = classes[:, ~np.isnan(classes).any(0)]
-    calibrated = None
+    nll, calibrated = outcomes.nll.double().numpy(), None
+    known = shown >= 0
+    count = known.sum(1, keepdims=True)
     if temperature:
         scores, labels = outcomes.logits.double() / temperature, outcomes.shown.double()
-        losses = torch.nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="none")
-        calibrated = losses.mean(dim=1).numpy()
-    return RunRows(occurring.mean(1), outcomes.nll.double().numpy(), calibrated, shown, classes, None)
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="none").numpy()
+        calibrated = (losses * known).sum(1) / count[:, 0].clip(min=1)
+    if not known.all():  # then the scores are no means over images
+        nll, calibrated = (
+            None if values is None else linearize_ratio(values[:, None] * count, count)[:, 0]
+            for values in (nll, calibrated)
+        )
+    return RunRows(occurring.mean(1), nll, calibrated, shown, classes, None)
 
 
 def _read_pixels(outcomes: Any) -> RunRows:

@@ -116,15 +116,22 @@ def linearize_ap(scores: ArrayLike, shown: ArrayLike) -> Floats:
     """What each image says of the average precision of each class: (n, k), whose means are the average precisions.
 
     The infinitesimal jackknife, as in `linearize_ratio`: AP + n dAP / dw, where an image counts w times in every
-    precision, P = A / B of a positive's rank, and in their mean. NaN where no image shows a class.
+    precision, P = A / B of a positive's rank, and in their mean. NaN where no image shows a class. An image of which
+    that is not known, `shown` below 0, says nothing.
     """
     scores, shown = np.asarray(scores, dtype=np.float64), np.asarray(shown, dtype=np.float64)
     return np.stack([_linearize_ap(*column) for column in zip(scores.T, shown.T, strict=True)], axis=1)
 
 
 def _linearize_ap(scores: Floats, shown: Floats) -> Floats:
-    if not shown.any():
+    known = shown >= 0
+    if not (shown > 0).any():
         return np.full(len(scores), np.nan)
+    if not known.all():
+        of_known = _linearize_ap(scores[known], shown[known])
+        values = np.full(len(scores), of_known.mean())
+        values[known] += (of_known - of_known.mean()) * (len(scores) / known.sum())
+        return values
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], shown[order]
     last = np.searchsorted(-ranked, -ranked, side="right") - 1  # of those with an equal score

@@ -263,7 +263,7 @@ class Task:
         logits: Float[Tensor, "b k *pos"],
         teacher_logits: Float[Tensor, "b k *pos"],
         temperature: float,
-        mask: Bool[Tensor, " b *pos"] | None = None,
+        mask: Bool[Tensor, "b ..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The soft-label loss from teacher to student: by default `losses.kd`; the teacher is detached."""
         assert self.can_distill, f"{self.kind} has no soft_label_loss"
@@ -297,9 +297,13 @@ class Task:
         mask = self.labeled_mask(target)
         return None if mask is None else mask.sum().double()
 
-    def labeled_mask(self, target: Shaped[Tensor, " b *pos"]) -> Bool[Tensor, "b h w"] | None:
-        """Which positions have a label and count in losses; None: all, since a label belongs to a whole image."""
-        return None if self.output == "image" else target != self.ignore_index
+    def labeled_mask(self, target: Shaped[Tensor, "b ..."]) -> Bool[Tensor, "b ..."] | None:
+        """What has a label and counts in losses: positions, or of several labels those that are known.
+
+        None: all, since one label belongs to a whole image.
+        """
+        has_one_label = self.output == "image" and self.target != "multi_label"
+        return None if has_one_label else target != self.ignore_index
 
     def count_correct(
         self, logits: Float[Tensor, "b k *pos"], target: Tensor, soft_target: Tensor | None = None
@@ -311,8 +315,8 @@ class Task:
         """
         predicted = self.predict(logits)
         if soft_target is not None and predicted.shape == soft_target.shape:
-            correct = soft_target.where(predicted > 0, 1 - soft_target)
-            return correct.sum().double(), correct.new_ones(correct.shape).sum().double()
+            correct, known = soft_target.where(predicted > 0, 1 - soft_target), target != self.ignore_index
+            return correct.where(known, 0).sum().double(), known.sum().double()
         if soft_target is not None:
             correct = soft_target.gather(1, predicted[:, None])
             return correct.sum().double(), correct.new_ones(correct.shape).sum().double()

@@ -98,7 +98,7 @@ class LabelLoss(nn.Module):
 
 
 class MultiLabelLoss(LabelLoss):
-    """As `LabelLoss`, for images that show any number of classes: labels (b, k) of zeros and ones.
+    """As `LabelLoss`, for images that show any number of classes: labels (b, k) of zeros and ones, some not known.
 
     `class_weights` weigh the images that show a class against those that do not. `label_smoothing` moves each label
     towards one half. `gamma` concerns the focal loss; the asymmetric loss has its paper's settings: gamma 4 and a
@@ -113,8 +113,8 @@ class MultiLabelLoss(LabelLoss):
     soft_label_loss = staticmethod(binary_kd)  # how methods compare class scores
 
     def count(self, target: Int64[Tensor, "b ..."], ignore_index: int) -> Float[Tensor, ""]:
-        """The number of images: the loss is a mean over them whatever the weights."""
-        return torch.full((), len(target), dtype=torch.float64, device=target.device)
+        """The number of known labels: the loss is a mean over them whatever the weights."""
+        return (target != ignore_index).sum().double()
 
     def forward(
         self,
@@ -126,7 +126,7 @@ class MultiLabelLoss(LabelLoss):
         gammas = {"bce": {}, "focal": {"gamma_positive": self.gamma, "gamma_negative": self.gamma}}
         asymmetric = {"gamma_negative": GAMMA_NEGATIVE, "margin": MARGIN}
         shape: dict[str, Any] = gammas.get(self.name, asymmetric)
-        return multi_label_loss(logits, target, soft_target, **self.collect_settings(logits), **shape)
+        return multi_label_loss(logits, target, soft_target, ignore_index, **self.collect_settings(logits), **shape)
 
 
 LOSS_NAMES = tuple(dict.fromkeys((*LabelLoss.NAMES, *MultiLabelLoss.NAMES)))
@@ -177,12 +177,16 @@ def weigh_classes(
 
 
 def weigh_positives(
-    shown: Sequence[int] | Tensor, images: int, rule: Literal["auto", "effective"] = "auto", *, beta: float = 0.999
+    shown: Sequence[int] | Tensor,
+    images: int | Tensor,
+    rule: Literal["auto", "effective"] = "auto",
+    *,
+    beta: float = 0.999,
 ) -> list[float]:
     """How much the images that show a class weigh, so that they count as much as those that do not.
 
     Args:
-        shown: How many of so many `images` show each class.
+        shown: How many of so many `images` show each class; `images` may differ by class, (k,).
         rule: "auto": (images - shown) / shown. "effective": the same of the effective numbers, see `weigh_classes`.
         beta: Of "effective".
 

@@ -177,7 +177,7 @@ def evaluate(
             "multilabel"; (b, H, W) for "segmentation", whatever the images' height and width.
         num_classes: Number of classes that the student scores.
         kind: The name of the task, or "package.module:Class".
-        ignore_index: The label of pixels to ignore.
+        ignore_index: The label that counts for nothing: of pixels, or of classes of which it is not known.
         window: (height, width) of the windows in which a segmenter sees an image; None: it sees the whole image.
         device: Where the student is and computes.
         precision: bfloat16 or float16 runs the student under autocast; the scores are computed in float32.

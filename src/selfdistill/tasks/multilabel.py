@@ -15,6 +15,7 @@ from ..data.datasets.base import LabelCounts
 from ..data.datasets.columns import WantedColumns
 from ..data.datasets.conversion import Stored
 from ..data.datasets.given import open_given_labels
+from ..data.datasets.label_map import IGNORE_INDEX
 from ..data.datasets.mask_folder import is_mask_folder
 from ..data.datasets.multi_label_tables import MULTI_LABEL_READER, open_linked_folders, open_multi_label_table
 from ..data.datasets.parquet import open_hub, open_parquet
@@ -70,18 +71,25 @@ def _open_shards(settings: DataPart, location: str) -> DatasetSplits:
 
 
 def _mixup(batch: Batch, num_classes: int, alpha: float) -> Batch:
-    images, soft_target = mixup(batch.images, batch.target, num_classes, alpha, find_probabilities(batch))
-    return batch._replace(images=images, soft_target=soft_target)
+    return put_labels(batch, *mixup(batch.images, batch.target, num_classes, alpha, find_probabilities(batch)))
 
 
 def _cutmix(batch: Batch, num_classes: int, alpha: float) -> Batch:
-    images, soft_target = cutmix(batch.images, batch.target, num_classes, alpha, find_probabilities(batch))
-    return batch._replace(images=images, soft_target=soft_target)
+    return put_labels(batch, *cutmix(batch.images, batch.target, num_classes, alpha, find_probabilities(batch)))
 
 
-def find_probabilities(batch: Batch) -> Float[Tensor, "b k"]:
-    """The labels as probabilities."""
-    return batch.target.float() if batch.soft_target is None else batch.soft_target
+def find_probabilities(batch: Batch) -> Float[Tensor, "b 2*k"]:
+    """The labels as probabilities, 0 where they are not known, and behind them 1 where that is so."""
+    unknown = batch.target < 0
+    labels = batch.target.float() if batch.soft_target is None else batch.soft_target
+    return torch.cat([labels.where(~unknown, 0), unknown.float()], dim=1)
+
+
+def put_labels(batch: Batch, images: Float[Tensor, "b c h w"], mixed: Float[Tensor, "b 2*k"]) -> Batch:
+    """The batch with mixed images and labels; what is not known of one of two images is not of their mixture."""
+    soft_target, unknown = mixed.chunk(2, dim=1)
+    target = batch.target.where(unknown == 0, IGNORE_INDEX)
+    return batch._replace(images=images, target=target, soft_target=soft_target.contiguous())
 
 
 def predict_shown(logits: Float[Tensor, "b k"]) -> Int64[Tensor, "b k"]:
@@ -100,10 +108,14 @@ def check_types(batch: Batch, task: Task) -> None:
 
 
 def check_values(batch: Batch, task: Task) -> None:
-    """Raises `ValueError` for labels other than 0 and 1, and for probabilities beyond."""
-    if not bool(((batch.target == 0) | (batch.target == 1)).all()):
-        low, high = (int(value) for value in batch.target.aminmax())
-        raise ValueError(f"labels run from {low} to {high}; give 1 where an image shows a class, else 0")
+    """Raises `ValueError` for labels other than 0, 1 and the task's `ignore_index`, and for probabilities beyond."""
+    known = batch.target[batch.target != task.ignore_index]
+    if not bool(((known == 0) | (known == 1)).all()):
+        low, high = (int(value) for value in known.aminmax())
+        raise ValueError(
+            f"labels run from {low} to {high}; give 1 where an image shows a class, 0 where it does not, and "
+            f"{task.ignore_index} where that is not known"
+        )
     if batch.soft_target is not None and not bool(((batch.soft_target >= 0) & (batch.soft_target <= 1)).all()):
         raise ValueError("soft_target must hold a probability between 0 and 1 for each class")
 
@@ -150,17 +162,17 @@ class MultiLabel(Classification):
     def metric(self, num_classes: int, ignore_index: int, *, thresholds: Sequence[float] | None = None) -> nn.Module:
         from ..metrics.multi_label_metric import MultiLabelMetric  # torchmetrics loads scipy, transformers and more
 
-        return MultiLabelMetric(num_classes, thresholds=thresholds)
+        return MultiLabelMetric(num_classes, thresholds=thresholds, ignore_index=ignore_index)
 
     def outcomes(self, num_classes: int, ignore_index: int) -> MultiLabelCollector:
-        return MultiLabelCollector(num_classes)
+        return MultiLabelCollector(num_classes, ignore_index=ignore_index)
 
     def choose_thresholds(self, sample: MultiLabelSample) -> tuple[float, ...]:
         return choose_thresholds(sample.logits, sample.target)
 
     def weigh_classes(self, counts: LabelCounts, images: int, rule: Literal["auto", "effective"]) -> list[float]:
         """How much more the images without a class weigh together than those that show it."""
-        return weigh_positives(counts.images, images, rule)
+        return weigh_positives(counts.images, images if counts.known is None else counts.known, rule)
 
     def predictor(self, student: nn.Module, card: StudentCard, run: Path, out: Path | None) -> Predictor:
         if out is not None:

@@ -45,8 +45,8 @@ class LabelDensity(NamedTuple):
     the mean over all labels of the step.
     """
 
-    labeled: Tensor | None = None  # of labeled pixels, which most terms count
-    weighted: Tensor | None = None  # of what the supervised loss divides by: labeled pixels, or the class weights
+    labeled: Tensor | None = None  # of labeled pixels or known answers, which most terms of masks count
+    weighted: Tensor | None = None  # of what the supervised loss divides by: these, or the class weights
 
 
 def weigh_by_labels(
@@ -82,9 +82,12 @@ def weigh_terms(step: Step, density: LabelDensity, method: Method) -> Step:
     if density.labeled is None and density.weighted is None:
         return step
     by_weight = {*method.supervised_terms, *method.weighted_terms}
+    by_image = {*method.unlabeled_terms}
+    if method.task.output == "image":  # whose maps and features have no labels
+        by_image |= step.losses.keys() - by_weight - {*method.soft_label_terms}
 
     def weigh(name: str, term: Tensor) -> Tensor:
         factor = density.weighted if name in by_weight else density.labeled
-        return term if factor is None or name in method.unlabeled_terms else term * factor.to(term.dtype)
+        return term if factor is None or name in by_image else term * factor.to(term.dtype)
 
     return step._replace(losses={name: weigh(name, term) for name, term in step.losses.items()})

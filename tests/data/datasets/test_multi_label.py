@@ -75,6 +75,48 @@ def test_columns_of_no_and_yes_are_classes(tmp_path, files, no, yes):
             opened(table, **wrong)
 
 
+UNKNOWN = [[1, 0], [2, 1]]  # image and class of labels that are not known
+PARTIAL = [[-100 if [i, k] in UNKNOWN else value for k, value in enumerate(row)] for i, row in enumerate(EXPECTED)]
+
+
+@pytest.mark.parametrize("mark", ["?", "-1"])
+def test_a_mark_in_a_column_or_before_a_label_says_that_it_is_not_known(tmp_path, files, mark):
+    cells = [",".join(mark if value == -100 else str(value) for value in row) for row in PARTIAL]
+    rows = [f"{file},{cell}" for file, cell in zip(files, cells, strict=True)]
+    table = write_table(tmp_path / "t.csv", ["path,blue,green,red", *rows])
+    assert labels_of(table) == PARTIAL
+    train = opened(table).splits["train"]
+    assert train.counts().tolist() == [3, 3, 4] and train.count_labels().known.tolist() == [7, 7, 8]
+    assert train.find_classes(1) == [2]
+    assert "2 of 24 labels (8%) are marked as not known" in str(train.describe_labels())
+    lists = [[*names] for names in SHOWN]
+    lists[1] = ["?blue", "red"]
+    lists[2] = ["? green"]
+    rows = [f"{file},{';'.join(names)}" for file, names in zip(files, lists, strict=True)]
+    assert labels_of(write_table(tmp_path / "s.csv", ["path,labels", *rows]), separator=";") == PARTIAL
+    rows = [json.dumps({"path": file, "tags": names}) for file, names in zip(files, lists, strict=True)]
+    assert labels_of(write_table(tmp_path / "t.jsonl", rows)) == PARTIAL
+
+
+def test_a_mark_alone_says_it_of_all_classes_that_are_not_named_and_an_empty_cell_says_nothing(tmp_path, files):
+    rows = [f"{files[0]},red;?", f"{files[1]},green;blue", f"{files[2]},"]
+    assert labels_of(write_table(tmp_path / "s.csv", ["path,labels", *rows]), separator=";") == [
+        [-100, -100, 1],
+        [1, 1, 0],
+        [0, 0, 0],
+    ]
+    again = [f"{files[0]},red", f"{files[0]},?blue", f"{files[1]},green"]
+    assert labels_of(write_table(tmp_path / "again.csv", ["path,label", *again])) == [[-100, 0, 1], [0, 1, 0]]
+    rows = [f"{files[0]},1,", f"{files[1]},0,1"]
+    table = write_table(tmp_path / "t.csv", ["path,red,blue", *rows])
+    with pytest.raises(ValueError, match=r"column 'blue'; .* and \? or -1 where that is not known"):
+        opened(table, label_column=["red", "blue"])
+    rows = [f"{files[0]},1,-1", f"{files[1]},-1,1"]
+    table = write_table(tmp_path / "t.csv", ["path,red,blue", *rows])
+    with pytest.raises(ValueError, match="hold no 0; .* so write 0"):
+        opened(table)
+
+
 def test_lines_that_name_an_image_again_add_to_its_labels(tmp_path, files):
     rows = [f"{file},{name}" for file, names in zip(files, SHOWN, strict=True) for name in names]
     read = opened(write_table(tmp_path / "t.csv", ["path,label", *rows])).splits["train"]

@@ -43,6 +43,7 @@ class LabelCounts(NamedTuple):
     labels: Int64[Tensor, " k"]  # images, or labeled pixels
     images: Int64[Tensor, " k"]  # images that show the class
     sampled: int | None = None  # images that were read for it; None: all
+    known: Int64[Tensor, " k"] | None = None  # images of which it is known whether they show the class; None: all
 
 
 class LabeledDataset(ABC, Dataset[Sample]):

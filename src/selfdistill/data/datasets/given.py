@@ -141,11 +141,18 @@ def open_given_labels(settings: DataPart, name: str) -> DatasetSplits:
     """Images with any number of classes each: 0 or 1 for every class."""
     given, images, title = _open(settings, name)
     rows = [torch.as_tensor(label) for label in _read_labels(given.dataset, images)]
-    if any(row.shape != rows[0].shape or row.ndim != 1 or not ((row == 0) | (row == 1)).all() for row in rows):
-        raise ValueError(f"{title} must give 0 or 1 for every class of each image, a tensor (classes,)")
+    if any(row.shape != rows[0].shape or row.ndim != 1 or not _are_known_labels(row) for row in rows):
+        raise ValueError(
+            f"{title} must give 0 or 1 for every class of each image, or {IGNORE_INDEX} where that is not known, a "
+            f"tensor (classes,)"
+        )
     labels = torch.stack(rows).long()
     names = _find_names(given.dataset) or [str(k) for k in range(labels.shape[1])]
     return DatasetSplits({"train": MultiLabelDataset(images, labels, classes=tuple(names))})
+
+
+def _are_known_labels(row: Tensor) -> bool:
+    return bool(((row == 0) | (row == 1) | (row == IGNORE_INDEX)).all())
 
 
 def open_given_masks(settings: DataPart, name: str) -> DatasetSplits:

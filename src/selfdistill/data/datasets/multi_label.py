@@ -14,15 +14,23 @@ from .image_io import Format
 
 
 def describe_shown(labels: Int64[Tensor, "n k"]) -> list[str]:
-    """A sentence on images that show no class, and one where no image shows several."""
-    shown = labels.sum(dim=1)
-    empty, most = int((shown == 0).sum()), int(shown.max()) if len(shown) else 0
+    """A sentence on images that show no class, one where no image shows several, and one on labels not known."""
+    shown = (labels == 1).sum(dim=1)
+    empty, most = int((labels == 0).all(dim=1).sum()), int(shown.max()) if len(shown) else 0
     notes = [f"{empty} of {count_of(len(labels), 'image')} {'shows' if empty == 1 else 'show'} no class"] * (empty > 0)
-    return notes + ["no image shows more than one class; task=classification is made for that"] * (most == 1)
+    unknown = int((labels < 0).sum())
+    share = f"{unknown:,} of {labels.numel():,} labels ({unknown / max(labels.numel(), 1):.0%})"
+    notes += [f"{share} are marked as not known, and count for nothing"] * (unknown > 0)
+    return notes + ["no image shows more than one class; task=classification is made for that"] * (
+        most == 1 and not unknown
+    )
 
 
 class MultiLabelDataset(RelabeledDataset):
-    """The images of a data set with other labels: `labels` (n, k) are 1 where an image shows a class, else 0."""
+    """The images of a data set with other labels: `labels` (n, k) are 1 where an image shows a class, else 0.
+
+    `IGNORE_INDEX` stands where it is not known.
+    """
 
     shares: ClassVar[str] = "the images of"
 
@@ -43,15 +51,18 @@ class MultiLabelDataset(RelabeledDataset):
         return self.images.settings()
 
     def find_classes(self, i: int) -> list[int]:
-        return self.labels[i].nonzero().flatten().tolist()
+        return (self.labels[i] == 1).nonzero().flatten().tolist()
 
     def counts(self) -> Int64[Tensor, " k"]:
         """Images that show each class."""
-        return self.labels.sum(dim=0)
+        return (self.labels == 1).sum(dim=0)
 
     def count_labels(self) -> LabelCounts:
         counts = self.counts()
-        return LabelCounts(counts, counts)
+        return LabelCounts(counts, counts, known=(self.labels >= 0).sum(dim=0))
+
+    def is_all_ignored(self) -> bool:
+        return len(self) > 0 and not bool((self.labels >= 0).any())
 
     def groups(self) -> list[Int64[Tensor, " members"]]:
         """The indices of the images by their rarest class, so that each share has images of every class.
@@ -60,7 +71,7 @@ class MultiLabelDataset(RelabeledDataset):
         """
         counts = self.counts()
         rarest = counts.where(self.labels > 0, len(self) + 1).argmin(dim=1)
-        rarest[self.labels.sum(dim=1) == 0] = len(counts)
+        rarest[~(self.labels == 1).any(dim=1)] = len(counts)
         sizes = torch.bincount(rarest, minlength=len(counts) + 1)
         rarest[sizes[rarest] < 2] = len(counts)
         groups = [members for k in range(len(counts) + 1) if len(members := (rarest == k).nonzero().flatten())]
@@ -73,7 +84,7 @@ class MultiLabelDataset(RelabeledDataset):
         return [*describe_shown(self.labels), *super().describe_labels()]
 
     def find_first(self, k: int) -> int:
-        return int(self.labels[:, k].nonzero()[0])
+        return int((self.labels[:, k] == 1).nonzero()[0])
 
     def find_present_classes(self) -> list[int]:
         return self.counts().nonzero().flatten().tolist()

@@ -11,6 +11,7 @@ from .base import ImageFileDataset
 from .columns import ColumnReader, Origin, find_image_column, read_images
 from .image_folder import open_folder
 from .label_lists import LabelLists, find_class_columns, number_label_lists, read_class_columns
+from .label_map import IGNORE_INDEX
 from .multi_label import MultiLabelDataset
 from .splits import DatasetSplits
 from .table import (
@@ -92,15 +93,19 @@ def _create_dataset(table: Table, image: str, columns: Columns, separator: str |
 def _join_same(
     images: ImageFileDataset, labels: torch.Tensor, keys: Sequence[Any], *, classes: tuple[str, ...]
 ) -> tuple[MultiLabelDataset, int]:
-    """One image for each key, with the labels of all that have it; and how many were left out for that."""
+    """One image for each key, with the labels of all that have it; and how many were left out for that.
+
+    An image shows what one of them says. What no one says and one does not know is not known.
+    """
     first: dict[Any, int] = {}
     for i, key in enumerate(keys):
         first.setdefault(key, i)
     numbers = {key: number for number, key in enumerate(first)}
-    joined = torch.zeros(len(first), labels.shape[1], dtype=torch.int64)
-    joined.index_add_(0, torch.tensor([numbers[key] for key in keys]), labels)
+    places, none = torch.tensor([numbers[key] for key in keys]), torch.zeros(len(first), labels.shape[1]).long()
+    shown, unknown = (none.index_add(0, places, (labels == value).long()) > 0 for value in (1, IGNORE_INDEX))
+    joined = none.where(~unknown, IGNORE_INDEX).where(~shown, 1)
     kept = images.subset(torch.tensor(list(first.values())))
-    return MultiLabelDataset(kept, joined.clamp(max=1), classes=classes), len(keys) - len(first)
+    return MultiLabelDataset(kept, joined, classes=classes), len(keys) - len(first)
 
 
 def open_linked_folders(folder: str) -> DatasetSplits:

@@ -64,6 +64,7 @@ class Answers(NamedTuple):
     """What the runs of one arm say of images that show any number of classes."""
 
     shown: np.ndarray  # (n, k), bool
+    known: np.ndarray  # (n, k), bool: whether that is known
     said: np.ndarray  # (seeds, n, k), bool: which classes reach the thresholds of the run
     probability: np.ndarray  # (n,): the geometric mean over classes of the right answer's, mean over seeds
 
@@ -72,13 +73,14 @@ def read_answers(arm: Arm, seeds: Sequence[int]) -> Answers:
     runs = {run.seed: run for run in arm.runs if run.outcomes is not None}
     outcomes = [runs[seed].outcomes for seed in seeds]
     said = np.stack([runs[seed].said.numpy() for seed in seeds])
-    return Answers(outcomes[0].shown.numpy() > 0, said, _average_probability(outcomes))
+    shown = outcomes[0].shown.numpy()
+    return Answers(shown > 0, shown >= 0, said, _average_probability(outcomes))
 
 
 def find_label_changes(arm: Arm, baseline: Arm, seeds: Sequence[int]) -> list[Change]:
     """Images of which the arm has more, or fewer, answers right than the baseline; the surest change first."""
     own, others = (read_answers(which, seeds) for which in (arm, baseline))
-    after, before = ((answers.said == answers.shown).mean(axis=(0, 2)) for answers in (own, others))
+    after, before = (((answers.said == answers.shown) & answers.known).mean(axis=(0, 2)) for answers in (own, others))
     order = np.argsort(-np.abs(own.probability - others.probability), kind="stable")
     return [Change(int(i), float(before[i]), float(after[i])) for i in order if after[i] != before[i]]
 
@@ -102,7 +104,7 @@ def _describe_mistakes(answers: Answers, index: int, classes: Sequence[str]) -> 
     shown, share = answers.shown[index], answers.said[:, index].mean(axis=0)
     seeds = len(answers.said)
     sentences = []
-    for word, wrong in (("misses", (1 - share) * shown), ("adds", share * ~shown)):
+    for word, wrong in (("misses", (1 - share) * shown), ("adds", share * (answers.known[index] & ~shown))):
         frequent = sorted(wrong.nonzero()[0], key=lambda k: -wrong[k])
         often = [classes[k] if seeds == 1 else f"{classes[k]} ({wrong[k] * seeds:.0f} of {seeds})" for k in frequent]
         sentences += [f"{word} {_list(often)}"] if often else []

@@ -136,7 +136,7 @@ def _average_scores(arm: Arm, score: str | None, count: int) -> np.ndarray:
 
 def _count_labels(outcomes: Any, count: int) -> np.ndarray:
     if hasattr(outcomes, "shown"):
-        return outcomes.shown.numpy().sum(0)
+        return (outcomes.shown.numpy() > 0).sum(0)
     return count_pairs(outcomes, count).sum(1)
 
 
