@@ -255,3 +255,30 @@ def test_batch_norms_that_have_seen_images_are_mentioned(capsys):
 
 def test_dir_lists_the_public_names():
     assert set(dir(sd)) == {*sd.__all__, "__version__"} and {*sd._HOME, "losses"} == set(sd.__all__)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    """A method whose training-only parts teach too."""
+    return sd.create_method("sskd_teacher", TinyNet(), sd.Task("classification", 10, (1, 8, 8), 64))
+
+
+def test_a_trained_method_teaches_without_a_run_folder(teacher, tmp_path):
+    out = tmp_path / "taught"
+    given = {"data": Digits(64), "student": TinyNet(), "method.teacher": teacher}
+    run = sd.train(**given, method="sskd", out=out, **{"data.val_fraction": 0}, **QUICK)
+    assert run.recipe.method.teacher == "object:SSKDTeacher" and run.scores is None
+    resumed = sd.train(resume=run, **given, epochs=2, progress=False)
+    assert resumed.result.epoch == 2
+    with pytest.raises(ValueError, match="SSKD must be one that method=sskd_teacher trained, and this is a TinyNet"):
+        sd.train(**(given | {"method.teacher": TinyNet()}), method="sskd", out=tmp_path / "wrong", **QUICK)
+    large = sd.create_method("sskd_teacher", TinyNet(), sd.Task("classification", 10, (1, 16, 16)))
+    with pytest.raises(ValueError, match="the teacher of SSKD knows images of 1x16x16, and these are 1x8x8"):
+        sd.train(**(given | {"method.teacher": large}), method="sskd", out=tmp_path / "wrong", **QUICK)
+
+
+@pytest.mark.slow
+def test_a_comparison_of_finished_tensors_is_reported_without_pictures(teacher, tmp_path):
+    settings = {"method.teacher": teacher, "out": tmp_path / "compared", **QUICK}
+    table = sd.compare(data=DATA, student=TinyNet(), methods=["baseline", "sskd"], seeds=[0], **settings)
+    assert "they come as finished tensors" in (Path(table.folder) / "report.html").read_text(encoding="utf-8")

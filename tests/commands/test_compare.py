@@ -105,6 +105,12 @@ def test_the_same_line_again_trains_what_is_missing_and_nothing_else(run, copied
     assert code == 1 and "begun with margin=0.7" in err
 
 
+def test_a_comparison_needs_images_to_score_on(run, tmp_path):
+    out = tmp_path / "compared"
+    code, _, err = run("compare", *TINY, "data.val_fraction=0", "data.test_fraction=none", f"out={out}")
+    assert code == 1 and "a comparison needs images to score on" in err and not [*out.glob("*/recipe.yaml")]
+
+
 def test_nobody_else_may_write_a_run_from_its_first_file_to_its_end(run, tmp_path, monkeypatch):
     """Another process that takes part in a comparison sees the run as soon as it has a recipe."""
     write_environment, folder = train_module.write_environment, tmp_path / "run"

@@ -32,6 +32,8 @@ def test_one_folder_is_split_by_class_with_a_fixed_seed(tmp_path):
     assert list_names(opened(tmp_path).val) == list_names(val)
     assert list_names(opened(tmp_path, split_seed=1).val) != list_names(val)
     assert opened(tmp_path, val_fraction=0.5).val.counts().tolist() == [5, 10, 1]
+    train, val, test, notes = opened(tmp_path, val_fraction=0)
+    assert (len(train), val, test) == (32, None, None) and "holds out no validation image" in notes[0]
 
 
 def test_val_may_be_another_folder_that_lacks_a_class(tmp_path):

@@ -12,11 +12,11 @@ from ..data import LabeledDataset
 from ..data.datasets.conversion import GRAY
 from ..method import Method
 from ..methods import create_method
-from ..models import Adapted, build_student, describe_weights
+from ..models import Adapted, build_student, describe_weights, from_function
 from ..runs.folder import Run
 from ..runs.state_dicts import find_weights_file
 from ..runs.student import RANGES, StudentCard, build_network, load_student, read_card
-from ..runs.trust import is_network
+from ..runs.trust import is_network, is_object
 from ..task import Task
 from ..tasks import find_task, starts_trained
 from ..training.checkpoint import load_method
@@ -55,6 +55,8 @@ def load_teacher(
     name = recipe.method.teacher
     if name is None:
         return None
+    if method_class.teacher_method and is_object(name):
+        return take_method(name, method_class, task)
     if method_class.teacher_method:
         trained_by = Run.open(name).recipe(trust=trust).method.name
         if trained_by != method_class.teacher_method:
@@ -69,6 +71,18 @@ def load_teacher(
     with torch.random.fork_rng(devices=[]):
         teacher = find_teacher(recipe, data, task, trust=trust, goes_on=goes_on)
     return adapt(teacher, name, data, classes, task)
+
+
+def take_method(name: str, method_class: type[Method], task: Task) -> Method:
+    """The trained method that a Python program lends as teacher; raises `ValueError` for another one's."""
+    options = {"pretrained": False, "options": {}}
+    teacher = from_function.build(name, num_classes=task.num_classes, image_shape=task.image_shape, **options)
+    method_class.refuse_wrong_teacher(teacher)
+    assert isinstance(teacher, Method), "refused just now"
+    if teacher.task.image_shape != task.image_shape:
+        known, given = ("x".join(map(str, shape)) for shape in (teacher.task.image_shape, task.image_shape))
+        raise ValueError(f"the teacher of {method_class.__name__} knows images of {known}, and these are {given}")
+    return teacher
 
 
 def refuse_other_labels(card: StudentCard, folder: str, task: Task) -> None:

@@ -76,6 +76,10 @@ def build_arm(recipe: Recipe, path: Path, seed: int, opened: OpenedData, *, trus
     """The checked experiment of one arm with one seed."""
     experiment = build(recipe.model_copy(update={"seed": seed, "out": str(path)}), opened, trust=trust)
     check_trainable(experiment)
+    if experiment.held_out is None:
+        raise ValueError(
+            "a comparison needs images to score on; drop data.val_fraction=0, or set data.val or data.test_fraction"
+        )
     return experiment
 
 

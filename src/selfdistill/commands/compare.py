@@ -109,7 +109,7 @@ def hold_out_test(request: Request, folder: Path, opened: OpenedData) -> Recipe:
         return _set_test_fraction(base, begun[0])
     settings, task = complete_recipe(base).data, find_task(base.task.kind)
     splits = opened.open_splits(settings, task)
-    if splits.test is not None or splits.val is None:  # `val` is None where the epochs are scored on the test split
+    if splits.test is not None:
         return base
     held = settings.model_copy(update={"test_fraction": TEST_FRACTION})
     try:

@@ -153,6 +153,8 @@ def open_gallery(evidence: Evidence, *, trust: bool = False) -> Gallery | str:
         return f"The images are not shown: {runs[0].run.path} is not signed by this machine. With --trust they are."
     try:
         card = read_complete_card(runs[0].run.path, trust=trust)
+        if card.data.finished:
+            return "The images are not shown: they come as finished tensors."
         dataset = open_scored_images(runs[0], card)
     except (ValueError, OSError) as error:
         return f"The images are not shown: {error}."

@@ -37,7 +37,10 @@ class DataPart(Part):
     )
     val: str | None = Field(None, description="validation source or split name; a split called val is found without it")
     val_fraction: float | None = Field(
-        None, gt=0, lt=1, description="share of each class held out; 0.2 where the source has no other split"
+        None,
+        ge=0,
+        lt=1,
+        description="share of each class held out; 0.2 where the source has no other split; 0: nothing is held out",
     )
     test_fraction: float | None = Field(
         None,

@@ -40,10 +40,10 @@ def open_splits(settings: DataPart, task: TaskData) -> Splits:
 
     Images are not opened yet (`check` does that), only masks if nobody names their values. The validation images are
     the first of these that exists: the source that `val` names, the source's own validation split, `val_fraction` of
-    each training class (of all images, for masks), and 20 % of the training images if there is no test split either.
-    `test_fraction` then takes test images out of what is left, and `fraction` and `limit` leave out training images:
-    `limit` keeps the first images of every class, as many of each as it can. Raises `ValueError` in one sentence,
-    naming the file, for anything that cannot be trained on.
+    each training class (of all images, for masks; none where it is 0), and 20 % of the training images if there is no
+    test split either. `test_fraction` then takes test images out of what is left, and `fraction` and `limit` leave out
+    training images: `limit` keeps the first images of every class, as many of each as it can. Raises `ValueError` in
+    one sentence, naming the file, for anything that cannot be trained on.
     """
     _refuse_idle_download(settings)
     assert settings.source is not None, "the settings are not complete"
@@ -181,6 +181,8 @@ def _split_validation(
         return train, val, [*notes]
     if "val" in others:
         return train, others["val"], []
+    if settings.val_fraction == 0:
+        return train, None, ["data.val_fraction=0 holds out no validation image"]
     if train.blocks is not None and (settings.val_fraction is not None or "test" not in others):
         raise ValueError(
             f"data.stream reads whole shards of {settings.source}, so validation images need shards of their own: call"
