@@ -9,6 +9,7 @@ from .depthwise import Depthwise
 from .recompute import is_recomputing, rectify, remember, source_of
 
 Map = Float[Tensor, "b _c _h _w"]
+NOTHING = 1e-30  # the eps of a norm of variance 1, to which it adds nothing; older versions of torch refuse 0
 
 
 class Pointwise(nn.Conv2d):
@@ -76,7 +77,7 @@ def remember_affine(out: Map, x: Map, norm: tuple[Tensor, Tensor, Tensor, Tensor
     offset = torch.addcmul(shift, mean, factor, value=-1)
     source, none, one = source_of(x), torch.zeros_like(factor), torch.ones_like(factor)
     # A norm with mean 0 and variance 1, because it rounds as the norm does that gave `out`.
-    return remember(out, lambda: F.batch_norm(source(), none, one, factor, offset, False, 0.0, 0.0))
+    return remember(out, lambda: F.batch_norm(source(), none, one, factor, offset, False, 0.0, NOTHING))
 
 
 class ReLU(nn.ReLU):
