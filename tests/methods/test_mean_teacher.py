@@ -8,7 +8,7 @@ import torch
 from helpers.batches import small_batch, small_task
 from helpers.methods import small_method
 from reference import consistency as slow
-from selfdistill.methods.mean_teacher import MeanTeacher
+from selfdistill.methods.mean_teacher import MeanTeacher, consistency
 
 
 def made(**settings):
@@ -73,3 +73,14 @@ def test_a_resumed_teacher_follows_at_the_pace_it_had():
         walked(each, batch, 1)
     weights = [each.trailing.net.fc.weight for each in (method, resumed)]
     assert torch.equal(*weights)
+
+
+def test_of_several_labels_each_class_has_a_consistency_of_yes_and_no():
+    task = small_task("multilabel", side=8)
+    method, batch = small_method(MeanTeacher, task, ramp=0.0).double(), small_batch(MeanTeacher, task, rows=6)
+    batch = batch._replace(images=batch.images.double(), views=batch.views.double(), target=batch.target * 0 - 100)
+    step = method(batch, 0.5)
+    pairs = [torch.stack([scores * 0, scores], dim=-1) for scores in (step.logits, step.teacher_logits)]
+    each = [consistency(own, teacher) for own, teacher in zip(*(pair.unbind(1) for pair in pairs), strict=True)]
+    torch.testing.assert_close(step.losses["consistency"], 10 * sum(each))
+    assert step.losses["task"] == 0  # it teaches where no label is known

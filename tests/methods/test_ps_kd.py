@@ -88,3 +88,20 @@ def test_bfloat16_scores_are_remembered_in_single_precision():
         method(batch)
     assert method.past.dtype == torch.float32
     torch.testing.assert_close(method.past[ROWS].sum(dim=1), torch.ones(len(ROWS)), rtol=0, atol=1e-6)
+
+
+def test_each_of_several_labels_has_its_own_past():
+    task = small_task("multilabel", side=8)
+    batch = small_batch(ps_kd.PSKD, task, rows=len(ROWS))
+    target = batch.target.clone()
+    target[2, 1] = -100
+    batch = batch._replace(images=batch.images.double(), target=target, index=torch.tensor(ROWS))
+    method = small_method(ps_kd.PSKD, task).double()
+    first = method(batch, 0.5)
+    torch.testing.assert_close(first.loss, task.loss(first.logits, target))
+    past = method.past[batch.index]
+    torch.testing.assert_close(past, first.logits.sigmoid())
+    step = method(batch, 0.5)
+    soft = 0.6 * target + 0.4 * past
+    costs = F.binary_cross_entropy_with_logits(step.logits, soft, reduction="none")
+    torch.testing.assert_close(step.loss, CLASSES * costs[target >= 0].mean())

@@ -3,6 +3,7 @@
 Tarvainen, Valpola. NeurIPS 2017. https://arxiv.org/abs/1703.01780
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -24,7 +25,11 @@ class MeanTeacher(Method):
     step n the teacher keeps a share min(1 - 1 / (n + 1), `decay`) of itself, so at first it is the plain mean of the
     student's past weights. Mixed labels are refused, because the teacher's view is not mixed.
 
-    Departs from the paper: its semi-supervised part is left out, since every image has a label here. The teacher is in
+    Where an image shows any number of classes, yes and no are the two classes of the paper's consistency, which is
+    summed over classes, as the task's loss is; it needs no labels, so it also teaches where one is not known.
+
+    Departs from the paper: several labels for an image are no case of it. Of its semi-supervised part only labels that
+    are not known among several are left; every image has a label here. The teacher is in
     eval mode, with the student's running statistics; the authors' teacher is in training mode, with its own noise. The
     student ships, while the paper evaluates the teacher: `optim.ema` in a recipe ships an average of the student. With
     all labels of CIFAR-10 the authors take the weight 100 over 150,000 steps. The default is 10, because on short
@@ -32,6 +37,7 @@ class MeanTeacher(Method):
     """
 
     views = 1
+    targets = ("class", "multi_label")
     soft_targets = False
     cost = "a forward of the teacher for each image; the teacher: as many parameters as the student, untrained"
 
@@ -51,8 +57,12 @@ class MeanTeacher(Method):
         if self.weight:
             ramp = losses.ramp_up(progress, 0.0, self.ramp)
             teacher_logits = self.trailing(batch.views[:, 0])
-            terms["consistency"] = ramp * self.weight * consistency(logits, teacher_logits)
+            terms["consistency"] = ramp * self.weight * self.consistency(logits, teacher_logits)
         return Step(terms, logits, teacher_logits)
+
+    @property
+    def consistency(self) -> Callable[[Tensor, Tensor], Tensor]:
+        return consistency_of_answers if self.task.target == "multi_label" else consistency
 
     def after_step(self) -> None:
         super().after_step()
@@ -70,3 +80,9 @@ class MeanTeacher(Method):
 def consistency(logits: Float[Tensor, "b k"], teacher_logits: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
     """Mean squared difference of class probabilities, over classes and batch; the teacher is detached here."""
     return (logits.softmax(dim=1) - teacher_logits.detach().softmax(dim=1)).pow(2).mean()
+
+
+@losses.in_float32
+def consistency_of_answers(logits: Float[Tensor, "b k"], teacher_logits: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+    """`consistency` of yes and no for each class, summed over classes; the teacher is detached here."""
+    return (logits.sigmoid() - teacher_logits.detach().sigmoid()).pow(2).sum(dim=1).mean()

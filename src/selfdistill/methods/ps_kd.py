@@ -5,6 +5,7 @@ Kim, Ji, Yoon, Hwang. ICCV 2021. https://arxiv.org/abs/2006.12000
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from ..distributed import gather_rows
@@ -20,12 +21,15 @@ class PSKD(Method):
     temperature 1, that the student in training mode gave an augmentation of the image in the previous epoch. An image
     without a past, as in the first epoch, has its label alone as the target. Mixed images have no past and are refused.
 
-    Departs from the paper: a is `alpha` times the share of training done and grows with every step. The paper's is
-    constant within an epoch, at the value that ours reaches at the end of the epoch. So ours is half an epoch behind,
-    on average.
+    Where an image shows any number of classes, each class has its own past: the probability that the image shows it.
+
+    Departs from the paper: several labels for an image are no case of it. And a is `alpha` times the share of training
+    done and grows with every step. The paper's is constant within an epoch, at the value that ours reaches at the end
+    of the epoch. So ours is half an epoch behind, on average.
     """
 
     needs_index = True
+    targets = ("class", "multi_label")
     soft_targets = False
     counts_batch_labels = False
     cost = "state: a row of class probabilities for each training image (20 MB for CIFAR-100, 5 GB for ImageNet)"
@@ -41,10 +45,21 @@ class PSKD(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits = self.student(batch.images)
-        label = F.one_hot(batch.target, self.task.num_classes).to(self.past.dtype)
+        label = self.encode(batch.target)
         past = self.past[batch.index]
         past = torch.where(past.sum(dim=1, keepdim=True) > 0, past, label)
         share = self.alpha * progress
         soft_target = (1 - share) * label + share * past
-        self.past[gather_rows(batch.index)] = gather_rows(logits.softmax(dim=1, dtype=self.past.dtype))
+        self.past[gather_rows(batch.index)] = gather_rows(self.find_probabilities(logits))
         return Step({"task": self.task.loss(logits, batch.target, soft_target)}, logits)
+
+    def encode(self, target: Tensor) -> Float[Tensor, "b k"]:
+        """The labels as probabilities; those that are not known among several count for nothing in the loss."""
+        of_several = self.task.target == "multi_label"
+        return (target.clamp(min=0) if of_several else F.one_hot(target, self.task.num_classes)).to(self.past.dtype)
+
+    def find_probabilities(self, logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+        """Of each class, above 0, as a row of zeros is an image without a past."""
+        if self.task.target == "multi_label":
+            return logits.to(self.past.dtype).sigmoid().clamp(min=torch.finfo(self.past.dtype).tiny)
+        return logits.softmax(dim=1, dtype=self.past.dtype)
