@@ -87,7 +87,7 @@ class Part(NamedTuple):
     seeds: list[int]
 
 
-CANDIDATES = ["frskd", "label_smoothing"]
+CANDIDATES = ["frskd", "frskd+beta=0", "label_smoothing"]
 PLANS = {
     "choose": [
         Part("part", LEVERS, [20, 60], [20, 27, 40, 60, 90, 120, 180], FEW),
@@ -96,11 +96,12 @@ PLANS = {
         Part("part", WEIGHTS, [20], [], FEW),
     ],
     "confirm": [
-        Part("part", CANDIDATES, [20, 60, 180], [20, 27, 40, 60, 90, 120, 180, 270, 540], MORE),
-        Part("fine-photos", CANDIDATES, [10, 20], [10, 13, 20, 30, 45], MORE),
-        Part("fine-crops", CANDIDATES, [10, 20], [10, 13, 20, 30, 45], MORE),
-        Part("whole", CANDIDATES, [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
-        Part("street", CANDIDATES, [10, 20], [10, 14, 20, 36], MORE),
-        Part("scenes", CANDIDATES, [12, 24], [12, 17, 24, 48], MORE),
+        Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
+        Part("fine-photos", CANDIDATES, [10], [10, 13, 20], MORE),
+        Part("part", CANDIDATES, [60], [60, 120, 200], MORE),
+        Part("fine-crops", CANDIDATES, [10], [10, 13, 20], MORE),
+        Part("street", CANDIDATES, [10], [10, 14, 20], MORE),
+        Part("whole", CANDIDATES[:3:2], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
+        Part("part", CANDIDATES, [180], [540], MORE),
     ],
 }
