@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from selfdistill.modules import depthwise
 from selfdistill.modules.bifpn import BiFPNc
-from selfdistill.modules.depthwise import Depthwise, TiledDepthwise, has_tiles
+from selfdistill.modules.depthwise import Depthwise, TiledDepthwise
+from selfdistill.modules.processor import has_tiles
 
 SIZES = [(16, 7, 5), (32, 4, 4), (64, 4, 4)]  # channels, height, width; the last has fewer positions than it needs
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfdistill.modules import bifpn
+from selfdistill.modules import bifpn, recompute
 from selfdistill.modules.bifpn import BiFPNc
 from selfdistill.modules.blocks import BatchNorm
 from selfdistill.modules.recompute import recompute_maps
@@ -101,6 +101,15 @@ def test_every_form_of_it_has_the_same_step(options, monkeypatch):
     keep_all(monkeypatch)
     for ours, theirs in zip(results, step(net, maps), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_relus_out_of_place_change_nothing(preactivation, monkeypatch):
+    net, maps = self_teacher(preactivation=preactivation), features()
+    in_place = step(net, maps)
+    monkeypatch.setattr(recompute, "slow_in_place", lambda x: True)
+    for ours, theirs in zip(step(net, maps), in_place, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_features_without_gradients_are_no_obstacle(monkeypatch):

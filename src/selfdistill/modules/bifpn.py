@@ -108,8 +108,7 @@ class BiFPN(SelfTeacher):
 class BiFPNLayer(nn.Module):
     """Once down the pyramid and once up again: maps of `channels` after their ReLU -> maps of `widths`.
 
-    `forward` returns the maps T_i twice: as a node returns them, and after their ReLU. Unless `preactivation` is set,
-    the ReLU works in place, so that both are the same maps.
+    `forward` returns the maps T_i twice: before their ReLU if `preactivation` is set, and after it.
 
         P_L = lateral(F_L);  P_i = node(lateral(F_i) + up(P_{i+1}))                       deep to shallow
         T_1 = P_1;           T_i = node(lateral'(F_i) + P_i + down(T_{i-1}))              shallow to deep, no P_L in T_L
@@ -136,7 +135,6 @@ class BiFPNLayer(nn.Module):
         self.node_up = nn.ModuleList(separable(width, width, repeat=depth) for width in widths[1:])
 
     def forward(self, features: list[Map], *, preactivation: bool = False) -> tuple[list[Map], list[Map]]:
-        relu = F.relu if preactivation else rectify
         deepest = len(features) - 1
         raw = self.lateral_down[-1](features[-1])
         down = [raw]
@@ -144,7 +142,7 @@ class BiFPNLayer(nn.Module):
             lateral_weight, deeper_weight = self.fuse_down[i]()
             lateral = self.lateral_down[i](features[i], lateral_weight)
             raw = self.node_down[i](lateral + self.point_down[i](down[0], deeper_weight, like=lateral))
-            down.insert(0, relu(raw))
+            down.insert(0, rectify(raw, keep=preactivation))
         refined, activated = [raw], down[:1]
         for i in range(1, deepest + 1):
             *weights, shallower_weight = self.fuse_up[i - 1]()
@@ -153,8 +151,8 @@ class BiFPNLayer(nn.Module):
                 fused = torch.addcmul(fused, down[i], weights[1])
             fused = fused + self.point_up[i - 1](shrink(activated[-1], features[i]), shallower_weight)
             refined.append(self.node_up[i - 1](fused))
-            activated.append(relu(refined[-1]))
-        return refined, activated
+            activated.append(rectify(refined[-1], keep=preactivation))
+        return refined if preactivation else activated, activated
 
 
 class Fusion(nn.Module):

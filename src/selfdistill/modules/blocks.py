@@ -81,7 +81,7 @@ def remember_affine(out: Map, x: Map, norm: tuple[Tensor, Tensor, Tensor, Tensor
 
 
 class ReLU(nn.ReLU):
-    """ReLU in place. Its output is not kept, see recompute.py."""
+    """ReLU that may work in place. Its output is not kept, see recompute.py."""
 
     def __init__(self) -> None:
         super().__init__(inplace=True)

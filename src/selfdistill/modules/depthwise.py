@@ -10,7 +10,6 @@ convolution. Two forms of dense convolutions, which use the tiles, are faster:
 `benchmarks/depthwise.py` times both. Without AMX they are slower than torch's gradients and not used.
 """
 
-import functools
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .processor import has_tiles
 from .recompute import remember, source_of
 
 BLOCK = 16  # channels
@@ -97,10 +97,3 @@ def suits_tiles(feature: Tensor) -> bool:
         and feature.shape[1] % BLOCK == 0
         and feature.is_contiguous(memory_format=torch.channels_last)
     )
-
-
-@functools.cache
-def has_tiles() -> bool:
-    """Whether this CPU multiplies tiles of bfloat16."""
-    ask = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch cannot tell
-    return bool(ask().get("amx_bf16", False))
