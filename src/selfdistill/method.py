@@ -322,9 +322,14 @@ class Method(Configurable, nn.Module):
         handle = register_optimizer_step_post_hook(note_step)
         weakref.finalize(self, handle.remove).atexit = False
 
+    @property
+    def needs_after_step(self) -> bool:
+        """Whether `after_step` does anything, so that leaving it out is refused."""
+        return type(self).after_step is not Method.after_step
+
     def _watch_optimizers(self) -> None:
         """Has every optimizer tell when it changed this method's parameters, where `after_step` matters."""
-        if type(self).after_step is not Method.after_step:
+        if self.needs_after_step:
             self.on_optimizer_step(self._note_step)
 
     def _note_step(self) -> None:

@@ -35,7 +35,7 @@ RUNS = {
 MORE = {  # runs of a few methods with other settings: their words, and how many graphs they may have
     ("frskd", "bfloat16"): (["precision=bf16"], 1),
     ("frskd", "micro-batches"): (["optim.accumulate=2"], 1),
-    ("frskd", "phases"): (["method.start=0.2", "method.settle=0.3"], 3),
+    ("frskd", "phases"): (["method.start=0.2", "method.settle=0.3", "method.teacher_average=0.9"], 3),
     ("frskd", "labels mixed half of the time"): (["mix=cutmix", "mix.probability=0.5"], 2),
 }
 

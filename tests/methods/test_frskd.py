@@ -205,6 +205,45 @@ def test_the_share_of_a_batch_is_rounded_up_to_two_at_least(share, images, seen)
     assert method.count_seen(images) == seen
 
 
+def test_an_average_of_the_self_teacher_teaches():
+    method, batch = method_and_batch("frskd", teacher_average=0.9, start=0.2)
+    optimizer = torch.optim.SGD([each for each in method.parameters() if each.requires_grad], 0.1)
+    seen = []
+    for progress in (0.0, 0.3, 0.6):
+        seen.append(method.self_teacher.fc.weight.clone())
+        optimizer.zero_grad()
+        method(batch, progress).loss.backward()
+        optimizer.step()
+        method.after_step()
+    mean = torch.stack([seen[1], seen[2], method.self_teacher.fc.weight]).mean(dim=0)  # of those since it woke
+    torch.testing.assert_close(method.average.net.fc.weight, mean.detach())
+    both = method.both(batch.images)
+    soft_labels, refined = method.average.net([each.detach() for each in both.features])
+    assert torch.equal(both.soft_labels, soft_labels) and not torch.equal(both.soft_labels, both.teacher_logits)
+    assert all(torch.equal(one, other) for one, other in zip(both.refined, refined, strict=True))
+    terms = method(batch, 0.9).losses
+    assert {name.partition(".")[0] for name in names_reached(method, terms["kd"] + terms["feature"])} == {"student"}
+    torch.testing.assert_close(terms["kd"], 2.0 * losses.kd(both.logits, soft_labels, 4.0))
+
+
+def test_the_last_layer_of_a_sleeping_self_teacher_follows_the_students_classifier():
+    method, batch = method_and_batch("frskd", start_from_classifier=True, width=1, start=0.5)
+    optimizer = torch.optim.SGD(method.parameters(), 0.1)
+    for progress, follows in [(0.0, True), (0.2, True), (0.6, False)]:
+        optimizer.zero_grad()
+        method(batch, progress).loss.backward()
+        optimizer.step()
+        method.after_step()
+        assert torch.equal(method.self_teacher.fc.weight, method.student.fc.weight) == follows
+
+
+@pytest.mark.parametrize(("kind", "width"), [("classification", 2), ("segmentation", 1)])
+def test_a_last_layer_that_cannot_be_the_students_classifier_is_refused(kind, width):
+    task = small_task(kind)
+    with pytest.raises(ValueError, match="no linear layer on its deepest map that fits the self-teacher's last layer"):
+        create_method("frskd", small_student(task), task, total_steps=9, start_from_classifier=True, width=width)
+
+
 def test_only_a_self_teacher_that_changes_has_phases():
     for settings in ({}, {"stop_gradient": True}, {"share": 0.5}):
         assert not method_and_batch("frskd", **settings)[0].has_phases
@@ -213,14 +252,14 @@ def test_only_a_self_teacher_that_changes_has_phases():
 
 
 def test_imitation_begins_after_the_self_teacher_has_settled_or_with_the_warmup():
-    task = small_task()
     for settings, begin in [
         ({"start": 0.5}, 0.5),
         ({"start": 0.5, "settle": 0.1}, 0.6),
         ({"start": 0.25, "warmup": 0.5}, 0.5),
     ]:
-        method = create_method("frskd", small_student(task), task, total_steps=100, **settings)
-        assert method.timetable.imitation == begin and method.ramp == 1 - begin
+        for task in map(small_task, ("classification", "segmentation")):  # the latter has another default of warmup
+            method = create_method("frskd", small_student(task), task, total_steps=100, **settings)
+            assert method.timetable.imitation == begin and method.ramp == 1 - begin
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ class DeepSupervision(FRSKD):
     start = 0.0
     settle = 0.0
     share = 1.0
+    teacher_average = 0.0
+    start_from_classifier = False
     distil_void = False
     warmup = 0.0
     ramp = 0.0

@@ -19,7 +19,9 @@ from ..hyperparameters import Count, Positive, Share, Weight, hparam
 from ..method import Method
 from ..modules.bifpn import BiFPN, BiFPNc, SelfTeacher
 from ..modules.blocks import bilinear
+from ..modules.heads import find_classifier_like
 from ..modules.pyramid import PyramidTeacher
+from ..modules.teachers import GrowingAverage
 from ..modules.timetable import Timetable, read_timetable
 from ..task import Batch, Step
 
@@ -33,7 +35,8 @@ class BothNetworks(NamedTuple):
     features: list[Tensor]  # the student's maps of the n images
     compared: list[Tensor]  # the same maps as the feature loss reads them
     teacher_logits: Float[Tensor, "n k *pos"]
-    refined: list[Tensor]  # the self-teacher's maps
+    soft_labels: Float[Tensor, "n k *pos"]  # scores that teach: the same, or those of the self-teacher's average
+    refined: list[Tensor]  # the maps that teach, likewise
 
 
 class FRSKD(Method):
@@ -59,8 +62,9 @@ class FRSKD(Method):
     ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there. These are off unless set:
     before `start` the self-teacher sleeps, and a step is that of plain training; for `settle` it then learns from
     detached maps and does not teach yet; its cross-entropy reaches the student between `stop_gradient_before` and
-    `stop_gradient_after`; with `share` it sees the first images of each batch alone, and the terms other than the
-    student's cross-entropy are means over these.
+    `stop_gradient_after`; with `teacher_average` an average of its weights teaches, with the running statistics of its
+    batch norms; with `start_from_classifier` its last layer is the student's until it wakes; with `share` it sees the
+    first images of each batch alone, and the terms other than the student's cross-entropy are means over these.
     """
 
     outputs = ("image", "pixel")
@@ -100,6 +104,14 @@ class FRSKD(Method):
         short_run=lambda settings: 1.0 - read_timetable(settings).imitation,
         used_with=("alpha", "beta"),
     )
+    teacher_average: Annotated[float, Interval(ge=0, lt=1)] = hparam(
+        0.0,
+        "share of itself that an average of the self-teacher keeps in each step, which teaches then; 0: none",
+        used_with=("alpha", "beta"),
+    )
+    start_from_classifier: bool = hparam(
+        False, "True: the self-teacher's last layer starts as the student's classifier; needs `width` 1"
+    )
     distil_void: bool = hparam(False, "True: soft labels also teach pixels without a label", used_with="alpha")
     self_teacher_net: Literal["BiFPNc", "BiFPN", "pyramid"] | None = hparam(
         None,
@@ -118,6 +130,11 @@ class FRSKD(Method):
             raise ValueError(f"{self.levels} levels were asked for and the student has {len(channels)} feature maps")
         self.refuse_unused(["depth", "repeat"], len(channels) == 1, "a single level, which needs no fusion")
         self.self_teacher = self.build_self_teacher(channels)
+        if self.start_from_classifier:
+            self.classifier = find_classifier_like(getattr(self.self_teacher, "fc", None), self.taps)
+            self.copy_classifier()
+        if self.teacher_average:
+            self.average = GrowingAverage(self.self_teacher, self.teacher_average)
         if self.beta and self.feature_loss != "attention":
             rectified = self.feature_loss == "hint"
             self.connectors = nn.ModuleList(
@@ -126,6 +143,24 @@ class FRSKD(Method):
         self.before_relu: BeforeReLU | None = None
         if self.beta and self.feature_loss == "overhaul":
             self.before_relu = BeforeReLU(self.taps, DryRun(self.student, self.task.image_shape).outputs)
+
+    def copy_classifier(self) -> None:
+        """Gives the self-teacher's last layer the weights of the student's."""
+        self.self_teacher.fc.load_state_dict(self.student.get_submodule(self.classifier).state_dict())
+
+    @property
+    def needs_after_step(self) -> bool:
+        return bool(self.teacher_average or (self.start_from_classifier and self.start))
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self.phase == "asleep":
+            if self.start_from_classifier:
+                self.copy_classifier()
+            if self.teacher_average:
+                self.average.update(self.self_teacher, 0.0)
+        elif self.teacher_average:
+            self.average.follow(self.self_teacher)
 
     def list_cheaper_settings(self) -> list[str]:
         width = {"BiFPNc": "width", "BiFPN": "num_channels"}.get(self.net)
@@ -177,7 +212,7 @@ class FRSKD(Method):
         times = self.timetable
         times.refuse_contradictions()
         waits = f"start={self.start} and settle={self.settle}"
-        self.refuse_unused(["warmup"], 0 < times.awake >= self.warmup, waits)
+        self.refuse_unused(["warmup"], 0 < self.warmup <= times.awake, waits)
         self.refuse_unused(["stop_gradient_before"], times.awake >= self.stop_gradient_before, waits)
         self.refuse_unused(["stop_gradient_before", "stop_gradient_after"], self.stop_gradient, "stop_gradient=True")
         if times.imitation + self.ramp > 1:
@@ -199,23 +234,23 @@ class FRSKD(Method):
             logits = self.student(batch.images)
             return Step({"task": self.task.loss(logits, batch.target, batch.soft_target)}, logits)
         seen = self.count_seen(len(batch.images))
-        logits, _, features, teacher_logits, refined = self.both(batch.images, seen)
+        logits, _, features, teacher_logits, soft_labels, refined = self.both(batch.images, seen)
         target, soft_target = take_first(batch.target, seen), take_first(batch.soft_target, seen)
         terms = {
             "task": self.task.loss(logits, batch.target, batch.soft_target),
             "teacher": self.task.loss(teacher_logits, target, soft_target),
         }
         if self.phase == "settling":
-            return Step(terms, logits, teacher_logits.detach())
+            return Step(terms, logits, soft_labels.detach())
         ramp = losses.ramp_up(progress, self.timetable.imitation, self.ramp)
         if self.alpha:
             mask = None if self.distil_void else self.task.labeled_mask(target)
             scores = take_first(logits, seen)
-            terms["kd"] = self.alpha * self.task.distill(scores, teacher_logits, self.temperature, mask) * ramp
+            terms["kd"] = self.alpha * self.task.distill(scores, soft_labels, self.temperature, mask) * ramp
         distances = self.feature_distances(features, refined) if self.beta else {}
         if self.beta:
             terms["feature"] = self.beta * sum(distances.values()) * ramp
-        return Step(terms, logits, teacher_logits.detach(), {name: d.detach() for name, d in distances.items()} or None)
+        return Step(terms, logits, soft_labels.detach(), {name: d.detach() for name, d in distances.items()} or None)
 
     @property
     def learns_from_own_teacher(self) -> bool:
@@ -237,8 +272,11 @@ class FRSKD(Method):
         is_detached = self.stop_gradient or self.phase != "teaching"
         inputs = [feature.detach() for feature in features] if is_detached else features
         teacher_logits, refined = self.self_teacher(inputs)
-        teacher_logits = bilinear(teacher_logits, take_first(logits, seen))
-        return BothNetworks(logits, features, compared, teacher_logits, refined)
+        soft_labels = teacher_logits = bilinear(teacher_logits, take_first(logits, seen))
+        if self.teacher_average:
+            soft_labels, refined = self.average(features)
+            soft_labels = bilinear(soft_labels, teacher_logits)
+        return BothNetworks(logits, features, compared, teacher_logits, soft_labels, refined)
 
     def compare_maps(self, images: Float[Tensor, "b c h w"]) -> tuple[list[Tensor], list[Tensor]]:
         both = self.both(images)
@@ -259,7 +297,8 @@ class FRSKD(Method):
 
     def margins(self) -> list[Float[Tensor, " c"]]:
         """Overhaul's margins of every level, one per channel."""
-        norms = [(norm.weight, norm.bias) for norm in self.self_teacher.norms()]
+        teacher = self.average.net if self.teacher_average else self.self_teacher
+        norms = [(norm.weight, norm.bias) for norm in teacher.norms()]
         if self.margin == "initial":
             norms = [(torch.ones_like(scale), torch.zeros_like(shift)) for scale, shift in norms]
         return [losses.negative_margin(scale, shift) for scale, shift in norms]

@@ -36,6 +36,8 @@ class FRSKDSLA(FRSKD):
     start = 0.0
     settle = 0.0
     share = 1.0
+    teacher_average = 0.0
+    start_from_classifier = False
     temperature: Positive = hparam(4.0, "softens both distributions", used_with=("alpha", "gamma"))
     gamma: Weight = hparam(1.0, "weighs what the aggregated scores teach the plain ones")
     reuse_upright: bool = hparam(True, "one forward pass of 4 b rows; False: another one of the b upright rows")

@@ -73,6 +73,21 @@ def find_classifier(taps: Taps) -> str | None:
     return None
 
 
+def find_classifier_like(layer: nn.Module | None, taps: Taps) -> str:
+    """The name of the student's classifier; raises `ValueError` unless `layer` can take its weights."""
+    name = find_classifier(taps) if isinstance(layer, nn.Linear) else None
+    if name is None or _list_shapes(layer) != _list_shapes(taps.student.get_submodule(name)):
+        raise ValueError(
+            "the student has no linear layer on its deepest map that fits the self-teacher's last layer; width=1 makes "
+            "that as wide, or leave out start_from_classifier"
+        )
+    return name
+
+
+def _list_shapes(layer: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in layer.named_parameters()}
+
+
 def score_positions(classifier: nn.Linear, feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
     """The scores of a linear classifier at every position of a map."""
     return F.conv2d(feature, classifier.weight[:, :, None, None], classifier.bias)

@@ -42,6 +42,25 @@ class MovingAverage(Frozen):
             average.copy_(buffer)
 
 
+class GrowingAverage(MovingAverage):
+    """A moving average that is the plain mean of the past weights at first: after step n it keeps 1 - 1 / (n + 1)."""
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        super().__init__(net)
+        self.decay, self.steps = decay, 0
+
+    def follow(self, net: nn.Module) -> None:
+        """Moves towards `net`, keeping `decay` of itself at most."""
+        self.steps += 1
+        self.update(net, min(1 - 1 / (self.steps + 1), self.decay))
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.steps)  # not a buffer: reading it from the device would make each step wait
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.steps = int(state)
+
+
 def teaching_levels(levels: int, teacher_levels: int) -> list[int]:
     """For each level of the student, the level of the teacher that teaches it, both counted from the shallowest.
 
