@@ -4,10 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
-import typer
 
 from helpers.pages import PAGES, ROOT, list_anchors, list_blocks, list_commands, list_links
-from selfdistill.cli import app
+from selfdistill.cli import build_command
 from selfdistill.commands.compare import parse_words
 from selfdistill.commands.recipes import read_words
 
@@ -16,7 +15,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relati
 
 @every_page
 def test_every_command_is_one_of_the_command_lines(page):
-    group = typer.main.get_command(app)
+    group = build_command()
     for name, *words in list_commands(page):
         command = group.commands.get(name)
         if command is None:

@@ -1,5 +1,6 @@
 """The command line. Heavy imports stay inside the commands, so that help answers at once."""
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def main() -> None:
     words = [word for word in sys.argv[1:] if word != TRACEBACK]
     try:
         _refuse_dashes(words)
-        app(args=words, prog_name="selfdistill")
+        build_command()(args=words, prog_name="selfdistill")
     except SystemExit as end:
         if end.__context__ is not None and isinstance(end.__context__.__cause__, KeyboardInterrupt):
             print("interrupted", file=sys.stderr)  # typer ends the program without a word
@@ -80,9 +81,15 @@ def main() -> None:
             leave_processes()
 
 
+@functools.cache
+def build_command() -> Any:
+    """The program with all its commands, read from the functions of this file."""
+    return typer.main.get_command(app)
+
+
 def _refuse_dashes(words: list[str]) -> None:
     """Raises `ValueError` for a setting that is written as an option, such as --epochs 3."""
-    command = getattr(typer.main.get_command(app), "commands", {}).get(words[0] if words else "")
+    command = build_command().commands.get(words[0] if words else "")
     if command is None or all(parameter.name != "words" for parameter in command.params):
         return
     options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
