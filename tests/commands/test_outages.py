@@ -126,7 +126,7 @@ def test_a_full_disk_behind_standard_output_is_no_empty_name():
 
 
 def test_ctrl_c_in_a_command_is_one_word(run, monkeypatch):
-    def interrupt(name):
+    def interrupt(name, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(show, "print_methods", interrupt)
