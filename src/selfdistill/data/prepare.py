@@ -137,14 +137,19 @@ def prepare_data(
     """Opens data sets, chooses open settings, checks the images and fills the caches.
 
     A first pass reads the headers of the images to choose size and channels. A second pass decodes the images. It
-    checks them, computes mean and std, and keeps decoded images as `cache` says. `device` is the training device.
+    checks them, computes mean and std, and keeps decoded images as `cache` says. `device` is the training device. With
+    `on_error=skip` a pass of its own checks all images before, and the second one decodes what must be kept or counted.
 
     Runs whose settings name the same source share `opened`, so that a later run does not read the images again. Raises
     `ValueError` in one sentence for data that cannot be trained on.
     """
     opened = opened or OpenedData()
-    settings, skipped = opened.leave_out_unusable(settings, task)
+    given = settings
+    settings, skipped = opened.leave_out_unusable(given, task)
     splits = opened.open_splits(settings, task)
+    for dataset in splits[:3]:
+        if settings is not given and dataset is not None:
+            dataset.is_decoded = True  # by the search for what to leave out
     held_out_split = "test" if splits.val is None else "val"
     chosen = choose_from_headers(settings, splits, task)
     unnormalized = _without_normalization(chosen)  # caches keep images before normalization

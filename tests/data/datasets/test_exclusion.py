@@ -7,7 +7,7 @@ from helpers.mask_files import write_pairs
 from helpers.tasks import CLASSIFICATION, SEGMENTATION
 from selfdistill.config.recipe import DataPart
 from selfdistill.data import OpenedData, open_splits, prepare_data
-from selfdistill.data.datasets import registry
+from selfdistill.data.datasets import base, registry
 
 
 def cut(path):
@@ -89,3 +89,21 @@ def test_an_image_with_a_broken_mask_goes_with_it(tmp_path):
     prepared = prepare_data(DataPart(source=str(tmp_path), on_error="skip"), SEGMENTATION)
     assert prepared.settings.exclude == ["train/images/train/1.jpg"]
     assert len(prepared.train) == 3
+
+
+@pytest.mark.parametrize("task", [CLASSIFICATION, SEGMENTATION])
+def test_images_that_were_checked_are_not_decoded_again_for_a_check(tmp_path, monkeypatch, task):
+    if task is CLASSIFICATION:
+        write_classes(tmp_path, {"cat": 6, "dog": 6})
+    else:
+        write_pairs(tmp_path / "images" / "train", tmp_path / "masks" / "train", 6)
+    decoded, read = [], base.read_format
+
+    def count(source, *args, decode=False, **more):
+        decoded.extend([source] * decode)
+        return read(source, *args, decode=decode, **more)
+
+    monkeypatch.setattr(base, "read_format", count)
+    data = DataPart(source=str(tmp_path), on_error="skip", mean=[0.5] * 3, std=[0.5] * 3, image_size=(8, 8))
+    prepare_data(data, task)
+    assert len(decoded) == len(set(decoded)) == (12 if task is CLASSIFICATION else 6)

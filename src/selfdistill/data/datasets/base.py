@@ -59,6 +59,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
     max_megapixels: float = MAX_MEGAPIXELS  # of one image, in millions of pixels; larger ones are refused
     channels: int = 1  # gray pages of a TIFF that make one image
     is_checked: bool = False  # whether a check has read the images
+    is_decoded: bool = False  # whether each image was decoded before, so that a check need not do it
     blocks: Blocks | None = None  # where images are fetched block by block, not one by one
     label_notes: tuple[str, ...] = ()  # sentences for the user on how the labels were read
     shares: ClassVar[str] = "each class of"  # for messages: "20 % of each class of digits is held out"
@@ -118,7 +119,7 @@ class LabeledDataset(ABC, Dataset[Sample]):
 
     def check(self, i: int) -> None:
         """Raises `ValueError` for an image that cannot be used; JPEGs are decoded at an eighth of their size."""
-        self.format(i, decode=True)
+        self.format(i, decode=not self.is_decoded)
 
     @property
     def is_decoded_by_check(self) -> bool:

@@ -87,6 +87,10 @@ class RawMaskDataset(RelabeledDataset):
             self._compare_sizes(i, header.size, image_format.size)
         return image_format
 
+    def check(self, i: int) -> None:
+        image_format = self.format(i, decode=not self.is_decoded)
+        self.read_values(i, image_format.size)  # whose meaning was not known when the mask was decoded before
+
     def read(self, i: int) -> Stored:
         """As for images without masks. Also checks the size and the values of the mask."""
         image = super().read(i)
