@@ -171,6 +171,8 @@ def test_every_family_of_timm_is_listed():
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() & set(timm.list_modules())))
 def test_a_network_of_every_timm_family_is_tapped(family):
     name, size, options = FAMILIES[family]
+    if name not in timm.list_models():
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     net = timm.create_model(name, num_classes=5, **options)
     check(Taps(net, (3, size, size)), size)
     wrapped = Taps(nn.Sequential(net), (3, size, size))  # which shows neither protocol nor feature_info
