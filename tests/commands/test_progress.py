@@ -85,10 +85,17 @@ def test_the_time_left_has_a_unit_that_suits_it(seconds_per_step, left):
 def test_the_time_to_the_end_of_each_phase_is_told(capsys):
     lines, state = PlainProgress(), small_state(last_step=40, steps_per_epoch=20)
     state.phases = {"asleep": range(0, 15), "settling": range(15, 20), "teaching": range(20, 40)}
-    told = {}
+    told, costs = {}, []
     for state.step in range(1, 41):
+        state.slowdown = 1.0 if state.step <= 15 else 1.5 if state.step <= 20 else 2.0
         lines.on_step(state)
-        told[state.step] = capsys.readouterr().out
+        told[state.step], cost = capsys.readouterr()
+        costs += cost.splitlines()
+    prefix = "a training step takes"
+    assert costs == [
+        f"{prefix} 1.5 times as long as one of the student alone up to step 20",
+        f"{prefix} 2.0 times as long as one of the student alone",
+    ]
     assert "about 1 s to step 15, where steps change" in told.pop(10)
     assert "about 1 s of training left" in told.pop(30)
     assert not any(told.values())

@@ -36,6 +36,15 @@ def test_a_method_that_does_more_than_its_student_is_timed_once(tmp_path, monkey
     assert all(torch.equal(value, weights(plain)[key]) for key, value in weights(timed).items())
 
 
+@pytest.mark.slow
+def test_each_phase_is_timed_where_an_epoch_gives_it_enough_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "WORTH_IT", 10)
+    seen, method = {}, {"name": "frskd", "start": 0.5, "width": 1}
+    train(recipe(tmp_path, method=method, epochs=4), Slowdown(seen, "frskd"))
+    is_known = [value is not None for value in seen["frskd"]]
+    assert is_known == [*[False] * 3, *[True] * 7, *[False] * 3, *[True] * 7]
+
+
 def test_timing_a_student_leaves_it_as_it_was():
     method = small_method(find_method("frskd"), small_task("classification"))
     before = {name: value.clone() for name, value in method.state_dict().items()}

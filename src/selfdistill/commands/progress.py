@@ -37,7 +37,8 @@ def describe_cost(state: TrainState) -> str | None:
         return None
     cheaper = [f"method.{setting}" for setting in state.method.list_cheaper_settings()]
     advice = f"; {' or '.join(cheaper)} makes it cheaper" if cheaper and state.slowdown >= EXPENSIVE else ""
-    return f"a training step takes {state.slowdown:.1f} times as long as one of the student alone{advice}"
+    until = "" if state.phase_end == state.last_step else f" up to step {state.phase_end}"
+    return f"a training step takes {state.slowdown:.1f} times as long as one of the student alone{until}{advice}"
 
 
 def describe_time_left(state: TrainState, seconds_per_step: float) -> str:
@@ -72,7 +73,7 @@ class PlainProgress(Callback):
         self.every_seconds = every_seconds
         self.printed_at = 0.0
         self.waiting = ""  # the newest line of losses, if it is not printed
-        self.is_cost_told, self.phase_end = False, 0
+        self.cost_told_for, self.phase_end = 0, 0  # ends of phases
         self.times: list[float] = []  # at the ends of the first steps of a phase
 
     def on_start(self, state: TrainState) -> None:
@@ -81,9 +82,9 @@ class PlainProgress(Callback):
     def on_step(self, state: TrainState) -> None:
         if state.phase_end != self.phase_end:
             self.phase_end, self.times = state.phase_end, []
-        if not self.is_cost_told and (cost := describe_cost(state)):
+        if self.cost_told_for != state.phase_end and (cost := describe_cost(state)):
             tell(cost)
-            self.is_cost_told = True
+            self.cost_told_for = state.phase_end
         if len(self.times) < MEASURED_STEPS:
             self.times.append(time.monotonic())
             if len(self.times) == MEASURED_STEPS and state.step < state.phase_end:
@@ -193,7 +194,7 @@ class RichProgress(Callback):
             TimeRemainingColumn,
         )
 
-        self.title, self.is_cost_told = title, False
+        self.title, self.cost_told_for = title, 0  # the end of a phase
         self.can_draw = get_console().encoding.startswith("utf")
         self.history: dict[str, list[float]] = {}  # by loss term and score
         self.pace, self.scores, self.best = "", "", ""
@@ -228,9 +229,9 @@ class RichProgress(Callback):
 
     def on_step(self, state: TrainState) -> None:
         epoch = -(-state.step // state.steps_per_epoch)
-        if not self.is_cost_told and (cost := describe_cost(state)):
+        if self.cost_told_for != state.phase_end and (cost := describe_cost(state)):
             self.display.console.print(cost, highlight=False, markup=False)
-            self.is_cost_told = True
+            self.cost_told_for = state.phase_end
         self.progress.update(self.bar, completed=state.step, description=f"{self.title}  epoch {epoch}")
 
     def on_log(self, state: TrainState, record: Record) -> None:

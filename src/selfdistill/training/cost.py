@@ -18,7 +18,7 @@ Autocast = Callable[[], AbstractContextManager]
 
 
 class SlowdownMeter:
-    """Times some steps of a run and then its student alone, and sets `state.slowdown`.
+    """Times some steps of each phase of a run and then its student alone, and sets `state.slowdown`.
 
     A run whose first epoch is shorter than these steps is not timed, and neither is one that trains nothing beside the
     plain student.
@@ -28,10 +28,14 @@ class SlowdownMeter:
         self.state, self.autocast = state, autocast
         self.is_wanted = min(state.last_step, WORTH_IT) == WORTH_IT and state.steps_per_epoch >= LAST
         self.is_wanted = self.is_wanted and costs_more(state.method)
-        self.done, self.started = 0, 0.0
+        self.done, self.phase_end, self.started = 0, 0, 0.0
 
     def after_step(self, sizes: list[int]) -> None:
         """Called after each step, which had micro-batches of these sizes. Waits for the device before and after."""
+        if self.state.phase_end != self.phase_end:
+            self.phase_end, self.done, self.state.slowdown = self.state.phase_end, 0, None
+        if self.state.step_in_epoch == 1 and self.done < LAST:  # scoring lies between two epochs
+            self.done = 0
         self.done += 1
         if not self.is_wanted or not FIRST - 1 <= self.done <= LAST:
             return

@@ -137,8 +137,8 @@ class Trainer:
         writers = create_writers(experiment, run if self.rank == 0 else None, self.accelerator)
         self.log = RunLog(self.state, [*writers, *callbacks])
         self.batch_norms = BatchNormSizes(method)
-        # not where steps are compiled or change, or where a student that is run alone would wait for other processes
-        is_comparable = self.compiler.mode is None and self.world == 1 and len(phases) == 1
+        # not where steps are compiled, or where a student that is run alone would wait for other processes
+        is_comparable = self.compiler.mode is None and self.world == 1
         self.slowdown = SlowdownMeter(self.state, autocast=self.accelerator.autocast) if is_comparable else None
 
     def resume(self) -> None:

@@ -38,7 +38,7 @@ class TrainState:
     gradients: GradientMeter = field(default_factory=GradientMeter)
     eval_seconds: float = 0.0  # of all scoring so far; NaN where an older version did some
     is_collected: bool = True  # whether `meter` holds the sums of all processes, as a checkpoint must
-    slowdown: float | None = None  # of a step beside the plain student's, measured, see `training/cost.py`
+    slowdown: float | None = None  # of a step of this phase beside the plain student's, see `training/cost.py`
     phases: Mapping[str, range] = field(default_factory=dict)  # the steps of each phase of the method
     scores: Scores | None = None  # of `shipped` after this step; None before the epoch is scored, or where it is not
     thresholds: tuple[float, ...] | None = None  # of the same, chosen on the validation images; None: the task has none
