@@ -201,9 +201,19 @@ def accuracy(monkeypatch):
 def test_the_page_of_accuracies_is_written_from_the_results_that_are_there(accuracy):
     text = accuracy.PAGE.read_text(encoding="utf-8")
     assert text == accuracy.write_page()
-    assert {path.stem for path in accuracy.RESULTS.glob("*.json")} <= accuracy.TABLES.keys()
-    assert text.count("\n## ") == len(list(accuracy.RESULTS.glob("*.json"))) > 0
+    names = {path.stem for path in accuracy.RESULTS.glob("*.json") if not path.stem.startswith(("worth-", "prices-"))}
+    assert names <= accuracy.TABLES.keys() and text.count("\n## ") == len(names) > 0
     assert str(Path.home()) not in text
+
+
+def test_the_page_and_the_table_of_the_study_are_written_from_its_results(accuracy, monkeypatch):
+    import table
+    import when
+
+    monkeypatch.setattr(when, "draw_frontier", lambda *arguments: None)  # its pictures are beside the page
+    written = "python benchmarks/accuracy/when.py writes it from the results"
+    assert (when.DOCS / "when-it-helps.md").read_text(encoding="utf-8") == when.write_page(), written
+    assert table.TABLE.read_text(encoding="utf-8") == table.write_table(when.RESULTS), written
 
 
 def test_every_table_of_accuracies_is_a_comparison_that_can_be_asked_for(accuracy):

@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from families import LATER
+
 from selfdistill.report.statistics import Estimate, compare_pairs
 
 Scores = Mapping[int, Mapping[int, float]]  # epochs -> seed -> score
+TITLES = {"top1": "top-1, %", "miou": "mean IoU, %"}  # of main scores
 SIGNS = {"top1": 100.0, "miou": 100.0, "nll": -1.0, "nll_at_temperature": -1.0}  # so that more is better
 
 
@@ -45,7 +48,12 @@ class Finding(NamedTuple):
     spread: float  # the standard deviation over seeds
     equal_epochs: Estimate | None
     equal_time: Estimate | None
-    is_dearer: bool  # than the longest plain run, with which it is compared then
+    longest: int  # epochs of the longest plain run that all of these seeds have
+
+    @property
+    def is_dearer(self) -> bool:
+        """Whether the arm took longer than the longest plain run, with which it is compared then."""
+        return self.price * self.arm.epochs > self.longest
 
 
 class Study:
@@ -74,7 +82,7 @@ class Study:
         price = self.prices.get(arm.name, math.nan)
         if not values:
             return None
-        there, longest = sorted(values), max(plain, default=0)
+        there = sorted(values)
         equal, timed = [], []
         for seed in there:
             if seed in plain.get(arm.epochs, {}):
@@ -89,8 +97,24 @@ class Study:
             statistics.stdev(values.values()) if len(values) > 1 else 0.0,
             compare_pairs(equal),
             compare_pairs(timed),
-            price * arm.epochs > longest,
+            min(max((length for length, of in plain.items() if seed in of), default=0) for seed in there),
         )
+
+
+def list_seeds(study: Study) -> list[int]:
+    return sorted({seed for runs in study.arms.values() for seed in runs})
+
+
+def list_later(study: Study) -> list[int]:
+    """The seeds that confirm."""
+    return [seed for seed in list_seeds(study) if seed >= LATER]
+
+
+def find_score(study: Study) -> tuple[str, str]:
+    """The main score of the runs, and its title."""
+    run = next(run for runs in study.arms.values() for run in runs.values())
+    score = "miou" if run.get("miou") is not None else "top1"
+    return score, TITLES[score]
 
 
 def interpolate(plain: Scores, epochs: float, seed: int) -> float | None:

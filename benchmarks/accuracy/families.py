@@ -12,8 +12,11 @@ class Family(NamedTuple):
     title: str
     about: str  # what is trained on what
     words: str  # of `selfdistill train`
+    images: int  # that it learns from
+    classes: int
     data: str | None = None  # the option that names its folder
     is_tuning: bool = False  # whether it starts from the weights of --start
+    task: str = "classification"
 
 
 TUNING = "student=timm:tf_efficientnet_lite0 data.image_size=64 batch_size=32 precision=fp32"
@@ -23,6 +26,8 @@ FAMILIES = {
         "The first 2,000 training images of CIFAR-10, `cifar:resnet8` from random weights, batches of 64, float32; "
         "scored on the 10,000 test images.",
         "student=cifar:resnet8 data.limit=2000 batch_size=64 precision=fp32",
+        2000,
+        10,
         "cifar10",
     ),
     "fine-photos": Family(
@@ -31,6 +36,8 @@ FAMILIES = {
         "pixels, batches of 32, float32, with the settings that a run chooses for trained weights; scored on the "
         "10,000 test images.",
         f"{TUNING} data.limit=500",
+        500,
+        10,
         "cifar10",
         is_tuning=True,
     ),
@@ -39,6 +46,8 @@ FAMILIES = {
         "The same network and weights on crops of CamVid of 64 pixels (crops.py), 60 of each of 7 classes; scored on "
         "3,057 crops of other photographs.",
         TUNING,
+        420,
+        7,
         "crops",
         is_tuning=True,
     ),
@@ -46,6 +55,8 @@ FAMILIES = {
         "50,000 photographs from scratch",
         "CIFAR-10, `cifar:wrn-16-2` from random weights, batches of 128, bfloat16; scored on the 10,000 test images.",
         "student=cifar:wrn-16-2 batch_size=128 precision=bf16",
+        50_000,
+        10,
         "cifar10",
     ),
     "street": Family(
@@ -54,12 +65,18 @@ FAMILIES = {
         "weights, batches of 8, float32; scored on 101 others at their own 480x360.",
         "task=segmentation student=smp:Unet/mobilenetv3_large_100 data.void=[11] data.short_side=180 "
         "data.image_size=[160,208] batch_size=8 optim.lr=0.05 optim.warmup=0.1 precision=fp32",
+        367,
+        11,
         "camvid",
+        task="segmentation",
     ),
     "scenes": Family(
         "Scenes of digits, masks, from scratch",
         "The built-in recipe `quick/scenes`: 400 scenes, a small U-Net from random weights.",
         "quick/scenes",
+        400,
+        11,
+        task="segmentation",
     ),
 }
 

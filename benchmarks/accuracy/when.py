@@ -1,17 +1,21 @@
-"""Writes docs/when-it-helps.md, with its figures, from the results of worth.py.
+"""Writes docs/when-it-helps.md, with its figures, and the table of `method=auto` from the results of worth.py.
 
 python benchmarks/accuracy/when.py
 """
 
+import math
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from evidence import Finding, Study, read_study  # noqa: E402
+from evidence import Finding, Study, find_score, list_later, list_seeds, read_study  # noqa: E402
 from families import FAMILIES, LATER, Family  # noqa: E402
+from table import TABLE, write_table  # noqa: E402
 
 from report import run_main, tell  # noqa: E402
 from selfdistill.errors import count_of  # noqa: E402
@@ -24,38 +28,78 @@ from selfdistill.runs.files import write_text  # noqa: E402
 RESULTS, DOCS = HERE / "results", HERE.parents[1] / "docs"
 TOP = """# When does self-distillation help?
 
-Written by `python benchmarks/accuracy/when.py` from the files of `benchmarks/accuracy/results`; change those, not this
-page. `benchmarks/accuracy/PROTOCOL.md` has the rules, which were written before the runs; in short: scores of the last
-epoch, and each arm beside plain training **of the same time**. A row says how much better (+) or worse (-) the arm is,
-paired by seed, with the 95 % interval for other seeds. NLL in nats, + is better there too. `price` is how many plain
-steps one of its steps takes, by processor time."""
-SCORES = {"top1": ("top-1, %", 100.0), "miou": ("mean IoU, %", 100.0)}
+Written by `python benchmarks/accuracy/when.py` from the files of `benchmarks/accuracy/results`;
+change those, not this page."""
+RULES = """`benchmarks/accuracy/PROTOCOL.md` has the rules, which were written before the runs. In
+short: scores are those of the last epoch, and each arm stands beside plain training **of the same
+time**. A row says how much better (+) or worse (-) the arm is, paired by seed, with the 95 %
+interval for other seeds. NLL is in nats, and + is better there too. `price` is how many plain steps
+one of its steps takes, by processor time; with a star, the arm took longer than the longest plain
+run, with which it is compared then. Only the seeds that confirm count in what is said here; every
+try stands below them."""
+FRSKD = "frskd"  # what the names of arms built on it begin with
+
+
+class Tried(NamedTuple):
+    """An arm that confirms, with what was found of it in the main score and in NLL."""
+
+    family: Family
+    main: Finding
+    nll: Finding | None
+
+    def describe(self) -> str:
+        return f"{self.family.title}, {self.main.arm.epochs} epochs, `{self.main.arm.name}`"
 
 
 def write_page() -> str:
-    parts, sentences = [], []
+    parts, tried = [], []
     for name, family in FAMILIES.items():
         if (RESULTS / f"worth-{name}.json").is_file():
             study = read_study(RESULTS, name)
             parts += write_family(name, family, study)
-            sentences += summarize(family, study)
-    return "\n\n".join([TOP, "\n".join(f"- {sentence}" for sentence in sentences), *parts]) + "\n"
+            found = find(study, list_later(study))
+            tried += [Tried(family, *findings) for findings in found if findings[0].arm.name.startswith(FRSKD)]
+    return "\n\n".join(filter(None, [TOP, summarize(tried), wrap(RULES), list_gains(tried), *parts])) + "\n"
 
 
-def summarize(family: Family, study: Study) -> list[str]:
-    """One sentence for every confirmed arm built on FRSKD: what it gains in the same time."""
-    score, _ = find_score(study)
-    sentences = []
-    for arm in study.list_arms():
-        finding = study.judge(arm, score, list_later(study))
-        if finding is None or finding.equal_time is None or not arm.name.startswith("frskd"):
-            continue
-        nll = study.judge(arm, "nll", list_later(study))
-        sentences.append(
-            f"{family.title}, {count_of(arm.epochs, 'epoch')}, `{arm.name}`: {say(finding.equal_time, 'points')}, "
-            f"{say(nll.equal_time if nll else None, 'nats')} against plain training of the same time."
-        )
-    return sentences
+def summarize(tried: Sequence[Tried]) -> str:
+    """For which families FRSKD helps at equal time, in a few sentences."""
+    known = [each for each in tried if each.main.equal_time is not None]
+    better = [each for each in known if is_above(each.main.equal_time)]
+    likelier = [each for each in known if each.nll and is_above(each.nll.equal_time)]
+    worse = [each for each in known if each.main.equal_time and each.main.equal_time.high < 0]
+    sentences = [
+        join("FRSKD is more accurate than plain training of the same time with", better)
+        or "No arm built on FRSKD was shown to be more accurate than plain training of the same time.",
+        join("Its probabilities are better (NLL) with", likelier),
+        join("It is less accurate with", worse),
+        join("Three confirming seeds and a price are missing for", [each for each in tried if each not in known]),
+    ]
+    return wrap(" ".join(filter(None, sentences)))
+
+
+def is_above(estimate: Estimate | None) -> bool:
+    """Whether the whole interval lies above zero."""
+    return estimate is not None and estimate.low > 0
+
+
+def join(beginning: str, tried: Sequence[Tried]) -> str:
+    """A sentence that lists arms by family; empty where there are none."""
+    families: dict[str, list[str]] = {}
+    for each in tried:
+        families.setdefault(each.family.title, []).append(f"`{each.main.arm.name}` for {each.main.arm.epochs} epochs")
+    listed = "; ".join(f"{title} ({', '.join(arms)})" for title, arms in families.items())
+    return f"{beginning} {listed}." if listed else ""
+
+
+def list_gains(tried: Sequence[Tried]) -> str:
+    """A line for every arm: what it gains in the same time."""
+    return "\n".join(
+        f"- {each.describe()}: {say(each.main.equal_time, 'points')}, "
+        f"{say(each.nll.equal_time if each.nll else None, 'nats')}"
+        for each in tried
+        if each.main.equal_time is not None
+    )
 
 
 def say(estimate: Estimate | None, unit: str) -> str:
@@ -72,29 +116,13 @@ def say(estimate: Estimate | None, unit: str) -> str:
 def write_family(name: str, family: Family, study: Study) -> list[str]:
     later, first = list_later(study), [seed for seed in list_seeds(study) if seed < LATER]
     confirmed = list(find(study, later))
-    parts = [f"## {family.title}", family.about]
+    parts = [f"## {family.title}", wrap(family.about)]
     if confirmed:
         draw_frontier(name, family, study, [finding.arm.name for finding, _ in confirmed], later)
         parts += [f"![Score against training time]({picture(name)})", tabulate(study, confirmed, later)]
     if tried := list(find(study, first)):
         parts += [f"### {family.title}: every try, {count_of(len(first), 'seed')}", tabulate(study, tried, first)]
     return parts
-
-
-def list_seeds(study: Study) -> list[int]:
-    return sorted({seed for runs in study.arms.values() for seed in runs})
-
-
-def list_later(study: Study) -> list[int]:
-    """The seeds that confirm."""
-    return [seed for seed in list_seeds(study) if seed >= LATER]
-
-
-def find_score(study: Study) -> tuple[str, str]:
-    """The main score of the runs, and its title."""
-    run = next(run for runs in study.arms.values() for run in runs.values())
-    score = "miou" if run.get("miou") is not None else "top1"
-    return score, SCORES[score][0]
 
 
 def find(study: Study, seeds: Sequence[int]) -> Iterable[tuple[Finding, Finding | None]]:
@@ -117,9 +145,9 @@ def tabulate(study: Study, findings: Sequence[tuple[Finding, Finding | None]], s
             [
                 finding.arm.epochs,
                 f"`{finding.arm.name}`",
-                f"{finding.price:.2f}",
+                show_price(finding),
                 len(finding.seeds),
-                f"{100 * finding.score:.2f} ± {100 * finding.spread:.2f}",
+                f"{100 * finding.score:.2f}" + (f" ± {100 * finding.spread:.2f}" if len(finding.seeds) > 1 else ""),
                 show(finding.equal_epochs, 1),
                 show(finding.equal_time, 1),
                 show(nll and nll.equal_epochs, 3),
@@ -135,6 +163,15 @@ def show(estimate: Estimate | None, digits: int) -> str:
     if estimate is None:
         return "-"
     return f"{estimate.mean:+.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def show_price(finding: Finding) -> str:
+    """With a star where the arm took longer than the longest plain run; - where no price was measured."""
+    return "-" if math.isnan(finding.price) else f"{finding.price:.2f}{'*' * finding.is_dearer}"
+
+
+def wrap(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def picture(name: str) -> str:
@@ -166,7 +203,8 @@ def draw_frontier(name: str, family: Family, study: Study, names: Sequence[str],
 def main() -> None:
     page = DOCS / "when-it-helps.md"
     write_text(page, write_page())
-    tell(f"written: {page}")
+    write_text(TABLE, write_table(RESULTS))
+    tell(f"written: {page} and {TABLE}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""The table by which `method=auto` chooses: what was found of every arm, as src/selfdistill/build/evidence.json has it.
+
+`when.py` writes it, and nobody else.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evidence import Arm, Study, find_score, list_later, read_study
+from families import FAMILIES, Family
+
+from selfdistill.report.statistics import Estimate
+
+TABLE = Path(__file__).resolve().parents[2] / "src/selfdistill/build/evidence.json"
+
+
+def write_table(results: Path) -> str:
+    """The file's text, an entry a line."""
+    lines = ",\n".join(json.dumps(entry) for entry in make_table(results))
+    return f"[\n{lines}\n]\n"
+
+
+def make_table(results: Path, families: Mapping[str, Family] = FAMILIES) -> list[dict[str, Any]]:
+    """An entry for every arm, family and length; the seeds are those that confirm."""
+    there = {name: family for name, family in families.items() if (results / f"worth-{name}.json").is_file()}
+    return [entry for name, family in there.items() for entry in list_entries(family, read_study(results, name))]
+
+
+def list_entries(family: Family, study: Study) -> Iterator[dict[str, Any]]:
+    for arm in study.list_arms():
+        yield describe_arm(arm, family, study)
+
+
+def describe_arm(arm: Arm, family: Family, study: Study) -> dict[str, Any]:
+    """Gains are points and nats against plain training of the same time, + is better; None without three seeds.
+
+    `price` is how many plain steps a step takes, and `longest` how many epochs the longest plain run has.
+    """
+    score, title = find_score(study)
+    later = list_later(study)
+    main, nll = study.judge(arm, score, later), study.judge(arm, "nll", later)
+    price = study.prices.get(arm.name, math.nan)
+    return {
+        "family": family.title,
+        "task": family.task,
+        "start": "trained" if family.is_tuning else "random",
+        "images": family.images,
+        "classes": family.classes,
+        "epochs": arm.epochs,
+        "steps": next(iter(study.arms[arm].values()))["step"],
+        "arm": arm.name,
+        "price": None if math.isnan(price) else round(price, 3),
+        "longest": 0 if main is None else main.longest,
+        "seeds": [] if main is None else main.seeds,
+        "score": title.removesuffix(", %"),
+        "gain": main and list_interval(main.equal_time),
+        "nll_gain": nll and list_interval(nll.equal_time),
+    }
+
+
+def list_interval(estimate: Estimate | None) -> list[float] | None:
+    """Mean, low and high end.
+
+    >>> list_interval(Estimate(1.23456, 0.5, 2.0, 0.01, 0.1, 4))
+    [1.2346, 0.5, 2.0]
+    """
+    return None if estimate is None else [round(value, 4) for value in estimate[:3]]
