@@ -40,7 +40,8 @@ def test_two_processes_score_like_one(tmp_path: Path) -> None:
     words = [[sys.executable, "-c", RANK, str(tmp_path), str(rank), "2"] for rank in range(2)]
     folder = Path(__file__).parents[1]
     ranks = [start(word, stdout=subprocess.PIPE, text=True, cwd=folder) for word in words]
-    told = [[json.loads(line) for line in rank.communicate()[0].splitlines()] for rank in ranks]
+    lines = [rank.communicate()[0].splitlines() for rank in ranks]
+    told = [[json.loads(line) for line in group if not line.startswith("[Gloo]")] for group in lines]  # of torch 2.10
     assert [rank.returncode for rank in ranks] == [0, 0] and told[0] == told[1]
     for images, scores in zip(ROWS, told[0][3:], strict=False):
         alone = evaluate(nn.Identity(), dense_batches(images), **DENSE)
