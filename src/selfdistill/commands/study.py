@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from ..runs.environment import describe_environment
 from ..runs.files import write_text
 from ..runs.folder import Run
 from ..runs.lock import FolderTaken
+from ..training.checkpoint import lock_run
 from ..training.experiment import Experiment
 from .arms import build_arm, build_arm_recipe, find_run_paths, is_done
 from .console import console, say, tell
@@ -269,7 +269,7 @@ def train_arm(experiment: Experiment, manner: Manner) -> None:
         train_new_run(experiment, manner=manner)
         return
     run = Run.open(path)
-    with run.lock() if is_first_process() else nullcontext():
+    with lock_run(run):
         if not share_from_first(find_end(path) is not None):  # another process may have ended it in the meantime
             train_on(experiment, run, manner=manner)
 

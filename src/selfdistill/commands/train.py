@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from ..runs.records import EndRecord
 from ..runs.student import has_whole_student, read_card, replace_recipe
 from ..tasks import find_task
 from ..training.callbacks import Callback
-from ..training.checkpoint import refuse_edited_recipe
+from ..training.checkpoint import lock_run, refuse_edited_recipe
 from ..training.device import choose_device
 from ..training.experiment import Experiment
 from ..training.loop import fit
@@ -231,7 +231,7 @@ def train_on(
     `new_recipe` replaces the run's, which every process has read by then.
     """
     check_machine(experiment)  # several processes meet in it, so that all learn of it where the first one ends
-    with run.lock() if is_first_process() else nullcontext():
+    with lock_run(run):
         has_checkpoint = run.has_checkpoint
         if is_first_process():
             remove_leftovers(run.path)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ..config.overrides import write_word
@@ -88,6 +89,11 @@ def load_state(state: TrainState, checkpoint: Mapping[str, Any]) -> None:
 def describe_origin(experiment: Experiment) -> dict[str, Any]:
     """What must not change when a run goes on: the settings, as plain data by name, and the images."""
     return {"recipe": experiment.recipe.flatten(), "images": dict(experiment.fingerprint)}
+
+
+def lock_run(run: Run | None) -> AbstractContextManager[None]:
+    """A block in which other trainings do not write the run folder, if there is one; its first process locks it."""
+    return run.lock() if run is not None and is_first_process() else nullcontext()
 
 
 def refuse_edited_recipe(run: Run) -> None:

@@ -14,14 +14,14 @@ from dataclasses import replace
 import torch
 
 from ..data import BatchSampler, find_sampler, train_loader
-from ..distributed import deal_rows, is_first_process, sum_over_processes
+from ..distributed import deal_rows, sum_over_processes
 from ..runs.folder import Run
 from ..runs.records import EndRecord, EpochRecord, GradientRecord, Parameters, ScheduleRecord
 from ..task import Batch, Step
 from ..tasks import complete_recipe, rate_scores
 from .batch_norm import BatchNormSizes, describe_few_values
 from .callbacks import Callback
-from .checkpoint import load_state, refuse_other_recipe
+from .checkpoint import load_state, lock_run, refuse_other_recipe
 from .compile import create_compiler, find_usual_batches
 from .cost import SlowdownMeter
 from .device import AUTOCAST, create_accelerator, prepare
@@ -67,7 +67,7 @@ def fit(
         raise ValueError("a run folder rebuilds its student from experiment.card; give one, or fit without a run")
     if resume and run is None:
         raise ValueError("resume=True goes on from the checkpoint of a run folder; give it as run=")
-    with run.lock() if run is not None and is_first_process() else nullcontext():
+    with lock_run(run):
         trainer = Trainer(experiment, run, callbacks)
         try:
             if resume:
