@@ -285,6 +285,11 @@ class Method(Configurable, nn.Module):
         """Whether any phase follows another."""
         return len({*self.phases.values()}) > 1
 
+    @property
+    def trains_student_alone(self) -> bool:
+        """Whether a step of this `phase` is one of plain training."""
+        return False
+
     def find_phase(self, progress: float) -> str:
         """The phase of a step that is taken when this share of training is done."""
         return [*self.phases][bisect.bisect_right([*self.phases.values()], progress) - 1]

@@ -154,7 +154,7 @@ class FRSKD(Method):
 
     def after_step(self) -> None:
         super().after_step()
-        if self.phase == "asleep":
+        if self.trains_student_alone:
             if self.start_from_classifier:
                 self.copy_classifier()
             if self.teacher_average:
@@ -229,8 +229,12 @@ class FRSKD(Method):
     def phases(self) -> Mapping[str, float]:
         return self.timetable.phases
 
+    @property
+    def trains_student_alone(self) -> bool:
+        return self.phase == "asleep"
+
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        if self.phase == "asleep":
+        if self.trains_student_alone:
             logits = self.student(batch.images)
             return Step({"task": self.task.loss(logits, batch.target, batch.soft_target)}, logits)
         seen = self.count_seen(len(batch.images))

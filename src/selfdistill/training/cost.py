@@ -18,10 +18,10 @@ Autocast = Callable[[], AbstractContextManager]
 
 
 class SlowdownMeter:
-    """Times some steps of each phase of a run and then its student alone, and sets `state.slowdown`.
+    """Times some steps of a run, and of each of its phases, and then its student alone; sets `state.slowdown`.
 
-    A run whose first epoch is shorter than these steps is not timed, and neither is one that trains nothing beside the
-    plain student.
+    A run whose first epoch is shorter than these steps is not timed, and neither is one, or a phase, that trains
+    nothing beside the plain student.
     """
 
     def __init__(self, state: TrainState, *, autocast: Autocast) -> None:
@@ -37,7 +37,7 @@ class SlowdownMeter:
         if self.state.step_in_epoch == 1 and self.done < LAST:  # scoring lies between two epochs
             self.done = 0
         self.done += 1
-        if not self.is_wanted or not FIRST - 1 <= self.done <= LAST:
+        if not self.is_wanted or self.state.method.trains_student_alone or not FIRST - 1 <= self.done <= LAST:
             return
         now = read_clock(self.state.device)
         if self.done == FIRST - 1:
