@@ -89,6 +89,8 @@ def test_a_task_is_made_by_its_name(untyped):
     with pytest.raises(ValueError, match="no task is called 'clasification'; did you mean 'classification'"):
         Task("clasification", CLASSES, (3, 16, 16))
     assert isinstance(create_method("baseline", student, small_task()).task, Task)
+    with pytest.raises(ValueError, match="a task has no num_clases; it has kind, num_classes, "):
+        small_task().replace(num_clases=3)
 
 
 def test_a_result_that_is_no_step_of_named_terms_is_refused(untyped):

@@ -228,7 +228,9 @@ class Task:
         self._check()
 
     def replace(self, **changes: Any) -> "Task":
-        """A copy with other values of some attributes; errors as for a new one."""
+        """A copy with other values of some attributes; raises `ValueError` for others, and as for a new one."""
+        if unknown := [name for name in changes if name not in vars(self)]:
+            raise ValueError(f"a task has no {unknown[0]}; it has {', '.join(vars(self))}")
         changed = copy.copy(self)
         vars(changed).update(changes)
         changed._check()
