@@ -4,7 +4,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import nn
@@ -99,6 +99,17 @@ def _fill_in(part: Part, **values: Any) -> Part:
     return part.model_copy(update={name: value for name, value in values.items() if getattr(part, name) is None})
 
 
+class _Options(TypedDict, total=False):
+    """The other arguments of `evaluate`."""
+
+    ignore_index: int
+    window: tuple[int, int] | None
+    device: str | torch.device
+    precision: torch.dtype | None
+    collector: Collector | None
+    thresholds: Sequence[float] | None
+
+
 @overload
 def evaluate(
     student: nn.Module,
@@ -106,12 +117,7 @@ def evaluate(
     *,
     num_classes: int,
     kind: Literal["classification"] = ...,
-    ignore_index: int = ...,
-    window: tuple[int, int] | None = ...,
-    device: str | torch.device = ...,
-    precision: torch.dtype | None = ...,
-    collector: Collector | None = ...,
-    thresholds: Sequence[float] | None = ...,
+    **options: Unpack[_Options],
 ) -> ClassificationScores: ...
 @overload
 def evaluate(
@@ -120,12 +126,7 @@ def evaluate(
     *,
     num_classes: int,
     kind: Literal["multilabel"],
-    ignore_index: int = ...,
-    window: tuple[int, int] | None = ...,
-    device: str | torch.device = ...,
-    precision: torch.dtype | None = ...,
-    collector: Collector | None = ...,
-    thresholds: Sequence[float] | None = ...,
+    **options: Unpack[_Options],
 ) -> MultiLabelScores: ...
 @overload
 def evaluate(
@@ -134,26 +135,11 @@ def evaluate(
     *,
     num_classes: int,
     kind: Literal["segmentation"],
-    ignore_index: int = ...,
-    window: tuple[int, int] | None = ...,
-    device: str | torch.device = ...,
-    precision: torch.dtype | None = ...,
-    collector: Collector | None = ...,
-    thresholds: Sequence[float] | None = ...,
+    **options: Unpack[_Options],
 ) -> SegmentationScores: ...
 @overload
 def evaluate(
-    student: nn.Module,
-    batches: Iterable[Any],
-    *,
-    num_classes: int,
-    kind: str,
-    ignore_index: int = ...,
-    window: tuple[int, int] | None = ...,
-    device: str | torch.device = ...,
-    precision: torch.dtype | None = ...,
-    collector: Collector | None = ...,
-    thresholds: Sequence[float] | None = ...,
+    student: nn.Module, batches: Iterable[Any], *, num_classes: int, kind: str, **options: Unpack[_Options]
 ) -> Scores: ...
 def evaluate(
     student: nn.Module,
