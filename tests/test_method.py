@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks
 from helpers.batches import small_batch, small_task
 from helpers.methods import small_method
 from helpers.networks import CLASSES, small_student
-from selfdistill import Method, Step, Task, create_method, evaluate
+from selfdistill import Batch, Method, Step, Task, create_method, evaluate
 from selfdistill.methods.baseline import Baseline
 from selfdistill.methods.mean_teacher import MeanTeacher
 from selfdistill.models import build_student
@@ -428,3 +429,24 @@ def test_total_steps_that_are_no_number_are_refused(untyped):
     task = small_task()
     with pytest.raises(ValueError, match="total_steps='9' is how many"):
         create_method("frskd", small_student(task), task, total_steps="9")
+
+
+class Telling(nn.Module):
+    """A network that returns its scores as transformers do, or under "out" as torchvision does."""
+
+    def __init__(self, *, as_dict):
+        super().__init__()
+        self.body, self.fc, self.as_dict = nn.Conv2d(3, 4, 3), nn.Linear(4, 5), as_dict
+
+    def forward(self, images):
+        scores = self.fc(self.body(images).relu().mean(dim=(2, 3)))
+        return {"out": scores} if self.as_dict else SimpleNamespace(logits=scores)
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_scores_inside_of_what_a_network_returns_are_found(as_dict):
+    task, student = Task("classification", 5, (3, 8, 8)), Telling(as_dict=as_dict)
+    method = create_method("at", student, task, teacher=Telling(as_dict=as_dict), taps=["body"])
+    step = method(Batch(torch.randn(2, 3, 8, 8), torch.tensor([0, 4])))
+    assert step.logits.shape == (2, 5) and method.student.network is student
+    assert [tap.name for tap in method.taps] == ["network.body"]

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from helpers import programs
 from helpers.averaged import Averaged
 from selfdistill import Batch, Task, create_method
-from selfdistill.models.scores import ScoresAlone
+from selfdistill.features.scores import ScoresAlone
 
 pytest.importorskip("selfdistill.adapters.transformers", exc_type=ImportError)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from selfdistill.features.scores import ScoresAlone, find_scores
 from selfdistill.models import build_student
-from selfdistill.models.scores import ScoresAlone, find_scores
 
 SHAPE = {"num_classes": 3, "image_shape": (3, 16, 16)}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..method import Method
 from ..methods import create_method
-from ..models.scores import ScoresAlone
+from ..models import ScoresAlone
 from ..task import Batch
 from ..tasks import Task
 from . import require

@@ -7,9 +7,9 @@ from torch import nn
 
 from ..errors import one_line
 from ..features.modes import set_mode
+from ..features.scores import find_scores
 from ..method import Method
 from ..methods import create_method
-from ..models.scores import ScoresAlone, find_scores
 from ..tasks import Task
 
 Size = int | tuple[int, int]
@@ -28,13 +28,12 @@ def wrap_network(
     if not isinstance(network, nn.Module):
         raise ValueError(f"wrap takes a network, a torch.nn.Module, not a {type(network).__name__}")
     shape = find_image_shape(network, image_size)
-    scores, returns_more = _score_blank(network, shape)
+    scores = _score_blank(network, shape)
     kind = {2: "classification", 4: "segmentation"}.get(scores.ndim)
     if kind is None:
         raise ValueError(f"{type(network).__name__} gives {tuple(scores.shape)}; wrap takes networks of class scores")
-    student = ScoresAlone(network) if returns_more else network
     task = Task(kind, scores.shape[1], shape, num_examples, loss=loss)
-    return create_method(method, student, task, **options)
+    return create_method(method, network, task, **options)
 
 
 def find_image_shape(network: nn.Module, image_size: Size | None) -> tuple[int, int, int]:
@@ -50,8 +49,8 @@ def find_image_shape(network: nn.Module, image_size: Size | None) -> tuple[int, 
     return channels, height, width
 
 
-def _score_blank(network: nn.Module, shape: tuple[int, int, int]) -> tuple[torch.Tensor, bool]:
-    """The scores of a blank image, and whether they lie inside of something else."""
+def _score_blank(network: nn.Module, shape: tuple[int, int, int]) -> torch.Tensor:
+    """The scores of a blank image."""
     parameter = next(iter(network.parameters()), torch.zeros(()))
     try:
         with set_mode(network, training=False), torch.no_grad():
@@ -62,4 +61,4 @@ def _score_blank(network: nn.Module, shape: tuple[int, int, int]) -> tuple[torch
     scores = output if isinstance(output, torch.Tensor) else find_scores(output)
     if scores is None:
         raise ValueError(f"{type(network).__name__} returned a {type(output).__name__} without class scores")
-    return scores, scores is not output
+    return scores

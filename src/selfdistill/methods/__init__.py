@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 from torch import nn
 
 from ..errors import did_you_mean
+from ..features.scores import ScoresAlone, returns_more
 from ..hyperparameters import SHORT_RUN
 from ..imports import load, suggest_colon
 from ..method import Method
@@ -56,7 +57,8 @@ def create_method(
 
     Args:
         name: A file of this folder, see `list_methods`, "package.module:Class", or a subclass of `selfdistill.Method`.
-        student: The network to train. It stays as it is, and is what ships.
+        student: The network to train. It stays as it is, and is what ships. Of one that returns its scores inside of
+            something else, as `.logits`, or under "logits" or "out", the student is a module around it, `.network`.
         task: What the student learns.
         taps: Names of the submodules whose outputs are the feature maps; None finds them.
         teacher: The network that some methods learn from.
@@ -82,8 +84,18 @@ def create_method(
     """
     method = find_method(name)
     if isinstance(task, Task):  # otherwise the method says so
+        given = student
+        student, teacher = (_take_scores(network, task) for network in (student, teacher))
+        if taps is not None and student is not given:
+            taps = [f"network.{tap}" for tap in taps]
         hyperparameters = choose_hyperparameters(method, task, total_steps, hyperparameters)
     return method(student, task, taps=taps, teacher=teacher, **hyperparameters)
+
+
+def _take_scores(network: Any, task: Task) -> Any:
+    """The network, or a module around it that returns its scores alone; anything that is no network as it is."""
+    is_network = isinstance(network, nn.Module)
+    return ScoresAlone(network) if is_network and returns_more(network, task.image_shape) else network
 
 
 def choose_hyperparameters(

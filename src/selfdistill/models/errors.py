@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..errors import did_you_mean, find_user_line, one_line
 from ..features.modes import advise_gradients, set_mode
-from .scores import find_scores
 
 HTTP_LIBRARIES = ("httpx", "requests", "urllib3")
 
@@ -90,16 +89,6 @@ class Misfit(NamedTuple):
 
     reason: str
     error: Exception | None = None
-
-
-def returns_more(network: nn.Module, image_shape: tuple[int, int, int]) -> bool:
-    """Whether a network returns its scores inside of something else: one blank image is tried in eval mode."""
-    parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
-    try:
-        with set_mode(network, training=False), torch.no_grad():
-            return find_scores(network(parameter.new_zeros(1, *image_shape))) is not None
-    except Exception:  # which `find_misfit` tells
-        return False
 
 
 def find_misfit(

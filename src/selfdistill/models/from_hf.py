@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from ..errors import one_line
+from ..features.scores import ScoresAlone
 from .errors import build_error
-from .scores import ScoresAlone
 
 SIZE_OPTIONS = ("num_channels", "image_size")  # of a configuration, which follow from the data
 

@@ -9,11 +9,11 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ..errors import did_you_mean
+from ..features.scores import ScoresAlone, returns_more
 from ..imports import OBJECT, suggest_colon
 from . import from_function
-from .errors import find_misfit, returns_more
+from .errors import find_misfit
 from .public import PublicWeights
-from .scores import ScoresAlone
 
 SOURCES = {  # prefix -> module with `list_names`, `knows`, `output` and `build`, imported on use
     "cifar": "cifar.registry",

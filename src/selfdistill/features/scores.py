@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .modes import set_mode
+from .probe import refuse_compiled_or_empty
 
 KEYS = ("logits", "out")  # as transformers and torchvision call them
 
@@ -13,6 +17,17 @@ def find_scores(output: Any) -> Tensor | None:
     """The tensor `output.logits`, `output["logits"]` or `output["out"]`; None where there is none."""
     values = [output.get(key) for key in KEYS] if isinstance(output, Mapping) else [getattr(output, "logits", None)]
     return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+def returns_more(network: nn.Module, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a network returns its scores inside of something else: one blank image is tried in eval mode."""
+    parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+    try:
+        refuse_compiled_or_empty(network)
+        with set_mode(network, training=False), torch.no_grad():
+            return find_scores(network(parameter.new_zeros(1, *image_shape))) is not None
+    except Exception:  # what is wrong with it is told by those that need it
+        return False
 
 
 class ScoresAlone(nn.Module):
