@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
+import torch
 
 CHECK = jaxtyping.jaxtyped
 
@@ -21,8 +22,14 @@ def check_where_shapes_are_named() -> None:
 
 
 def check(*, typechecker: Any) -> Callable[[Any], Any]:
-    """What `jaxtyping.jaxtyped` gives, or what leaves a function as it is."""
-    return lambda target: CHECK(target, typechecker=typechecker) if has_shapes(target) else target
+    """What `jaxtyping.jaxtyped` gives, or what leaves a function as it is, as one inside a compiled function."""
+
+    def check_target(target: Any) -> Any:
+        if torch.compiler.is_compiling() or not has_shapes(target):
+            return target
+        return CHECK(target, typechecker=typechecker)
+
+    return check_target
 
 
 def has_shapes(target: Any) -> bool:

@@ -215,6 +215,7 @@ def ramp_up(progress: Tensor | float, warmup: float, ramp: float) -> Tensor | fl
     """
     if warmup == 0 and ramp == 0:
         return 1.0
+    warmup = float(warmup)  # torch 2.10 does not compile a comparison with what a NamedTuple computes
     progress = torch.as_tensor(progress)
     started = (progress >= warmup).to(progress.dtype if progress.is_floating_point() else torch.float32)
     if ramp == 0:
