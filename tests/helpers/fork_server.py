@@ -5,6 +5,7 @@ It starts no thread and computes nothing, so that a fork of it is as good as a n
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -32,8 +33,11 @@ def serve(address: str, owner: int) -> None:
     except OSError:  # another server was faster
         return
     listener.listen(100)
+    gc.disable()
     for module in MODULES:
         importlib.import_module(module)
+    gc.freeze()  # nothing that was imported is garbage: no fork needs to look through it
+    gc.enable()
     running: dict[int, socket.socket] = {}
     awake, wake = socket.socketpair()
     for end in (awake, wake):
