@@ -7,6 +7,7 @@ setup(
     package_dir={"": "src", "selfdistill.recipes": "recipes"},
     package_data={
         "selfdistill": ["py.typed"],
+        "selfdistill.build": ["evidence.json"],
         "selfdistill.commands": ["step_times.json"],
         "selfdistill.data.datasets": ["digits.npz"],
         "selfdistill.recipes": ["README.md", "*/*.yaml"],

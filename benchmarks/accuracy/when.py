@@ -36,7 +36,8 @@ time**. A row says how much better (+) or worse (-) the arm is, paired by seed, 
 interval for other seeds. NLL is in nats, and + is better there too. `price` is how many plain steps
 one of its steps takes, by processor time; with a star, the arm took longer than the longest plain
 run, with which it is compared then. Only the seeds that confirm count in what is said here; every
-try stands below them."""
+try stands below them. `method=auto` chooses by the same numbers
+([choosing a method](choosing-a-method.md#let-the-evidence-choose))."""
 FRSKD = "frskd"  # what the names of arms built on it begin with
 
 

@@ -27,7 +27,8 @@ from families import FAMILIES, PLANS, Part  # noqa: E402
 
 from report import run_main, tell  # noqa: E402
 from selfdistill.build import make_file_name  # noqa: E402
-from selfdistill.commands.arms import build_arm, build_arm_recipe, choose_run_path  # noqa: E402
+from selfdistill.build.arms import build_arm_recipe  # noqa: E402
+from selfdistill.commands.arms import build_arm, choose_run_path  # noqa: E402
 from selfdistill.commands.planning import find_end  # noqa: E402
 from selfdistill.commands.recipes import read_words  # noqa: E402
 from selfdistill.commands.study import train_arm  # noqa: E402

@@ -159,7 +159,8 @@ def compare(words: Words = None, trust: Trust = False) -> None:
 
     Beside a recipe's settings stand:
 
-    methods=baseline,frskd,frskd+beta=0 (the first is the baseline; settings stand behind a +)
+    methods=baseline,frskd,frskd+beta=0 (the first is the baseline; settings stand behind a +; auto is the arm that
+    did best in measured runs like these)
 
     seeds=3 (or a list: seeds=0,7, or seeds=[7] for one seed)
 

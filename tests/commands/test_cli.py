@@ -403,7 +403,7 @@ def test_export_writes_weights_that_load_strictly(run, trained, tmp_path):
 
 def test_methods_are_listed_by_what_teaches_with_price_teacher_and_tasks(run):
     code, out, _ = run("methods")
-    assert code == 0 and "…" not in out
+    assert code == 0 and "…" not in out and "method=auto takes what did best" in out
     rows = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.strip()}
     assert set(list_methods()) <= rows.keys()
     assert re.fullmatch(r"frskd \d\.\d\dx none all CVPR 2021", rows["frskd"])
@@ -412,7 +412,7 @@ def test_methods_are_listed_by_what_teaches_with_price_teacher_and_tasks(run):
     facts = {line["method"]: line for line in map(json.loads, run("methods", "--json")[1].splitlines())}
     assert facts.keys() == set(list_methods())
     assert facts["dlb"]["needs"] == ["1 more augmented view of each image", "hard labels (mix: none)"]
-    assert facts["ps_kd"]["tasks"] == ["classification"] and facts["kd"]["teacher"] == "a trained network"
+    assert facts["cs_kd"]["tasks"] == ["classification"] and facts["kd"]["teacher"] == "a trained network"
     assert json.loads(run("methods", "kd", "--json")[1]) == facts["kd"]
 
 

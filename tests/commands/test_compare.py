@@ -8,6 +8,8 @@ import pytest
 import scipy.stats
 
 from selfdistill.build import build
+from selfdistill.build.automatic import Choice
+from selfdistill.commands import compare as compare_module
 from selfdistill.commands import study as study_module
 from selfdistill.commands import train as train_module
 from selfdistill.config.read import read as read_recipe
@@ -178,8 +180,31 @@ def test_test_images_are_held_out_unless_the_user_or_an_older_run_says_no(run, t
         ("margin=x", "margin=x is no number of points"),
         ("controls=cutmx", "did you mean 'cutmix'"),
         ("budget=2", "write 2h, 90m, 1h30m or 45s"),
+        ("methods=baseline,auto+alpha=1", "auto+alpha=1: auto chooses the settings too"),
     ],
 )
 def test_words_that_mean_nothing_are_refused_in_a_sentence(run, word, sentence):
     code, _, err = run("compare", word)
     assert code == 1 and sentence in err
+
+
+def test_auto_stands_for_the_arm_that_is_chosen_and_says_which(tmp_path, monkeypatch, capsys):
+    looked_at = []
+    choices = iter([Choice("label_smoothing", "auto takes label_smoothing, so"), Choice("baseline", "auto takes none")])
+    monkeypatch.setattr(
+        compare_module, "choose_method", lambda recipe, opened: looked_at.append(recipe) or next(choices)
+    )
+    (tmp_path / "auto.yaml").write_text("method: auto")
+    words = [str(tmp_path / "auto.yaml"), *TINY, "methods=baseline,auto", "seeds=[4]"]
+    study = compare_module.prepare_study(compare_module.parse_words([*words, f"out={tmp_path / 'a'}"]))
+    assert study.plan.arms == ["baseline", "label_smoothing"]
+    assert study.resolved["label_smoothing"].method.name == "label_smoothing"
+    assert "note: auto takes label_smoothing, so\n" in capsys.readouterr().err
+    assert looked_at[0].data.test_fraction == 0.2  # the images that it will learn from are counted
+    study = compare_module.prepare_study(compare_module.parse_words([*words, f"out={tmp_path / 'b'}"]))
+    assert study.plan.arms == ["baseline"]
+
+
+def test_auto_is_refused_beside_settings_of_the_recipes_method():
+    with pytest.raises(ValueError, match=r"the recipe sets method.beta, and auto among methods= chooses the settings"):
+        compare_module.parse_words(["method.beta=1", "methods=baseline,auto"])

@@ -4,7 +4,7 @@ import pytest
 
 from helpers.batches import small_task
 from helpers.methods import small_method
-from selfdistill.commands.arms import build_arm_recipe
+from selfdistill.build.arms import build_arm_recipe
 from selfdistill.commands.controls import choose_equal_cost, is_as_cheap, list_control_arms, parse_controls
 from selfdistill.config.read import parse, read
 from selfdistill.methods import find_method

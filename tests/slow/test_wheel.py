@@ -12,7 +12,7 @@ import pytest
 from helpers.recipes import FILES, ROOT, name_of
 
 pytestmark = pytest.mark.slow
-FILES_BESIDE = ("report/page.css", "report/page.js", "data/datasets/digits.npz", "py.typed")
+FILES_BESIDE = ("build/evidence.json", "report/page.css", "report/page.js", "data/datasets/digits.npz", "py.typed")
 BUILD = "from setuptools import build_meta; build_meta.build_sdist('dist'); build_meta.build_wheel('dist')"
 
 

@@ -31,6 +31,7 @@ from ..tasks.base import TaskKind
 from ..training.device import choose_device, choose_precision
 from ..training.experiment import Experiment, HeldOut
 from ..training.optim import count_steps
+from .automatic import settle_method
 from .checks import check_around, check_labeled, check_method, check_student_options, check_student_was_trained
 from .class_weights import choose_class_weights
 from .fine_tuning import choose_normalization, note_fine_tuning, tune_frozen
@@ -59,7 +60,8 @@ def build(
     task, student and method. Raises `ValueError` in one sentence for whatever cannot work, before
     anything is trained.
     """
-    given, recipe = recipe, complete_recipe(recipe)
+    given, opened = recipe, opened or OpenedData()
+    recipe, method_notes = settle_method(complete_recipe(recipe), opened)
     task_kind, method_class = find_task(recipe.task.kind), find_method(recipe.method.name)
     check_method(recipe, task_kind, method_class)
     sources = hash_sources(forget_start(recipe) if goes_on else recipe, trust=trust)
@@ -139,6 +141,7 @@ def build(
         }
     )
     notes = [
+        *method_notes,
         *prepared.notes,
         *start_notes,
         *weight_notes,

@@ -36,7 +36,8 @@ def train(
             which stay as they are. Without `val`, a fifth of each class is held out.
         student: A name such as "timm:resnet18", a module, which is trained in place, or a class or function that is
             called with `num_classes=`.
-        method: A name that `list_methods()` gives, or a subclass of `Method`.
+        method: A name that `list_methods()` gives, a subclass of `Method`, or "auto": what did best in measured runs
+            like this one, in equal time; a note says why.
         resume: A run to go on with. Give the objects that it began with again; of the settings only `machine` and the
             length may change, as with `--resume`.
         callbacks: Told what happens, after those that write the run folder.
@@ -78,7 +79,8 @@ def compare(
 
     Args:
         recipe: As in `train`.
-        methods: Names, as on the command line ("frskd+beta=0"), or subclasses of `Method`; the first is the baseline.
+        methods: Names, as on the command line ("frskd+beta=0", "auto"), or subclasses of `Method`; the first is the
+            baseline.
         seeds: How many, counted from 0, or which.
         controls: "auto", or some of "equal_cost", "label_smoothing", "deep_supervision" and "cutmix".
         margin: Points of gain that are worth a method.

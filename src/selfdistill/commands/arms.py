@@ -1,4 +1,4 @@
-"""Arms of a comparison: their recipes, and the run folder of each seed."""
+"""Arms of a comparison: the run folder of each seed, and what lies there."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,41 +6,14 @@ from pathlib import Path
 from ..build import build, make_file_name
 from ..build.sources import hash_sources
 from ..config.overrides import write_word
-from ..config.part import list_settings
-from ..config.read import change
-from ..config.recipe import MethodPart, Recipe
+from ..config.recipe import Recipe
 from ..data import OpenedData
 from ..distributed import is_first_process
-from ..errors import did_you_mean
-from ..methods import find_method
 from ..runs.code import describe_changes
 from ..runs.folder import Run
 from ..training.experiment import Experiment
 from .console import tell
 from .train import check_trainable, tell_if_finished
-
-
-def build_arm_recipe(base: Recipe, arm: str) -> Recipe:
-    """The recipe of one arm, "METHOD+NAME=VALUE+...", without the base's settings that its method does not have.
-
-    Settings behind the + are the method's hyper-parameters, its teacher, or full names such as mix=cutmix. It takes
-    the base's hyper-parameters if one of the two methods builds on the other.
-    """
-    name, *words = arm.split("+")
-    method_class, base_class = find_method(name), find_method(base.method.name)
-    known = method_class.hyperparameters()
-    related = issubclass(method_class, base_class) or issubclass(base_class, method_class)
-    shared = {key: value for key, value in base.method.hyperparameters.items() if related and key in known}
-    teacher = base.method.teacher if method_class.needs_teacher else None
-    network = base.method.teacher_network if teacher is not None else None
-    method = {"name": name, "taps": base.method.taps, "teacher": teacher, "teacher_network": network, **shared}
-    known = {**known, "teacher": None, "teacher_network": None}
-    for word in words:
-        setting = word.partition("=")[0]
-        if setting not in known and setting not in (names := list_settings(Recipe)):
-            raise ValueError(f"{arm}: {name} has no setting {setting!r}{did_you_mean(setting, [*known, *names])}")
-    words = [f"method.{word}" if word.partition("=")[0] in known else word for word in words]
-    return change(base.model_copy(update={"method": MethodPart(**method)}), words)
 
 
 def choose_run_path(folder: Path, arm: str, seed: int) -> Path:

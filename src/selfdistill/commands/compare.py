@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..build import make_file_name
+from ..build.automatic import choose_method
 from ..config.part import flatten
-from ..config.recipe import DataPart, Recipe
+from ..config.recipe import AUTO, DataPart, MethodPart, Recipe
 from ..data import OpenedData
 from ..distributed import is_first_process
 from ..methods import find_method
@@ -44,7 +45,7 @@ def prepare_study(request: Request, *, trust: bool = False, manner: Manner = AS_
     if (folder / "recipe.yaml").exists():
         raise ValueError(f"{folder} is itself a run, and a comparison is a folder of runs; choose another `out=`")
     opened = OpenedData()
-    request = request._replace(base=hold_out_test(request, folder, opened))
+    request = settle_arms(request._replace(base=hold_out_test(request, folder, opened)), opened)
     study = Study(request, folder, opened, trust=trust, manner=manner)
     study.make_plan()
     return study
@@ -68,6 +69,9 @@ def parse_words(words: list[str], values: Mapping[str, Any] | None = None) -> Re
     words = ["data.test_fraction=null" if word in WITHOUT_TEST else word for word in words]
     name, words = split_words(words)
     base = read_recipe(name, words, values)
+    if base.method.name == AUTO:  # it stands for an arm only where methods= names it
+        base = base.model_copy(update={"method": MethodPart(name="baseline")})
+    refuse_settings_of_auto(arms, base)
     for setting in base.method.hyperparameters:
         if all(setting not in find_method(arm.split("+")[0]).hyperparameters() for arm in arms):
             raise ValueError(f"none of the methods {', '.join(arms)} has a hyper-parameter {setting!r}")
@@ -80,6 +84,30 @@ def parse_words(words: list[str], values: Mapping[str, Any] | None = None) -> Re
         base,
         carves and base.data.test_fraction is None,
     )
+
+
+def refuse_settings_of_auto(arms: Sequence[str], base: Recipe) -> None:
+    """Raises `ValueError` for settings of the method where an arm is auto, which chooses these too."""
+    for arm in arms:
+        if arm.startswith(f"{AUTO}+"):
+            raise ValueError(f"{arm}: auto chooses the settings too; write auto alone, or name a method")
+    if AUTO in arms and (settings := base.method.hyperparameters):
+        names = ", ".join(f"method.{name}" for name in settings)
+        raise ValueError(
+            f"the recipe sets {names}, and auto among methods= chooses the settings too; begin with a recipe that sets "
+            "none, or name a method"
+        )
+
+
+def settle_arms(request: Request, opened: OpenedData) -> Request:
+    """The request with the arm that auto stands for in its place; says which and why."""
+    if AUTO not in request.arms:
+        return request
+    choice = choose_method(complete_recipe(request.base), opened)
+    if is_first_process():
+        tell(f"note: {choice.note}")
+    arms = [choice.arm if arm == AUTO else arm for arm in request.arms]
+    return request._replace(arms=list(dict.fromkeys(arms)))
 
 
 WITHOUT_TEST = [f"data.test_fraction={value}" for value in ("none", "0", "0.0", "")]

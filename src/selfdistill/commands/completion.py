@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from ..config.names import list_recipes
 from ..config.part import Part, find_part_class, list_settings
-from ..config.recipe import Recipe
+from ..config.recipe import AUTO, Recipe
 
 OF_COMPARISONS = ("methods", "seeds", "controls", "margin", "budget")
 SOURCES = ("cifar:", "efficientdet:", "hf:", "smp:", "timm:", "torchvision:")
@@ -68,8 +68,8 @@ def _list_files(folder: str) -> list[str]:
 
 
 VALUES: dict[str, Callable[[], list[str]]] = {
-    "methods": lambda: _list_files("methods"),
-    "method.name": lambda: _list_files("methods"),
+    "methods": lambda: [AUTO, *_list_files("methods")],
+    "method.name": lambda: [AUTO, *_list_files("methods")],
     "task.kind": lambda: _list_files("tasks"),
     "data.source": lambda: ["digits", "scenes"],
     "student.name": lambda: [*SOURCES],

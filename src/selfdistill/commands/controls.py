@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from ..build.checks import check_method
+from ..build.arms import build_arm_recipe, is_possible
 from ..config.recipe import Recipe
 from ..errors import did_you_mean
 from ..method import Method
 from ..methods import find_method
 from ..report.verdict import SAME_COST
-from ..tasks import complete_recipe, find_task
 from ..training.cost import costs_more
-from .arms import build_arm_recipe
 
 SMOOTHING, SUPERVISION, CUTMIX, EQUAL_COST = "label_smoothing", "deep_supervision", "cutmix", "equal_cost"
 CONTROLS = (EQUAL_COST, SMOOTHING, SUPERVISION, CUTMIX)
@@ -44,21 +42,11 @@ def list_control_arms(base: Recipe, arms: Sequence[str], controls: Sequence[str]
         added.append(SUPERVISION)
     if CUTMIX in controls:
         added += [f"{arm}+mix=cutmix" for arm in methods if build_arm_recipe(base, arm).mix.name == "none"]
-    return [arm for arm in added if arm not in arms and _is_possible(base, arm)]
+    return [arm for arm in added if arm not in arms and is_possible(base, arm)]
 
 
 def _builds_on_frskd(arm: str) -> bool:
     return issubclass(find_method(arm.split("+")[0]), find_method("frskd"))
-
-
-def _is_possible(base: Recipe, arm: str) -> bool:
-    """Whether the arm's method takes the task and the labels that mixing makes."""
-    try:
-        recipe = complete_recipe(build_arm_recipe(base, arm))
-        check_method(recipe, find_task(recipe.task.kind), find_method(recipe.method.name))
-    except ValueError:
-        return False
-    return True
 
 
 def is_as_cheap(method: Method, recipe: Recipe, base: Recipe) -> bool:

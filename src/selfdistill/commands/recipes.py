@@ -9,7 +9,7 @@ from ..config.files import dump_values, load_with_bases
 from ..config.header import describe, read_header
 from ..config.names import find_shipped, list_recipes
 from ..config.read import find_file, merge_files, read
-from ..config.recipe import Recipe
+from ..config.recipe import AUTO, Recipe
 from ..errors import did_you_mean
 from ..methods import find_method
 from ..tasks import complete_recipe, find_task
@@ -29,6 +29,8 @@ def read_recipe(name: str | Path | None, words: Sequence[str], values: Mapping[s
     try:
         find_task(recipe.task.kind)
         setting = "method.name"
+        if recipe.method.name == AUTO:
+            return recipe
         method = find_method(recipe.method.name)
         for hyperparameter, value in recipe.method.hyperparameters.items():
             setting = f"method.{hyperparameter}"

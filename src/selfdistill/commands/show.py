@@ -64,7 +64,8 @@ def print_families() -> None:
     student, *_ = measured["students"]
     out.print(
         f"Step time: that of plain training is 1; measured for {student} on {measured['machine']}.\n"
-        "`selfdistill methods NAME` prints a method's card, `selfdistill methods --json` all facts.",
+        "`selfdistill methods NAME` prints a method's card, `selfdistill methods --json` all facts.\n"
+        "method=auto takes what did best in measured runs like yours, in equal time, and says why and how sure it is.",
         highlight=False,
     )
     for family in FAMILIES:

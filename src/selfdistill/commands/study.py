@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ..build.arms import build_arm_recipe
 from ..config.recipe import Recipe
 from ..data import OpenedData
 from ..distributed import is_first_process, share_from_first, world_size
@@ -20,7 +21,7 @@ from ..runs.folder import Run
 from ..runs.lock import FolderTaken
 from ..training.checkpoint import lock_run
 from ..training.experiment import Experiment
-from .arms import build_arm, build_arm_recipe, find_run_paths, is_done
+from .arms import build_arm, find_run_paths, is_done
 from .console import console, say, tell
 from .controls import EQUAL_COST, choose_equal_cost, is_as_cheap, list_control_arms
 from .planning import (

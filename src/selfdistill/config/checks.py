@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..errors import PLAIN_NUMBER
 from .part import Part
-from .recipe import DataPart, OptimPart, Recipe
+from .recipe import AUTO, DataPart, MethodPart, OptimPart, Recipe
 
 
 def find_conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -30,6 +30,7 @@ def find_conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 yield name, f"{name}={getattr(getattr(recipe, part), field)} has no effect with {reason}"
     yield from _find_huge_sizes(recipe.data)
     yield from _find_unordered_schedules(optim)
+    yield from _find_settings_of_auto(recipe.method)
     if is_share(recipe.data.val):
         yield (
             "data.val",
@@ -45,6 +46,17 @@ def _find_unordered_schedules(optim: OptimPart) -> Iterator[tuple[str, str]]:
         if not begun < start <= planned:
             yield "optim.restarts", f"optim.restarts={optim.restarts} is not of steps that rise; a run writes it"
         begun = start
+
+
+def _find_settings_of_auto(method: MethodPart) -> Iterator[tuple[str, str]]:
+    """Settings beside method=auto, which chooses them too."""
+    given = method.model_dump(exclude={"name"}, exclude_none=True) if method.name == AUTO else {}
+    for name, value in given.items():
+        yield (
+            f"method.{name}",
+            f"method.{name}={value} has no effect with method=auto, which chooses the settings too; leave it out, or "
+            "name a method",
+        )
 
 
 def is_share(text: str | None) -> bool:

@@ -24,6 +24,7 @@ def _check_rising(values: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_check_rising)]
 
 BLOCKS_AT_ONCE = 16  # of data that a function of the user's own opens
+AUTO = "auto"  # the name of a method that is chosen when the run is built
 
 
 class DataPart(Part):
@@ -218,7 +219,11 @@ class MethodPart(Part):
 
     model_config = ConfigDict(extra="allow")
     drops_old_settings: ClassVar[bool] = True
-    name: str = Field("frskd", description="a name that `selfdistill methods` lists, or package.module:Class")
+    name: str = Field(
+        "frskd",
+        description="a name that `selfdistill methods` lists, or package.module:Class | auto: the best of what was"
+        " measured on like data",
+    )
     taps: list[str] | None = Field(
         None, description="submodules that give the feature maps; default: the ends of the network's stages"
     )

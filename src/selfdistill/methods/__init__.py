@@ -30,6 +30,11 @@ def find_method(name: str | type[Method]) -> type[Method]:
         return name
     if not isinstance(name, str):
         raise ValueError(f"a method is a name, as list_methods() gives, or a subclass of sd.Method, not {name!r}")
+    if name == "auto":
+        raise ValueError(
+            "auto is no method: `selfdistill train`, `compare`, sd.train and sd.compare choose one in its place; name "
+            "one here"
+        )
     if ":" in name:
         return _load_method(name)
     if name not in list_methods():

@@ -1,0 +1,170 @@
+"""method=auto: the arm that won in runs like this one, said, and settled in the run's recipe."""
+
+import pytest
+
+from helpers.runs import recipe
+from selfdistill.build import automatic, build
+from selfdistill.build.automatic import Choice, Entry, Interval, Situation, choose_arm, read_evidence
+from selfdistill.config.read import parse
+from selfdistill.methods import find_method, list_methods
+from selfdistill.tasks import complete_recipe
+
+RUN = Situation("classification", "random", 2000, 60)
+WON, LOST, OPEN = Interval(2.0, 1.0, 3.0), Interval(-2.0, -3.0, -1.0), Interval(0.5, -1.0, 2.0)
+
+
+def entry(arm="frskd", gain=WON, nll_gain=OPEN, **changes):
+    made = Entry(
+        family="2,000 cats",
+        task="classification",
+        start="random",
+        images=2000,
+        classes=10,
+        epochs=60,
+        steps=1860,
+        arm=arm,
+        price=2.0,
+        longest=120,
+        seeds=(10, 11, 12),
+        score="top-1",
+        gain=gain,
+        nll_gain=nll_gain,
+    )
+    return made._replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("entries", "arm"),
+    [
+        ([entry()], "frskd"),
+        ([entry(gain=OPEN)], "baseline"),
+        ([entry(nll_gain=LOST)], "baseline"),  # more accurate, with worse probabilities
+        ([entry(), entry("sad", Interval(2.5, 0.5, 4.5))], "sad"),  # the largest mean
+        ([entry(), entry("sad", Interval(2.5, -0.5, 4.5), WON)], "frskd"),  # accuracy comes first
+        ([entry(gain=OPEN), entry("sad", OPEN, WON)], "sad"),  # then NLL
+        ([entry(gain=LOST, nll_gain=WON)], "baseline"),
+    ],
+)
+def test_the_arm_that_gains_most_is_taken_unless_the_other_score_loses(entries, arm):
+    assert choose_arm(entries, RUN).arm == arm
+
+
+@pytest.mark.parametrize(
+    ("changes", "arm"),
+    [
+        ({"images": 500}, "frskd"),
+        ({"images": 499}, "baseline"),
+        ({"images": 8001}, "baseline"),
+        ({"epochs": 30}, "frskd"),
+        ({"epochs": 29}, "baseline"),
+        ({"task": "segmentation"}, "baseline"),
+        ({"start": "trained"}, "baseline"),
+        ({"price": 2.09}, "frskd"),
+        ({"price": 2.2}, "baseline"),  # dearer than the longest plain run
+        ({"price": None}, "baseline"),
+        ({"gain": None, "nll_gain": None, "seeds": (10, 11)}, "baseline"),
+    ],
+)
+def test_only_what_was_measured_on_like_runs_in_equal_time_counts(changes, arm):
+    assert choose_arm([entry(**changes)], RUN).arm == arm
+
+
+def test_the_nearest_family_and_length_decide_alone():
+    near, longer, larger = entry("sad", OPEN), entry(epochs=90, longest=180), entry(family="5,000 cats", images=5000)
+    assert choose_arm([near, longer, larger], RUN).arm == "baseline"
+    assert choose_arm([near, longer, larger], RUN._replace(epochs=100)).arm == "frskd"
+
+
+def test_the_note_names_the_evidence_how_sure_it_is_and_the_price():
+    assert choose_arm([entry()], RUN).note == (
+        "auto takes frskd: with 2,000 cats, 60 epochs, which is the most like this run of what was measured, it beat "
+        "plain training of the same time in top-1: +2.0 points of top-1 [1.0, 3.0] and +0.500 nats of NLL "
+        "[-1.000, 2.000] (+ is better; 95 % intervals over 3 seeds of one network); it takes 2 times the time of a "
+        "plain run of this length"
+    )
+    assert choose_arm([entry(price=1.01)], RUN).note.endswith("it takes about the time of a plain run of this length")
+    assert choose_arm([entry(gain=OPEN, nll_gain=WON)], RUN).note.startswith(
+        "auto takes frskd: with 2,000 cats, 60 epochs, which is the most like this run of what was measured, it beat "
+        "plain training of the same time in NLL: +0.5 points of top-1 [-1.0, 2.0] and +2.000 nats"
+    )
+    assert choose_arm([entry(gain=LOST)], RUN).note == (
+        "auto takes plain training (baseline): with 2,000 cats, 60 epochs, which is the most like this run of what was "
+        "measured, no method beat plain training of the same time; the best of 1 tried was frskd: -2.0 points of "
+        "top-1 [-3.0, -1.0] and +0.500 nats of NLL [-1.000, 2.000] (+ is better; 95 % intervals over 3 seeds of one "
+        "network); `selfdistill compare` with these settings and controls=auto, without auto, finds out for your data"
+    )
+    assert choose_arm([], RUN).note == (
+        "auto takes plain training (baseline): nothing like classification of 2,000 images from random weights, 60 "
+        "epochs was measured; `selfdistill compare` with these settings and controls=auto, without auto, finds out "
+        "for your data"
+    )
+
+
+@pytest.fixture
+def evidence(monkeypatch):
+    """Has the runs of a test find these entries."""
+    return lambda *entries: monkeypatch.setattr(automatic, "read_evidence", lambda: entries)
+
+
+def test_a_run_takes_the_arm_says_so_and_holds_it_in_its_recipe(tmp_path, evidence):
+    evidence(entry("frskd+beta=0", images=80, epochs=2, longest=4))
+    experiment = build(recipe(tmp_path, method="auto"))
+    method = experiment.recipe.method
+    assert method.name == "frskd" and method.hyperparameters["beta"] == 0 == experiment.method.beta
+    assert experiment.notes[0].startswith("auto takes frskd+beta=0: with 2,000 cats")
+    evidence()
+    assert build(experiment.recipe).recipe == experiment.recipe  # whatever is measured later
+
+
+def test_where_nothing_alike_was_measured_a_run_is_plain_and_says_so(tmp_path, evidence):
+    evidence(entry())
+    experiment = build(recipe(tmp_path, method="auto", max_steps=4))
+    assert experiment.recipe == build(recipe(tmp_path, method="baseline", max_steps=4)).recipe
+    assert experiment.notes[0].startswith(
+        "auto takes plain training (baseline): nothing like classification of 80 images from random weights, 2 epochs"
+    )
+
+
+def test_an_arm_that_does_not_fit_the_settings_is_passed_over(tmp_path, evidence):
+    alike = {"images": 80, "epochs": 2, "longest": 4}
+    evidence(*(entry(arm, **alike) for arm in ("baseline+mix=cutmix", "cs_kd", "no_longer_there")))
+    assert build(recipe(tmp_path, method="auto")).recipe.mix.name == "cutmix"
+    kept = build(recipe(tmp_path, method="auto", mix="mixup")).recipe
+    assert (kept.method.name, kept.mix.name) == ("baseline", "mixup")
+
+
+def test_what_auto_looks_at_is_told_from_the_recipe(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(automatic, "choose_arm", lambda entries, run: seen.append(run) or Choice("baseline", "so"))
+    for changes in (
+        {"epochs": None, "max_steps": 10},
+        {"student": {"name": "cifar:resnet8", "freeze": ["conv1"]}},
+        {"data": "scenes", "task": "segmentation", "student": "smp:Unet/resnet18"},
+    ):
+        base = complete_recipe(recipe(tmp_path, method="auto", **changes))
+        automatic.settle_method(base, automatic.OpenedData())
+    assert seen == [
+        Situation("classification", "random", 80, 2.0),
+        Situation("classification", "partly frozen", 80, 2.0),
+        Situation("segmentation", "random", 400, 2.0),
+    ]
+
+
+def test_settings_beside_auto_are_refused():
+    sentence = "method.alpha=2 has no effect with method=auto, which chooses the settings too"
+    for method in ({"alpha": 2}, {"taps": ["a"]}, {"teacher": "runs/a"}):
+        name, value = next(iter(method.items()))
+        with pytest.raises(ValueError) as error:
+            parse({"method": {"name": "auto", **method}})
+        assert sentence.replace("alpha=2", f"{name}={value}") in str(error.value)
+
+
+def test_where_a_method_is_made_by_hand_auto_is_refused():
+    with pytest.raises(ValueError, match="auto is no method: `selfdistill train`, .* name one here"):
+        find_method("auto")
+
+
+def test_the_shipped_table_can_be_read_and_names_methods_that_are_there():
+    entries = read_evidence()
+    assert entries and {entry.arm.split("+")[0] for entry in entries} <= set(list_methods())
+    assert all(entry.gain is None or len(entry.seeds) >= 3 for entry in entries)
