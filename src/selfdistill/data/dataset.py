@@ -78,7 +78,7 @@ class TransformedDataset(ABC, Dataset[Batch]):
         targets = [target for _, target in loaded]
         _refuse_sizes("images", images)
         _refuse_sizes("target", targets)
-        return Stacked(torch.stack(images).unflatten(0, (-1, len(indices))), torch.stack(targets))
+        return Stacked(_stack(images).unflatten(0, (-1, len(indices))), torch.stack(targets))
 
     def open_generators(self) -> AbstractContextManager[Callable[[int], None]]:
         """Yields the `seed` argument of `load_one`, and restores the global generators afterwards."""
@@ -209,6 +209,13 @@ def _draw_nothing(seed: int) -> None:
 
 def _batch_first(images: Shaped[Tensor, "p b c h w"]) -> Shaped[Tensor, "b p c h w"] | None:
     return images.transpose(0, 1).clone(memory_format=torch.contiguous_format) if len(images) else None
+
+
+def _stack(images: Sequence[Shaped[Tensor, "c h w"]]) -> Shaped[Tensor, "b c h w"]:
+    """Stacks images; those with a pixel's channels side by side stay so, as turning them takes far longer."""
+    if all(image.stride(0) == 1 for image in images):
+        return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+    return torch.stack([*images])
 
 
 def _refuse_sizes(name: str, tensors: Sequence[Tensor]) -> None:

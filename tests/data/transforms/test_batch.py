@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from selfdistill.config.recipe import DataPart
 from selfdistill.data.random.keys import branch, derive_keys, normal, to_integers, uniform
+from selfdistill.data.transforms import base, batch
+from selfdistill.data.transforms.base import Normalization
 from selfdistill.data.transforms.batch import (
     Cutout,
     Erasing,
@@ -130,6 +133,22 @@ def test_reflect_crop_is_a_window_of_the_mirrored_image():
         expected = functional.pad(images[n], [1, 2], padding_mode="reflect")  # 1 on either side, 2 above and below
         top, left = int(top * 5), int(left * 3)
         assert torch.equal(shown[n], expected[:, top : top + 16, left : left + 8])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_large_images_are_mirrored_and_normalized_as_small_ones(monkeypatch, memory_format):
+    images = torch.randint(256, (5, 3, 40, 60), dtype=torch.uint8).to(memory_format=memory_format)
+    keys = derive_keys([3], torch.arange(5))[0]
+    normalize = Normalization(DataPart(mean=[0.1, 0.5, 0.7], std=[0.2, 0.3, 0.9])).to(
+        torch.device("cpu"), memory_format
+    )
+    whole = [Flip()(images, keys), normalize(images)]
+    monkeypatch.setattr(batch, "LARGE", 0)
+    monkeypatch.setattr(base, "CACHED", 1)
+    for before, now in zip(whole, [Flip()(images, keys), normalize(images)], strict=True):
+        assert torch.equal(before, now) and before.stride() == now.stride()
+    assert not torch.equal(whole[0], images) and whole[1].is_contiguous(memory_format=memory_format)
+    assert torch.equal(whole[1], (images.float() / 255 - normalize.mean) / normalize.std)
 
 
 def test_flip_mirrors_half_of_the_images():

@@ -1,6 +1,7 @@
 """The interface of transforms, and what the transforms of all tasks share."""
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from ..datasets.base import Sample
 from ..datasets.conversion import PixelFormat, Stored, convert_channels
 
 NO_TARGET = torch.zeros((), dtype=torch.int64)
+CACHED = 2**19  # values that are normalized at once on a CPU, as all steps then find them in its cache
 NO_KEYS = torch.zeros(1, dtype=torch.int64)  # for transforms that draw nothing
 
 
@@ -84,7 +86,20 @@ class Normalization:
         self.memory_format = torch.contiguous_format
 
     def __call__(self, images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        return as_floats(images, self.memory_format).sub_(self.mean).div_(self.std)
+        mean, std = (self._spread(number, images.shape[1:]) for number in (self.mean, self.std))
+        normalized = torch.empty(
+            images.shape, dtype=torch.float32, device=images.device, memory_format=self.memory_format
+        )
+        at_once = max(CACHED // math.prod(images.shape[1:]), 1) if images.device.type == "cpu" else max(len(images), 1)
+        for part, out in zip(images.split(at_once), normalized.split(at_once), strict=True):
+            out.copy_(part).div_(count_levels(images)).sub_(mean).div_(std)
+        return normalized
+
+    def _spread(self, numbers: Float[Tensor, "c 1 1"], shape: torch.Size) -> Float[Tensor, "c h w"]:
+        """The number of each value; where a pixel's channels lie side by side, one for each channel is slow."""
+        if self.memory_format != torch.channels_last:
+            return numbers.expand(shape)
+        return numbers.expand(shape).permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> "Normalization":
         moved = copy.copy(self)
@@ -105,12 +120,14 @@ def as_tensor(image: Image.Image | Tensor, channels: int) -> Tensor:
     return as_floats(as_pixels(image, channels))
 
 
-def as_floats(
-    images: Shaped[Tensor, "*b c h w"], memory_format: torch.memory_format = torch.contiguous_format
-) -> Float[Tensor, "*b c h w"]:
+def as_floats(images: Shaped[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
     """New float32 values; integers are divided by 255."""
-    scale = 1 if images.is_floating_point() else 255
-    return images.to(torch.float32, memory_format=memory_format, copy=True).div_(scale)
+    return images.to(torch.float32, memory_format=torch.contiguous_format, copy=True).div_(count_levels(images))
+
+
+def count_levels(images: Tensor) -> int:
+    """The number that is 1 as a float: 255 of bytes."""
+    return 1 if images.is_floating_point() else 255
 
 
 def choose_names(augment: str | list[str], auto: list[str]) -> list[str]:
