@@ -91,8 +91,10 @@ def describe_label_change(
     """The labels of an image, what both arms miss and add, and the probability of the answers before and after."""
     own, others = (read_answers(which, seeds) for which in (arm, baseline))
     before, after = (answers.probability[change.index] for answers in (others, own))
+    shown = _list([name for name, is_shown in zip(classes, own.shown[change.index], strict=True) if is_shown]) or "none"
+    unknown = int((~own.known[change.index]).sum())
     return [
-        _list([name for name, is_shown in zip(classes, own.shown[change.index], strict=True) if is_shown]) or "none",
+        f"{shown}, {unknown} not known" if unknown else shown,
         f"{baseline.name}: {_describe_mistakes(others, change.index, classes)}",
         f"{arm.name}: {_describe_mistakes(own, change.index, classes)}",
         f"mean probability of its answers: {before:.0%} → {after:.0%}",
