@@ -160,6 +160,19 @@ def test_methods_of_the_package_keep_their_promises(name, tmp_path):
     assert done.returncode == 0 and "NO " not in done.stdout, done.stdout
 
 
+@pytest.mark.slow
+def test_a_method_with_phases_keeps_its_promises_in_each(tmp_path):
+    lines = [
+        "from selfdistill.methods.frskd import FRSKD",
+        "class Late(FRSKD):",
+        '    "It begins late."',
+        "    outputs, start, settle = ('image',), 0.2, 0.2",
+    ]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    done = command("mine:Late", cwd=tmp_path)
+    assert done.returncode == 0 and "NO " not in done.stdout, done.stdout
+
+
 def test_every_promise_has_a_method_that_breaks_it():
     (cases,) = [mark for mark in test_a_broken_promise_is_found.pytestmark if mark.name == "parametrize"]
     assert {promise for _, promise, _ in cases.args[1]} == set(contract.PROMISES) - {"a step is one graph"}

@@ -188,7 +188,9 @@ def check_one_graph(trial: Trial) -> None:
     torch.compiler.reset()
     compiled = torch.compile(method, fullgraph=True, dynamic=False, backend="eager")
     try:
-        compiled(trial.batch, torch.tensor(0.3)).loss.backward()
+        for progress in {*method.phases.values()} if method.has_phases else [0.3]:
+            method.begin_step(progress)
+            compiled(trial.batch, torch.tensor(progress)).loss.backward()
     except torch._dynamo.exc.TorchDynamoException as error:
         raise Broken(f"is not one graph for torch.compile ({one_line(error)})") from error
     finally:
