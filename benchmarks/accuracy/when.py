@@ -34,8 +34,8 @@ RULES = """`benchmarks/accuracy/PROTOCOL.md` has the rules, which were written b
 short: scores are those of the last epoch, and each arm stands beside plain training **of the same
 time**. A row says how much better (+) or worse (-) the arm is, paired by seed, with the 95 %
 interval for other seeds. NLL is in nats, and + is better there too. `price` is how many plain steps
-one of its steps takes, by processor time; with a star, the arm took longer than the longest plain
-run, with which it is compared then. Only the seeds that confirm count in what is said here; every
+one of its steps takes, by processor time. A star marks an arm that took longer than the longest
+plain run, with which it is compared then. Only the seeds that confirm count in what is said here; every
 try stands below them. `method=auto` chooses by the same numbers
 ([choosing a method](choosing-a-method.md#let-the-evidence-choose))."""
 FRSKD = "frskd"  # what the names of arms built on it begin with
@@ -48,8 +48,8 @@ class Tried(NamedTuple):
     main: Finding
     nll: Finding | None
 
-    def describe(self) -> str:
-        return f"{self.family.title}, {self.main.arm.epochs} epochs, `{self.main.arm.name}`"
+    def __str__(self) -> str:
+        return f"`{self.main.arm.name}`{show_star(self.main)} for {self.main.arm.epochs} epochs"
 
 
 def write_page() -> str:
@@ -68,12 +68,14 @@ def summarize(tried: Sequence[Tried]) -> str:
     known = [each for each in tried if each.main.equal_time is not None]
     better = [each for each in known if is_above(each.main.equal_time)]
     likelier = [each for each in known if each.nll and is_above(each.nll.equal_time)]
-    worse = [each for each in known if each.main.equal_time and each.main.equal_time.high < 0]
+    worse = [each for each in known if is_below(each.main.equal_time)]
+    unlikelier = [each for each in known if each.nll and is_below(each.nll.equal_time)]
     sentences = [
         join("FRSKD is more accurate than plain training of the same time with", better)
         or "No arm built on FRSKD was shown to be more accurate than plain training of the same time.",
         join("Its probabilities are better (NLL) with", likelier),
         join("It is less accurate with", worse),
+        join("Its probabilities are worse with", unlikelier),
         join("Three confirming seeds and a price are missing for", [each for each in tried if each not in known]),
     ]
     return wrap(" ".join(filter(None, sentences)))
@@ -84,11 +86,16 @@ def is_above(estimate: Estimate | None) -> bool:
     return estimate is not None and estimate.low > 0
 
 
+def is_below(estimate: Estimate | None) -> bool:
+    """Whether the whole interval lies below zero."""
+    return estimate is not None and estimate.high < 0
+
+
 def join(beginning: str, tried: Sequence[Tried]) -> str:
     """A sentence that lists arms by family; empty where there are none."""
     families: dict[str, list[str]] = {}
     for each in tried:
-        families.setdefault(each.family.title, []).append(f"`{each.main.arm.name}` for {each.main.arm.epochs} epochs")
+        families.setdefault(each.family.title, []).append(str(each))
     listed = "; ".join(f"{title} ({', '.join(arms)})" for title, arms in families.items())
     return f"{beginning} {listed}." if listed else ""
 
@@ -96,7 +103,7 @@ def join(beginning: str, tried: Sequence[Tried]) -> str:
 def list_gains(tried: Sequence[Tried]) -> str:
     """A line for every arm: what it gains in the same time."""
     return "\n".join(
-        f"- {each.describe()}: {say(each.main.equal_time, 'points')}, "
+        f"- {each.family.title}, {each}: {say(each.main.equal_time, 'points')}, "
         f"{say(each.nll.equal_time if each.nll else None, 'nats')}"
         for each in tried
         if each.main.equal_time is not None
@@ -168,7 +175,11 @@ def show(estimate: Estimate | None, digits: int) -> str:
 
 def show_price(finding: Finding) -> str:
     """With a star where the arm took longer than the longest plain run; - where no price was measured."""
-    return "-" if math.isnan(finding.price) else f"{finding.price:.2f}{'*' * finding.is_dearer}"
+    return "-" if math.isnan(finding.price) else f"{finding.price:.2f}{show_star(finding)}"
+
+
+def show_star(finding: Finding) -> str:
+    return "\\*" if finding.is_dearer else ""
 
 
 def wrap(text: str) -> str:
