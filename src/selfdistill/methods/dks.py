@@ -51,7 +51,7 @@ class DKS(Method):
             terms["synergy"] = self.weight * self.synergy([*heads, logits], self.task.labeled_mask(batch.target))
         return Step(terms, logits)
 
-    def synergy(self, classifiers: list[Tensor], mask: Tensor | None) -> Tensor:
+    def synergy(self, classifiers: list[Tensor], mask: Tensor | None = None) -> Tensor:
         """The sum over all ordered pairs of KL(teacher || learner), each teacher a constant."""
         return sum(
             self.task.distill(learner, teacher, self.temperature, mask)
