@@ -38,6 +38,7 @@ class Method(Configurable, nn.Module):
     views: ClassVar[int] = 0  # how many more augmented views of each image it needs
     positives: ClassVar[int] = 0  # how many other images of each image's class it needs
     needs_index: ClassVar[bool] = False  # remembers every training image by batch.index
+    remembered_scores: ClassVar[int] = 0  # rows of class scores, at least, that it keeps of each training image
     outputs: ClassVar[tuple[str, ...]] = ("image",)  # what the student may score: whole images, or each "pixel"
     targets: ClassVar[tuple[str, ...] | None] = ("class",)  # what a label may be; None: whatever the task's loss takes
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)

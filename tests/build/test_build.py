@@ -1,12 +1,14 @@
 """A recipe becomes objects, the same ones each time, or is refused in one sentence."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
 
 from helpers.runs import recipe, weights
-from selfdistill.build import build
-from selfdistill.config.read import parse
+from selfdistill.build import build, checks
+from selfdistill.config.read import parse, read
 
 
 def test_a_resolved_recipe_builds_the_same_run_again(tmp_path):
@@ -53,3 +55,16 @@ def test_what_nothing_can_be_learned_from_is_refused_before_training(tmp_path):
 def test_mixed_labels_are_refused_by_a_method_that_needs_hard_ones(tmp_path):
     with pytest.raises(ValueError, match="mix=cutmix gives soft labels and method=frskd_sla"):
         build(recipe(tmp_path, method="frskd_sla", mix="cutmix"))
+
+
+@pytest.mark.parametrize("method", ["ps_kd", "dtskd"])
+def test_what_a_method_remembers_of_all_images_must_fit(monkeypatch, method, tmp_path):
+    words = ["data=digits", "student=cifar:resnet8", f"method={method}", "epochs=1", f"out={tmp_path / 'run'}"]
+    build(read(None, words))
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
+    with pytest.raises(ValueError, match="remembers class scores of 1438 images, checkpoints of at least .* GiB"):
+        build(read(None, words))
+    build(read(None, words), goes_on=True)
+    monkeypatch.setattr(checks, "count_free_bytes", lambda device: 10_000)
+    with pytest.raises(ValueError, match="this machine has .* free; make room, set data.fraction"):
+        build(read(None, words), goes_on=True)

@@ -32,7 +32,14 @@ from ..training.device import choose_device, choose_precision
 from ..training.experiment import Experiment, HeldOut
 from ..training.optim import count_steps
 from .automatic import settle_method
-from .checks import check_around, check_labeled, check_method, check_student_options, check_student_was_trained
+from .checks import (
+    check_around,
+    check_labeled,
+    check_memory,
+    check_method,
+    check_student_options,
+    check_student_was_trained,
+)
 from .class_weights import choose_class_weights
 from .fine_tuning import choose_normalization, note_fine_tuning, tune_frozen
 from .origin import identify_object, note_origin
@@ -107,6 +114,8 @@ def build(
         check_around(around, len(classes), image_shape(prepared.settings), len(images))
         student, start_notes = around.student, []
     precision = choose_precision(recipe, student)
+    if around is None:
+        check_memory(recipe, method_class, task, goes_on=goes_on)
     torch.manual_seed(recipe.seed + 1)
     method = around or create_method(
         recipe.method.name,

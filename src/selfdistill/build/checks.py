@@ -4,14 +4,20 @@
 are known too. Every function raises `ValueError` in one sentence.
 """
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..config.recipe import Recipe, StudentPart
 from ..data import PreparedData, find_sampler
+from ..data.cache.room import GIB, count_free_bytes
 from ..method import Method
 from ..methods import find_method, list_methods
 from ..runs.student import StudentCard
+from ..task import Task
 from ..tasks import find_task
 from ..tasks.base import TaskKind
 from ..training.compile import choose_mode
@@ -64,6 +70,27 @@ def check_mixing(recipe: Recipe, task: TaskKind, method: type[Method]) -> None:
         raise ValueError(f"mix={name} does not mix the labels of task={task.name}; take {allowed}")
     if task.mixers[name].soft and not method.soft_targets:
         raise ValueError(f"mix={name} gives soft labels and method={recipe.method.name} needs hard ones")
+
+
+def check_memory(recipe: Recipe, method: type[Method], task: Task, *, goes_on: bool) -> None:
+    """There is room for what the method remembers of every training image, and on the disk for its checkpoints.
+
+    While a checkpoint is written there are two older ones. A run that goes on has those already.
+    """
+    needed = 4 * method.remembered_scores * task.num_examples * task.num_classes
+    folder = next(path for path in Path(recipe.out or "runs").absolute().parents if path.exists())
+    free = {
+        "this machine": (needed, count_free_bytes(torch.device("cpu"))),
+        str(folder): (0 if goes_on else 3 * needed, float(shutil.disk_usage(folder).free)),
+    }
+    for where, (bytes_needed, bytes_free) in free.items():
+        if bytes_needed > bytes_free:
+            what = "" if where == "this machine" else "checkpoints of "
+            raise ValueError(
+                f"method={recipe.method.name} remembers class scores of {task.num_examples} images, {what}at least "
+                f"{bytes_needed / GIB:.3g} GiB, and {where} has {bytes_free / GIB:.3g} GiB free; make room, set "
+                "data.fraction, or take another method"
+            )
 
 
 def check_student_options(options: dict[str, Any]) -> None:

@@ -34,6 +34,7 @@ class DTSKD(Method):
     """
 
     needs_index = True
+    remembered_scores = 2  # of the student and one branch or more
     soft_targets = False
     supervised_terms = ("task", "branches")
     counts_batch_labels = False

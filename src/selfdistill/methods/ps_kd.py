@@ -29,6 +29,7 @@ class PSKD(Method):
     """
 
     needs_index = True
+    remembered_scores = 1
     targets = ("class", "multi_label")
     soft_targets = False
     counts_batch_labels = False
