@@ -129,8 +129,9 @@ def test_an_arm_that_does_not_fit_the_settings_is_passed_over(tmp_path, evidence
     alike = {"images": 80, "epochs": 2, "longest": 4}
     evidence(*(entry(arm, **alike) for arm in ("baseline+mix=cutmix", "cs_kd", "no_longer_there")))
     assert build(recipe(tmp_path, method="auto")).recipe.mix.name == "cutmix"
-    kept = build(recipe(tmp_path, method="auto", mix="mixup")).recipe
-    assert (kept.method.name, kept.mix.name) == ("baseline", "mixup")
+    kept = build(recipe(tmp_path, method="auto", mix="mixup"))
+    assert (kept.recipe.method.name, kept.recipe.mix.name) == ("baseline", "mixup")
+    assert "no method that was measured with 2,000 cats goes with the other settings of this recipe" in kept.notes[0]
 
 
 def test_what_auto_looks_at_is_told_from_the_recipe(monkeypatch, tmp_path):

@@ -93,7 +93,11 @@ def choose_method(recipe: Recipe, opened: OpenedData) -> Choice:
     """What auto stands for in a complete recipe, whatever its method."""
     situation = describe_situation(recipe, opened)
     alike = [entry for entry in read_evidence() if is_alike(entry, situation)]
-    return choose_arm([entry for entry in alike if is_open(recipe, entry.arm)], situation)
+    fitting = [entry for entry in alike if is_open(recipe, entry.arm)]
+    if alike and not fitting:
+        why = f"no method that was measured with {alike[0].family} goes with the other settings of this recipe"
+        return Choice(PLAIN, f"auto takes plain training ({PLAIN}): {why}; {FIND_OUT}")
+    return choose_arm(fitting, situation)
 
 
 def describe_situation(recipe: Recipe, opened: OpenedData) -> Situation:
