@@ -11,6 +11,8 @@ distance from 1 shows how much the measurement varies. Memory, operations and ro
 (flops_memory.py). `rows` are the images that enter the student per image of the batch. A teacher is the same student,
 untrained. A method that refuses the student is left out, with the reason.
 
+On a busy machine take `--threads 1 --clock processor`: seconds are then those of this process alone.
+
 `--against FILE.py` measures another implementation in the same turns. The file's `build(student, num_classes,
 image_shape)` returns a module that maps (images, labels) to the loss and holds all trained weights as parameters.
 
