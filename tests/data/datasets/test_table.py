@@ -261,7 +261,8 @@ def test_a_tsv_is_a_table_with_tabs_whatever_its_header_holds(images):
 
 def test_a_minus_makes_another_number_and_no_similar_name(images):
     rows = [f"images/{i}.png,{('-1', '1', 'cat')[i % 3]}" for i in range(6)]
-    assert not [note for note in opened(write_table(images / "t.csv", ["path,label", *rows])).notes if "-1" in note]
+    notes = opened(write_table(images / "t.csv", ["path,label", *rows])).notes
+    assert not [note for note in notes if "-1" in note.replace(str(images), "")]  # folders of pytest have numbers
 
 
 def test_the_plain_spelling_of_a_path_comes_first(tmp_path):
