@@ -70,8 +70,10 @@ def compiled_as_a_run_does(name, kind, folder, more=(), *, joint=False):
     eager = trained(name, kind, folder / f"{name}-{kind}{'-'.join(more)}", more)
     counter, as_told = CompileCounterWithBackend("aot_eager" if joint else "eager"), nn.Module.compile
     nn.Module.compile = lambda self, mode, **options: as_told(self, backend=counter, **options)
-    compiled = trained(name, kind, folder / f"{name}-{kind}-c{'-'.join(more)}", [*more, "machine.compile=true"])
-    nn.Module.compile = as_told
+    try:
+        compiled = trained(name, kind, folder / f"{name}-{kind}-c{'-'.join(more)}", [*more, "machine.compile=true"])
+    finally:
+        nn.Module.compile = as_told
     told, losses = ([each.losses for each in run if each.kind == "train"] for run in (eager, compiled))
     pairs = [(value, every[term]) for every, other in zip(told, losses, strict=True) for term, value in other.items()]
     off = max(abs(one - other) / (0.01 + abs(other)) for one, other in pairs)

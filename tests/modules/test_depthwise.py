@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from selfdistill.modules import depthwise
 from selfdistill.modules.bifpn import BiFPNc
 from selfdistill.modules.depthwise import Depthwise, TiledDepthwise
-from selfdistill.modules.processor import has_tiles
+from selfdistill.modules.processor import ask_for_tiles
 
 SIZES = [(16, 7, 5), (32, 4, 4), (64, 4, 4)]  # channels, height, width; the last has fewer positions than it needs
 
@@ -71,8 +71,4 @@ def test_a_self_teacher_learns_with_it_as_without(monkeypatch):
 @pytest.mark.parametrize("known", [{"amx_bf16": True}, {"amx_bf16": False}, {}])
 def test_the_processor_is_asked(known, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
-    has_tiles.cache_clear()
-    try:
-        assert has_tiles() == known.get("amx_bf16", False)
-    finally:
-        has_tiles.cache_clear()
+    assert ask_for_tiles() == known.get("amx_bf16", False)

@@ -1,12 +1,16 @@
 """What this machine's CPU can do, where that decides how something is computed."""
 
-import functools
-
 import torch
 
 
-@functools.cache
+def ask_for_tiles() -> bool:
+    """Whether this CPU multiplies tiles of bfloat16; older versions of torch cannot tell."""
+    return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False))
+
+
+TILES = ask_for_tiles()  # at import, because torch.compile cannot trace the question
+
+
 def has_tiles() -> bool:
-    """Whether this CPU multiplies tiles of bfloat16."""
-    ask = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch cannot tell
-    return bool(ask().get("amx_bf16", False))
+    """What `ask_for_tiles` said."""
+    return TILES
