@@ -46,9 +46,14 @@ class Finding(NamedTuple):
     seeds: list[int]
     score: float  # the mean, as it is
     spread: float  # the standard deviation over seeds
-    equal_epochs: Estimate | None
-    equal_time: Estimate | None
+    in_epochs: list[float]  # differences from plain training of the same epochs, for each seed
+    in_time: list[float]  # from plain training of the same time
     longest: int  # epochs of the longest plain run that all of these seeds have
+
+    @property
+    def equal_time(self) -> Estimate | None:
+        """The gain in the same time with its interval; None with fewer than three seeds."""
+        return compare_pairs(self.in_time)
 
     @property
     def is_dearer(self) -> bool:
@@ -95,8 +100,8 @@ class Study:
             there,
             statistics.fmean(values.values()),
             statistics.stdev(values.values()) if len(values) > 1 else 0.0,
-            compare_pairs(equal),
-            compare_pairs(timed),
+            equal,
+            timed,
             min(max((length for length, of in plain.items() if seed in of), default=0) for seed in there),
         )
 

@@ -4,6 +4,7 @@ python benchmarks/accuracy/when.py
 """
 
 import math
+import statistics
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -22,7 +23,7 @@ from selfdistill.errors import count_of  # noqa: E402
 from selfdistill.report.figures.curves import Curve, draw_curves  # noqa: E402
 from selfdistill.report.figures.raster import rasterize  # noqa: E402
 from selfdistill.report.markdown import markdown_table  # noqa: E402
-from selfdistill.report.statistics import Estimate  # noqa: E402
+from selfdistill.report.statistics import Estimate, compare_pairs  # noqa: E402
 from selfdistill.runs.files import write_text  # noqa: E402
 
 RESULTS, DOCS = HERE / "results", HERE.parents[1] / "docs"
@@ -156,10 +157,10 @@ def tabulate(study: Study, findings: Sequence[tuple[Finding, Finding | None]], s
                 show_price(finding),
                 len(finding.seeds),
                 f"{100 * finding.score:.2f}" + (f" ± {100 * finding.spread:.2f}" if len(finding.seeds) > 1 else ""),
-                show(finding.equal_epochs, 1),
-                show(finding.equal_time, 1),
-                show(nll and nll.equal_epochs, 3),
-                show(nll and nll.equal_time, 3),
+                show(finding.in_epochs, 1),
+                show(finding.in_time, 1),
+                show(nll.in_epochs if nll else [], 3),
+                show(nll.in_time if nll else [], 3),
             ]
         )
     rows.sort(key=lambda row: (row[0], row[1] != "plain", row[1]))
@@ -167,10 +168,17 @@ def tabulate(study: Study, findings: Sequence[tuple[Finding, Finding | None]], s
     return markdown_table(heads, [[str(cell) for cell in row] for row in rows])
 
 
-def show(estimate: Estimate | None, digits: int) -> str:
-    if estimate is None:
+def show(differences: Sequence[float], digits: int) -> str:
+    """The mean difference, with its interval where there are three seeds.
+
+    >>> show([1.0, 2.0], 1), show([], 1)
+    ('+1.5', '-')
+    """
+    if not differences:
         return "-"
-    return f"{estimate.mean:+.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    estimate = compare_pairs(differences)
+    interval = "" if estimate is None else f" [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    return f"{statistics.fmean(differences):+.{digits}f}{interval}"
 
 
 def show_price(finding: Finding) -> str:
