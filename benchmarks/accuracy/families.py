@@ -105,12 +105,17 @@ class Part(NamedTuple):
 
 
 CANDIDATES = ["frskd", "frskd+beta=0", "label_smoothing"]
+CUT = ["frskd", "frskd+stop_gradient=true"]
 PLANS = {
     "choose": [
         Part("part", LEVERS, [20, 60], [20, 27, 40, 60, 90, 120, 180], FEW),
         Part("fine-photos", LEVERS, [10], [10, 13, 20, 30, 45], FEW),
         Part("part", FAMILY, [60], [], FEW),
         Part("part", WEIGHTS, [20], [], FEW),
+    ],
+    "tune": [  # does cutting the self-teacher's gradient hurt where the student is good from the start?
+        Part("fine-photos", CUT, [10], [10, 13], FEW),
+        Part("fine-crops", CUT, [10], [10, 13], FEW),
     ],
     "confirm": [
         Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
