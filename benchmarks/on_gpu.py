@@ -34,6 +34,7 @@ import torch
 import checks
 from bench import HERE, describe_versions
 from harness import at_least, describe_chip, parse_device
+from processes import run_together
 from report import Page, tell
 from selfdistill import list_methods
 from selfdistill.report.columns import list_columns
@@ -239,13 +240,7 @@ class Work:
     def train_slice(self, command: Sequence[str]) -> bool:
         """Trains until the time is over, in processes that share the runs; returns whether all are finished."""
         words = [sys.executable, "-m", "selfdistill", *command[1:]]
-        processes = [subprocess.Popen(words, stdout=sys.stderr) for _ in range(self.options.trainings)]
-        for process in processes:
-            try:
-                process.wait(timeout=max(1.0, self.seconds_left))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGTERM)  # it writes a checkpoint
-        codes = [process.wait() for process in processes]
+        codes = run_together(words, self.options.trainings, self.seconds_left, stdout=sys.stderr)
         failures = [code for code in codes if code not in (0, 130, -signal.SIGTERM)]  # SIGTERM: before its first step
         if failures:
             sys.exit(f"a comparison failed with code {failures[0]}; see above")

@@ -24,6 +24,7 @@ from selfdistill.report.figures.curves import Curve, draw_curves  # noqa: E402
 from selfdistill.report.figures.raster import rasterize  # noqa: E402
 from selfdistill.report.markdown import markdown_table  # noqa: E402
 from selfdistill.report.statistics import Estimate, compare_pairs  # noqa: E402
+from selfdistill.report.verdict import describe_difference  # noqa: E402
 from selfdistill.runs.files import write_text  # noqa: E402
 
 RESULTS, DOCS = HERE / "results", HERE.parents[1] / "docs"
@@ -118,8 +119,8 @@ def say(estimate: Estimate | None, unit: str) -> str:
     """
     if estimate is None:
         return f"{unit} unknown"
-    digits = 1 if unit == "points" else 3
-    return f"{estimate.mean:+.{digits}f} {unit} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    difference = {"mean": estimate.mean, "interval": estimate._asdict()}
+    return describe_difference(difference, 1 if unit == "points" else 3, unit=f" {unit}")
 
 
 def write_family(name: str, family: Family, study: Study) -> list[str]:
@@ -177,8 +178,8 @@ def show(differences: Sequence[float], digits: int) -> str:
     if not differences:
         return "-"
     estimate = compare_pairs(differences)
-    interval = "" if estimate is None else f" [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
-    return f"{statistics.fmean(differences):+.{digits}f}{interval}"
+    interval = None if estimate is None else estimate._asdict()
+    return describe_difference({"mean": statistics.fmean(differences), "interval": interval}, digits)
 
 
 def show_price(finding: Finding) -> str:

@@ -11,8 +11,6 @@ of the machine, such as `machine.device=cuda`. `collect` writes what is there to
 import argparse
 import json
 import os
-import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -25,6 +23,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from families import FAMILIES, PLANS, Part  # noqa: E402
 
+from processes import run_together  # noqa: E402
 from report import run_main, tell  # noqa: E402
 from selfdistill.build import make_file_name  # noqa: E402
 from selfdistill.build.arms import build_arm_recipe  # noqa: E402
@@ -128,24 +127,6 @@ class Trainer:
             tell(f"{job}: {error}")
 
 
-def share(words: Sequence[str], split: int, processes: int, minutes: float) -> None:
-    """Runs as many processes of this command, which share the runs, and stops them when the time is over."""
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    command = [sys.executable, __file__, *words[:split], "--processes", "1", *words[split:]]
-    end = time.monotonic() + 60 * minutes
-    started = []
-    for _ in range(processes):
-        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
-        time.sleep(0.3)  # so that they do not reach for the same runs
-    for process in started:
-        try:
-            process.wait(timeout=max(1.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)  # it writes a checkpoint
-    for process in started:
-        process.wait()
-
-
 def collect(runs: Path, results: Path) -> None:
     """Writes every finished run of each family as plain values, beside those that are written already."""
     for name in FAMILIES:
@@ -189,11 +170,11 @@ def measure_prices(options: argparse.Namespace) -> None:
                 build_arm(build_arm_recipe(base, name_of), RUNS, 0, trainer.opened[name])
                 for name_of in ("baseline", arm)
             ]
-            ratios = take_turns(*pair).ratios
-            low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+            turns = take_turns(*pair)
+            low, median, high = turns.quartiles
             known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             machine = known.setdefault(f"{describe_environment().cpu}, {choose_device(base)}", {})
-            machine[arm] = {"slowdown": median, "low": low, "high": high, "turns": len(ratios)}
+            machine[arm] = {"slowdown": median, "low": low, "high": high, "turns": len(turns.ratios)}
             write_text(path, json.dumps(known, indent=1) + "\n")
 
 
@@ -222,7 +203,9 @@ def main(words: list[str] | None = None) -> None:
     elif options.action == "prices":
         measure_prices(options)
     elif options.processes > 1:
-        share(words, split, options.processes, options.minutes)
+        command = [sys.executable, __file__, *words[:split], "--processes", "1", *words[split:]]
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        run_together(command, options.processes, 60 * options.minutes, env=environment, stdout=subprocess.DEVNULL)
     elif missing := Trainer(options).train():
         tell(f"{missing} runs are not there; other processes may still train them")
 

@@ -1,7 +1,6 @@
 """What a comparison will train, decided before the first run and written into plan.json."""
 
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -86,7 +85,7 @@ def measure_paces(
         pair = [build_arm(recipes[name], Path("pilot"), seed, opened, trust=trust) for name in (baseline, arm)]
         score_seconds = time_scoring(pair[1])
         turns = take_turns(*pair)
-        low, median, high = statistics.quantiles(turns.ratios, n=4, method="inclusive")
+        low, median, high = turns.quartiles
         if arm == baseline:
             low = median = high = 1.0
         paces[arm] = Pace(

@@ -29,6 +29,12 @@ class Turns(NamedTuple):
     costs: tuple[float, float]  # of a step: the medians; processor seconds on a CPU, else device seconds
     seconds: tuple[float, float]  # by the clock on the wall: the shortest, as other work may lengthen it
 
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        """Of the ratios; the second one is the slowdown."""
+        low, median, high = statistics.quantiles(self.ratios, n=4, method="inclusive")
+        return low, median, high
+
 
 class Cost(NamedTuple):
     cost: float
