@@ -223,7 +223,8 @@ def test_all_that_a_gpu_is_wanted_for_runs_without_one_in_slices(load, tmp_path,
     on_gpu = load("on_gpu")
     monkeypatch.delitem(on_gpu.checks.WHOLE, "golden")  # which the suite has anyway
     monkeypatch.delitem(on_gpu.checks.CHECKS, "one graph")  # compilers do not see through the tests' type checks
-    monkeypatch.setattr(on_gpu, "subprocess", SimpleNamespace(**{**vars(subprocess), "run": run_here, "Popen": start}))
+    monkeypatch.setattr(on_gpu, "subprocess", SimpleNamespace(**{**vars(subprocess), "run": run_here}))
+    monkeypatch.setattr(load("processes"), "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
     words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path), "--epochs", "2", "--seeds", "1"]
     words += ["data.image_size=8", "data.channels=1", "data.mean=[0.3]", "data.std=[0.4]"]
     assert not on_gpu.main([*words, "--minutes", "0.01"])
@@ -258,7 +259,8 @@ def test_checks_run_in_several_processes_and_compilers_beside_them(load, tmp_pat
 
 
 def test_a_training_that_ran_out_of_time_goes_on(load, tmp_path, monkeypatch):
-    on_gpu, run, seen = load("on_gpu"), tmp_path / "resnet-8/baseline-s0", []
+    on_gpu, processes = load("on_gpu"), load("processes")
+    run, seen = tmp_path / "resnet-8/baseline-s0", []
 
     def epochs():
         records = Run.open(run).records() if (run / "metrics.jsonl").exists() else []
@@ -280,7 +282,7 @@ def test_a_training_that_ran_out_of_time_goes_on(load, tmp_path, monkeypatch):
         return process
 
     popen = {"Popen": start_until_more_epochs}
-    monkeypatch.setattr(on_gpu, "subprocess", SimpleNamespace(**{**vars(subprocess), **popen}))
+    monkeypatch.setattr(processes, "subprocess", SimpleNamespace(**{**vars(subprocess), **popen}))
     words = ["--device", "cpu", "--quick", "--data", "digits", "--out", str(tmp_path), "--epochs", "2000"]
     words += ["data.image_size=8", "data.channels=1", "data.mean=[0.3]", "data.std=[0.4]", "data.limit=100"]
     work = on_gpu.Work(on_gpu.parse_arguments(words))
