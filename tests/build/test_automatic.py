@@ -2,35 +2,14 @@
 
 import pytest
 
+from helpers.evidence import LOST, OPEN, RUN, WON, entry
 from helpers.runs import recipe
 from selfdistill.build import automatic, build
-from selfdistill.build.automatic import Choice, Entry, Interval, Situation, choose_arm, read_evidence
+from selfdistill.build.automatic import Choice, choose_arm
+from selfdistill.build.evidence import Interval, Situation, read_evidence
 from selfdistill.config.read import parse
 from selfdistill.methods import find_method, list_methods
 from selfdistill.tasks import complete_recipe
-
-RUN = Situation("classification", "random", 2000, 60)
-WON, LOST, OPEN = Interval(2.0, 1.0, 3.0), Interval(-2.0, -3.0, -1.0), Interval(0.5, -1.0, 2.0)
-
-
-def entry(arm="frskd", gain=WON, nll_gain=OPEN, **changes):
-    made = Entry(
-        family="2,000 cats",
-        task="classification",
-        start="random",
-        images=2000,
-        classes=10,
-        epochs=60,
-        steps=1860,
-        arm=arm,
-        price=2.0,
-        longest=120,
-        seeds=(10, 11, 12),
-        score="top-1",
-        gain=gain,
-        nll_gain=nll_gain,
-    )
-    return made._replace(**changes)
 
 
 @pytest.mark.parametrize(
@@ -98,12 +77,6 @@ def test_the_note_names_the_evidence_how_sure_it_is_and_the_price():
         "epochs was measured; `selfdistill compare` with these settings and controls=auto, without auto, finds out "
         "for your data"
     )
-
-
-@pytest.fixture
-def evidence(monkeypatch):
-    """Has the runs of a test find these entries."""
-    return lambda *entries: monkeypatch.setattr(automatic, "read_evidence", lambda: entries)
 
 
 def test_a_run_takes_the_arm_says_so_and_holds_it_in_its_recipe(tmp_path, evidence):

@@ -41,6 +41,7 @@ from .checks import (
     check_student_was_trained,
 )
 from .class_weights import choose_class_weights
+from .evidence import note_evidence
 from .fine_tuning import choose_normalization, note_fine_tuning, tune_frozen
 from .origin import identify_object, note_origin
 from .sources import forget_start, hash_sources
@@ -151,6 +152,7 @@ def build(
     )
     notes = [
         *method_notes,
+        *([] if method_notes or goes_on or around is not None else note_evidence(recipe, opened)),
         *prepared.notes,
         *start_notes,
         *weight_notes,

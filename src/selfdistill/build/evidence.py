@@ -1,0 +1,157 @@
+"""What was measured of the methods, always beside plain training of the same time, and what it says of a run.
+
+evidence.json has it. `benchmarks/accuracy/when.py` writes that from the results.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..config.recipe import MethodPart, Recipe
+from ..data import BatchSampler, OpenedData
+from ..tasks import find_task, starts_trained
+from ..training.optim import count_steps
+from .arms import build_arm_recipe
+
+EVIDENCE = Path(__file__).with_name("evidence.json")
+PLAIN = "baseline"
+FIND_OUT = "`selfdistill compare` with these settings and controls=auto finds out for your data"
+IMAGES_WITHIN, EPOCHS_WITHIN = 4.0, 2.0  # factors by which a run that is alike may differ
+BEYOND = 1.05  # times as long as the longest plain run an arm may have taken, to count as compared in equal time
+
+
+class Interval(NamedTuple):
+    """A mean over seeds, and the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Entry(NamedTuple):
+    """An arm on a family of tasks, trained for one length; gains are over plain training of the same time.
+
+    Without a price, or with fewer than three seeds, there are none.
+    """
+
+    family: str
+    task: str
+    start: str  # as in `Situation`
+    images: int
+    classes: int
+    epochs: int
+    steps: int
+    arm: str
+    price: float | None  # plain steps that a step takes, by processor time
+    longest: int  # epochs of the longest plain run beside it
+    seeds: Sequence[int]
+    score: str  # that `gain` is of, in points
+    gain: Interval | None
+    nll_gain: Interval | None  # nats; + is better
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it was compared with plain training of the same time, with seeds enough for an interval."""
+        is_compared = self.gain is not None and self.nll_gain is not None and self.price is not None
+        return is_compared and self.price * self.epochs <= BEYOND * self.longest
+
+
+class Situation(NamedTuple):
+    """What decides about the method of a run."""
+
+    task: str
+    start: str  # random | trained | partly frozen
+    images: int
+    epochs: float
+
+    def __str__(self) -> str:
+        images = f"{self.images:,} image{'s' * (self.images != 1)}"
+        return f"{self.task} of {images} from {self.start} weights, {self.epochs:.3g} epoch{'s' * (self.epochs != 1)}"
+
+
+@functools.cache
+def read_evidence() -> tuple[Entry, ...]:
+    """What was measured."""
+    entries = json.loads(EVIDENCE.read_text(encoding="utf-8"))
+    gains = [{name: entry[name] and Interval(*entry[name]) for name in ("gain", "nll_gain")} for entry in entries]
+    return tuple(Entry(**{**entry, **gain}) for entry, gain in zip(entries, gains, strict=True))
+
+
+def describe_situation(recipe: Recipe, opened: OpenedData) -> Situation:
+    images = len(opened.open_splits(recipe.data, find_task(recipe.task.kind)).train)
+    plan = BatchSampler(images, recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
+    epochs = count_steps(recipe, plan.steps_per_epoch)[0] / plan.steps_per_epoch
+    start = "partly frozen" if recipe.student.freeze else "trained" if starts_trained(recipe) else "random"
+    return Situation(recipe.task.kind, start, images, epochs)
+
+
+def is_alike(entry: Entry, situation: Situation) -> bool:
+    """Whether what was measured says something about a run: same task and start, of about the same size and length."""
+    if (entry.task, entry.start) != (situation.task, situation.start) or not entry.is_measured:
+        return False
+    images, epochs = measure_distance(entry, situation)
+    return images <= 1 and epochs <= 1
+
+
+def measure_distance(entry: Entry, situation: Situation) -> tuple[float, float]:
+    """How far images and epochs are apart, by their logarithms; 1 is as far as may be."""
+    images = abs(math.log(entry.images / situation.images)) / math.log(IMAGES_WITHIN)
+    return images, abs(math.log(entry.epochs / situation.epochs)) / math.log(EPOCHS_WITHIN)
+
+
+def find_nearest(entries: Sequence[Entry], situation: Situation) -> list[Entry]:
+    """What was measured with the family and the length that are nearest to a run; empty where none is alike."""
+    alike = [entry for entry in entries if is_alike(entry, situation)]
+    if not alike:
+        return []
+    nearest = min(alike, key=lambda entry: sum(measure_distance(entry, situation)))
+    return [entry for entry in alike if (entry.family, entry.epochs) == (nearest.family, nearest.epochs)]
+
+
+def describe_gains(entry: Entry) -> str:
+    """Both gains, and how sure they are."""
+    (gain, low, high), (nll, nll_low, nll_high) = entry.gain, entry.nll_gain
+    return (
+        f"{gain:+.1f} points of {entry.score} [{low:.1f}, {high:.1f}] and {nll:+.3f} nats of NLL "
+        f"[{nll_low:.3f}, {nll_high:.3f}] (+ is better; 95 % intervals over {len(entry.seeds)} seeds of "
+        "one network)"
+    )
+
+
+def note_evidence(recipe: Recipe, opened: OpenedData) -> list[str]:
+    """What was found of the run's method in the runs that are most like it; nothing of a method that was not measured.
+
+    Of the arms whose settings the run has it is that with most settings; those that the run changes beside may matter.
+    """
+    name = recipe.method.name
+    entries = [entry for entry in read_evidence() if entry.arm.split("+")[0] == name and entry.is_measured]
+    if not entries or name == PLAIN:
+        return []
+    situation = describe_situation(recipe, opened)
+    near = find_nearest(entries, situation)
+    fitting = [entry for entry in near if has_settings(recipe, entry.arm)]
+    if not fitting:
+        return [f"evidence: nothing like {situation} was measured with {name}; {FIND_OUT}"]
+    entry = max(fitting, key=lambda entry: len(entry.arm.split("+")))
+    beside = "plain training of the same time"
+    if entry.gain.low > 0 or entry.gain.high < 0:
+        found = f"{'beat' if entry.gain.low > 0 else 'lost to'} {beside} in {entry.score}"
+    elif entry.nll_gain.low > 0 or entry.nll_gain.high < 0:
+        found = f"{'beat' if entry.nll_gain.low > 0 else 'lost to'} {beside} in NLL"
+    else:
+        found = f"could not be told from {beside}"
+    return [f"evidence: {describe_likeness(entry)}, {entry.arm} {found}: {describe_gains(entry)}"]
+
+
+def has_settings(recipe: Recipe, arm: str) -> bool:
+    """Whether a recipe of the arm's method has the hyper-parameters that the arm sets; it may set others too."""
+    plain = recipe.model_copy(update={"method": MethodPart(name=PLAIN)})
+    settings, of_arm = recipe.method.hyperparameters, build_arm_recipe(plain, arm).method.hyperparameters
+    return all(settings.get(name) == value for name, value in of_arm.items())
+
+
+def describe_likeness(entry: Entry) -> str:
+    return f"with {entry.family}, {entry.epochs} epochs, which is the most like this run of what was measured"
