@@ -16,9 +16,11 @@ sys.path.insert(0, str(HERE.parent))
 
 from evidence import Finding, Study, find_score, list_later, list_seeds, read_study  # noqa: E402
 from families import FAMILIES, LATER, Family  # noqa: E402
-from table import TABLE, write_table  # noqa: E402
+from table import TABLE, list_entries, write_table  # noqa: E402
 
 from report import run_main, tell  # noqa: E402
+from selfdistill.build.automatic import PLAIN, choose_arm  # noqa: E402
+from selfdistill.build.evidence import Entry, Situation, describe_gains, make_entry  # noqa: E402
 from selfdistill.errors import count_of  # noqa: E402
 from selfdistill.report.figures.curves import Curve, draw_curves  # noqa: E402
 from selfdistill.report.figures.raster import rasterize  # noqa: E402
@@ -55,14 +57,34 @@ class Tried(NamedTuple):
 
 
 def write_page() -> str:
-    parts, tried = [], []
+    parts, tried, entries = [], [], []
     for name, family in FAMILIES.items():
         if (RESULTS / f"worth-{name}.json").is_file():
             study = read_study(RESULTS, name)
             parts += write_family(name, family, study)
+            entries += map(make_entry, list_entries(family, study))
             found = find(study, list_later(study))
             tried += [Tried(family, *findings) for findings in found if findings[0].arm.name.startswith(FRSKD)]
-    return "\n\n".join(filter(None, [TOP, summarize(tried), wrap(RULES), list_gains(tried), *parts])) + "\n"
+    advice = write_advice([entry for entry in entries if entry.is_measured])
+    return "\n\n".join(filter(None, [TOP, summarize(tried), advice, wrap(RULES), list_gains(tried), *parts])) + "\n"
+
+
+def write_advice(entries: Sequence[Entry]) -> str:
+    """A table that says for every family and length what `method=auto` takes there; empty where nothing is known."""
+    rows = []
+    for family, epochs in dict.fromkeys((entry.family, entry.epochs) for entry in entries):
+        of_length = [entry for entry in entries if (entry.family, entry.epochs) == (family, epochs)]
+        first = of_length[0]
+        arm = choose_arm(of_length, Situation(first.task, first.start, first.images, epochs)).arm
+        chosen = [entry for entry in of_length if entry.arm == arm]
+        best = max(chosen or of_length, key=lambda entry: entry.gain.mean)
+        do = "train the plain network, longer if you have the time" if arm == PLAIN else f"`{arm}`"
+        gains = describe_gains(best).partition(" (")[0]
+        rows.append([family, str(epochs), do, gains if arm != PLAIN else f"the best tried, `{best.arm}`: {gains}"])
+    if not rows:
+        return ""
+    head = "**What to do**, by what was measured, against plain training of the same time (+ is better):"
+    return f"{head}\n\n{markdown_table(['images', 'epochs', 'take', 'what it gains'], rows)}"
 
 
 def summarize(tried: Sequence[Tried]) -> str:
@@ -129,7 +151,10 @@ def write_family(name: str, family: Family, study: Study) -> list[str]:
     parts = [f"## {family.title}", wrap(family.about)]
     if confirmed:
         draw_frontier(name, family, study, [finding.arm.name for finding, _ in confirmed], later)
-        parts += [f"![Score against training time]({picture(name)})", tabulate(study, confirmed, later)]
+        parts += [f"![Score against training time]({picture(name)})"]
+        if draw_gains(name, family, study, confirmed):
+            parts += [f"![Gain at the same time against the length of training]({picture(name, 'gain')})"]
+        parts += [tabulate(study, confirmed, later)]
     if tried := list(find(study, first)):
         parts += [f"### {family.title}: every try, {count_of(len(first), 'seed')}", tabulate(study, tried, first)]
     return parts
@@ -195,8 +220,12 @@ def wrap(text: str) -> str:
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
-def picture(name: str) -> str:
-    return f"when-{name}.png"
+def picture(name: str, kind: str = "") -> str:
+    """
+    >>> picture("part"), picture("part", "gain")
+    ('when-part.png', 'when-part-gain.png')
+    """
+    return f"when-{name}{'-' if kind else ''}{kind}.png"
 
 
 def draw_frontier(name: str, family: Family, study: Study, names: Sequence[str], seeds: Sequence[int]) -> None:
@@ -219,6 +248,24 @@ def draw_frontier(name: str, family: Family, study: Study, names: Sequence[str],
         curves.append(Curve("plain" if arm_name == "baseline" else arm_name, number, points))
     svg = draw_curves(curves, family.title, "training time, in epochs of plain training", title)
     rasterize(svg).save(DOCS / picture(name), optimize=True)
+
+
+def draw_gains(name: str, family: Family, study: Study, found: Sequence[tuple[Finding, Finding | None]]) -> bool:
+    """Draws what arms gain in the same time against their epochs, with 95 % intervals; returns whether any has two."""
+    gains: dict[str, list[tuple[int, Estimate]]] = {}
+    for finding, _ in found:
+        if (estimate := finding.equal_time) is not None:
+            gains.setdefault(finding.arm.name, []).append((finding.arm.epochs, estimate))
+    if not any(len(of_arm) > 1 for of_arm in gains.values()):
+        return False
+    curves = [  # the ends of an interval lie evenly about its middle, so that the mean of the three is the middle
+        Curve(arm, number, [[(epochs, end)] for epochs, estimate in of_arm for end in estimate[:3]])
+        for number, (arm, of_arm) in enumerate(gains.items(), start=1)
+        if len(of_arm) > 1
+    ]
+    title = f"{family.title}: gain over plain training of the same time"
+    rasterize(draw_curves(curves, title, "epochs", "points")).save(DOCS / picture(name, "gain"), optimize=True)
+    return True
 
 
 def main() -> None:

@@ -6,9 +6,9 @@ evidence.json has it. `benchmarks/accuracy/when.py` writes that from the results
 import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..config.recipe import MethodPart, Recipe
 from ..data import BatchSampler, OpenedData
@@ -75,9 +75,13 @@ class Situation(NamedTuple):
 @functools.cache
 def read_evidence() -> tuple[Entry, ...]:
     """What was measured."""
-    entries = json.loads(EVIDENCE.read_text(encoding="utf-8"))
-    gains = [{name: entry[name] and Interval(*entry[name]) for name in ("gain", "nll_gain")} for entry in entries]
-    return tuple(Entry(**{**entry, **gain}) for entry, gain in zip(entries, gains, strict=True))
+    return tuple(map(make_entry, json.loads(EVIDENCE.read_text(encoding="utf-8"))))
+
+
+def make_entry(values: Mapping[str, Any]) -> Entry:
+    """An entry of the plain values that evidence.json has."""
+    gains = {name: values[name] and Interval(*values[name]) for name in ("gain", "nll_gain")}
+    return Entry(**{**values, **gains})
 
 
 def describe_situation(recipe: Recipe, opened: OpenedData) -> Situation:
