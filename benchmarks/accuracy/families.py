@@ -84,7 +84,7 @@ FAMILIES = {
 LEVERS = [
     *("frskd", "frskd+stop_gradient=true", "frskd+beta=0", "frskd+alpha=0", "deep_supervision"),
     *("frskd+start=0.5", "frskd+start=0.67", "frskd+start=0.8", "frskd+start=0.67+stop_gradient=true"),
-    *("frskd+start=0.5+settle=0.1", "frskd+share=0.5", "frskd+share=0.25"),
+    "frskd+start=0.5+settle=0.1",
     *("frskd+width=1", "frskd+depth=1", "frskd+levels=2", "frskd+width=1+depth=1+levels=2"),
 ]
 WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200", "frskd+ramp=0"]

@@ -66,7 +66,7 @@ CASES: dict[str, dict[str, Any]] = {
 # It stops after step 10 of 15, while the self-teacher settles.
 STOPPED = {
     **CASES["an uneven last batch"],
-    "method": {"name": "frskd", "start": 0.4, "settle": 0.4, "share": 0.6},
+    "method": {"name": "frskd", "start": 0.4, "settle": 0.4},
     "epochs": 5,
 }
 

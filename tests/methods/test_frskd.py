@@ -1,14 +1,12 @@
 """FRSKD and its relatives: margins, levels, connectors."""
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.batches import small_batch, small_task
-from helpers.methods import method_and_batch, names_reached, small_method
+from helpers.batches import small_task
+from helpers.methods import method_and_batch, names_reached
 from helpers.networks import CLASSES, small_student
 from selfdistill import Batch, Task, create_method, losses
 from selfdistill.methods import find_method
@@ -180,31 +178,6 @@ def test_a_self_teacher_that_settles_sends_no_gradient_to_the_student():
     assert reached == {0.3: {"self_teacher"}, 0.6: {"student", "self_teacher"}}
 
 
-@pytest.mark.parametrize("kind", ["classification", "segmentation", "multilabel"])
-def test_the_self_teacher_sees_the_first_images_of_a_batch(kind):
-    task = small_task(kind)
-    method = small_method(find_method("frskd"), task, share=0.5)
-    batch = small_batch(find_method("frskd"), task, 5)
-    step = method(batch, 0.5)
-    assert len(step.logits) == 5 and len(step.teacher_logits) == 3
-    alone = copy.deepcopy(method).eval()
-    both, few = alone.both(batch.images, 3), alone.both(batch.images[:3])
-    torch.testing.assert_close(both.refined, few.refined)
-    target = batch.target.clone()
-    target[3:] = batch.target[:2]
-    other = method(batch._replace(target=target), 0.5)
-    for term, value in step.losses.items():
-        assert torch.equal(value, other.losses[term]) != (term == "task"), term
-
-
-@pytest.mark.parametrize(
-    ("share", "images", "seen"), [(1.0, 7, 7), (0.1, 30, 3), (0.3, 10, 3), (0.5, 5, 3), (0.01, 9, 2)]
-)
-def test_the_share_of_a_batch_is_rounded_up_to_two_at_least(share, images, seen):
-    method, _ = method_and_batch("frskd", share=share)
-    assert method.count_seen(images) == seen
-
-
 def test_an_average_of_the_self_teacher_teaches():
     method, batch = method_and_batch("frskd", teacher_average=0.9, start=0.2)
     optimizer = torch.optim.SGD([each for each in method.parameters() if each.requires_grad], 0.1)
@@ -245,7 +218,7 @@ def test_a_last_layer_that_cannot_be_the_students_classifier_is_refused(kind, wi
 
 
 def test_only_a_self_teacher_that_changes_has_phases():
-    for settings in ({}, {"stop_gradient": True}, {"share": 0.5}):
+    for settings in ({}, {"stop_gradient": True}):
         assert not method_and_batch("frskd", **settings)[0].has_phases
     for name in ("start", "settle", "stop_gradient_before", "stop_gradient_after"):
         assert method_and_batch("frskd", **{name: 0.5})[0].has_phases
@@ -268,7 +241,6 @@ def test_imitation_begins_after_the_self_teacher_has_settled_or_with_the_warmup(
         ({"start": 0.6, "settle": 0.4}, "start=0.6 and settle=0.4 leave the self-teacher no share of training"),
         ({"start": 0.5, "warmup": 0.4}, "warmup=0.4 has no effect with start=0.5 and settle=0.0"),
         ({"start": 0.5, "ramp": 0.6}, r"start \+ settle=0.5 and ramp=0.6 are shares of training, and add up to over 1"),
-        ({"share": 0.0}, "share=0.0 should be greater than 0"),
         ({"stop_gradient_after": 0.5, "start": 0.5}, "never reaches the student; stop_gradient=true says so"),
         ({"stop_gradient_before": 0.5, "start": 0.5}, "stop_gradient_before=0.5 has no effect with start=0.5"),
         (

@@ -74,7 +74,7 @@ def test_while_the_self_teacher_sleeps_or_settles_the_student_is_that_of_plain_t
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 6, 8])
 def test_a_run_that_stops_in_any_phase_goes_on_bit_for_bit(tmp_path, step):
-    levers = {"width": 1, "start_from_classifier": True, "teacher_average": 0.9, "share": 0.5}
+    levers = {"width": 1, "start_from_classifier": True, "teacher_average": 0.9}
     stop_and_resume(tmp_path, {"method": {**PHASES, **levers}}, step)
 
 

@@ -153,7 +153,11 @@ def note_evidence(recipe: Recipe, opened: OpenedData) -> list[str]:
 def has_settings(recipe: Recipe, arm: str) -> bool:
     """Whether a recipe of the arm's method has the hyper-parameters that the arm sets; it may set others too."""
     plain = recipe.model_copy(update={"method": MethodPart(name=PLAIN)})
-    settings, of_arm = recipe.method.hyperparameters, build_arm_recipe(plain, arm).method.hyperparameters
+    try:
+        of_arm = build_arm_recipe(plain, arm).method.hyperparameters
+    except ValueError:  # a setting that is no longer there
+        return False
+    settings = recipe.method.hyperparameters
     return all(settings.get(name) == value for name, value in of_arm.items())
 
 

@@ -22,7 +22,6 @@ class DeepSupervision(FRSKD):
     stop_gradient_after = 1.0
     start = 0.0
     settle = 0.0
-    share = 1.0
     teacher_average = 0.0
     start_from_classifier = False
     distil_void = False

@@ -3,7 +3,6 @@
 Ji, Shin, Hwang, Park, Moon. CVPR 2021. https://arxiv.org/abs/2103.08273
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
@@ -25,17 +24,15 @@ from ..modules.teachers import GrowingAverage
 from ..modules.timetable import Timetable, read_timetable
 from ..task import Batch, Step
 
-LEAST_SEEN = 2  # images, which batch norms of 1x1 maps need
-
 
 class BothNetworks(NamedTuple):
-    """What the student gives for b images and the self-teacher for the first n; maps go from shallow to deep."""
+    """What the student and the self-teacher give for b images; maps go from shallow to deep."""
 
     logits: Float[Tensor, "b k *pos"]
-    features: list[Tensor]  # the student's maps of the n images
+    features: list[Tensor]  # the student's maps
     compared: list[Tensor]  # the same maps as the feature loss reads them
-    teacher_logits: Float[Tensor, "n k *pos"]
-    soft_labels: Float[Tensor, "n k *pos"]  # scores that teach: the same, or those of the self-teacher's average
+    teacher_logits: Float[Tensor, "b k *pos"]
+    soft_labels: Float[Tensor, "b k *pos"]  # scores that teach: the same, or those of the self-teacher's average
     refined: list[Tensor]  # the maps that teach, likewise
 
 
@@ -63,8 +60,7 @@ class FRSKD(Method):
     before `start` the self-teacher sleeps, and a step is that of plain training; for `settle` it then learns from
     detached maps and does not teach yet; its cross-entropy reaches the student between `stop_gradient_before` and
     `stop_gradient_after`; with `teacher_average` an average of its weights teaches, with the running statistics of its
-    batch norms; with `start_from_classifier` its last layer is the student's until it wakes; with `share` it sees the
-    first images of each batch alone, and the terms other than the student's cross-entropy are means over these.
+    batch norms; with `start_from_classifier` its last layer is the student's until it wakes.
     """
 
     outputs = ("image", "pixel")
@@ -89,7 +85,6 @@ class FRSKD(Method):
     settle: Share = hparam(
         0.0, "share of training after `start` in which both losses wait, and the self-teacher learns from detached maps"
     )
-    share: Annotated[float, Interval(gt=0, le=1)] = hparam(1.0, "share of each batch that the self-teacher sees")
     warmup: Share = hparam(
         0.0,
         "share of training before both losses begin",
@@ -237,20 +232,17 @@ class FRSKD(Method):
         if self.trains_student_alone:
             logits = self.student(batch.images)
             return Step({"task": self.task.loss(logits, batch.target, batch.soft_target)}, logits)
-        seen = self.count_seen(len(batch.images))
-        logits, _, features, teacher_logits, soft_labels, refined = self.both(batch.images, seen)
-        target, soft_target = take_first(batch.target, seen), take_first(batch.soft_target, seen)
+        logits, _, features, teacher_logits, soft_labels, refined = self.both(batch.images)
         terms = {
             "task": self.task.loss(logits, batch.target, batch.soft_target),
-            "teacher": self.task.loss(teacher_logits, target, soft_target),
+            "teacher": self.task.loss(teacher_logits, batch.target, batch.soft_target),
         }
         if self.phase == "settling":
             return Step(terms, logits, soft_labels.detach())
         ramp = losses.ramp_up(progress, self.timetable.imitation, self.ramp)
         if self.alpha:
-            mask = None if self.distil_void else self.task.labeled_mask(target)
-            scores = take_first(logits, seen)
-            terms["kd"] = self.alpha * self.task.distill(scores, soft_labels, self.temperature, mask) * ramp
+            mask = None if self.distil_void else self.task.labeled_mask(batch.target)
+            terms["kd"] = self.alpha * self.task.distill(logits, soft_labels, self.temperature, mask) * ramp
         distances = self.feature_distances(features, refined) if self.beta else {}
         if self.beta:
             terms["feature"] = self.beta * sum(distances.values()) * ramp
@@ -260,23 +252,19 @@ class FRSKD(Method):
     def learns_from_own_teacher(self) -> bool:
         return bool(self.alpha or self.beta)
 
-    def count_seen(self, images: int) -> int:
-        """How many images of a batch of so many the self-teacher sees: its `share`, rounded up."""
-        return min(max(math.ceil(self.share * images - 1e-9), LEAST_SEEN), images)  # 0.1 * 30 is just above 3
-
-    def both(self, images: Float[Tensor, "b c h w"], seen: int | None = None) -> BothNetworks:
-        """The student's scores and maps, and the self-teacher's scores and refined maps of all or the first images."""
+    def both(self, images: Float[Tensor, "b c h w"]) -> BothNetworks:
+        """The student's scores and maps, and the self-teacher's scores and refined maps."""
         if self.before_relu is None:
             logits, features = self.taps(images)
             compared = features
         else:
             logits, features, compared = self.before_relu(images)
         levels = slice(-len(self.self_teacher.channels), None)
-        features, compared = ([take_first(maps, seen) for maps in pyramid[levels]] for pyramid in (features, compared))
+        features, compared = features[levels], compared[levels]
         is_detached = self.stop_gradient or self.phase != "teaching"
         inputs = [feature.detach() for feature in features] if is_detached else features
         teacher_logits, refined = self.self_teacher(inputs)
-        soft_labels = teacher_logits = bilinear(teacher_logits, take_first(logits, seen))
+        soft_labels = teacher_logits = bilinear(teacher_logits, logits)
         if self.teacher_average:
             soft_labels, refined = self.average(features)
             soft_labels = bilinear(soft_labels, teacher_logits)
@@ -306,11 +294,6 @@ class FRSKD(Method):
         if self.margin == "initial":
             norms = [(torch.ones_like(scale), torch.zeros_like(shift)) for scale, shift in norms]
         return [losses.negative_margin(scale, shift) for scale, shift in norms]
-
-
-def take_first(values: Tensor | None, count: int | None) -> Tensor | None:
-    """The values of the first images; of all of them the same tensor, whose gradients add up in the same order."""
-    return values if values is None or count in (None, len(values)) else values[:count]
 
 
 def connector(channels: int, width: int, rectified: bool) -> nn.Sequential:

@@ -35,7 +35,6 @@ class FRSKDSLA(FRSKD):
 
     start = 0.0
     settle = 0.0
-    share = 1.0
     teacher_average = 0.0
     start_from_classifier = False
     temperature: Positive = hparam(4.0, "softens both distributions", used_with=("alpha", "gamma"))
