@@ -23,7 +23,7 @@ def test_a_problem_is_named_and_ends_with_code_1(run, photographs, tmp_path):
     code, out, err = run("check", f"data={photographs}", "student=cifar:resnet8", "--out", tmp_path / "page")
     assert code == 1 and "Traceback" not in err
     assert "problem: Unusable images. 1 of 10 images cannot be used." in out and "4.png cannot be read" in out
-    assert f"suggested: selfdistill train data={photographs} data.on_error=skip batch_size=2 epochs=200" in out
+    assert f"suggested: selfdistill train data={photographs} data.on_error=skip batch_size=8 epochs=200" in out
     assert "of one step" not in out and "judged by one step on a few images" in out
     page = (tmp_path / "page" / "check.html").read_text()
     assert "<b>ant" not in page and "&lt;b&gt;ant" in page and "1 problem to mend" in page

@@ -35,6 +35,7 @@ from .recipes import read_words
 SMALL = 64  # pixels of the longer side, up to which a network for small images is suggested
 NAMING = ("val", "image_column", "label_column", "stream", "opener")  # settings that say which images and labels
 STEPS, STEPS_AN_EPOCH = 10_000, 20  # of the suggested training
+LEAST_BATCH = 8  # images, of which batch norms still get useful statistics
 LEAST_EPOCHS, MOST_EPOCHS = 10, 200
 COLUMNS = ("image_column", "label_column", "separator")  # settings of data without which a table is read otherwise
 LENGTHS = ("epochs=", "max_steps=")
@@ -132,9 +133,12 @@ def suggest(given: Recipe, checked: Checked, *, has_length: bool = False, trust:
         reasons.append(f"{chosen['student']}: made for images of about {height}x{width} pixels")
     count = len(training.dataset)
     if given.batch_size is None:
-        batch = min(recipe.batch_size or count, 2 ** max((count // STEPS_AN_EPOCH).bit_length() - 1, 1))
+        batch = 2 ** max((count // STEPS_AN_EPOCH).bit_length() - 1, 0)
+        batch = min(recipe.batch_size or count, max(batch, LEAST_BATCH), count)
         chosen["batch_size"] = batch
-        reasons.append(f"batch_size={batch}: the default, or less where an epoch would have fewer than 20 steps")
+        reasons.append(
+            f"batch_size={batch}: the default, or down to {LEAST_BATCH} where an epoch would have fewer than 20 steps"
+        )
     batch = int(chosen.get("batch_size", recipe.batch_size))
     if not has_length:
         epochs = min(max(round(STEPS * batch / count), LEAST_EPOCHS), MOST_EPOCHS)
