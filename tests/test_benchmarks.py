@@ -216,6 +216,19 @@ def test_the_page_and_the_table_of_the_study_are_written_from_its_results(accura
     assert table.TABLE.read_text(encoding="utf-8") == table.write_table(when.RESULTS), written
 
 
+def test_a_seed_whose_longer_plain_run_is_missing_is_not_compared_with_a_shorter_one(accuracy):
+    from evidence import Arm, Study
+
+    def runs(**scores):
+        return [{"seed": int(seed.removeprefix("s")), "top1": score} for seed, score in scores.items()]
+
+    plain = {"baseline+epochs=10": runs(s1=0.5, s2=0.5, s3=0.5), "baseline+epochs=20": runs(s1=0.7, s2=0.7)}
+    study = Study({**plain, "frskd+epochs=10": runs(s1=0.6, s2=0.8, s3=0.9)}, {"frskd": 2.1})
+    found = study.judge(Arm("frskd", 10), "top1")
+    assert found.in_epochs == pytest.approx([10.0, 30.0, 40.0])
+    assert found.in_time == pytest.approx([-10.0, 10.0]) and found.longest == 20 and found.is_dearer
+
+
 def test_every_table_of_accuracies_is_a_comparison_that_can_be_asked_for(accuracy):
     for name, table in accuracy.TABLES.items():
         methods = ",".join(table.methods).format_map(dict.fromkeys(table.teachers, "RUN"))

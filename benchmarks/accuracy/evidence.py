@@ -17,6 +17,7 @@ from selfdistill.report.statistics import Estimate, compare_pairs
 
 Scores = Mapping[int, Mapping[int, float]]  # epochs -> seed -> score
 TITLES = {"top1": "top-1, %", "miou": "mean IoU, %"}  # of main scores
+ENOUGH = 1.1  # times as long as the longest plain run of its seed an arm may have taken, to be compared with that
 SIGNS = {"top1": 100.0, "miou": 100.0, "nll": -1.0, "nll_at_temperature": -1.0}  # so that more is better
 
 
@@ -48,7 +49,7 @@ class Finding(NamedTuple):
     spread: float  # the standard deviation over seeds
     in_epochs: list[float]  # differences from plain training of the same epochs, for each seed
     in_time: list[float]  # from plain training of the same time
-    longest: int  # epochs of the longest plain run that all of these seeds have
+    longest: int  # epochs of the longest plain run of these seeds
 
     @property
     def equal_time(self) -> Estimate | None:
@@ -88,10 +89,14 @@ class Study:
         if not values:
             return None
         there = sorted(values)
+        longest = {seed: max((length for length, of in plain.items() if seed in of), default=0) for seed in there}
+        needed = min(price * arm.epochs, max(longest.values()))
         equal, timed = [], []
         for seed in there:
             if seed in plain.get(arm.epochs, {}):
                 equal.append(sign * (values[seed] - plain[arm.epochs][seed]))
+            if ENOUGH * longest[seed] < needed:  # its longer plain run is still to come
+                continue
             if (as_long := interpolate(plain, price * arm.epochs, seed)) is not None:
                 timed.append(sign * (values[seed] - as_long))
         return Finding(
@@ -102,7 +107,7 @@ class Study:
             statistics.stdev(values.values()) if len(values) > 1 else 0.0,
             equal,
             timed,
-            min(max((length for length, of in plain.items() if seed in of), default=0) for seed in there),
+            max(longest.values()),
         )
 
 
