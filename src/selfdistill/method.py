@@ -15,6 +15,7 @@ from .features.hooks import Hooks
 from .features.probe import DryRun, refuse_compiled_or_empty
 from .hyperparameters import Configurable
 from .losses import are_probabilities
+from .modules.remembered import is_large
 from .modules.teachers import Frozen
 from .task import Batch, Step, Task, as_batch, check_batch, check_labels
 from .task.label_loss import LabelLoss
@@ -38,7 +39,7 @@ class Method(Configurable, nn.Module):
     views: ClassVar[int] = 0  # how many more augmented views of each image it needs
     positives: ClassVar[int] = 0  # how many other images of each image's class it needs
     needs_index: ClassVar[bool] = False  # remembers every training image by batch.index
-    remembered_scores: ClassVar[int] = 0  # rows of class scores, at least, that it keeps of each training image
+    remembered: ClassVar[Sequence[str]] = ()  # buffers with a row for each training image, 0 where it was not seen
     outputs: ClassVar[tuple[str, ...]] = ("image",)  # what the student may score: whole images, or each "pixel"
     targets: ClassVar[tuple[str, ...] | None] = ("class",)  # what a label may be; None: whatever the task's loss takes
     soft_targets: ClassVar[bool] = True  # whether labels may be mixed (`mix:` in a recipe)
@@ -108,6 +109,8 @@ class Method(Configurable, nn.Module):
         self._awaits_after_step = False
         self._watch_optimizers()
         self.setup()
+        if self.remembered:  # every process writes all rows, so DDP need not broadcast the tables at every step
+            self._ddp_params_and_buffers_to_ignore = list(self.remembered)
         self.begin_step(None)
         self._refuse_idle_student()
         self._refuse_idle_loss()
@@ -252,6 +255,11 @@ class Method(Configurable, nn.Module):
         for name, buffer in self._buffers.items():
             if buffer is not None:
                 self._buffers[name] = buffer.to(parameter.device)
+
+    @property
+    def large_tables(self) -> list[str]:
+        """The `remembered` buffers that are too large for two checkpoints, see `modules.remembered`."""
+        return [name for name in self.remembered if is_large(getattr(self, name))]
 
     def setup(self) -> None:
         """Builds what only training needs; `student`, `task`, `teacher` and the hyper-parameters are set already."""

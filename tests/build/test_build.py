@@ -1,5 +1,6 @@
 """A recipe becomes objects, the same ones each time, or is refused in one sentence."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from helpers.runs import recipe, weights
 from selfdistill.build import build, checks
 from selfdistill.config.read import parse, read
+from selfdistill.modules import remembered
 
 
 def test_a_resolved_recipe_builds_the_same_run_again(tmp_path):
@@ -57,14 +59,56 @@ def test_mixed_labels_are_refused_by_a_method_that_needs_hard_ones(tmp_path):
         build(recipe(tmp_path, method="frskd_sla", mix="cutmix"))
 
 
-@pytest.mark.parametrize("method", ["ps_kd", "dtskd"])
-def test_what_a_method_remembers_of_all_images_must_fit(monkeypatch, method, tmp_path):
-    words = ["data=digits", "student=cifar:resnet8", f"method={method}", "epochs=1", f"out={tmp_path / 'run'}"]
-    build(read(None, words))
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
-    with pytest.raises(ValueError, match="remembers class scores of 1438 images, checkpoints of at least .* GiB"):
-        build(read(None, words))
-    build(read(None, words), goes_on=True)
-    monkeypatch.setattr(checks, "count_free_bytes", lambda device: 10_000)
+DIGITS = 1438 * 10 * 4  # bytes of class scores that ps_kd remembers of the digits; dtskd has three times that
+
+
+@pytest.mark.parametrize(
+    ("method", "device", "processes", "goes_on", "free", "problem"),
+    [
+        ("ps_kd", "cpu", "1", False, (DIGITS, 3 * DIGITS), None),
+        ("ps_kd", "cpu", "1", False, (DIGITS - 1, 2 * DIGITS), "images, 5.36e-05 GiB, and this machine has"),
+        ("ps_kd", "cpu", "1", False, (DIGITS, 3 * DIGITS - 1), "images, checkpoints of 0.000161 GiB, and .* has"),
+        ("dtskd", "cpu", "1", False, (3 * DIGITS - 1, 6 * DIGITS), "images, 0.000161 GiB, and this machine has"),
+        ("dtskd", "cpu", "1", False, (3 * DIGITS, 9 * DIGITS), None),
+        ("ps_kd", "cpu", "1", True, (2 * DIGITS, DIGITS), None),
+        ("ps_kd", "cpu", "1", True, (2 * DIGITS - 1, DIGITS), "images, 0.000107 GiB, and this machine has"),
+        ("ps_kd", "cpu", "1", True, (2 * DIGITS, DIGITS - 1), "images, checkpoints of 5.36e-05 GiB, and .* has"),
+        ("ps_kd", "cpu", "4", False, (4 * DIGITS - 1, 2 * DIGITS), "images, 0.000214 GiB, and this machine has"),
+        ("ps_kd", "cuda", "4", False, (DIGITS, 3 * DIGITS, DIGITS), None),
+        ("ps_kd", "cuda", "1", False, (DIGITS, 2 * DIGITS, DIGITS - 1), "images, 5.36e-05 GiB, and the memory of cuda"),
+        ("ps_kd", "cuda", "1", False, (DIGITS - 1, 2 * DIGITS, DIGITS), "images, 5.36e-05 GiB, and this machine has"),
+        ("ps_kd", "cuda", "4", True, (4 * DIGITS - 1, DIGITS, DIGITS), "images, 0.000214 GiB, and this machine has"),
+    ],
+)
+def test_what_a_method_remembers_of_all_images_must_fit(
+    monkeypatch, remembering, method, device, processes, goes_on, free, problem
+):
+    monkeypatch.setattr(checks, "choose_device", lambda recipe: device)
+    monkeypatch.setattr(checks, "count_free_bytes", lambda device: free[0 if device.type == "cpu" else 2])
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[1]))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    expected = nullcontext() if problem is None else pytest.raises(ValueError, match=f"{method} remembers.* {problem}")
+    with expected:
+        checks.check_memory(*remembering[method], goes_on=goes_on)
+
+
+def test_a_large_table_is_on_the_disk_twice_while_it_is_written(monkeypatch, remembering):
+    monkeypatch.setattr(remembered, "LARGE", 1)
+    for free, expected in ((2 * DIGITS, nullcontext()), (2 * DIGITS - 1, pytest.raises(ValueError, match="checkpoin"))):
+        monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
+        with expected:
+            checks.check_memory(*remembering["ps_kd"], goes_on=False)
+
+
+@pytest.fixture(scope="module")
+def remembering():
+    """The recipe and the method of each method that remembers all images."""
+    words = ["data=digits", "student=cifar:resnet8", "epochs=1"]
+    experiments = [build(read(None, [*words, f"method={name}"])) for name in ("ps_kd", "dtskd")]
+    return {experiment.recipe.method.name: (experiment.recipe, experiment.method) for experiment in experiments}
+
+
+def test_a_run_that_could_not_remember_all_images_is_not_built(monkeypatch, tmp_path):
+    monkeypatch.setattr(checks, "count_free_bytes", lambda device: 1000)
     with pytest.raises(ValueError, match="this machine has .* free; make room, set data.fraction"):
-        build(read(None, words), goes_on=True)
+        build(recipe(tmp_path, method="ps_kd"))

@@ -24,6 +24,7 @@ from selfdistill.commands import train
 from selfdistill.config.read import read
 from selfdistill.data.datasets import scenes
 from selfdistill.distributed import is_first_process, leave_group
+from selfdistill.modules import remembered
 from selfdistill.runs.files import CheckedFile
 from selfdistill.runs.folder import Run
 from selfdistill.runs.student import load_student, read_card
@@ -52,6 +53,7 @@ KINDS = {
     "mixup": [*DIGITS, "method=baseline", "mix=mixup"],
     "CS-KD": [*DIGITS, "method=cs_kd"],
     "DLB": [*DIGITS, "method=dlb"],
+    "PS-KD": [*DIGITS, "method=ps_kd"],
     "mean teacher": [*DIGITS, "method=mean_teacher"],
     "loaders and a cache on the disk": [*FOLDER, "method=baseline", "machine.workers=2", "machine.cache=disk"],
     "two processes": [*DIGITS, "method=baseline", "epochs=6"],
@@ -198,6 +200,7 @@ def import_all(words: list[str]) -> None:
 def main(folder: Path, rounds: int, names: list[str]) -> None:
     """Tries the kinds of runs and writes what was found to results.json."""
     torch.set_num_threads(1)
+    remembered.LARGE = 1  # so that what PS-KD remembers is in half precision, and in one checkpoint
     os.environ["SELFDISTILL_CACHE"] = str(folder / "cache")
     for split in ("train", "test"):
         write_classes(folder / "images" / split, {"a": 20, "b": 20}, size=(8, 8))

@@ -115,8 +115,6 @@ def build(
         check_around(around, len(classes), image_shape(prepared.settings), len(images))
         student, start_notes = around.student, []
     precision = choose_precision(recipe, student)
-    if around is None:
-        check_memory(recipe, method_class, task, goes_on=goes_on)
     torch.manual_seed(recipe.seed + 1)
     method = around or create_method(
         recipe.method.name,
@@ -127,6 +125,8 @@ def build(
         total_steps=steps,
         **hyperparameters,
     )
+    if around is None:
+        check_memory(recipe, method, goes_on=goes_on)
     if not goes_on and around is None:
         check_student_was_trained(method, recipe.student)
 

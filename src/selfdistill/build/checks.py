@@ -17,11 +17,10 @@ from ..data.cache.room import GIB, count_free_bytes
 from ..method import Method
 from ..methods import find_method, list_methods
 from ..runs.student import StudentCard
-from ..task import Task
 from ..tasks import find_task
 from ..tasks.base import TaskKind
 from ..training.compile import choose_mode
-from ..training.device import create_accelerator
+from ..training.device import choose_device, count_local_processes, create_accelerator
 from ..training.experiment import Experiment
 from ..training.freezing import find_frozen
 from ..training.optim import create_optimizer
@@ -72,24 +71,32 @@ def check_mixing(recipe: Recipe, task: TaskKind, method: type[Method]) -> None:
         raise ValueError(f"mix={name} gives soft labels and method={recipe.method.name} needs hard ones")
 
 
-def check_memory(recipe: Recipe, method: type[Method], task: Task, *, goes_on: bool) -> None:
-    """There is room for what the method remembers of every training image, and on the disk for its checkpoints.
+def check_memory(recipe: Recipe, method: Method, *, goes_on: bool) -> None:
+    """There is room for what a new method remembers of every training image: where it trains, and on the disk.
 
-    While a checkpoint is written there are two older ones. A run that goes on has those already.
+    The tables lie on the device that trains. Their main memory is not taken yet, see `modules.remembered`. A GPU's
+    tables pass through main memory when a checkpoint is written, and everywhere a run that goes on reads them there. On
+    the disk there are older checkpoints while one is written: one with large tables, two with small ones. A run that
+    goes on has those already.
     """
-    needed = 4 * method.remembered_scores * task.num_examples * task.num_classes
+    tables = [getattr(method, name) for name in method.remembered]
+    size, checkpoints = sum(table.nbytes for table in tables), 2 if method.large_tables else 3
+    device, processes = torch.device(choose_device(recipe)), count_local_processes()
     folder = next(path for path in Path(recipe.out or "runs").absolute().parents if path.exists())
-    free = {
-        "this machine": (needed, count_free_bytes(torch.device("cpu"))),
-        str(folder): (0 if goes_on else 3 * needed, float(shutil.disk_usage(folder).free)),
-    }
-    for where, (bytes_needed, bytes_free) in free.items():
-        if bytes_needed > bytes_free:
-            what = "" if where == "this machine" else "checkpoints of "
+    on_cpu = device.type == "cpu"
+    copies = processes * (on_cpu + goes_on)  # in main memory
+    needs = [
+        ("", "this machine", max(copies, 1) * size, count_free_bytes(torch.device("cpu"))),
+        ("checkpoints of ", str(folder), (1 if goes_on else checkpoints) * size, float(shutil.disk_usage(folder).free)),
+    ]
+    if not on_cpu:
+        needs.insert(0, ("", f"the memory of {device}", size, count_free_bytes(device)))
+    for what, where, needed, free in needs:
+        if needed > free:
             raise ValueError(
-                f"method={recipe.method.name} remembers class scores of {task.num_examples} images, {what}at least "
-                f"{bytes_needed / GIB:.3g} GiB, and {where} has {bytes_free / GIB:.3g} GiB free; make room, set "
-                "data.fraction, or take another method"
+                f"method={recipe.method.name} remembers class scores of {method.task.num_examples} images, {what}"
+                f"{needed / GIB:.3g} GiB, and {where} has {free / GIB:.3g} GiB free; make room, set data.fraction, or "
+                "take another method"
             )
 
 

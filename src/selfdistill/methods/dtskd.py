@@ -15,6 +15,7 @@ from ..hyperparameters import Count, Positive, Share, Weight, hparam
 from ..method import Method
 from ..modules.exits import shallow_levels
 from ..modules.fpn import TopDown
+from ..modules.remembered import compute_dtype, recall, register_table
 from ..task import Batch, Step
 
 
@@ -25,6 +26,8 @@ class DTSKD(Method):
     the label falls from `label_share` to `last_label_share` along a cosine. The present: the student's scores, from
     which every branch learns. Branches read pooled maps, which are fused from deep to shallow.
 
+    The past of large sets, from 67 million probabilities on, is kept in half precision, as in `ps_kd`.
+
     Departs from the paper: this follows the authors' code, which by their own account may reproduce a little less than
     they published. In it the gradient of the branches' soft-label loss reaches the student's scores too;
     `stop_gradient` makes these constants. Their code writes the history only when several processes train; here it is
@@ -34,13 +37,13 @@ class DTSKD(Method):
     """
 
     needs_index = True
-    remembered_scores = 2  # of the student and one branch or more
+    remembered = ("history",)
     soft_targets = False
     supervised_terms = ("task", "branches")
     counts_batch_labels = False
     cost = (
         "light branches on pooled maps: 0.25x the parameters of a ResNet-18; state: class probabilities of each "
-        "training image, for the student and each branch (80 MB for CIFAR-100, 20 GB for ImageNet, with four heads)"
+        "training image, for the student and each branch (80 MB for CIFAR-100, 10 GB for ImageNet, with four heads)"
     )
 
     ce_weight: Weight = hparam(0.2, "weighs the cross-entropies against label and past")
@@ -57,9 +60,7 @@ class DTSKD(Method):
         num_branches, num_classes = len(shallow_levels(self.taps)), self.task.num_classes
         self.top_down = TopDown(self.taps.channels, self.width, top_lateral=False)
         self.classifiers = nn.ModuleList(nn.Linear(self.width, num_classes) for _ in range(num_branches))
-        self.register_buffer("history", torch.zeros(self.task.num_examples, 1 + num_branches, num_classes))
-        # Every process writes all rows, so DDP need not broadcast the table at every step.
-        self._ddp_params_and_buffers_to_ignore = ["history"]
+        register_table(self, "history", self.task.num_examples, 1 + num_branches, num_classes)
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)
@@ -84,15 +85,15 @@ class DTSKD(Method):
 
     def soften_targets(self, batch: Batch, progress: Tensor | float) -> list[Float[Tensor, "b k"]]:
         """The mixture of label and past of every image, for each head: the student, then the branches."""
-        label = F.one_hot(batch.target, self.task.num_classes).to(self.history.dtype)[:, None]
-        past = self.history[batch.index]
-        seen = past.sum(dim=2, keepdim=True) > 0
+        label = F.one_hot(batch.target, self.task.num_classes).to(compute_dtype(self.history))[:, None]
+        past = recall(self.history, batch.index, otherwise=label)
         share = cosine(progress, self.label_share, self.last_label_share)
-        return list((share * label + (1 - share) * torch.where(seen, past, label)).unbind(dim=1))
+        return list((share * label + (1 - share) * past).unbind(dim=1))
 
     def remember(self, index: Tensor, scores: list[Tensor]) -> None:
-        probabilities = torch.stack(scores, dim=1).detach().to(self.history.dtype).softmax(dim=2)
-        self.history[distributed.gather_rows(index)] = distributed.gather_rows(probabilities)
+        probabilities = torch.stack(scores, dim=1).detach().to(compute_dtype(self.history)).softmax(dim=2)
+        rows = distributed.gather_rows(probabilities.to(self.history.dtype))
+        self.history[distributed.gather_rows(index)] = rows
 
 
 @losses.in_float32

@@ -231,20 +231,20 @@ class Run:
             return None
         return f"{path} was cut or edited: it had {length} bytes instead of {size}, and what is missing is lost"
 
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replaces last.pt, which becomes last.1.pt.
+    def save_checkpoint(self, state: Mapping[str, Any], *, reduced: Mapping[str, Any] | None = None) -> None:
+        """Replaces last.pt, which becomes last.1.pt. If `reduced` is given, last.1.pt becomes that instead.
 
-        Raises `ValueError` for a state that needs code execution to be read.
+        `reduced` is the same state without what is too large to be kept twice; it names that in `left_out`. Raises
+        `ValueError` for a state that needs code execution to be read.
         """
         path, metrics = self.path / LAST, self.path / "metrics.jsonl"
         if metrics.is_file():
             sync(metrics, os.O_RDWR)  # a checkpoint must not outlive the records of the steps before it
-        with replace_file(path, keep=None if self._last_is_damaged else self.path / BEFORE_LAST) as temporary:
-            with CheckedFile(temporary) as file:
-                torch.save(state, file)
-            if code := get_unsafe_globals_in_checkpoint(temporary):
-                raise ValueError(f"{path} could not be read again without running code ({code[0]}); keep plain values")
+        keeps_last = reduced is None and not self._last_is_damaged
+        _write_checkpoint(path, state, keep=self.path / BEFORE_LAST if keeps_last else None)
         self._last_is_damaged = False
+        if reduced is not None:
+            _write_checkpoint(self.path / BEFORE_LAST, reduced)
 
     def open_best(self) -> "Run":
         """The folder of the best student, which is a run folder without logs and checkpoints; made if missing."""
@@ -287,17 +287,21 @@ class Run:
         Raises `ValueError` if there is none.
         """
         has_before = (self.path / BEFORE_LAST).is_file()
-        if not (self.path / LAST).is_file() and has_before:  # a kill between two renames
-            return self.load_checkpoint(BEFORE_LAST), None
-        try:
-            return self.load_checkpoint(), None
-        except DamagedCheckpoint as error:
-            if not has_before:
-                raise
-            damage = error.damage
+        damage, is_missing = f"{self.path / LAST} is missing", has_before and not (self.path / LAST).is_file()
+        if not is_missing:
+            try:
+                return self.load_checkpoint(), None
+            except DamagedCheckpoint as error:
+                if not has_before:
+                    raise
+                damage = error.damage
         state = self.load_checkpoint(BEFORE_LAST)
-        self._last_is_damaged = True
-        return state, f"{damage}; the run goes on from {self.path / BEFORE_LAST}, after step {state.get('step')}"
+        self._last_is_damaged = not is_missing
+        is_reduced = bool(state.get("left_out"))
+        if is_missing and not is_reduced:  # a kill between two renames
+            return state, None
+        lost = "; what the method remembered of each image is lost, and begins anew" if is_reduced else ""
+        return state, f"{damage}; the run goes on from {self.path / BEFORE_LAST}, after step {state.get('step')}{lost}"
 
 
 class DamagedCheckpoint(ValueError):
@@ -306,6 +310,14 @@ class DamagedCheckpoint(ValueError):
     def __init__(self, damage: str, advice: str) -> None:
         super().__init__(f"{damage}; {advice}")
         self.damage = damage
+
+
+def _write_checkpoint(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> None:
+    with replace_file(path, keep=keep) as temporary:
+        with CheckedFile(temporary) as file:
+            torch.save(state, file)
+        if code := get_unsafe_globals_in_checkpoint(temporary):
+            raise ValueError(f"{path} could not be read again without running code ({code[0]}); keep plain values")
 
 
 def _refuse_taken(folder: Path) -> None:

@@ -1,10 +1,13 @@
 """Checkpoints: what they hold, and the callback that writes them."""
 
+import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+
+import torch
 
 from ..config.overrides import write_word
 from ..config.recipe import Recipe
@@ -43,11 +46,31 @@ def save_state(state: TrainState) -> dict[str, Any]:
     }
 
 
+def leave_out(checkpoint: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
+    """A checkpoint without the buffers `names` of its method; None if there are none."""
+    if not names:
+        return None
+    kept = copy.copy(checkpoint["method"])  # with its versions of modules
+    for name in names:
+        del kept[name]
+    return {**checkpoint, "method": kept, "left_out": list(names)}
+
+
 def load_method(method: Method, checkpoint: Mapping[str, Any]) -> None:
-    """Loads the weights of a method, training-only parts included; raises `ValueError` for those of another one."""
+    """Loads the weights of a method, training-only parts included; raises `ValueError` for those of another one.
+
+    Tables of what it remembers take the precision that the checkpoint has; those that it leaves out begin anew.
+    """
     try:
-        method.load_state_dict(checkpoint["method"])
-    except (RuntimeError, KeyError) as error:
+        weights = copy.copy(checkpoint["method"])
+        for name in method.remembered:
+            table = getattr(method, name)
+            if name in checkpoint.get("left_out", ()):
+                weights[name] = torch.zeros_like(table)
+            elif weights[name].dtype in (torch.float16, torch.float32):
+                setattr(method, name, table.to(weights[name].dtype))
+        method.load_state_dict(weights)
+    except (RuntimeError, KeyError, AttributeError) as error:
         problem = flatten_message(error).removeprefix("Error(s) in loading state_dict for ")[:200]
         raise ValueError(
             f"the checkpoint is one of another network or method ({problem}); start a new run, or resume with the "
@@ -167,7 +190,8 @@ class Checkpointer(Callback):
     def save(self, state: TrainState) -> None:
         """Writes a checkpoint."""
         origin = describe_origin(self.experiment)
-        self.run.save_checkpoint({**save_state(state), **origin, "log_bytes": self.run.log_bytes()})
+        checkpoint = {**save_state(state), **origin, "log_bytes": self.run.log_bytes()}
+        self.run.save_checkpoint(checkpoint, reduced=leave_out(checkpoint, state.method.large_tables))
         self.saved_at = time.monotonic()
 
     def save_student(self, state: TrainState) -> None:

@@ -1,5 +1,6 @@
 """Which device and precision a run uses on this machine; the only file that imports accelerate."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..config.recipe import Recipe
-from ..distributed import default_device
+from ..distributed import default_device, world_size
 from ..errors import did_you_mean
 from ..runs.environment import computes_bfloat16
 
@@ -24,6 +25,11 @@ def choose_device(recipe: Recipe) -> str:
     if name == "auto":
         return default_device()
     return name
+
+
+def count_local_processes() -> int:
+    """How many of the processes that train together are on this machine, as the launcher says; else all of them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or world_size())
 
 
 def choose_precision(recipe: Recipe, student: nn.Module | None = None) -> str:
