@@ -8,7 +8,6 @@ Cost: about ten steps of each.
 """
 
 import argparse
-import time
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import Stepper, add_options, at_least, create_setting, create_stepper
+from harness import CLOCKS, Stepper, add_options, at_least, create_setting, create_stepper
 from report import run_main
 from selfdistill.report.markdown import markdown_table
 
@@ -66,23 +65,24 @@ def profile_on_gpu(stepper: Stepper) -> dict[str, Operation]:
 class OperationTimer(TorchDispatchMode):
     """Times every operation on a CPU, where torch's profiler would make a step a third slower."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: str) -> None:
         super().__init__()
+        self.read_clock = CLOCKS[clock]
         self.seconds: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        started = time.perf_counter()
+        started = self.read_clock()
         result = func(*args, **(kwargs or {}))
         name = f"aten::{func.overloadpacket.__name__}"
-        self.seconds[name] += time.perf_counter() - started
+        self.seconds[name] += self.read_clock() - started
         self.calls[name] += 1
         return result
 
     @classmethod
     def measure(cls, stepper: Stepper) -> dict[str, Operation]:
         """The operations of one step, by name."""
-        with cls() as timer:
+        with cls(stepper.setting.clock) as timer:
             stepper.time_steps(STEPS)
         return {
             name: Operation(1e3 * seconds / STEPS, timer.calls[name] / STEPS) for name, seconds in timer.seconds.items()

@@ -1,12 +1,14 @@
 """HSAKD's three methods: the published numbers, frozen networks and peers."""
 
 import copy
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.batches import small_batch, small_task
 from helpers.expected_terms import EXPECTED, Outputs
@@ -140,3 +142,41 @@ def test_branches_have_the_authors_parameter_counts(name, count):
     taps = Taps(student, (3, 32, 32), stage_ends(student))
     branches = [remaining_stages(taps, level, 400) for level in range(3)]
     assert sum(parameter.numel() for branch in branches for parameter in branch.parameters()) == count
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations by name, and collects those beside convolutions that read maps of several memory formats."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.mixed = Counter(), []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.calls[name] += 1
+        maps = [arg for arg in args if isinstance(arg, torch.Tensor) and arg.ndim == 4 and min(arg.shape[1:]) > 1]
+        if "convolution" not in name and len({lies_channels_last(map_) for map_ in maps}) > 1:
+            self.mixed.append((name, *(map_.shape for map_ in maps)))
+        return func(*args, **(kwargs or {}))
+
+
+def lies_channels_last(map_):
+    return map_.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn-10-1"])
+def test_a_step_runs_each_layer_once_and_every_gradient_lies_as_its_map_does(name):
+    task = Task("classification", 4, (3, 16, 16))
+    student, teacher = (build_student(f"cifar:{name}", num_classes=4, image_shape=task.image_shape) for _ in range(2))
+    teacher = create_method("hsakd_teacher", teacher, task)
+    method = create_method("hsakd", student, task, teacher=teacher).to(memory_format=torch.channels_last).train()
+    batch = small_batch(type(method), task, rows=4)
+    with Operations() as operations:
+        method(batch).loss.backward()
+    layers = [*method.student.modules(), *method.branches.modules()]
+    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in layers)
+    norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+    expected = {"convolution": 2 * convolutions, "convolution_backward": convolutions}  # the teacher is as large
+    expected |= {"native_batch_norm": 2 * norms, "native_batch_norm_backward": norms, "clone": 0}
+    assert {operation: operations.calls[operation] for operation in expected} == expected
+    assert operations.mixed == []

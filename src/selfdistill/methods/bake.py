@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import losses
 from ..distributed import gather_rows, local_rows
+from ..features.pooling import global_average
 from ..hyperparameters import Positive, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
@@ -50,7 +51,7 @@ class BAKE(Method):
         logits, features = self.taps(images)
         terms, teacher_logits = {"task": self.task.loss(logits, target)}, None
         if self.weight:
-            rows = gather_rows(features[-1].mean(dim=(2, 3))), gather_rows(logits)
+            rows = gather_rows(global_average(features[-1])), gather_rows(logits)
             teacher = local_rows(ensemble_labels(*rows, omega=self.omega, temperature=self.temperature))
             terms["kd"] = self.weight * losses.kl(logits, teacher, self.temperature)
             teacher_logits = teacher[: len(batch.images)].log()

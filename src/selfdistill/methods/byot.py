@@ -6,6 +6,7 @@ Zhang, Song, Gao, Chen, Bao, Ma. ICCV 2019. https://arxiv.org/abs/1905.08094
 from torch import Tensor
 
 from .. import losses
+from ..features.pooling import global_average
 from ..hyperparameters import Positive, Share, Weight, hparam
 from ..method import Method
 from ..modules.blocks import bilinear
@@ -58,11 +59,7 @@ class BYOT(Method):
             mask = self.task.labeled_mask(batch.target)
             terms["kd"] = scale * sum(self.task.distill(scores, logits, self.temperature, mask) for scores, _ in exits)
         if self.feature_weight:
-            deepest = pool(features[-1])
-            terms["feature"] = self.feature_weight * sum(losses.hint(pool(exit_map), deepest) for _, exit_map in exits)
+            deepest = global_average(features[-1], keepdim=True)
+            pooled = [global_average(exit_map, keepdim=True) for _, exit_map in exits]
+            terms["feature"] = self.feature_weight * sum(losses.hint(vector, deepest) for vector in pooled)
         return Step(terms, logits)
-
-
-def pool(feature: Tensor) -> Tensor:
-    """The mean over positions, (b, c, h, w) -> (b, c, 1, 1)."""
-    return feature.mean(dim=(2, 3), keepdim=True)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import distributed, losses
+from ..features.pooling import global_average
 from ..hyperparameters import Count, Positive, Share, Weight, hparam
 from ..method import Method
 from ..modules.exits import shallow_levels
@@ -79,7 +80,7 @@ class DTSKD(Method):
         return Step(terms, logits)
 
     def branch_scores(self, features: list[Tensor]) -> list[Float[Tensor, "b k"]]:
-        pooled = [feature.mean(dim=(2, 3), keepdim=True) for feature in features]
+        pooled = [global_average(feature, keepdim=True) for feature in features]
         fused = self.top_down(pooled)
         return [fc(feature.flatten(1)) for fc, feature in zip(self.classifiers, fused, strict=True)]
 

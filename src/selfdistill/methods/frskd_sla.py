@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import losses, mixing
+from ..features.pooling import global_average
 from ..hyperparameters import Positive, Weight, hparam
 from ..task import Batch, Step
 from .frskd import FRSKD
@@ -84,6 +85,6 @@ class FRSKDSLA(FRSKD):
             logits, teacher_logits = upright.logits, upright.teacher_logits
             features = [torch.cat(pair) for pair in zip(upright.compared, rotated.compared, strict=True)]
             refined = [torch.cat(pair) for pair in zip(upright.refined, rotated.refined, strict=True)]
-        joint = self.joint(rotated.features[-1].mean(dim=(2, 3)))
-        teacher_joint = self.teacher_joint(F.relu(rotated.refined[-1]).mean(dim=(2, 3)))
+        joint = self.joint(global_average(rotated.features[-1]))
+        teacher_joint = self.teacher_joint(global_average(F.relu(rotated.refined[-1])))
         return logits, features, teacher_logits, refined, joint, teacher_joint

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses, mixing
+from ..features.pooling import global_average
 from ..hyperparameters import Positive, hparam
 from ..method import Method
 from ..modules.branches import remaining_stages
@@ -103,11 +104,11 @@ class MixSKD(Method):
 
     def teacher_scores(self, maps: list[Tensor]) -> Float[Tensor, "b k"]:
         """The self-teacher's scores for the deepest maps of all branches."""
-        return self.self_teacher(torch.cat([feature.mean(dim=(2, 3)) for feature in maps], dim=1))
+        return self.self_teacher(torch.cat([global_average(feature) for feature in maps], dim=1))
 
     def discriminator_loss(self, discriminator: nn.Module, first: Tensor, second: Tensor) -> Float[Tensor, ""]:
         """The discriminator's binary cross-entropy between two kinds of maps."""
-        pooled = torch.cat([first, second]).mean(dim=(2, 3))
+        pooled = global_average(torch.cat([first, second]))
         if self.adversarial:
             pooled = 2 * pooled.detach() - pooled  # the same value, the opposite gradient
         kinds = torch.eye(2, device=pooled.device).repeat_interleave(len(first), dim=0)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
+from ..features.pooling import global_average
 from ..hyperparameters import Count, Positive, Share, Weight, hparam
 from ..method import Method
 from ..modules.branches import remaining_stages
@@ -77,4 +78,4 @@ class Gate(nn.Module):
         )
 
     def forward(self, feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b m"]:
-        return self.layers(feature.mean(dim=(2, 3)))
+        return self.layers(global_average(feature))

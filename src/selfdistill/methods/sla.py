@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .. import losses, mixing
+from ..features.pooling import global_average
 from ..hyperparameters import Positive, hparam
 from ..method import Method
 from ..task import Batch, Step
@@ -50,4 +51,4 @@ class SLA(Method):
     def plain_and_joint(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], Float[Tensor, "4*b j"]]:
         """The student's scores of the upright images, and the joint scores of all their rotations."""
         logits, features = self.taps(mixing.rotations(images))
-        return logits[:: mixing.ROTATIONS], self.joint(features[-1].mean(dim=(2, 3)))
+        return logits[:: mixing.ROTATIONS], self.joint(global_average(features[-1]))

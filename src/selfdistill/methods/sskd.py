@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from .. import distributed, losses, mixing
+from ..features.pooling import global_average
 from ..hyperparameters import Positive, Share, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
@@ -51,7 +52,7 @@ class SSKD(Method):
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         rotated = mixing.rotations(batch.images)
         logits, features = self.taps(rotated)
-        embeddings = self.head(features[-1].mean(dim=(2, 3)))
+        embeddings = self.head(global_average(features[-1]))
         teacher_logits, teacher_embeddings = self.ask_head(rotated)
         upright, teacher_upright = logits[:: mixing.ROTATIONS], teacher_logits[:: mixing.ROTATIONS]
         terms = {

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
+from ..features.pooling import global_average
 from ..hyperparameters import Count, Positive, Weight, hparam
 from ..method import Method
 from ..modules.exits import shallow_levels
@@ -66,7 +67,7 @@ class TESKD(Method):
             kd = sum(self.task.distill(scores, logits, self.temperature, mask) for scores, _ in pairs)
             terms["kd"] = self.kd_weight * kd
         if self.feature_weight:
-            pooled = features[-1].mean(dim=(2, 3))
+            pooled = global_average(features[-1])
             terms["feature"] = self.feature_weight * sum(active_difference(vector, pooled) for _, vector in pairs)
         return Step(terms, logits)
 
@@ -90,7 +91,7 @@ class Branch(nn.Module):
         self.fc = nn.Linear(width, num_classes)
 
     def forward(self, feature: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b c"]]:
-        pooled = self.layers(feature).mean(dim=(2, 3))
+        pooled = global_average(self.layers(feature))
         return self.fc(pooled), pooled
 
 

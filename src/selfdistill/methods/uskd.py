@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..distributed import mean_over_processes
+from ..features.pooling import global_average
 from ..hyperparameters import Positive, Weight, hparam
 from ..method import Method
 from ..task import Batch, Step
@@ -49,7 +50,7 @@ class USKD(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         logits, features = self.taps(batch.images)
-        weak = self.weak(features[-2].mean(dim=(2, 3)))
+        weak = self.weak(global_average(features[-2]))
         terms = {"task": self.task.loss(logits, batch.target)}
         if self.alpha:
             terms["target"] = self.alpha * true_class(logits, batch.target)

@@ -2,13 +2,15 @@
 
 from torch import Tensor, nn
 
+from ...features.pooling import GlobalAveragePool
+
 
 class SequentialClassifier(nn.Module):
     """A classifier that runs its children one after another."""
 
     def add_head(self, channels: int, num_classes: int) -> None:
         """Adds global average pooling and a linear classifier as the last children."""
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = GlobalAveragePool()
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(channels, num_classes)
         self.num_features = channels
