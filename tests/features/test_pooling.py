@@ -44,3 +44,10 @@ def test_fx_traces_the_module_in_training_mode(untyped):
     feature = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last)
     net = nn.Sequential(nn.ReLU(), GlobalAveragePool()).train()
     assert torch.equal(torch.fx.symbolic_trace(net)(feature), net(feature))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_takes_the_module_as_torchs_own_pooling(untyped):
+    feature = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last)
+    scripted = torch.jit.script(nn.Sequential(nn.ReLU(), GlobalAveragePool()))
+    assert torch.equal(scripted(feature), F.adaptive_avg_pool2d(feature.relu(), 1))

@@ -63,6 +63,7 @@ def choose_arm(entries: Sequence[Entry], situation: Situation) -> Choice:
     Of the family and length that are nearest to the run, an arm counts if the 95 % interval of its gain lies above
     zero and that of the other score does not lie below.
 
+    >>> from selfdistill.build.evidence import Interval
     >>> gains = Interval(1.0, 0.5, 1.5), Interval(0.0, -0.1, 0.1)
     >>> entry = Entry("cats", "classification", "random", 10, 2, 6, 60, "frskd", 2.0, 20, (1, 2, 3), "top-1", *gains)
     >>> choose_arm([entry], Situation("classification", "random", 20, 8)).arm

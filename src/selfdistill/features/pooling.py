@@ -1,6 +1,7 @@
 """Global average pooling whose gradient lies in memory as the map does."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -25,5 +26,7 @@ class GlobalAveragePool(nn.AdaptiveAvgPool2d):
     def __init__(self) -> None:
         super().__init__(1)
 
-    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 1 1"]:
-        return global_average(input, keepdim=True) if self.training else super().forward(input)
+    def forward(self, input: Tensor) -> Tensor:  # TorchScript reads no shapes
+        if self.training and not torch.jit.is_scripting():  # TorchScript does not follow a choice by memory format
+            return global_average(input, keepdim=True)
+        return F.adaptive_avg_pool2d(input, 1)
