@@ -109,6 +109,8 @@ class Method(Configurable, nn.Module):
         self._awaits_after_step = False
         self._watch_optimizers()
         self.setup()
+        if missing := [name for name in self.remembered if name not in self.state_dict()]:
+            raise ValueError(f"{type(self).__name__}.remembered names {missing[0]!r}; have setup register that buffer")
         if self.remembered:  # every process writes all rows, so DDP need not broadcast the tables at every step
             self._ddp_params_and_buffers_to_ignore = list(self.remembered)
         self.begin_step(None)

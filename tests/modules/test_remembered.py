@@ -24,6 +24,14 @@ def test_a_method_names_its_tables_and_ddp_does_not_send_them(name):
     assert list(method.remembered) == tables == method._ddp_params_and_buffers_to_ignore
 
 
+def test_a_table_that_is_named_and_not_there_is_refused():
+    class Forgetful(find_method("ps_kd")):
+        remembered = ("past", "future")
+
+    with pytest.raises(ValueError, match="Forgetful.remembered names 'future'; have setup register that buffer"):
+        small_method(Forgetful, small_task(side=8))
+
+
 def test_large_tables_are_in_half_precision(monkeypatch):
     monkeypatch.setattr(remembered, "LARGE", 24)
     assert table_of(5, 4).dtype == torch.float32 and table_of(2, 3, 4).dtype == torch.float16
