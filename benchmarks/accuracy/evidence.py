@@ -17,6 +17,7 @@ from selfdistill.report.statistics import Estimate, compare_pairs
 
 Scores = Mapping[int, Mapping[int, float]]  # epochs -> seed -> score
 TITLES = {"top1": "top-1, %", "miou": "mean IoU, %"}  # of main scores
+LIKELIHOODS = {"nll_at_temperature": "NLL at the fitted temperature", "nll": "NLL"}
 ENOUGH = 1.1  # times as long as the longest plain run of its seed an arm may have taken, to be compared with that
 SIGNS = {"top1": 100.0, "miou": 100.0, "nll": -1.0, "nll_at_temperature": -1.0}  # so that more is better
 
@@ -125,6 +126,18 @@ def find_score(study: Study) -> tuple[str, str]:
     run = next(run for runs in study.arms.values() for run in runs.values())
     score = "miou" if run.get("miou") is not None else "top1"
     return score, TITLES[score]
+
+
+def find_likelihood(study: Study, seeds: Sequence[int]) -> tuple[str, str]:
+    """By which NLL arms are compared, and its title: at the fitted temperature, if all runs of the seeds have that.
+
+    Plain training that goes on becomes too sure, which a temperature mends at no cost: without it every arm that was
+    stopped earlier would seem to gain.
+    """
+    runs = [of_arm[seed] for of_arm in study.arms.values() for seed in seeds if seed in of_arm]
+    is_there = bool(runs) and all(run.get("nll_at_temperature") is not None for run in runs)
+    score = "nll_at_temperature" if is_there else "nll"
+    return score, LIKELIHOODS[score]
 
 
 def interpolate(plain: Scores, epochs: float, seed: int) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evidence import Arm, Study, find_score, list_later, read_study
+from evidence import Arm, Study, find_likelihood, find_score, list_later, read_study
 from families import FAMILIES, Family
 
 from selfdistill.report.statistics import Estimate
@@ -41,7 +41,8 @@ def describe_arm(arm: Arm, family: Family, study: Study) -> dict[str, Any]:
     """
     score, title = find_score(study)
     later = list_later(study)
-    main, nll = study.judge(arm, score, later), study.judge(arm, "nll", later)
+    likelihood, likelihood_title = find_likelihood(study, later)
+    main, nll = study.judge(arm, score, later), study.judge(arm, likelihood, later)
     price = study.prices.get(arm.name, math.nan)
     return {
         "family": family.title,
@@ -58,6 +59,7 @@ def describe_arm(arm: Arm, family: Family, study: Study) -> dict[str, Any]:
         "score": title.removesuffix(", %"),
         "gain": main and list_interval(main.equal_time),
         "nll_gain": nll and list_interval(nll.equal_time),
+        "nll_score": likelihood_title,
     }
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from evidence import Finding, Study, find_score, list_later, list_seeds, read_study  # noqa: E402
+from evidence import Finding, Study, find_likelihood, find_score, list_later, list_seeds, read_study  # noqa: E402
 from families import FAMILIES, LATER, Family  # noqa: E402
 from table import TABLE, list_entries, write_table  # noqa: E402
 
@@ -34,14 +34,15 @@ TOP = """# When does self-distillation help?
 
 Written by `python benchmarks/accuracy/when.py` from the files of `benchmarks/accuracy/results`;
 change those, not this page."""
-RULES = """`benchmarks/accuracy/PROTOCOL.md` has the rules, which were written before the runs. In
-short: scores are those of the last epoch, and each arm stands beside plain training **of the same
-time**. A row says how much better (+) or worse (-) the arm is, paired by seed, with the 95 %
-interval for other seeds. NLL is in nats, and + is better there too. `price` is how many plain steps
-one of its steps takes, by processor time. A star marks an arm that took longer than the longest
-plain run, with which it is compared then. Only the seeds that confirm count in what is said here; every
-try stands below them. `method=auto` chooses by the same numbers
-([choosing a method](choosing-a-method.md#let-the-evidence-choose))."""
+RULES = """`benchmarks/accuracy/PROTOCOL.md` has the rules, which were written before the runs. In short:
+scores are those of the last epoch, and each arm stands beside plain training **of the same time**. A
+row says how much better (+) or worse (-) the arm is, paired by seed, with the 95 % interval for other
+seeds. NLL is in nats, and "better by" is + where it is better. Plain training that goes on becomes too
+sure, so NLL is that at the temperature which fits the test images best, where that is known. `price`
+is how many plain steps one of its steps takes, by processor time. A star marks an arm that took longer
+than the longest plain run, with which it is compared then. Only the seeds that confirm count in what
+is said here; every try stands below them. `method=auto` chooses by the same numbers ([choosing a
+method](choosing-a-method.md#let-the-evidence-choose))."""
 FRSKD = "frskd"  # what the names of arms built on it begin with
 
 
@@ -163,18 +164,20 @@ def write_family(name: str, family: Family, study: Study) -> list[str]:
 def find(study: Study, seeds: Sequence[int]) -> Iterable[tuple[Finding, Finding | None]]:
     """What was found of each arm with these seeds, in the main score and in NLL."""
     score, _ = find_score(study)
+    likelihood, _ = find_likelihood(study, seeds)
     for arm in study.list_arms():
         if (finding := study.judge(arm, score, seeds)) is not None:
-            yield finding, study.judge(arm, "nll", seeds)
+            yield finding, study.judge(arm, likelihood, seeds)
 
 
 def tabulate(study: Study, findings: Sequence[tuple[Finding, Finding | None]], seeds: Sequence[int]) -> str:
-    score, title = find_score(study)
-    rows = []
+    (score, title), (likelihood, likelihood_title) = find_score(study), find_likelihood(study, seeds)
+    likelihoods, rows = study.read_plain(likelihood), []
     for epochs, values in study.read_plain(score).items():
         if shared := [values[seed] for seed in seeds if seed in values]:
-            mean = 100 * sum(shared) / len(shared)
-            rows.append([epochs, "plain", "1.00", len(shared), f"{mean:.2f}", "", "", "", ""])
+            nlls = [value for seed, value in likelihoods[epochs].items() if seed in seeds]
+            mean, nll = f"{100 * statistics.fmean(shared):.2f}", f"{statistics.fmean(nlls):.3f}" if nlls else "-"
+            rows.append([epochs, "plain", "1.00", len(shared), mean, "", "", nll, ""])
     for finding, nll in findings:
         rows.append(
             [
@@ -185,12 +188,13 @@ def tabulate(study: Study, findings: Sequence[tuple[Finding, Finding | None]], s
                 f"{100 * finding.score:.2f}" + (f" ± {100 * finding.spread:.2f}" if len(finding.seeds) > 1 else ""),
                 show(finding.in_epochs, 1),
                 show(finding.in_time, 1),
-                show(nll.in_epochs if nll else [], 3),
+                f"{nll.score:.3f}" if nll else "-",
                 show(nll.in_time if nll else [], 3),
             ]
         )
     rows.sort(key=lambda row: (row[0], row[1] != "plain", row[1]))
-    heads = ["epochs", "arm", "price", "seeds", title, "points", "points, same time", "NLL", "NLL, same time"]
+    heads = ["epochs", "arm", "price", "seeds", title, "points", "points, same time"]
+    heads += [likelihood_title, "better by, same time"]
     return markdown_table(heads, [[str(cell) for cell in row] for row in rows])
 
 

@@ -155,6 +155,8 @@ def list_values(finished: FinishedRun) -> dict[str, Any]:
     split = "test" if "test" in finished.splits else end.split
     kept = {name: value for name, value in finished.get_scores(split)._asdict().items() if isinstance(value, float)}
     train = None if end.train_scores is None else end.train_scores.main
+    if (scaled := finished.get_nll_at_temperature(split)) is not None:
+        kept["nll_at_temperature"] = scaled
     values = {"seed": finished.seed, "split": split, **kept, "train_score": train, "step": end.step}
     if environment is not None:
         values |= {"machine": (environment.gpus or [environment.cpu])[0], "torch": environment.versions["torch"]}

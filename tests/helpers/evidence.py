@@ -22,5 +22,6 @@ def entry(arm="frskd", gain=WON, nll_gain=OPEN, **changes):
         score="top-1",
         gain=gain,
         nll_gain=nll_gain,
+        nll_score="NLL",
     )
     return made._replace(**changes)

@@ -65,7 +65,8 @@ def choose_arm(entries: Sequence[Entry], situation: Situation) -> Choice:
 
     >>> from selfdistill.build.evidence import Interval
     >>> gains = Interval(1.0, 0.5, 1.5), Interval(0.0, -0.1, 0.1)
-    >>> entry = Entry("cats", "classification", "random", 10, 2, 6, 60, "frskd", 2.0, 20, (1, 2, 3), "top-1", *gains)
+    >>> cats = "cats", "classification", "random", 10, 2, 6, 60
+    >>> entry = Entry(*cats, "frskd", 2.0, 20, (1, 2, 3), "top-1", *gains, "NLL")
     >>> choose_arm([entry], Situation("classification", "random", 20, 8)).arm
     'frskd'
     >>> choose_arm([entry], Situation("classification", "random", 50, 8)).arm
@@ -83,7 +84,7 @@ def choose_arm(entries: Sequence[Entry], situation: Situation) -> Choice:
         found = f"the best of {len(near)} tried was {best.arm}: {describe_gains(best)}"
         return Choice(PLAIN, f"auto takes plain training ({PLAIN}): {where}, {beat}; {found}; {FIND_OUT}")
     chosen = max(accurate or likelier, key=lambda entry: (entry.gain if accurate else entry.nll_gain).mean)
-    beat = f"beat plain training of the same time in {chosen.score if accurate else 'NLL'}"
+    beat = f"beat plain training of the same time in {chosen.score if accurate else chosen.nll_score}"
     price = f"{chosen.price:.2g} times" if chosen.price >= 1.05 else "about"
     price = f"it takes {price} the time of a plain run of this length"
     return Choice(chosen.arm, f"auto takes {chosen.arm}: {where}, it {beat}: {describe_gains(chosen)}; {price}")

@@ -51,6 +51,7 @@ class Entry(NamedTuple):
     score: str  # that `gain` is of, in points
     gain: Interval | None
     nll_gain: Interval | None  # nats; + is better
+    nll_score: str  # that `nll_gain` is of: at the fitted temperature, if known
 
     @property
     def is_measured(self) -> bool:
@@ -119,7 +120,7 @@ def describe_gains(entry: Entry) -> str:
     """Both gains, and how sure they are."""
     (gain, low, high), (nll, nll_low, nll_high) = entry.gain, entry.nll_gain
     return (
-        f"{gain:+.1f} points of {entry.score} [{low:.1f}, {high:.1f}] and {nll:+.3f} nats of NLL "
+        f"{gain:+.1f} points of {entry.score} [{low:.1f}, {high:.1f}] and {nll:+.3f} nats of {entry.nll_score} "
         f"[{nll_low:.3f}, {nll_high:.3f}] (+ is better; 95 % intervals over {len(entry.seeds)} seeds of "
         "one network)"
     )
@@ -144,7 +145,7 @@ def note_evidence(recipe: Recipe, opened: OpenedData) -> list[str]:
     if entry.gain.low > 0 or entry.gain.high < 0:
         found = f"{'beat' if entry.gain.low > 0 else 'lost to'} {beside} in {entry.score}"
     elif entry.nll_gain.low > 0 or entry.nll_gain.high < 0:
-        found = f"{'beat' if entry.nll_gain.low > 0 else 'lost to'} {beside} in NLL"
+        found = f"{'beat' if entry.nll_gain.low > 0 else 'lost to'} {beside} in {entry.nll_score}"
     else:
         found = f"could not be told from {beside}"
     return [f"evidence: {describe_likeness(entry)}, {entry.arm} {found}: {describe_gains(entry)}"]
