@@ -16,15 +16,17 @@ LARGE = 2**26  # numbers in a table: 256 MiB in single precision
 def register_table(method: nn.Module, name: str, *shape: int) -> None:
     """Adds a buffer of zeros whose rows belong to the training images, for probabilities.
 
-    Numbers are float32, or float16 in tables of `LARGE` numbers and more. Rounding to float16 moves a probability by at
-    most a 2000th of itself, or by 3e-8 if that is more; bfloat16 would move it by a 250th. Memory is taken once rows
-    are written. Raises `ValueError` for a table that cannot fit.
+    Numbers are of torch's default type, at least float32, or float16 in tables of `LARGE` numbers and more. Rounding to
+    float16 moves a probability by at most a 2000th of itself, or by 3e-8 if that is more; bfloat16 would move it by a
+    250th. Memory is taken once rows are written. Raises `ValueError` for a table that cannot fit.
     """
     large = math.prod(shape) >= LARGE
+    dtype = torch.float16 if large else torch.promote_types(torch.get_default_dtype(), torch.float32)
     try:
-        zeros = np.zeros(shape, np.float16 if large else np.float32)  # torch.zeros writes, and so takes the memory
+        # torch.zeros would write, and so take the memory
+        zeros = np.zeros(shape, torch.empty(0, dtype=dtype).numpy().dtype)
     except (MemoryError, ValueError):
-        size = math.prod(shape) * (2 if large else 4) / 2**30
+        size = math.prod(shape) * dtype.itemsize / 2**30
         raise ValueError(
             f"{type(method).__name__} remembers {size:.3g} GiB of {shape[0]} images, more than this machine has; take "
             "fewer images or another method"
