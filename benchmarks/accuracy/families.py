@@ -125,6 +125,7 @@ PLANS = {
         Part("fine-photos", CANDIDATES, [40], [40, 60], MORE),
         Part("street", CANDIDATES, [30], [30, 36], MORE),
         Part("whole", CANDIDATES[:3:2], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
+        Part("whole", ["frskd"], [40], [86], MORE),
         Part("part", CANDIDATES, [180], [540], MORE),
     ],
 }

