@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .depthwise import Depthwise
-from .recompute import is_recomputing, rectify, remember, source_of
+from .recompute import find_active, rectify, remember, source_of
 
 Map = Float[Tensor, "b _c _h _w"]
 NOTHING = 1e-30  # the eps of a norm of variance 1, to which it adds nothing; older versions of torch refuse 0
@@ -70,12 +70,15 @@ class BatchNorm(nn.BatchNorm2d):
 
 def remember_affine(out: Map, x: Map, norm: tuple[Tensor, Tensor, Tensor, Tensor]) -> Map:
     """`out`, which the backward pass computes from `x` with the norm's mean, 1 / deviation, scale and shift."""
-    if not is_recomputing():
+    remembered = find_active()
+    if remembered is None:
         return out
-    mean, inverse, scale, shift = (value.detach() for value in norm)
-    factor = inverse * scale
-    offset = torch.addcmul(shift, mean, factor, value=-1)
-    source, none, one = source_of(x), torch.zeros_like(factor), torch.ones_like(factor)
+    with torch.no_grad():
+        mean, inverse, scale, shift = norm
+        factor = inverse * scale
+        offset = torch.addcmul(shift, mean, factor, value=-1)
+        none, one = remembered.get_unit(factor)
+    source = source_of(x)
     # A norm with mean 0 and variance 1, because it rounds as the norm does that gave `out`.
     return remember(out, lambda: F.batch_norm(source(), none, one, factor, offset, False, 0.0, NOTHING))
 

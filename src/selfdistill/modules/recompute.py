@@ -44,7 +44,8 @@ class Kept:
     """A tensor as it is. Like autograd, refuses one that was changed in place in the meantime."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor, self.version = tensor.detach(), tensor._version
+        # Only a map needs `detach`: changed in place later, it would come to hold the very node that holds it.
+        self.tensor, self.version = tensor if tensor.is_leaf else tensor.detach(), tensor._version
 
     def __call__(self) -> Tensor:
         if self.tensor._version != self.version:
@@ -60,8 +61,9 @@ class Remembered(saved_tensors_hooks):
 
     def __init__(self) -> None:
         super().__init__(self.pack, unpack)
-        # By storage, because autograd keeps aliases. A weak reference keeps another storage from taking its place.
-        self.known: dict[StorageWeakRef, tuple[int, Source]] = {}
+        # By storage, because autograd keeps aliases. A weak reference keeps another storage from taking its address.
+        self.known: dict[int, tuple[StorageWeakRef, int, Source]] = {}
+        self.units: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def __enter__(self) -> None:
         self.token = active.set(self)
@@ -71,11 +73,23 @@ class Remembered(saved_tensors_hooks):
         super().__exit__(*error)
         active.reset(self.token)
         self.known.clear()
+        self.units.clear()
 
     def find(self, tensor: Tensor) -> Source | None:
         """How to compute the tensor's storage again; None if that is not known, or the tensor was changed since."""
-        version, source = self.known.get(StorageWeakRef(tensor.untyped_storage()), (None, None))
-        return source if version == tensor._version else None
+        known = self.known.get(tensor.untyped_storage()._cdata)
+        return None if known is None or known[1] != tensor._version else known[2]
+
+    def add(self, tensor: Tensor, source: Source) -> None:
+        storage = tensor.untyped_storage()
+        self.known[storage._cdata] = StorageWeakRef(storage), tensor._version, source
+
+    def get_unit(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean 0 and the variance 1 of so many channels; made once, as a GPU starts a kernel for each."""
+        key = len(like), like.dtype, like.device
+        if key not in self.units:
+            self.units[key] = torch.zeros_like(like), torch.ones_like(like)
+        return self.units[key]
 
     def pack(self, tensor: Tensor) -> Source:
         source = self.find(tensor)
@@ -89,6 +103,8 @@ active: ContextVar[Remembered | None] = ContextVar("active", default=None)
 
 
 def unpack(source: Source) -> Tensor:
+    if isinstance(source, Kept) or not torch.is_grad_enabled():  # entering `no_grad` takes longer than either
+        return source()
     with torch.no_grad():
         return source()
 
@@ -100,10 +116,6 @@ def recompute_maps() -> contextlib.AbstractContextManager[None]:
     return Remembered()
 
 
-def is_recomputing() -> bool:
-    return find_active() is not None
-
-
 def find_active() -> Remembered | None:
     return None if torch.compiler.is_compiling() else active.get()
 
@@ -112,7 +124,7 @@ def remember(tensor: Tensor, compute: Source) -> Tensor:
     """The tensor itself, an operation's output. `compute` gives it again, as a fresh tensor with equal strides."""
     remembered = find_active()
     if remembered is not None:
-        remembered.known[StorageWeakRef(tensor.untyped_storage())] = (tensor._version, compute)
+        remembered.add(tensor, compute)
     return tensor
 
 
