@@ -60,7 +60,7 @@ FAMILIES = {
         "cifar10",
     ),
     "street": Family(
-        "Street scenes, masks, from scratch",
+        "367 street scenes with masks, from scratch",
         "367 photographs of CamVid at 160x120 in crops of 128x96, `smp:Unet/mobilenetv3_small_050` from random "
         "weights, batches of 8, float32; scored on 101 others at their own 480x360.",
         "task=segmentation student=smp:Unet/mobilenetv3_small_050 data.void=[11] data.short_side=120 "
@@ -71,7 +71,7 @@ FAMILIES = {
         task="segmentation",
     ),
     "scenes": Family(
-        "Scenes of digits, masks, from scratch",
+        "400 scenes of digits with masks, from scratch",
         "The built-in recipe `quick/scenes`: 400 scenes, a small U-Net from random weights.",
         "quick/scenes",
         400,
