@@ -95,13 +95,14 @@ def summarize(tried: Sequence[Tried]) -> str:
     likelier = [each for each in known if each.nll and is_above(each.nll.equal_time)]
     worse = [each for each in known if is_below(each.main.equal_time)]
     unlikelier = [each for each in known if each.nll and is_below(each.nll.equal_time)]
+    unknown = [each for each in tried if each not in known]
     sentences = [
         join("FRSKD is more accurate than plain training of the same time with", better)
         or "No arm built on FRSKD was shown to be more accurate than plain training of the same time.",
         join("Its probabilities are better (NLL) with", likelier),
         join("It is less accurate with", worse),
         join("Its probabilities are worse with", unlikelier),
-        join("Three confirming seeds and a price are missing for", [each for each in tried if each not in known]),
+        join("Too little was measured (it takes three confirming seeds and a price) with", unknown),
     ]
     return wrap(" ".join(filter(None, sentences)))
 
