@@ -147,13 +147,15 @@ def interpolate(plain: Scores, epochs: float, seed: int) -> float | None:
 
     >>> interpolate({10: {0: 1.0}, 40: {0: 3.0}}, 20, 0), interpolate({10: {0: 1.0}}, 30, 0), interpolate({}, 1, 0)
     (2.0, 1.0, None)
+    >>> interpolate({36: {0: 1.0}}, 35.6, 0), interpolate({36: {0: 1.0}}, 30, 0)
+    (1.0, None)
     """
     points = sorted((length, scores[seed]) for length, scores in plain.items() if seed in scores)
     if not points or math.isnan(epochs) or epochs < 0.97 * points[0][0]:
         return None
+    epochs = max(epochs, points[0][0])
     if epochs >= points[-1][0]:
         return points[-1][1]
-    epochs = max(epochs, points[0][0])
     for (low, first), (high, second) in itertools.pairwise(points):
         if low <= epochs <= high:
             share = math.log(epochs / low) / math.log(high / low)
