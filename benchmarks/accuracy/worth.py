@@ -103,7 +103,10 @@ class Trainer:
     def train(self) -> int:
         """Trains what is missing; gives how many runs are not there at the end."""
         plan = [part for part in PLANS[self.options.plan] if part.family in self.options.only]
-        missing = [job for job in list_jobs(plan) if self.is_wanted(job) and not self.is_done(job)]
+        wanted = [job for job in list_jobs(plan) if self.is_wanted(job)]
+        if not wanted:
+            raise ValueError("the plan has no such runs; --only, --arms and --seeds name those of families.py")
+        missing = [job for job in wanted if not self.is_done(job)]
         for job in missing:
             if not self.is_done(job):
                 self.train_job(job)
