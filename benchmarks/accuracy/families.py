@@ -59,6 +59,15 @@ FAMILIES = {
         10,
         "cifar10",
     ),
+    "fifth": Family(
+        "10,000 photographs from scratch",
+        "The first 10,000 training images of CIFAR-10, `cifar:wrn-16-2` from random weights, batches of 128, bfloat16; "
+        "scored on the 10,000 test images.",
+        "student=cifar:wrn-16-2 data.limit=10000 batch_size=128 precision=bf16",
+        10_000,
+        10,
+        "cifar10",
+    ),
     "street": Family(
         "367 street scenes with masks, from scratch",
         "367 photographs of CamVid at 160x120 in crops of 128x96, `smp:Unet/mobilenetv3_small_050` from random "
@@ -126,6 +135,8 @@ PLANS = {
         Part("street", CANDIDATES, [30], [30, 36], MORE),
         Part("whole", CANDIDATES[:3:2], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
         Part("whole", ["frskd"], [40], [86], MORE),
+        Part("fifth", ["frskd"], [100], [214], MORE),
+        Part("fifth", ["label_smoothing"], [214], [], MORE),
         Part("part", CANDIDATES, [180], [540], MORE),
     ],
 }
