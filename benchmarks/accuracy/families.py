@@ -96,6 +96,11 @@ LEVERS = [
     "frskd+start=0.5+settle=0.1",
     *("frskd+width=1", "frskd+depth=1", "frskd+levels=2", "frskd+width=1+depth=1+levels=2"),
 ]
+LATER_LEVERS = [
+    *("frskd+teacher_average=0.99", "frskd+stop_gradient_before=0.5", "frskd+stop_gradient_after=0.5"),
+    *("frskd+optim.method_lr=0.3", "frskd+optim.method_lr=0.03", "frskd+optim.method_decay=0.001"),
+    *("every_kth:EveryKth+every=2", "every_kth:EveryKth+every=4", "frskd+width=1+start_from_classifier=true"),
+]
 WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200", "frskd+ramp=0"]
 FAMILY = [
     *("label_smoothing", "baseline+mix=mixup", "baseline+mix=cutmix", "baseline+optim.ema=0.99"),
@@ -121,6 +126,7 @@ PLANS = {
         Part("fine-photos", LEVERS, [10], [10, 13, 20, 30, 45], FEW),
         Part("part", FAMILY, [60], [], FEW),
         Part("part", WEIGHTS, [20], [], FEW),
+        Part("part", LATER_LEVERS, [20, 60], [], FEW),
     ],
     "tune": [  # does cutting the self-teacher's gradient hurt where the student is good from the start?
         Part("fine-photos", CUT, [10], [10, 13], FEW),
