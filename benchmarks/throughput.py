@@ -20,7 +20,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -230,14 +230,14 @@ def measure_cache(cache: str, workers: str, options: argparse.Namespace) -> list
     return row
 
 
-def write_photographs(folder: Path) -> Path:
+def write_photographs(
+    folder: Path, counts: Mapping[str, int] = PHOTOGRAPHS, size: tuple[int, int] = (500, 375), noise: float = 12.0
+) -> Path:
     """Writes a folder of two classes of JPEG files: soft blobs with noise, about 60 kB each, like photographs."""
     generator = np.random.default_rng(0)
-    for number, split in enumerate(split for split, count in PHOTOGRAPHS.items() for _ in range(count)):
-        blobs = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
-            (500, 375), Image.BICUBIC
-        )
-        noisy = np.asarray(blobs).astype(np.int16) + generator.normal(0, 12, (375, 500, 1)).astype(np.int16)
+    for number, split in enumerate(split for split, count in counts.items() for _ in range(count)):
+        blobs = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(size, Image.BICUBIC)
+        noisy = np.asarray(blobs).astype(np.int16) + generator.normal(0, noise, (*size[::-1], 1)).astype(np.int16)
         file = folder / split / f"class{number % 2}" / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, quality=90)

@@ -189,3 +189,22 @@ def test_where_images_are_kept_is_decided_once(folder, monkeypatch):
     prepared = prepare(folder, cache="auto")
     monkeypatch.undo()
     assert prepared.held_out.on(torch.device("cpu")) is None  # and not decoded anew after an epoch
+
+
+def test_large_photographs_are_drafted_where_asked_and_told_of_otherwise(tmp_path):
+    for split in ("train", "val"):
+        for number, name in enumerate(("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")):
+            write_image(tmp_path / "images" / split / name, size=(640, 480), seed=number)
+    part = DataPart(source=str(tmp_path / "images"), image_size=72)
+    whole = prepare_data(part, CLASSIFICATION)
+    told = [note for note in whole.notes if "draft" in note]
+    assert told == ["images of about 0.31 megapixels: data.draft=true reads JPEG files of this size in less time"]
+    prepared = prepare_data(part.model_copy(update={"draft": True}), CLASSIFICATION)
+    assert not [note for note in prepared.notes if "draft" in note]
+    assert prepared.train[0].image.size == (320, 240)
+    scored, expected = ([each.image.tobytes() for each in data.held_out] for data in (prepared, whole))
+    assert scored == expected  # as they are
+    assert not [note for note in prepare_data(DataPart(source="digits"), CLASSIFICATION).notes if "draft" in note]
+    for cache in ("memory", "disk"):
+        with pytest.raises(ValueError, match=rf"machine.cache={cache} keeps whole images, .*data.draft=false"):
+            prepare_data(part.model_copy(update={"draft": True}), CLASSIFICATION, cache=cache)

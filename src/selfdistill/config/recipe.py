@@ -129,6 +129,11 @@ class DataPart(Part):
     max_megapixels: float = Field(
         64.0, gt=0, le=178, description="refuse larger images and masks, in millions of pixels"
     )
+    draft: bool = Field(
+        False,
+        description="augment resized_crop first: decode large JPEG files at a half, a quarter or an eighth of their"
+        " size, as far as the smallest crop keeps image_size pixels; faster, with slightly other pixels",
+    )
     on_error: Literal["stop", "skip"] = Field(
         "stop",
         description="skip: read all images before training and leave out those that cannot be used, which exclude then"

@@ -5,6 +5,7 @@ All of this decodes each image once.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from .split import Splits, describe_splits, open_splits
 from .statistics import PixelStatistics
 from .task_data import TaskData
 from .transforms.base import Transform
+from .transforms.image import find_draft_side
 
 CPU = torch.device("cpu")
 MOST_NAMED = 5  # images that are left out, in notes
@@ -32,6 +34,7 @@ TRANSFORM_SETTINGS = {
     "value_range",
     "gray_range",
     "augment",
+    "draft",
     "mean",
     "std",
     "short_side",
@@ -177,6 +180,7 @@ def prepare_data(
             *describe_splits(splits, settings.channels),
             *_describe_pixels(settings, chosen, statistics),
             *describe_16_bits(splits, chosen),
+            *_describe_draft(splits.train, chosen),
         ),
     )
 
@@ -190,6 +194,15 @@ def _describe_pixels(settings: DataPart, chosen: DataPart, statistics: PixelStat
             f"the pixels of the training images lie between {levels[0]} and {levels[1]} of 255: hardly any contrast"
         )
     return notes
+
+
+def _describe_draft(images: LabeledDataset, chosen: DataPart) -> list[str]:
+    """A note on large photographs that could be read in less time."""
+    side = 0 if chosen.draft else find_draft_side(chosen)
+    areas = [each.width * each.height for each in images.formats] if side else []
+    if not areas or (area := median(areas)) < (2 * side) ** 2:
+        return []
+    return [f"images of about {area / 1e6:.2g} megapixels: data.draft=true reads JPEG files of this size in less time"]
 
 
 @contextmanager

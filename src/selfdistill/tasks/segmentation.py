@@ -108,7 +108,7 @@ class Segmentation(TaskKind):
     }
     sources_in_words = "scenes, a folder of images and masks, a .csv, .tsv, .jsonl, .parquet or .tar file, or hf:NAME"
     other_labels = "has a label for every image, not for every pixel; set data=scenes or a folder of images and masks"
-    idle_settings = ("separator",)  # it concerns several labels of an image
+    idle_settings = ("separator", "draft")  # several labels of an image; crops that are resized
     mixers = {"cutmix": Mixer(_cutmix, soft=False)}
     columns = (
         Column("miou", "mIoU, %"),

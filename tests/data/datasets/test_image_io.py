@@ -340,3 +340,19 @@ def test_the_settings_say_how_many_pixels_images_and_masks_may_have(tmp_path):
     check(opened(tmp_path / "classes", val_fraction=0.3).train)
     with pytest.raises(ValueError, match=rf"{mask.name} .* it has 400x2 pixels"):
         check(opened_masks(tmp_path / "pairs", **few).train)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("side, size", [(0, (640, 480)), (300, (640, 480)), (277, (320, 240)), (100, (160, 120))])
+def test_a_draft_halves_a_jpeg_as_often_as_its_area_allows(tmp_path, orientation, side, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    ramp = np.add.outer(np.arange(480), np.arange(640)) // 5
+    picture = Image.fromarray(np.stack([ramp] * 3, axis=2).astype(np.uint8))
+    picture.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    picture.save(tmp_path / "a.png")
+    made, whole = (read_image(str(tmp_path / "a.jpg"), draft_side=draft) for draft in (side, 0))
+    assert made.size == (size[::-1] if orientation == 6 else size)
+    expected = np.asarray(whole.resize(made.size, Image.Resampling.BOX)).astype(int)
+    assert np.abs(np.asarray(made) - expected).max() <= 2  # the mean of the pixels that each stands for
+    assert read_image(str(tmp_path / "a.png"), draft_side=side).size == (640, 480)

@@ -17,7 +17,7 @@ from selfdistill.config.recipe import DataPart
 from selfdistill.data import Splits, choose_defaults, image_shape, open_splits
 from selfdistill.data.random.keys import derive_keys
 from selfdistill.data.transforms.batch import Cutout
-from selfdistill.data.transforms.image import eval_transform, train_transform
+from selfdistill.data.transforms.image import RandomRectangle, eval_transform, find_draft_side, train_transform
 
 PLAIN = {"mean": [0.0] * 3, "std": [1.0] * 3, "channels": 3}
 
@@ -322,3 +322,28 @@ def test_own_functions_that_change_what_they_are_given_leave_stored_images_alone
     before = image.tobytes()
     shown = training(plain(8, ["my_augment:blot", "my_augment:as_floats", "my_augment:dim"]))(image)
     assert (shown[:, :4, :4] == 0.5).all() and image.tobytes() == before
+
+
+def test_a_random_rectangle_is_that_of_torchvision():
+    from torchvision.transforms import v2
+
+    rectangle, reference = RandomRectangle((96, 80)), v2.RandomResizedCrop((96, 80))
+    for seed, image in enumerate([image_of(300, 200), image_of(90, 400), image_of(50, 50).convert("L")] * 4):
+        torch.manual_seed(seed)
+        made = np.asarray(rectangle(image))
+        torch.manual_seed(seed)
+        assert np.array_equal(made, np.asarray(reference(image)))
+
+
+def test_the_smallest_crop_of_a_draft_keeps_the_size():
+    assert find_draft_side(plain(224, ["resized_crop", "flip"])) == 792  # whose square has 224 * 224 / 0.08 pixels
+    assert find_draft_side(plain((96, 128), ["resized_crop"])) == 453
+    for augment in ("none", ["crop"], ["randaugment", "resized_crop"]):
+        assert find_draft_side(plain(224, augment)) == 0
+    assert find_draft_side(plain(64, ["resized_crop"])) == 0
+
+
+@pytest.mark.parametrize("size, augment", [(64, ["resized_crop"]), (224, ["crop"]), (224, "none")])
+def test_a_draft_that_cannot_be_is_refused(size, augment):
+    with pytest.raises(ValueError, match=r"data.draft=true has no effect here: .* resized_crop"):
+        train_transform(plain(size, augment, draft=True))

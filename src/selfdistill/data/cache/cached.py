@@ -40,7 +40,8 @@ class CachedDataset(Dataset[Sample]):
         """Sample `i`. Raises `ValueError` that names the image."""
         if self.images is not None and self.images.is_complete:
             return Sample(self.images[i], self.dataset.labels[i])
-        sample = self.dataset[i]
+        draft_side = self.transform.draft_side
+        sample = Sample(self.dataset.image(i, draft_side), self.dataset.labels[i]) if draft_side else self.dataset[i]
         with self.dataset.name_errors(i):
             return self.transform.cached(sample)
 
@@ -131,6 +132,11 @@ def refuse_uncacheable(transform: Transform, cache: str) -> None:
     """Raises `ValueError` for images that a cache cannot keep."""
     if not isinstance(transform, ImageTransform):
         raise ValueError(f"machine.cache={cache} keeps images that have one label each; with masks take auto or none")
+    if transform.draft_side:
+        raise ValueError(
+            f"machine.cache={cache} keeps whole images, and data.draft=true reads smaller ones; take auto or none, or"
+            " data.draft=false"
+        )
     if cache == "device" and not transform.fixed_size:
         raise ValueError(
             "machine.cache=device keeps images of one size, and data.augment has steps that run per image before"

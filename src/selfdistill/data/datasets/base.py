@@ -79,9 +79,15 @@ class LabeledDataset(ABC, Dataset[Sample]):
         """The decoded image and its target."""
         return Sample(self.image(i), self.labels[i])
 
-    def image(self, i: int) -> Stored:
-        """The decoded image, upright, in its stored mode."""
-        return read_image(self.source(i), self.name(i), max_megapixels=self.max_megapixels, channels=self.channels)
+    def image(self, i: int, draft_side: int = 0) -> Stored:
+        """The decoded image, upright, in its stored mode; see `read_image` for `draft_side`."""
+        return read_image(
+            self.source(i),
+            self.name(i),
+            max_megapixels=self.max_megapixels,
+            channels=self.channels,
+            draft_side=draft_side,
+        )
 
     def set_limits(self, max_megapixels: float, channels: int) -> None:
         """Sets how many millions of pixels an image may have, and how many gray pages of a TIFF make one."""

@@ -40,11 +40,20 @@ class Format(NamedTuple):
         return self.width, self.height
 
 
-def read_image(source: Source, name: str = "", *, max_megapixels: float = MAX_MEGAPIXELS, channels: int = 1) -> Stored:
+def read_image(
+    source: Source,
+    name: str = "",
+    *,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    channels: int = 1,
+    draft_side: int = 0,
+) -> Stored:
     """Decodes an image in its stored mode, upright; an animation gives its first frame.
 
-    A TIFF of `channels` gray pages is one image. Raises `ValueError`, naming `name` or the path, for anything that is
-    not a complete image, and for an image of more than `max_megapixels` million pixels, which is not decoded.
+    A TIFF of `channels` gray pages is one image. With `draft_side` a JPEG is decoded at a half, a quarter or an eighth
+    of its size, as far as a square of its area still has sides of so many pixels. Raises `ValueError`, naming `name` or
+    the path, for anything that is not a complete image, and for an image of more than `max_megapixels` million pixels,
+    which is not decoded.
     """
     if not isinstance(source, str | bytes):
         return source
@@ -56,6 +65,8 @@ def read_image(source: Source, name: str = "", *, max_megapixels: float = MAX_ME
             with _open(file, max_megapixels) as image:
                 if _has_deep_colors(image):
                     return _read_deep_colors(file, image.mode)
+                if draft_side:
+                    _draft(image, max(math.isqrt(image.width * image.height) // draft_side, 1))
                 image.load()
                 return _turn_upright(image)
     except Exception as error:  # the readers raise nearly any type on damaged files

@@ -41,8 +41,8 @@ class MultiLabelDataset(RelabeledDataset):
     def size(self, i: int) -> int:
         return self.images.size(i)
 
-    def image(self, i: int) -> Stored:
-        return self.images.image(i)
+    def image(self, i: int, draft_side: int = 0) -> Stored:
+        return self.images.image(i, draft_side)
 
     def format(self, i: int, *, decode: bool = False) -> Format:
         return self.images.format(i, decode=decode)

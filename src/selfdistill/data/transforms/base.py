@@ -35,6 +35,7 @@ class Transform(ABC):
     draws_per_image: bool  # whether `per_image` draws from the global generators
     fixed_size: bool  # whether `cached` gives images of one size, and `per_image` only reads their pixels
     keeps_target: bool  # whether `cached` does not change the target, so that only images are kept
+    draft_side: int = 0  # with which `read_image` may read the images; 0: whole
 
     @abstractmethod
     def cached(self, sample: Sample) -> Sample:

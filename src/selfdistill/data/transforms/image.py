@@ -3,14 +3,18 @@
 import itertools
 from collections.abc import Callable, Sequence
 
+from PIL import Image
+from torch import Tensor
+
 from ...config.recipe import DataPart
 from ..datasets.conversion import PixelFormat
 from .base import Transform, choose_names, image_shape, say_unknown
 from .batch import BatchStep, Cutout, Erasing, Flip, PaddedCrop, ReflectedCrop, ResizedCrop, Rotation
 from .finished import FinishedTransform
-from .pipeline import CenterCrop, ImageTransform, ResizeToCover, Step, UserImageTransform, is_small
+from .pipeline import SMALL, CenterCrop, ImageTransform, ResizeToCover, Step, UserImageTransform, is_small
 
 DEFAULT_SIZE = 224  # of both sides, unless all images have one small size
+LEAST_SHARE = 0.08  # of the area of a larger image, in a random rectangle
 STATISTICS = {True: 10_000, False: 2_000}  # is small -> maximum number of images for mean and std
 
 Size = tuple[int, int]  # height, width
@@ -23,7 +27,23 @@ def train_transform(settings: DataPart) -> Transform:
     assert isinstance(settings.augment, list), "the settings are not resolved"
     size = image_shape(settings)[1:]
     erasers = [ERASERS[name]() for name in settings.augment if name in ERASERS]
-    return ImageTransform(settings, create_steps(settings.augment, size, PixelFormat.of(settings)), erasers)
+    transform = ImageTransform(settings, create_steps(settings.augment, size, PixelFormat.of(settings)), erasers)
+    if settings.draft:
+        transform.draft_side = find_draft_side(settings)
+        if not transform.draft_side:
+            raise ValueError(
+                "data.draft=true has no effect here: it needs data.augment to begin with resized_crop, and an"
+                f" image_size of more than {SMALL} pixels"
+            )
+    return transform
+
+
+def find_draft_side(settings: DataPart) -> int:
+    """With which `read_image` may read training images, so that the smallest crop keeps the size; 0: whole."""
+    if settings.finished or settings.augment[:1] != ["resized_crop"]:
+        return 0
+    size = image_shape(settings)[1:]
+    return 0 if is_small(size) else round(max(size) / LEAST_SHARE**0.5)
 
 
 def eval_transform(settings: DataPart) -> Transform:
@@ -65,9 +85,24 @@ def _create_reflect_crop(size: tuple[int, int]) -> list[Step]:
 
 def _create_resized_crop(size: tuple[int, int]) -> list[Step]:
     """Random rectangle, resized to `size`. Small images are resized to `size` before."""
-    from torchvision.transforms import v2
+    return [ResizedCrop()] if is_small(size) else [RandomRectangle(size)]
 
-    return [ResizedCrop()] if is_small(size) else [v2.RandomResizedCrop(size)]
+
+class RandomRectangle:
+    """A random rectangle of a larger image, resized to `size`: torchvision's `RandomResizedCrop`.
+
+    It takes `LEAST_SHARE` to 100 % of the area. The first version of torchvision's draws and computes the same for a
+    picture in 0.14 ms less, a twentieth of what loading one takes.
+    """
+
+    def __init__(self, size: Size) -> None:
+        from torchvision.transforms import RandomResizedCrop, v2
+
+        scale = (LEAST_SHARE, 1.0)
+        self.for_pictures, self.for_tensors = RandomResizedCrop(size, scale), v2.RandomResizedCrop(size, scale)
+
+    def __call__(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
+        return (self.for_tensors if isinstance(image, Tensor) else self.for_pictures)(image)
 
 
 def _create_flip(size: tuple[int, int]) -> list[Step]:
