@@ -164,9 +164,14 @@ def interpolate(plain: Scores, epochs: float, seed: int) -> float | None:
 
 
 def read_study(results: Path, family: str, machine: str | None = None) -> Study:
-    """The runs and prices of a family; `machine` is one of those that prices were measured on, or the first."""
+    """The runs and prices of a family.
+
+    Prices are those that were measured on `machine`; without one those of the first, and of the next what it lacks.
+    """
     runs = json.loads((results / f"worth-{family}.json").read_text(encoding="utf-8"))
     path = results / f"prices-{family}.json"
     machines = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    prices = machines[machine or next(iter(machines))] if machines else {}
+    prices: dict[str, Any] = {}
+    for each in [machine] if machine is not None else reversed([*machines]):
+        prices |= machines[each]
     return Study(runs, {arm: price["slowdown"] for arm, price in prices.items()})
