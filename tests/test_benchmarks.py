@@ -229,6 +229,20 @@ def test_a_seed_whose_longer_plain_run_is_missing_is_not_compared_with_a_shorter
     assert found.in_time == pytest.approx([-10.0, 10.0]) and found.longest == 20 and found.is_dearer
 
 
+def test_the_frontier_has_what_nothing_as_cheap_beats_with_the_same_seeds(accuracy):
+    from evidence import Arm, Study, find_frontier
+
+    def runs(*scores):
+        return [{"seed": seed, "top1": score, "nll": 1 - score} for seed, score in enumerate(scores)]
+
+    plain = {"baseline+epochs=10": runs(0.5, 0.5), "baseline+epochs=20": runs(0.7, 0.7)}
+    arms = {"cheap+epochs=10": runs(0.6, 0.6), "dear+epochs=10": runs(0.6, 0.7), "once+epochs=10": runs(0.9)}
+    study = Study({**plain, **arms, "unpriced+epochs=5": runs(0.9, 0.9)}, {"cheap": 1.5, "dear": 1.9, "once": 1.0})
+    expected = [Arm("baseline", 10), Arm("cheap", 10), Arm("dear", 10), Arm("baseline", 20)]
+    assert find_frontier(study, "top1", [0, 1]) == find_frontier(study, "nll", [0, 1]) == expected
+    assert find_frontier(study, "top1", [0]) == [Arm("once", 10)]
+
+
 def test_every_table_of_accuracies_is_a_comparison_that_can_be_asked_for(accuracy):
     for name, table in accuracy.TABLES.items():
         methods = ",".join(table.methods).format_map(dict.fromkeys(table.teachers, "RUN"))

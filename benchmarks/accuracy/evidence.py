@@ -19,6 +19,7 @@ Scores = Mapping[int, Mapping[int, float]]  # epochs -> seed -> score
 TITLES = {"top1": "top-1, %", "miou": "mean IoU, %"}  # of main scores
 LIKELIHOODS = {"nll_at_temperature": "NLL at the fitted temperature", "nll": "NLL"}
 ENOUGH = 1.1  # times as long as the longest plain run of its seed an arm may have taken, to be compared with that
+SAME_TIME = 1.03  # times as long as another a run may take, and count as no longer
 SIGNS = {"top1": 100.0, "miou": 100.0, "nll": -1.0, "nll_at_temperature": -1.0}  # so that more is better
 
 
@@ -110,6 +111,24 @@ class Study:
             timed,
             max(longest.values()),
         )
+
+
+def find_frontier(study: Study, score: str, seeds: Sequence[int]) -> list[Arm]:
+    """The runs, plain ones too, that no other beats in as much time or less, by time; means over the seeds.
+
+    Only what was trained with all of these seeds counts, and has a price. Times that differ by less than prices do from
+    one measurement to the next are the same.
+    """
+    known = []
+    for arm, runs in study.arms.items():
+        values = [SIGNS[score] * runs[seed][score] for seed in seeds if runs.get(seed, {}).get(score) is not None]
+        if len(values) == len(seeds) and arm.name in study.prices:
+            known.append((study.prices[arm.name] * arm.epochs, statistics.fmean(values), arm))
+    return [
+        arm
+        for time, value, arm in sorted(known)
+        if not any(other > value and spent <= SAME_TIME * time for spent, other, _ in known)
+    ]
 
 
 def list_seeds(study: Study) -> list[int]:

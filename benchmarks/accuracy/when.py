@@ -14,7 +14,17 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from evidence import Finding, Study, find_likelihood, find_score, list_later, list_seeds, read_study  # noqa: E402
+from evidence import (  # noqa: E402
+    Arm,
+    Finding,
+    Study,
+    find_frontier,
+    find_likelihood,
+    find_score,
+    list_later,
+    list_seeds,
+    read_study,
+)
 from families import FAMILIES, LATER, Family  # noqa: E402
 from table import TABLE, list_entries, write_table  # noqa: E402
 
@@ -43,6 +53,7 @@ is how many plain steps one of its steps takes, by processor time. A star marks 
 than the longest plain run, with which it is compared then. Only the seeds that confirm count in what
 is said here; every try stands below them. `method=auto` chooses by the same numbers ([choosing a
 method](choosing-a-method.md#let-the-evidence-choose))."""
+FEW = 4  # tries that need no picture
 FRSKD = "frskd"  # what the names of arms built on it begin with
 
 
@@ -156,10 +167,47 @@ def write_family(name: str, family: Family, study: Study) -> list[str]:
         parts += [f"![Score against training time]({picture(name)})"]
         if draw_gains(name, family, study, confirmed):
             parts += [f"![Gain at the same time against the length of training]({picture(name, 'gain')})"]
-        parts += [tabulate(study, confirmed, later)]
+        parts += [tabulate(study, confirmed, later), describe_frontier(study, later)]
     if tried := list(find(study, first)):
         parts += [f"### {family.title}: every try, {count_of(len(first), 'seed')}", tabulate(study, tried, first)]
+        parts += [describe_frontier(study, first[:1])]
+        if len(tried) > FEW:
+            draw_frontier(name, family, study, list_frontier_names(study, first[:1]), first[:1], "tries")
+            parts += [f"![Score against training time, seed {first[0]}]({picture(name, 'tries')})"]
     return parts
+
+
+def list_frontier_names(study: Study, seeds: Sequence[int]) -> list[str]:
+    """The names of arms on the frontier of the score or of NLL, without the plain network's."""
+    scores = (find_score(study)[0], find_likelihood(study, seeds)[0])
+    names = [arm.name for score in scores for arm in find_frontier(study, score, seeds)]
+    return [name for name in dict.fromkeys(names) if name != "baseline"]
+
+
+def describe_frontier(study: Study, seeds: Sequence[int]) -> str:
+    """Which runs no other of as much time or less beats, by score and by NLL."""
+    (score, title), (likelihood, likelihood_title) = find_score(study), find_likelihood(study, seeds)
+    listed = [
+        f"in {name.removesuffix(', %')}, {list_runs(find_frontier(study, key, seeds))}"
+        for key, name in ((score, title), (likelihood, likelihood_title))
+    ]
+    shown = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    return wrap(f"Not beaten by anything of as much time or less, with {shown}: {'; '.join(listed)}.")
+
+
+def list_runs(arms: Sequence[Arm]) -> str:
+    """
+    >>> list_runs([Arm("baseline", 20), Arm("baseline", 40), Arm("frskd", 20)])
+    'plain for 20 and 40 epochs, `frskd` for 20'
+    """
+    lengths: dict[str, list[str]] = {}
+    for arm in arms:
+        lengths.setdefault(arm.name, []).append(str(arm.epochs))
+    shown = []
+    for number, (name, epochs) in enumerate(lengths.items()):
+        of_name = " and ".join(filter(None, [", ".join(epochs[:-1]), epochs[-1]]))
+        shown.append(f"{'plain' if name == 'baseline' else f'`{name}`'} for {of_name}{' epochs' * (number == 0)}")
+    return ", ".join(shown)
 
 
 def find(study: Study, seeds: Sequence[int]) -> Iterable[tuple[Finding, Finding | None]]:
@@ -233,7 +281,9 @@ def picture(name: str, kind: str = "") -> str:
     return f"when-{name}{'-' if kind else ''}{kind}.png"
 
 
-def draw_frontier(name: str, family: Family, study: Study, names: Sequence[str], seeds: Sequence[int]) -> None:
+def draw_frontier(
+    name: str, family: Family, study: Study, names: Sequence[str], seeds: Sequence[int], kind: str = ""
+) -> None:
     """Draws the score against the time of a whole run, in epochs of plain training; the plain network is a curve."""
     score, title = find_score(study)
     curves = []
@@ -252,7 +302,7 @@ def draw_frontier(name: str, family: Family, study: Study, names: Sequence[str],
         ]
         curves.append(Curve("plain" if arm_name == "baseline" else arm_name, number, points))
     svg = draw_curves(curves, family.title, "training time, in epochs of plain training", title)
-    rasterize(svg).save(DOCS / picture(name), optimize=True)
+    rasterize(svg).save(DOCS / picture(name, kind), optimize=True)
 
 
 def draw_gains(name: str, family: Family, study: Study, found: Sequence[tuple[Finding, Finding | None]]) -> bool:
