@@ -5,6 +5,8 @@ import torch
 
 from helpers.methods import method_and_batch, names_reached
 from selfdistill import list_methods
+from selfdistill.method import Method
+from selfdistill.methods import find_method
 
 SHALLOW = "stem stage1 stage2 "
 STAGES = SHALLOW + "stage3 "
@@ -133,3 +135,17 @@ def test_each_term_teaches_whom_it_should(name, settings, changes):
     assert losses.keys() == expected.keys()
     for term, parts in expected.items():
         assert parts_reached(method, losses[term]) == set(parts.split()), term
+
+
+@pytest.mark.parametrize("name", [name for name in list_methods() if find_method(name).needs_teacher])
+def test_a_frozen_teacher_is_asked_before_the_student_keeps_its_maps(name):
+    """Its own maps would come on top of those that wait for the backward pass."""
+    method, batch = method_and_batch(name)
+    first = {"student": next(iter(method.student.children())), "teacher": next(iter(method.teacher.net.children()))}
+    if isinstance(method.teacher.net, Method):
+        first["teacher"] = next(iter(method.teacher.net.student.children()))
+    asked = []
+    for who, module in first.items():
+        module.register_forward_hook(lambda *_, who=who: asked.append(who))
+    method(batch)
+    assert asked == ["teacher", "student"]

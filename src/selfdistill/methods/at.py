@@ -38,8 +38,8 @@ class AT(Method):
         self.teacher_levels = teaching_levels(len(self.taps), len(self.teacher_taps))
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        logits, features = self.taps(batch.images)
         _, teacher_features = self.ask_teacher(batch.images)
+        logits, features = self.taps(batch.images)
         teachers = [teacher_features[level] for level in self.teacher_levels]
         return Step(
             {

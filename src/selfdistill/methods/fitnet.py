@@ -47,8 +47,8 @@ class FitNet(Method):
         self.regressor = Regressor(tap, teacher_tap, rectified=self.rectified)
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        logits, features = self.taps(batch.images)
         _, teacher_features = self.ask_teacher(batch.images)
+        logits, features = self.taps(batch.images)
         hint = teacher_features[self.teacher_level]
         terms = {
             "task": self.task.loss(logits, batch.target, batch.soft_target),

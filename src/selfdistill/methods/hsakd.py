@@ -43,8 +43,8 @@ class HSAKD(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         rotated = mixing.rotations(batch.images)
-        logits, joint_logits = run_with_branches(self.taps, self.branches, rotated)
         teacher_logits, teacher_joint_logits = self.ask_branches(rotated)
+        logits, joint_logits = run_with_branches(self.taps, self.branches, rotated)
         upright = logits[:: mixing.ROTATIONS]
         terms = {
             "task": self.task.loss(upright, batch.target, batch.soft_target),

@@ -31,7 +31,7 @@ class KD(Method):
         self.refuse_other_classes()
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        logits = self.student(batch.images)
+        teacher_logits, logits = self.teacher(batch.images), self.student(batch.images)
         task, mask = self.task.loss(logits, batch.target, batch.soft_target), self.task.labeled_mask(batch.target)
-        kd = self.task.distill(logits, self.teacher(batch.images), self.temperature, mask)
+        kd = self.task.distill(logits, teacher_logits, self.temperature, mask)
         return Step({"task": self.alpha * task, "kd": self.beta * kd}, logits)

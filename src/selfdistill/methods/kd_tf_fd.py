@@ -36,8 +36,8 @@ class KDTfFD(TfFD):
         self.refuse_other_classes()
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        step = super().forward(batch, progress)
+        teacher_logits, step = self.teacher(batch.images), super().forward(batch, progress)
         mask = self.task.labeled_mask(batch.target)
-        kd = self.growth(progress) * self.task.distill(step.logits, self.teacher(batch.images), self.temperature, mask)
+        kd = self.growth(progress) * self.task.distill(step.logits, teacher_logits, self.temperature, mask)
         weighted = {"task": self.alpha * step.losses["task"], "kd": self.beta * kd}
         return Step(step.losses | weighted, step.logits)

@@ -37,7 +37,7 @@ class NKD(Method):
         self.refuse_other_classes()
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        logits, teacher_logits = self.student(batch.images), self.teacher(batch.images)
+        teacher_logits, logits = self.teacher(batch.images), self.student(batch.images)
         terms = {
             "task": self.task.loss(logits, batch.target),
             "target": true_class(logits, teacher_logits, batch.target),

@@ -59,9 +59,9 @@ class OFD(Method):
         self.connectors = nn.ModuleList(connector(channels, width, rectified=False) for channels, width in pairs)
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        logits, _, features = self.maps(batch.images)
         with torch.no_grad():
             _, _, teacher_features = self.teacher_maps(batch.images)
+        logits, _, features = self.maps(batch.images)
         teachers = [teacher_features[level] for level in self.teacher_levels]
         connected = [
             enlarge(connector(feature), teacher)

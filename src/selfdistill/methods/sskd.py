@@ -51,9 +51,9 @@ class SSKD(Method):
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
         rotated = mixing.rotations(batch.images)
+        teacher_logits, teacher_embeddings = self.ask_head(rotated)
         logits, features = self.taps(rotated)
         embeddings = self.head(global_average(features[-1]))
-        teacher_logits, teacher_embeddings = self.ask_head(rotated)
         upright, teacher_upright = logits[:: mixing.ROTATIONS], teacher_logits[:: mixing.ROTATIONS]
         terms = {
             "task": self.task_weight * self.task.loss(upright, batch.target),

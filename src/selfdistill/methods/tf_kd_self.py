@@ -37,7 +37,7 @@ class TfKDSelf(Method):
         self.refuse_other_classes()
 
     def forward(self, batch: Batch, progress: Tensor | float = 0.0) -> Step:
-        logits = self.student(batch.images)
+        teacher_logits, logits = self.teacher(batch.images), self.student(batch.images)
         task, mask = self.task.loss(logits, batch.target, batch.soft_target), self.task.labeled_mask(batch.target)
-        kd = self.task.distill(logits, self.teacher(batch.images), self.temperature, mask) / self.task.num_classes
+        kd = self.task.distill(logits, teacher_logits, self.temperature, mask) / self.task.num_classes
         return Step({"task": (1 - self.alpha) * task, "kd": self.alpha * self.multiplier * kd}, logits)
