@@ -49,6 +49,7 @@ from selfdistill.training.device import choose_device  # noqa: E402
 from selfdistill.training.pilot import take_turns  # noqa: E402
 
 RESULTS, RUNS = HERE / "results", HERE.parents[1] / "build/worth"
+REFUSED = 1  # the exit code of a process that cannot do what was asked
 NEVER = 100_000  # epochs between two scorings: only the last epoch counts
 
 
@@ -206,7 +207,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="+", help="by default those of the plan; `train` takes them with their length")
     parser.add_argument("--seeds", nargs="+", type=int, help="that are trained; by default those of the plan")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=24 * 60.0)
+    parser.add_argument("--minutes", type=float, default=24 * 60.0, help="after which several processes stop")
     parser.add_argument("--out", type=Path, default=RUNS, help="where the runs lie")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where prices and scores are written")
     words = sys.argv[1:] if words is None else words
@@ -222,7 +223,9 @@ def main(words: list[str] | None = None) -> None:
     elif options.processes > 1:
         command = [sys.executable, __file__, *words[:split], "--processes", "1", *words[split:]]
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
-        run_together(command, options.processes, 60 * options.minutes, env=environment, stdout=subprocess.DEVNULL)
+        codes = run_together(command, options.processes, 60 * options.minutes, env=environment, stdout=subprocess.DEVNULL)
+        if REFUSED in codes:
+            sys.exit(REFUSED)
     elif missing := Trainer(options).train():
         tell(f"{missing} runs are not there; other processes may still train them")
 
