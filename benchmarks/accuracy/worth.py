@@ -223,7 +223,9 @@ def main(words: list[str] | None = None) -> None:
     elif options.processes > 1:
         command = [sys.executable, __file__, *words[:split], "--processes", "1", *words[split:]]
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
-        codes = run_together(command, options.processes, 60 * options.minutes, env=environment, stdout=subprocess.DEVNULL)
+        codes = run_together(
+            command, options.processes, 60 * options.minutes, env=environment, stdout=subprocess.DEVNULL
+        )
         if REFUSED in codes:
             sys.exit(REFUSED)
     elif missing := Trainer(options).train():
