@@ -102,6 +102,7 @@ LATER_LEVERS = [
     *("every_kth:EveryKth+every=2", "every_kth:EveryKth+every=4", "frskd+width=1+start_from_classifier=true"),
 ]
 WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200", "frskd+ramp=0"]
+RAMPS = ["frskd+ramp=0", "frskd+ramp=0.3"]  # `frskd` takes 1 in runs of fewer than 20,000 steps
 FAMILY = [
     *("label_smoothing", "baseline+mix=mixup", "baseline+mix=cutmix", "baseline+optim.ema=0.99"),
     *("sad", "tfd", "dsr", "ps_kd", "drg", "byot", "tf_fd", "tf_kd_reg", "zipf_ls", "uskd", "frskd+optim.ema=0.99"),
@@ -127,6 +128,7 @@ PLANS = {
         Part("part", FAMILY, [60], [], FEW),
         Part("part", WEIGHTS, [20], [], FEW),
         Part("part", LATER_LEVERS, [20, 60], [], FEW),
+        Part("part", RAMPS, [60], [], FEW),
     ],
     "tune": [  # does cutting the self-teacher's gradient hurt where the student is good from the start?
         Part("fine-photos", CUT, [10], [10, 13], FEW),
