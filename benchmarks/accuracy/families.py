@@ -137,6 +137,7 @@ PLANS = {
     "confirm": [
         Part("part", CANDIDATES, [60], [60, 120, 200], MORE),
         Part("part", [*CANDIDATES, "frskd+stop_gradient=true"], [20], [20], MORE),
+        Part("part", ["frskd+ramp=0.3"], [60], [], MORE),
         Part("fine-crops", CANDIDATES, [40], [40, 60], MORE),
         Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
         Part("fine-photos", CANDIDATES, [40], [40, 60], MORE),
