@@ -15,7 +15,7 @@ class Objective(Configurable):
     temperature: Positive = hparam(4.0, "softens both distributions", used_with="alpha")
     warmup: Share = hparam(0.0, "no term before", per_pixel=0.5, short_run=0.0, used_with=("alpha", "beta"))
     ramp: Share = hparam(
-        0.0, "growth", per_pixel=0.5, short_run=lambda s: 1.0 - s["warmup"], used_with=("alpha", "beta")
+        0.0, "growth", per_pixel=0.5, short_run=lambda run: 1.0 - run.settings["warmup"], used_with=("alpha", "beta")
     )
     margin: Share = hparam(0.5, "of the temperature", used_with="temperature")
     plain: Count | None = None
@@ -103,6 +103,17 @@ def test_illegal_values_are_refused_by_name(settings):
 )
 def test_a_short_run_has_defaults_of_its_own_where_they_have_an_effect(output, given, chosen):
     assert Objective.short_run_defaults(output, given, 100) == chosen
-    assert find_method("frskd").short_run_defaults(output, given, 19_999) == chosen
+    assert find_method("frskd").short_run_defaults(output, given, 100) == chosen
     assert find_method("frskd").short_run_defaults(output, given, 20_000) == {}
     Objective(output, **given, **chosen)
+
+
+@pytest.mark.parametrize(
+    "steps, ramp", [(1, 1.0), (650, 1.0), (1_860, 0.3), (7_800, 0.1), (15_600, 0.0), (20_000, 0.0)]
+)
+def test_the_ramp_of_frskd_takes_about_as_many_steps_in_longer_runs(steps, ramp):
+    frskd = find_method("frskd")
+    assert frskd.short_run_defaults("image", {}, steps) == ({"ramp": ramp} if ramp else {})
+    assert frskd.short_run_defaults("image", {"start": 0.75}, steps) == ({"ramp": min(ramp, 0.25)} if ramp else {})
+    if steps < 20_000:
+        assert frskd.short_run_defaults("pixel", {}, steps) == {"warmup": 0.0, "ramp": 1.0}

@@ -25,6 +25,14 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
 
 
+class ShortRun(NamedTuple):
+    """What a `short_run` function may read."""
+
+    settings: Mapping[str, Any]  # all of the method's
+    steps: int  # optimizer steps of the whole run
+    output: str  # by what scores belong to, image | pixel
+
+
 class Hyperparameter(NamedTuple):
     """A hyper-parameter as `hparam` declares it. Read from the class or an instance it is the default."""
 
@@ -43,7 +51,7 @@ def hparam(
     description: str,
     *,
     per_pixel: T | None = None,
-    short_run: T | Callable[[dict[str, Any]], T] | None = None,
+    short_run: T | Callable[[ShortRun], T] | None = None,
     used_with: str | tuple[str, ...] = (),
 ) -> T:
     """Declares a hyper-parameter of a method, beside its name and type.
@@ -53,7 +61,7 @@ def hparam(
         description: What it does, for the method's card.
         per_pixel: Another default for tasks that score pixels.
         short_run: Another default for schedules that are far shorter than the paper's, or a function that makes it of
-            all settings. Such defaults are measured, not published.
+            all settings and the length. Such defaults are measured, not published.
         used_with: The weight without which it has no effect, or several of which one is enough. Where they are 0,
             another value than the default is refused.
     """
@@ -106,7 +114,7 @@ class Configurable:
             if declared.short_run is None or name in given or cls._unused(name, settings):
                 continue
             value = declared.short_run
-            settings[name] = value(settings) if callable(value) else value
+            settings[name] = value(ShortRun(settings, int(total_steps), output)) if callable(value) else value
         return {name: value for name, value in settings.items() if name not in given and value != defaults[name]}
 
     @classmethod

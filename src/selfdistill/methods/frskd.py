@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import losses
 from ..features.before_relu import BeforeReLU
 from ..features.probe import DryRun
-from ..hyperparameters import Count, Positive, Share, Weight, hparam
+from ..hyperparameters import Count, Positive, Share, ShortRun, Weight, hparam
 from ..method import Method
 from ..modules.bifpn import BiFPN, BiFPNc, SelfTeacher
 from ..modules.blocks import bilinear
@@ -23,6 +23,8 @@ from ..modules.pyramid import PyramidTeacher
 from ..modules.teachers import GrowingAverage
 from ..modules.timetable import Timetable, read_timetable
 from ..task import Batch, Step
+
+RAMP_STEPS = 620  # of a short run in which both losses grow, as measured (docs/short-schedules.md)
 
 
 class BothNetworks(NamedTuple):
@@ -96,7 +98,7 @@ class FRSKD(Method):
         0.0,
         "share of training over which both weights then grow from 0; 0: constant",
         per_pixel=1 / 3,
-        short_run=lambda settings: 1.0 - read_timetable(settings).imitation,
+        short_run=lambda run: choose_ramp(run),  # which stands below
         used_with=("alpha", "beta"),
     )
     teacher_average: Annotated[float, Interval(ge=0, lt=1)] = hparam(
@@ -294,6 +296,15 @@ class FRSKD(Method):
         if self.margin == "initial":
             norms = [(torch.ones_like(scale), torch.zeros_like(shift)) for scale, shift in norms]
         return [losses.negative_margin(scale, shift) for scale, shift in norms]
+
+
+def choose_ramp(run: ShortRun) -> float:
+    """The share of a run far shorter than the paper's over which both losses grow: `RAMP_STEPS`, in tenths of it.
+
+    For masks it is all that is left after `start`, `settle` and `warmup`.
+    """
+    left = 1.0 - read_timetable(run.settings).imitation
+    return left if run.output == "pixel" else min(left, round(RAMP_STEPS / run.steps, 1))
 
 
 def connector(channels: int, width: int, rectified: bool) -> nn.Sequential:
