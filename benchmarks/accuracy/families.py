@@ -102,7 +102,7 @@ LATER_LEVERS = [
     *("every_kth:EveryKth+every=2", "every_kth:EveryKth+every=4", "frskd+width=1+start_from_classifier=true"),
 ]
 WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200", "frskd+ramp=0"]
-RAMPS = ["frskd+ramp=0", "frskd+ramp=0.3"]  # `frskd` takes 1 in runs of fewer than 20,000 steps
+RAMPS = ["frskd+ramp=0", "frskd"]  # which takes 0.3 there
 FAMILY = [
     *("label_smoothing", "baseline+mix=mixup", "baseline+mix=cutmix", "baseline+optim.ema=0.99"),
     *("sad", "tfd", "dsr", "ps_kd", "drg", "byot", "tf_fd", "tf_kd_reg", "zipf_ls", "uskd", "frskd+optim.ema=0.99"),
@@ -119,11 +119,25 @@ class Part(NamedTuple):
     seeds: list[int]
 
 
+def keep_whole_ramp(arm: str) -> str:
+    """An arm of FRSKD with the ramp that runs of any length under 20,000 steps took before: what was left of the run.
+
+    >>> keep_whole_ramp("frskd+start=0.5+settle=0.1"), keep_whole_ramp("frskd"), keep_whole_ramp("label_smoothing")
+    ('frskd+start=0.5+settle=0.1+ramp=0.4', 'frskd+ramp=1', 'label_smoothing')
+    """
+    name, *words = arm.split("+")
+    if name != "frskd" or any(word.startswith("ramp=") for word in words):
+        return arm
+    waits = [float(word.partition("=")[2]) for word in words if word.startswith(("start=", "settle="))]
+    return f"{arm}+ramp={1 - sum(waits):g}"
+
+
 CANDIDATES = ["frskd", "frskd+beta=0", "label_smoothing"]
 CUT = ["frskd", "frskd+stop_gradient=true"]
 PLANS = {
     "choose": [
-        Part("part", LEVERS, [20, 60], [20, 27, 40, 60, 90, 120, 180], FEW),
+        Part("part", LEVERS, [20], [20, 27, 40, 60, 90, 120, 180], FEW),
+        Part("part", [*map(keep_whole_ramp, LEVERS)], [60], [], FEW),
         Part("fine-photos", LEVERS, [10], [10, 13, 20, 30, 45], FEW),
         Part("part", FAMILY, [60], [], FEW),
         Part("part", WEIGHTS, [20], [], FEW),
@@ -135,16 +149,15 @@ PLANS = {
         Part("fine-crops", CUT, [10], [10, 13], FEW),
     ],
     "confirm": [
-        Part("part", CANDIDATES, [60], [60, 120, 200], MORE),
+        Part("part", [*map(keep_whole_ramp, CANDIDATES), "frskd"], [60], [60, 120, 200], MORE),
         Part("part", [*CANDIDATES, "frskd+stop_gradient=true"], [20], [20], MORE),
-        Part("part", ["frskd+ramp=0.3"], [60], [], MORE),
         Part("fine-crops", CANDIDATES, [40], [40, 60], MORE),
         Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
         Part("fine-photos", CANDIDATES, [40], [40, 60], MORE),
         Part("street", CANDIDATES, [30], [30, 36], MORE),
-        Part("whole", CANDIDATES[:3:2], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
-        Part("whole", ["frskd"], [40], [86], MORE),
-        Part("fifth", ["frskd"], [100], [214], MORE),
+        Part("whole", ["frskd+ramp=1", "label_smoothing"], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
+        Part("whole", ["frskd+ramp=1", "frskd"], [40], [86], MORE),
+        Part("fifth", ["frskd+ramp=1", "frskd"], [100], [214], MORE),
         Part("fifth", ["label_smoothing"], [214], [], MORE),
         Part("part", CANDIDATES, [180], [540], MORE),
     ],
