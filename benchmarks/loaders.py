@@ -111,12 +111,9 @@ def main(words: list[str] | None = None) -> list[list[str]]:
 
 
 def write_data(folder: Path, large: bool) -> str:
-    if large:
-        write_photographs(folder, LARGE_COUNTS, LARGE, noise=6.0)
-        tell(f"wrote {LARGE_COUNTS['train']} JPEG files of {LARGE[0]}x{LARGE[1]} pixels")
-    else:
-        write_photographs(folder)
-        tell(f"wrote {PHOTOGRAPHS['train']} JPEG files of 500x375 pixels")
+    counts, size, noise = (LARGE_COUNTS, LARGE, 6.0) if large else (PHOTOGRAPHS, (500, 375), 12.0)
+    write_photographs(folder, counts, size, noise)
+    tell(f"wrote {counts['train']} JPEG files of {size[0]}x{size[1]} pixels")
     return str(folder)
 
 

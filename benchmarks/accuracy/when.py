@@ -7,7 +7,7 @@ import math
 import statistics
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -167,32 +167,28 @@ def write_family(name: str, family: Family, study: Study) -> list[str]:
         parts += [f"![Score against training time]({picture(name)})"]
         if draw_gains(name, family, study, confirmed):
             parts += [f"![Gain at the same time against the length of training]({picture(name, 'gain')})"]
-        parts += [tabulate(study, confirmed, later), describe_frontier(study, later)]
+        parts += [tabulate(study, confirmed, later), describe_frontiers(find_frontiers(study, later), later)]
     if tried := list(find(study, first)):
         parts += [f"### {family.title}: every try, {count_of(len(first), 'seed')}", tabulate(study, tried, first)]
-        parts += [describe_frontier(study, first[:1])]
+        frontiers = find_frontiers(study, first[:1])
+        parts += [describe_frontiers(frontiers, first[:1])]
         if len(tried) > FEW:
-            draw_frontier(name, family, study, list_frontier_names(study, first[:1]), first[:1], "tries")
+            names = dict.fromkeys(arm.name for arms in frontiers.values() for arm in arms if arm.name != "baseline")
+            draw_frontier(name, family, study, [*names], first[:1], "tries")
             parts += [f"![Score against training time, seed {first[0]}]({picture(name, 'tries')})"]
     return parts
 
 
-def list_frontier_names(study: Study, seeds: Sequence[int]) -> list[str]:
-    """The names of arms on the frontier of the score or of NLL, without the plain network's."""
-    scores = (find_score(study)[0], find_likelihood(study, seeds)[0])
-    names = [arm.name for score in scores for arm in find_frontier(study, score, seeds)]
-    return [name for name in dict.fromkeys(names) if name != "baseline"]
+def find_frontiers(study: Study, seeds: Sequence[int]) -> dict[str, list[Arm]]:
+    """By the titles of the score and of NLL, the runs that no other of as much time or less beats."""
+    scores = find_score(study), find_likelihood(study, seeds)
+    return {title.removesuffix(", %"): find_frontier(study, score, seeds) for score, title in scores}
 
 
-def describe_frontier(study: Study, seeds: Sequence[int]) -> str:
-    """Which runs no other of as much time or less beats, by score and by NLL."""
-    (score, title), (likelihood, likelihood_title) = find_score(study), find_likelihood(study, seeds)
-    listed = [
-        f"in {name.removesuffix(', %')}, {list_runs(find_frontier(study, key, seeds))}"
-        for key, name in ((score, title), (likelihood, likelihood_title))
-    ]
+def describe_frontiers(frontiers: Mapping[str, Sequence[Arm]], seeds: Sequence[int]) -> str:
+    listed = "; ".join(f"in {title}, {list_runs(arms)}" for title, arms in frontiers.items())
     shown = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-    return wrap(f"Not beaten by anything of as much time or less, with {shown}: {'; '.join(listed)}.")
+    return wrap(f"Not beaten by anything of as much time or less, with {shown}: {listed}.")
 
 
 def list_runs(arms: Sequence[Arm]) -> str:

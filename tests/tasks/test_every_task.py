@@ -163,8 +163,10 @@ def test_a_task_says_what_it_cannot_learn_from(name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_settings_without_effect_are_refused_by_name(name):
-    values = {"classes": ["a"], "void": [0], "palette": "x.csv", "short_side": 8, "window": True, "separator": ";"}
-    values |= {"draft": True}
+    values = {
+        **{"classes": ["a"], "void": [0], "palette": "x.csv", "short_side": 8, "window": True},
+        **{"separator": ";", "draft": True},
+    }
     for setting in find_task(name).idle_settings:
         with pytest.raises(ValueError, match=f"data.{setting}=.* has no effect on task="):
             build(parse({"task": name, "method": "baseline", "data": {setting: values[setting]}}))

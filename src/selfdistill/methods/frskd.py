@@ -38,6 +38,15 @@ class BothNetworks(NamedTuple):
     refined: list[Tensor]  # the maps that teach, likewise
 
 
+def choose_ramp(run: ShortRun) -> float:
+    """The share of a run far shorter than the paper's over which both losses grow: `RAMP_STEPS`, in tenths of it.
+
+    For masks it is all that is left after `start`, `settle` and `warmup`.
+    """
+    left = 1.0 - read_timetable(run.settings).imitation
+    return left if run.output == "pixel" else min(left, round(RAMP_STEPS / run.steps, 1))
+
+
 class FRSKD(Method):
     """A self-teacher refines the student's feature maps; the student learns from the refined maps and the soft labels.
 
@@ -98,7 +107,7 @@ class FRSKD(Method):
         0.0,
         "share of training over which both weights then grow from 0; 0: constant",
         per_pixel=1 / 3,
-        short_run=lambda run: choose_ramp(run),  # which stands below
+        short_run=choose_ramp,
         used_with=("alpha", "beta"),
     )
     teacher_average: Annotated[float, Interval(ge=0, lt=1)] = hparam(
@@ -296,15 +305,6 @@ class FRSKD(Method):
         if self.margin == "initial":
             norms = [(torch.ones_like(scale), torch.zeros_like(shift)) for scale, shift in norms]
         return [losses.negative_margin(scale, shift) for scale, shift in norms]
-
-
-def choose_ramp(run: ShortRun) -> float:
-    """The share of a run far shorter than the paper's over which both losses grow: `RAMP_STEPS`, in tenths of it.
-
-    For masks it is all that is left after `start`, `settle` and `warmup`.
-    """
-    left = 1.0 - read_timetable(run.settings).imitation
-    return left if run.output == "pixel" else min(left, round(RAMP_STEPS / run.steps, 1))
 
 
 def connector(channels: int, width: int, rectified: bool) -> nn.Sequential:
