@@ -32,6 +32,8 @@ def choose_defaults(settings: DataPart, splits: Splits, task: TaskData) -> DataP
 def choose_from_headers(settings: DataPart, splits: Splits, task: TaskData) -> DataPart:
     """As `choose_defaults`, but leaves `mean` and `std` open, so that no image of 8 bits is decoded."""
     _refuse_unused_settings(settings, task)
+    if settings.draft and not isinstance(splits.train.source(0), str | bytes):
+        raise ValueError("data.draft=true has no effect on images that come decoded: it concerns JPEG files")
     values = settings.model_dump()
     if settings.val_fraction is None and _is_held_out(splits):
         values["val_fraction"] = VAL_FRACTION

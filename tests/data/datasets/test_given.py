@@ -123,10 +123,20 @@ def test_what_no_network_can_learn_from_is_said(change, sentence):
 
 
 def test_settings_that_would_change_finished_images_are_refused():
-    with pytest.raises(ValueError, match=r"data.augment=\['flip'\] does not fit Own, whose images are finished"):
-        prepare(Digits(40), augment=["flip"])
+    for setting, value in {
+        **{"augment": ["flip"], "image_size": 16, "channels": 3, "mean": [0.5], "std": [2.0]},
+        **{"gray_range": (0, 255), "value_range": (0, 1), "short_side": 16},
+    }.items():
+        with pytest.raises(ValueError, match=rf"data.{setting}=.* does not fit Own, whose images are finished"):
+            prepare(Digits(40), **{setting: value})
     with pytest.raises(ValueError, match="data.finished=true has no effect"):
         prepare_data(DataPart(source="digits", finished=True), find_task("classification"))
+
+
+@pytest.mark.parametrize("form", ["finished", "uint8"])
+def test_images_that_come_decoded_have_no_drafts(form):
+    with pytest.raises(ValueError, match="data.draft=true has no effect on images that come decoded"):
+        prepare(Digits(40, form), draft=True)
 
 
 def test_a_tensor_of_another_shape_is_named():

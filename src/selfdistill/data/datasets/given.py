@@ -221,7 +221,8 @@ def _open(settings: DataPart, name: str) -> tuple[Given, GivenImages, str]:
 
 def _refuse_idle(settings: DataPart, images: GivenImages, name: str) -> None:
     """Raises `ValueError` for settings that would change images which are finished."""
-    for setting, value in images.settings().items():
+    unread = dict.fromkeys(("gray_range", "value_range", "short_side"))
+    for setting, value in {**images.settings(), **unread}.items():
         set_value = getattr(settings, setting)
         set_value = (set_value, set_value) if setting == "image_size" and isinstance(set_value, int) else set_value
         if setting != "finished" and set_value not in (None, "auto", "none", value):
