@@ -53,6 +53,14 @@ is how many plain steps one of its steps takes, by processor time. A star marks 
 than the longest plain run, with which it is compared then. Only the seeds that confirm count in what
 is said here; every try stands below them. `method=auto` chooses by the same numbers ([choosing a
 method](choosing-a-method.md#let-the-evidence-choose))."""
+QUESTION = """A user has a number of seconds. Is the network better if they go into FRSKD, or into more epochs of plain
+training? By the 95 % intervals over seeds, of accuracy (mean IoU for masks) and of NLL:"""
+GROUPS = {  # verdict -> how its line begins
+    "better": "FRSKD is better",
+    "unclear": "It cannot be told",
+    "worse": "Plain training is better",
+    "unknown": "Too little was measured (it takes three confirming seeds and a price)",
+}
 FEW = 4  # tries that need no picture
 FRSKD = "frskd"  # what the names of arms built on it begin with
 
@@ -64,8 +72,14 @@ class Tried(NamedTuple):
     main: Finding
     nll: Finding | None
 
-    def __str__(self) -> str:
-        return f"`{self.main.arm.name}`{show_star(self.main)} for {self.main.arm.epochs} epochs"
+    @property
+    def verdict(self) -> str:
+        """One of `GROUPS`: "better" where an interval, of the score or of NLL, lies above zero and none below."""
+        if self.main.equal_time is None:
+            return "unknown"
+        gains = [self.main.equal_time, *([self.nll.equal_time] if self.nll and self.nll.equal_time else [])]
+        above, below = any(gain.low > 0 for gain in gains), any(gain.high < 0 for gain in gains)
+        return "better" * (above and not below) or "worse" * (below and not above) or "unclear"
 
 
 def write_page() -> str:
@@ -100,51 +114,35 @@ def write_advice(entries: Sequence[Entry]) -> str:
 
 
 def summarize(tried: Sequence[Tried]) -> str:
-    """For which families FRSKD helps at equal time, in a few sentences."""
-    known = [each for each in tried if each.main.equal_time is not None]
-    better = [each for each in known if is_above(each.main.equal_time)]
-    likelier = [each for each in known if each.nll and is_above(each.nll.equal_time)]
-    worse = [each for each in known if is_below(each.main.equal_time)]
-    unlikelier = [each for each in known if each.nll and is_below(each.nll.equal_time)]
-    unknown = [each for each in tried if each not in known]
-    sentences = [
-        join("FRSKD is more accurate than plain training of the same time with", better)
-        or "No arm built on FRSKD was shown to be more accurate than plain training of the same time.",
-        join("Its probabilities are better (NLL) with", likelier),
-        join("It is less accurate with", worse),
-        join("Its probabilities are worse with", unlikelier),
-        join("Too little was measured (it takes three confirming seeds and a price) with", unknown),
-    ]
-    return wrap(" ".join(filter(None, sentences)))
+    """Where FRSKD helps at equal time, where it does not, and where that is not known, by family and length.
 
-
-def is_above(estimate: Estimate | None) -> bool:
-    """Whether the whole interval lies above zero."""
-    return estimate is not None and estimate.low > 0
-
-
-def is_below(estimate: Estimate | None) -> bool:
-    """Whether the whole interval lies below zero."""
-    return estimate is not None and estimate.high < 0
-
-
-def join(beginning: str, tried: Sequence[Tried]) -> str:
-    """A sentence that lists arms by family; empty where there are none."""
-    families: dict[str, list[str]] = {}
+    It is FRSKD as it comes that counts, and where that was not trained its best other form, which is named.
+    """
+    lengths: dict[tuple[str, int], list[Tried]] = {}
     for each in tried:
-        families.setdefault(each.family.title, []).append(str(each))
-    listed = "; ".join(f"{title} ({', '.join(arms)})" for title, arms in families.items())
-    return f"{beginning} {listed}." if listed else ""
+        lengths.setdefault((each.family.title, each.main.arm.epochs), []).append(each)
+    groups: dict[str, dict[tuple[str, str], list[str]]] = {verdict: {} for verdict in GROUPS}
+    for (title, epochs), of_length in lengths.items():
+        first = min(of_length, key=lambda each: (each.main.arm.name != FRSKD, [*GROUPS].index(each.verdict)))
+        form = "" if first.main.arm.name == FRSKD else f" (`{first.main.arm.name}`)"
+        groups[first.verdict].setdefault((title, form), []).append(str(epochs))
+    lines = []
+    for verdict, head in GROUPS.items():
+        shown = [f"{title}, {list_words(epochs)} epochs{form}" for (title, form), epochs in groups[verdict].items()]
+        lines += [f"- **{head}**: {'; '.join(shown)}."] if shown else []
+    return "\n\n".join([wrap(QUESTION), "\n".join(wrap(line, "  ") for line in lines)])
 
 
 def list_gains(tried: Sequence[Tried]) -> str:
-    """A line for every arm: what it gains in the same time."""
-    return "\n".join(
-        f"- {each.family.title}, {each}: {say(each.main.equal_time, 'points')}, "
-        f"{say(each.nll.equal_time if each.nll else None, 'nats')}"
-        for each in tried
-        if each.main.equal_time is not None
-    )
+    """A table of what every arm gains in the same time; empty where that is not known of any."""
+    rows = []
+    for each in tried:
+        if each.main.equal_time is not None:
+            gains = say(each.main.equal_time, "points"), say(each.nll.equal_time if each.nll else None, "nats")
+            arm = f"`{each.main.arm.name}`{show_star(each.main)}"
+            rows.append([each.family.title, str(each.main.arm.epochs), arm, *gains, each.verdict])
+    heads = ["images", "epochs", "arm", "score, same time", "NLL, same time", "it is"]
+    return f"**FRSKD, arm by arm:**\n\n{markdown_table(heads, rows)}" if rows else ""
 
 
 def say(estimate: Estimate | None, unit: str) -> str:
@@ -201,9 +199,17 @@ def list_runs(arms: Sequence[Arm]) -> str:
         lengths.setdefault(arm.name, []).append(str(arm.epochs))
     shown = []
     for number, (name, epochs) in enumerate(lengths.items()):
-        of_name = " and ".join(filter(None, [", ".join(epochs[:-1]), epochs[-1]]))
-        shown.append(f"{'plain' if name == 'baseline' else f'`{name}`'} for {of_name}{' epochs' * (number == 0)}")
+        plain_or_arm = "plain" if name == "baseline" else f"`{name}`"
+        shown.append(f"{plain_or_arm} for {list_words(epochs)}{' epochs' * (number == 0)}")
     return ", ".join(shown)
+
+
+def list_words(words: Sequence[str]) -> str:
+    """
+    >>> list_words(["a", "b", "c"]), list_words(["a"])
+    ('a, b and c', 'a')
+    """
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def find(study: Study, seeds: Sequence[int]) -> Iterable[tuple[Finding, Finding | None]]:
@@ -265,8 +271,8 @@ def show_star(finding: Finding) -> str:
     return "\\*" if finding.is_dearer else ""
 
 
-def wrap(text: str) -> str:
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+def wrap(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def picture(name: str, kind: str = "") -> str:
