@@ -53,6 +53,7 @@ class Table(NamedTuple):
 
 
 PHOTOGRAPHS = "student=cifar:resnet8 data.limit=2000 batch_size=64 precision=bf16"
+PRECISION = "data.limit=2000 batch_size=64 epochs=20 evaluate_every=20"
 TABLES = {
     "photographs": Table(
         "2,000 photographs, 20 epochs",
@@ -68,7 +69,13 @@ TABLES = {
     "precision": Table(
         "FRSKD in bfloat16 and in float32",
         "The same images, 20 epochs; the baseline of this table is FRSKD in float32.",
-        "student=cifar:resnet8 data.limit=2000 batch_size=64 epochs=20 evaluate_every=20",
+        f"student=cifar:resnet8 {PRECISION}",
+        ["frskd+precision=fp32", "frskd+precision=bf16"],
+    ),
+    "precision-resnet10t": Table(
+        "FRSKD in bfloat16 and in float32, a wider student",
+        "As above, with timm's `resnet10t` from random weights, of 64 to 512 channels.",
+        f"student=timm:resnet10t student.pretrained=false {PRECISION}",
         ["frskd+precision=fp32", "frskd+precision=bf16"],
     ),
     "hsakd": Table(
