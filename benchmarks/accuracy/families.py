@@ -145,7 +145,7 @@ PLANS = {
         Part("part", RAMPS, [60], [], FEW),
     ],
     "look": [  # at which length does plain training on masks stand still?
-        Part("scenes", ["frskd"], [50], [50, 105], FEW[:1]),
+        Part("scenes", ["frskd", "frskd+levels=3", "frskd+levels=2", "frskd+width=1"], [50], [50, 105], FEW[:1]),
         Part("street", ["frskd"], [100], [119], FEW[:1]),
     ],
     "tune": [  # does cutting the self-teacher's gradient hurt where the student is good from the start?
