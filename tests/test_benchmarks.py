@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.batches import small_batch, small_task
+from helpers.methods import small_method
 from selfdistill import Batch, Task, build_student, create_method
 from selfdistill.commands.compare import parse_words
 
@@ -227,6 +229,23 @@ def test_a_seed_whose_longer_plain_run_is_missing_is_not_compared_with_a_shorter
     found = study.judge(Arm("frskd", 10), "top1")
     assert found.in_epochs == pytest.approx([10.0, 30.0, 40.0])
     assert found.in_time == pytest.approx([-10.0, 10.0]) and found.longest == 20 and found.is_dearer
+
+
+def test_the_tried_forms_of_frskd_do_what_they_say(accuracy):
+    import levers
+
+    batch = small_batch(levers.Shares, small_task())
+    shares = small_method(levers.Shares, small_task(), share=0.5, ramp=0.5)
+    for progress, share in ((1.0, 0.5), (0.25, 0.25)):
+        pulls = {name: shares.measure_pull(loss) for name, loss in shares(batch, torch.tensor(progress)).losses.items()}
+        assert float(pulls["kd"] / pulls["task"]) == pytest.approx(share, rel=1e-3)
+        assert float(pulls["feature"] / pulls["task"]) == pytest.approx(share, rel=1e-3)
+    kth = small_method(levers.EveryKth, small_task(), every=3)
+    works = []
+    for _ in range(6):
+        kth.begin_step(0.5)
+        works.append("teacher" in kth(batch, 0.5).losses)
+    assert works.index(True) < 3 and works[:3] == works[3:] and sum(works) == 2
 
 
 def test_the_frontier_has_what_nothing_as_cheap_beats_with_the_same_seeds(accuracy):

@@ -99,8 +99,9 @@ LEVERS = [
 LATER_LEVERS = [
     *("frskd+teacher_average=0.99", "frskd+stop_gradient_before=0.5", "frskd+stop_gradient_after=0.5"),
     *("frskd+optim.method_lr=0.3", "frskd+optim.method_lr=0.03", "frskd+optim.method_decay=0.001"),
-    *("every_kth:EveryKth+every=2", "every_kth:EveryKth+every=4", "frskd+width=1+start_from_classifier=true"),
+    *("levers:EveryKth+every=2", "levers:EveryKth+every=4", "frskd+width=1+start_from_classifier=true"),
 ]
+SHARES = ["levers:Shares+share=0.5", "levers:Shares+share=1", "levers:Shares+share=2"]
 WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200", "frskd+ramp=0"]
 RAMPS = ["frskd+ramp=0", "frskd"]  # which takes 0.3 there
 FAMILY = [
@@ -142,6 +143,7 @@ PLANS = {
         Part("part", FAMILY, [60], [], FEW),
         Part("part", WEIGHTS, [20], [], FEW),
         Part("part", LATER_LEVERS, [20, 60], [], FEW),
+        Part("part", SHARES, [60], [], FEW),
         Part("part", RAMPS, [60], [], FEW),
     ],
     "look": [  # at which length does plain training on masks stand still?
