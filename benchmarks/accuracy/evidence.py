@@ -20,6 +20,7 @@ TITLES = {"top1": "top-1, %", "miou": "mean IoU, %"}  # of main scores
 LIKELIHOODS = {"nll_at_temperature": "NLL at the fitted temperature", "nll": "NLL"}
 ENOUGH = 1.1  # times as long as the longest plain run of its seed an arm may have taken, to be compared with that
 SAME_TIME = 1.03  # times as long as another a run may take, and count as no longer
+ALWAYS_FREE = ("ramp", "temperature", "optim.method_lr", "optim.method_decay")  # settings that cost no step more
 SIGNS = {"top1": 100.0, "miou": 100.0, "nll": -1.0, "nll_at_temperature": -1.0}  # so that more is better
 
 
@@ -68,8 +69,17 @@ class Study:
     """The finished runs of one family."""
 
     def __init__(self, runs: Mapping[str, Sequence[Mapping[str, Any]]], prices: Mapping[str, float]) -> None:
-        self.prices = {"baseline": 1.0, **prices}
+        self._prices = {"baseline": 1.0, **prices}
         self.arms = {Arm.parse(name): {run["seed"]: run for run in of_arm} for name, of_arm in runs.items()}
+
+    def find_price(self, name: str) -> float:
+        """How many plain steps a step of an arm takes, given without its epochs; nan if it was not measured.
+
+        What only changes the size of a number, such as the ramp, need not be measured again.
+        """
+        kind, *words = name.split("+")
+        costly = "+".join([kind, *(word for word in words if not is_free(word))])
+        return self._prices.get(name, self._prices.get(costly, math.nan))
 
     def list_arms(self) -> list[Arm]:
         return sorted(arm for arm in self.arms if arm.name != "baseline")
@@ -87,7 +97,7 @@ class Study:
         sign, plain = SIGNS[score], self.read_plain(score)
         runs = {seed: run for seed, run in self.arms[arm].items() if seeds is None or seed in seeds}
         values = {seed: run[score] for seed, run in runs.items() if run.get(score) is not None}
-        price = self.prices.get(arm.name, math.nan)
+        price = self.find_price(arm.name)
         if not values:
             return None
         there = sorted(values)
@@ -113,6 +123,16 @@ class Study:
         )
 
 
+def is_free(word: str) -> bool:
+    """Whether a setting such as "ramp=0.3" leaves a step's operations as they are.
+
+    >>> [is_free(word) for word in ("ramp=0", "alpha=4", "alpha=0", "width=1")]
+    [True, True, False, False]
+    """
+    name, _, value = word.partition("=")
+    return name in ALWAYS_FREE or (name in ("alpha", "beta") and float(value) != 0)
+
+
 def find_frontier(study: Study, score: str, seeds: Sequence[int]) -> list[Arm]:
     """The runs, plain ones too, that no other beats in as much time or less, by time; means over the seeds.
 
@@ -122,8 +142,8 @@ def find_frontier(study: Study, score: str, seeds: Sequence[int]) -> list[Arm]:
     known = []
     for arm, runs in study.arms.items():
         values = [SIGNS[score] * runs[seed][score] for seed in seeds if runs.get(seed, {}).get(score) is not None]
-        if len(values) == len(seeds) and arm.name in study.prices:
-            known.append((study.prices[arm.name] * arm.epochs, statistics.fmean(values), arm))
+        if len(values) == len(seeds) and not math.isnan(price := study.find_price(arm.name)):
+            known.append((price * arm.epochs, statistics.fmean(values), arm))
     return [
         arm
         for time, value, arm in sorted(known)

@@ -43,7 +43,7 @@ def describe_arm(arm: Arm, family: Family, study: Study) -> dict[str, Any]:
     later = list_later(study)
     likelihood, likelihood_title = find_likelihood(study, later)
     main, nll = study.judge(arm, score, later), study.judge(arm, likelihood, later)
-    price = study.prices.get(arm.name, math.nan)
+    price = study.find_price(arm.name)
     return {
         "family": family.title,
         "task": family.task,

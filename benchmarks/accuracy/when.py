@@ -290,9 +290,9 @@ def draw_frontier(
     score, title = find_score(study)
     curves = []
     for number, arm_name in enumerate(["baseline", *dict.fromkeys(names)]):
-        price = study.prices.get(arm_name)
+        price = study.find_price(arm_name)
         arms = [arm for arm in study.arms if arm.name == arm_name]
-        if price is None:
+        if math.isnan(price):
             continue
         points = [
             [
