@@ -142,7 +142,7 @@ PLANS = {
         Part("fine-photos", LEVERS, [10], [10, 13, 20, 30, 45], FEW),
         Part("part", FAMILY, [60], [], FEW),
         Part("part", WEIGHTS, [20], [], FEW),
-        Part("part", LATER_LEVERS, [20, 60], [], FEW),
+        Part("part", LATER_LEVERS, [60], [], FEW),
         Part("part", SHARES, [60], [], FEW),
         Part("part", RAMPS, [60], [], FEW),
     ],
