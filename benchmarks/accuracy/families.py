@@ -103,6 +103,7 @@ LATER_LEVERS = [
 ]
 SHARES = ["levers:Shares+share=0.5", "levers:Shares+share=1", "levers:Shares+share=2"]
 WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200", "frskd+ramp=0"]
+CHEAPER = ["frskd+levels=2", "frskd+depth=1", "frskd+depth=1+levels=2", "frskd+beta=0"]  # with the ramp of now
 RAMPS = ["frskd+ramp=0", "frskd"]  # which takes 0.3 there
 FAMILY = [
     *("label_smoothing", "baseline+mix=mixup", "baseline+mix=cutmix", "baseline+optim.ema=0.99"),
@@ -145,6 +146,7 @@ PLANS = {
         Part("part", LATER_LEVERS, [60], [], FEW),
         Part("part", SHARES, [60], [], FEW),
         Part("part", RAMPS, [60], [], FEW),
+        Part("part", CHEAPER, [60], [], FEW),
     ],
     "look": [  # at which length does plain training on masks stand still?
         Part("scenes", ["frskd", "frskd+levels=3", "frskd+levels=2", "frskd+width=1"], [50], [50, 105], FEW[:1]),
