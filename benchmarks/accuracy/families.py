@@ -150,7 +150,7 @@ PLANS = {
     ],
     "look": [  # at which length does plain training on masks stand still?
         Part("scenes", ["frskd", "frskd+levels=3", "frskd+levels=2", "frskd+width=1"], [50], [50, 105], FEW[:1]),
-        Part("scenes", ["frskd"], [105], [220], FEW[:1]),
+        Part("scenes", ["frskd+alpha=0", "frskd+beta=0", "deep_supervision"], [50], [], FEW[:1]),
         Part("street", ["frskd"], [100], [119], FEW[:1]),
     ],
     "tune": [  # does cutting the self-teacher's gradient hurt where the student is good from the start?
@@ -162,8 +162,8 @@ PLANS = {
         Part("part", [*CANDIDATES, "frskd+stop_gradient=true"], [20], [20], MORE),
         Part("fine-crops", CANDIDATES, [40], [40, 60], MORE),
         Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
-        Part("scenes", ["frskd"], [105], [105, 220], MORE),
-        Part("scenes", ["label_smoothing"], [220], [], MORE),
+        Part("scenes", ["frskd"], [50], [50, 105], MORE),
+        Part("scenes", ["label_smoothing"], [105], [], MORE),
         Part("fine-photos", CANDIDATES, [40], [40, 60], MORE),
         Part("street", CANDIDATES, [30], [30, 36], MORE),
         Part("whole", ["frskd+ramp=1", "label_smoothing"], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
