@@ -79,6 +79,19 @@ FAMILIES = {
         "camvid",
         task="segmentation",
     ),
+    "fine-street": Family(
+        "367 street scenes with masks, fine-tuning",
+        "The same photographs and crops; the encoder of `smp:Unet/timm-tf_efficientnet_lite0` from public ImageNet "
+        "weights, its decoder from random ones, with the settings that a run chooses for trained weights, batches of "
+        "8, float32; scored on the same 101 others.",
+        "task=segmentation student=smp:Unet/timm-tf_efficientnet_lite0 data.void=[11] data.short_side=120 "
+        "data.image_size=[96,128] batch_size=8 precision=fp32",
+        367,
+        11,
+        "camvid",
+        is_tuning=True,
+        task="segmentation",
+    ),
     "scenes": Family(
         "400 scenes of digits with masks, from scratch",
         "The built-in recipe `quick/scenes`: 400 scenes, a small U-Net from random weights.",
@@ -166,6 +179,7 @@ PLANS = {
         Part("scenes", ["label_smoothing"], [105], [], MORE),
         Part("fine-photos", CANDIDATES, [40], [40, 60], MORE),
         Part("street", CANDIDATES, [30], [30, 36], MORE),
+        Part("fine-street", CANDIDATES, [40], [40, 50], MORE),
         Part("whole", ["frskd+ramp=1", "label_smoothing"], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
         Part("whole", ["frskd+ramp=1", "frskd"], [40], [86], MORE),
         Part("fifth", ["frskd+ramp=1", "frskd"], [100], [214], MORE),
