@@ -57,9 +57,9 @@ QUESTION = """A user has a number of seconds. Is the network better if they go i
 training? By the 95 % intervals over seeds, of accuracy (mean IoU for masks) and of NLL:"""
 GROUPS = {  # verdict -> how its line begins
     "better": "FRSKD is better",
-    "unclear": "It cannot be told",
+    "within chance": "The difference is within chance",
     "worse": "Plain training is better",
-    "unknown": "Too little was measured (it takes three confirming seeds and a price)",
+    "unknown": "Not known yet (it takes three confirming seeds and a price)",
 }
 FEW = 4  # tries that need no picture
 FRSKD = "frskd"  # what the names of arms built on it begin with
@@ -79,7 +79,7 @@ class Tried(NamedTuple):
             return "unknown"
         gains = [self.main.equal_time, *([self.nll.equal_time] if self.nll and self.nll.equal_time else [])]
         above, below = any(gain.low > 0 for gain in gains), any(gain.high < 0 for gain in gains)
-        return "better" * (above and not below) or "worse" * (below and not above) or "unclear"
+        return "better" * (above and not below) or "worse" * (below and not above) or "within chance"
 
 
 def write_page() -> str:
