@@ -57,6 +57,7 @@ QUESTION = """A user has a number of seconds. Is the network better if they go i
 training? By the 95 % intervals over seeds, of accuracy (mean IoU for masks) and of NLL:"""
 GROUPS = {  # verdict -> how its line begins
     "better": "FRSKD is better",
+    "mixed": "FRSKD is better in one of the two and worse in the other",
     "within chance": "The difference is within chance",
     "worse": "Plain training is better",
     "unknown": "Not known yet (it takes three confirming seeds and a price)",
@@ -79,7 +80,8 @@ class Tried(NamedTuple):
             return "unknown"
         gains = [self.main.equal_time, *([self.nll.equal_time] if self.nll and self.nll.equal_time else [])]
         above, below = any(gain.low > 0 for gain in gains), any(gain.high < 0 for gain in gains)
-        return "better" * (above and not below) or "worse" * (below and not above) or "within chance"
+        verdicts = {(True, False): "better", (True, True): "mixed", (False, True): "worse"}
+        return verdicts.get((above, below), "within chance")
 
 
 def write_page() -> str:
