@@ -260,6 +260,7 @@ def test_the_frontier_has_what_nothing_as_cheap_beats_with_the_same_seeds(accura
     expected = [Arm("baseline", 10), Arm("cheap", 10), Arm("dear", 10), Arm("baseline", 20)]
     assert find_frontier(study, "top1", [0, 1]) == find_frontier(study, "nll", [0, 1]) == expected
     assert find_frontier(study, "top1", [0]) == [Arm("once", 10)]
+    assert find_frontier(Study(arms, {"cheap": 1.5}), "top1", [0, 1]) == []
 
 
 def test_every_table_of_accuracies_is_a_comparison_that_can_be_asked_for(accuracy):

@@ -137,13 +137,15 @@ def find_frontier(study: Study, score: str, seeds: Sequence[int]) -> list[Arm]:
     """The runs, plain ones too, that no other beats in as much time or less, by time; means over the seeds.
 
     Only what was trained with all of these seeds counts, and has a price. Times that differ by less than prices do from
-    one measurement to the next are the same.
+    one measurement to the next are the same. Without a plain run there is nothing to beat, and no frontier.
     """
     known = []
     for arm, runs in study.arms.items():
         values = [SIGNS[score] * runs[seed][score] for seed in seeds if runs.get(seed, {}).get(score) is not None]
         if len(values) == len(seeds) and not math.isnan(price := study.find_price(arm.name)):
             known.append((price * arm.epochs, statistics.fmean(values), arm))
+    if not any(arm.name == "baseline" for _, _, arm in known):
+        return []
     return [
         arm
         for time, value, arm in sorted(known)

@@ -186,7 +186,10 @@ def find_frontiers(study: Study, seeds: Sequence[int]) -> dict[str, list[Arm]]:
 
 
 def describe_frontiers(frontiers: Mapping[str, Sequence[Arm]], seeds: Sequence[int]) -> str:
-    listed = "; ".join(f"in {title}, {list_runs(arms)}" for title, arms in frontiers.items())
+    """A sentence; empty where there is no frontier."""
+    listed = "; ".join(f"in {title}, {list_runs(arms)}" for title, arms in frontiers.items() if arms)
+    if not listed:
+        return ""
     shown = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     return wrap(f"Not beaten by anything of as much time or less, with {shown}: {listed}.")
 
