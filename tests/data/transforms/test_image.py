@@ -346,4 +346,4 @@ def test_the_smallest_crop_of_a_draft_keeps_the_size():
 @pytest.mark.parametrize("size, augment", [(64, ["resized_crop"]), (224, ["crop"]), (224, "none")])
 def test_a_draft_that_cannot_be_is_refused(size, augment):
     with pytest.raises(ValueError, match=r"data.draft=true has no effect here: .* resized_crop"):
-        train_transform(plain(size, augment, draft=True))
+        train_transform(plain(size, augment).model_copy(update={"draft": True}))
