@@ -170,6 +170,9 @@ class FRSKD(Method):
             self.average.follow(self.self_teacher)
 
     def list_cheaper_settings(self) -> list[str]:
+        """Of images the deepest two levels, which gained as much in the same time (docs/when-it-helps.md)."""
+        if not self.task.positions and len(self.self_teacher.channels) > 2:
+            return ["levels=2"]
         width = {"BiFPNc": "width", "BiFPN": "num_channels"}.get(self.net)
         names = [name for name in (width, "depth") if name is not None and getattr(self, name) > 1]
         return [f"{name}={getattr(self, name) // 2}" for name in names]
