@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from selfdistill import losses
 from selfdistill.hyperparameters import Count, Positive, hparam
 from selfdistill.methods.frskd import FRSKD
 from selfdistill.task import Batch, Step
@@ -42,11 +43,10 @@ class Shares(FRSKD):
         imitations = {"kd", "feature"} & {*step.losses}
         if not imitations or not torch.is_grad_enabled():
             return step
-        ramp = float(progress) / self.ramp if self.ramp else 1.0
-        pull = self.share * min(ramp, 1.0) * self.measure_pull(step.losses["task"])
+        ramp = losses.ramp_up(progress, self.timetable.imitation, self.ramp)
+        pull = self.share * ramp * self.measure_pull(step.losses["task"])
         scales = {name: pull / self.measure_pull(step.losses[name]).clamp(min=1e-12) for name in imitations}
-        losses = {name: term * scales.get(name, 1.0) for name, term in step.losses.items()}
-        return step._replace(losses=losses)
+        return step._replace(losses={name: term * scales.get(name, 1.0) for name, term in step.losses.items()})
 
     def measure_pull(self, term: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """The norm of a term's gradient over the student's parameters."""
