@@ -164,6 +164,7 @@ PLANS = {
     "look": [  # at which length does plain training on masks stand still?
         Part("scenes", ["frskd", "frskd+levels=3", "frskd+levels=2", "frskd+width=1"], [50], [50, 105], FEW[:1]),
         Part("scenes", ["frskd+alpha=0", "frskd+beta=0", "deep_supervision"], [50], [], FEW[:1]),
+        Part("scenes", ["frskd+temperature=4", "frskd+stop_gradient=true"], [50], [], FEW[:1]),
         Part("street", ["frskd"], [100], [119], FEW[:1]),
     ],
     "tune": [  # does cutting the self-teacher's gradient hurt where the student is good from the start?
@@ -172,14 +173,17 @@ PLANS = {
     ],
     "confirm": [
         Part("part", [*map(keep_whole_ramp, CANDIDATES), "frskd"], [60], [60, 120, 200], MORE),
-        Part("part", ["frskd+levels=2"], [60], [], MORE),
+        Part("part", ["frskd+levels=2"], [20, 40, 60], [], MORE),
+        Part("part", ["frskd"], [40], [40], MORE),
         Part("part", ["dsr", "uskd"], [60], [], MORE),
         Part("part", [*CANDIDATES, "frskd+stop_gradient=true"], [20], [20], MORE),
         Part("fine-crops", CANDIDATES, [40], [40, 60], MORE),
+        Part("fine-crops", ["frskd+levels=2"], [40], [], MORE),
         Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
         Part("scenes", ["frskd"], [50], [50, 105], MORE),
         Part("scenes", ["label_smoothing"], [105], [], MORE),
         Part("fine-photos", CANDIDATES, [40], [40, 60], MORE),
+        Part("fine-photos", ["frskd+levels=2"], [40], [], MORE),
         Part("street", CANDIDATES, [30], [30, 36], MORE),
         Part("fine-street", CANDIDATES, [40], [40, 50], MORE),
         Part("whole", ["frskd+ramp=1", "label_smoothing"], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
