@@ -30,6 +30,15 @@ FAMILIES = {
         10,
         "cifar10",
     ),
+    "other": Family(
+        "2,000 other photographs and another network, from scratch",
+        "4 % of the training images of CIFAR-10, chosen by chance with as many of each class, `cifar:resnet14` from "
+        "random weights, batches of 64, float32; scored on the 10,000 test images.",
+        "student=cifar:resnet14 data.fraction=0.04 data.split_seed=1 batch_size=64 precision=fp32",
+        2000,
+        10,
+        "cifar10",
+    ),
     "fine-photos": Family(
         "500 photographs, fine-tuning",
         "EfficientNet-Lite0 from public ImageNet weights, on the first 500 training images of CIFAR-10 resized to 64 "
@@ -177,6 +186,8 @@ PLANS = {
         Part("part", ["frskd"], [40], [40], MORE),
         Part("part", ["dsr", "uskd"], [60], [], MORE),
         Part("part", [*CANDIDATES, "frskd+stop_gradient=true"], [20], [20], MORE),
+        Part("other", ["frskd+levels=2"], [60], [90], MORE),
+        Part("other", ["label_smoothing"], [90], [], MORE),
         Part("fine-crops", CANDIDATES, [40], [40, 60], MORE),
         Part("fine-crops", ["frskd+levels=2"], [40], [], MORE),
         Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
