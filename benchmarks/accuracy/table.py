@@ -69,6 +69,6 @@ def list_interval(estimate: Estimate | None) -> list[float] | None:
     """Mean, low and high end.
 
     >>> list_interval(Estimate(1.23456, 0.5, 2.0, 0.01, 0.1, 4))
-    [1.2346, 0.5, 2.0]
+    [1.23456, 0.5, 2.0]
     """
-    return None if estimate is None else [round(value, 4) for value in estimate[:3]]
+    return None if estimate is None else [round(value, 6) for value in estimate[:3]]
