@@ -13,7 +13,7 @@ from PIL import ImageColor
 from selfdistill.report.figures.confusion import Mistake, draw_grid, draw_mistakes
 from selfdistill.report.figures.curves import MOST_POINTS, Band, Curve, average, draw_curves, thin
 from selfdistill.report.figures.differences import Difference, draw_differences
-from selfdistill.report.figures.plot import figure, line, rectangle, text
+from selfdistill.report.figures.plot import figure, line, mark, rectangle, text
 from selfdistill.report.figures.raster import rasterize
 from selfdistill.report.figures.reliability import Reliability, draw_reliability
 from selfdistill.report.figures.scales import choose_ticks, fit_scale, format_ticks
@@ -156,3 +156,9 @@ def test_a_long_curve_keeps_its_range_and_its_last_step():
     thinned = thin(band)
     assert len(thinned) <= MOST_POINTS + 1 and thinned[-1].x == 10_000
     assert min(point.low for point in thinned) == 0 and max(point.high for point in thinned) == 6
+
+
+def test_sixteen_series_have_marks_that_can_be_told_apart():
+    marks = [mark(0, 0, number) for number in range(16)]
+    kinds = [(each.name, each.attributes["class"].split()[1], each.attributes.get("points")) for each in marks]
+    assert len(set(kinds)) == 16  # shape and color; the color alone repeats

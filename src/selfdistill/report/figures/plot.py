@@ -8,7 +8,7 @@ from .scales import Scale, format_ticks
 
 WIDTH = 380  # pixels of every figure: a phone shows it as it is
 LETTER = 6.6  # pixels that a letter of 11 pixels takes on average
-COLORS = 8  # then colors begin again, with dashed lines
+COLORS = 8  # then colors begin again, with dashed lines and other marks
 LEFT, RIGHT, BOTTOM = 54.0, 10.0, 40.0  # room for titles and ticks
 LEGEND_ROW = 18.0
 
@@ -57,9 +57,12 @@ def path(points: Iterable[tuple[Number, Number]], kind: str, *, closed: bool = F
 
 
 def mark(x: Number, y: Number, number: int, size: Number = 4.0, *content: Content) -> Element:
-    """A dot in the color of a series; its shape differs too, for readers who do not tell the colors apart."""
+    """A dot in the color of a series; its shape differs too, for readers who do not tell the colors apart.
+
+    Where colors begin again, each has another shape than before.
+    """
     kind = f"dot {color(number)}"
-    match number % 4:
+    match (number + number // COLORS) % 4:
         case 0:
             return element("circle", content, cx=float(x), cy=float(y), r=float(size), class_=kind)
         case 1:
