@@ -103,7 +103,7 @@ def write_advice(entries: Sequence[Entry]) -> str:
     for family, epochs in dict.fromkeys((entry.family, entry.epochs) for entry in entries):
         of_length = [entry for entry in entries if (entry.family, entry.epochs) == (family, epochs)]
         first = of_length[0]
-        arm = choose_arm(of_length, Situation(first.task, first.start, first.images, epochs)).arm
+        arm = choose_arm(of_length, Situation(first.task, first.start, first.images, first.classes, epochs)).arm
         chosen = [entry for entry in of_length if entry.arm == arm]
         best = max(chosen or of_length, key=lambda entry: entry.gain.mean)
         do = "train the plain network, longer if you have the time" if arm == PLAIN else f"`{arm}`"

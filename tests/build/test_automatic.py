@@ -34,6 +34,9 @@ def test_the_arm_that_gains_most_is_taken_unless_the_other_score_loses(entries, 
         ({"images": 500}, "frskd"),
         ({"images": 499}, "baseline"),
         ({"images": 8001}, "baseline"),
+        ({"classes": 3}, "frskd"),
+        ({"classes": 2}, "baseline"),
+        ({"classes": 41}, "baseline"),
         ({"epochs": 30}, "frskd"),
         ({"epochs": 29}, "baseline"),
         ({"task": "segmentation"}, "baseline"),
@@ -52,6 +55,9 @@ def test_the_nearest_family_and_length_decide_alone():
     near, longer, larger = entry("sad", OPEN), entry(epochs=90, longest=180), entry(family="5,000 cats", images=5000)
     assert choose_arm([near, longer, larger], RUN).arm == "baseline"
     assert choose_arm([near, longer, larger], RUN._replace(epochs=100)).arm == "frskd"
+    breeds = entry(family="2,000 cats of 30 breeds", classes=30)
+    assert choose_arm([near, breeds], RUN._replace(classes=17)).arm == "baseline"
+    assert choose_arm([near, breeds], RUN._replace(classes=18)).arm == "frskd"
 
 
 def test_the_note_names_the_evidence_how_sure_it_is_and_the_price():
@@ -73,9 +79,9 @@ def test_the_note_names_the_evidence_how_sure_it_is_and_the_price():
         "network); `selfdistill compare` with these settings and controls=auto, without auto, finds out for your data"
     )
     assert choose_arm([], RUN).note == (
-        "auto takes plain training (baseline): nothing like classification of 2,000 images from random weights, 60 "
-        "epochs was measured; `selfdistill compare` with these settings and controls=auto, without auto, finds out "
-        "for your data"
+        "auto takes plain training (baseline): nothing like classification of 2,000 images in 10 classes from random "
+        "weights, 60 epochs was measured; `selfdistill compare` with these settings and controls=auto, without auto, "
+        "finds out for your data"
     )
 
 
@@ -94,7 +100,8 @@ def test_where_nothing_alike_was_measured_a_run_is_plain_and_says_so(tmp_path, e
     experiment = build(recipe(tmp_path, method="auto", max_steps=4))
     assert experiment.recipe == build(recipe(tmp_path, method="baseline", max_steps=4)).recipe
     assert experiment.notes[0].startswith(
-        "auto takes plain training (baseline): nothing like classification of 80 images from random weights, 2 epochs"
+        "auto takes plain training (baseline): nothing like classification of 80 images in 10 classes from random "
+        "weights, 2 epochs"
     )
 
 
@@ -118,9 +125,9 @@ def test_what_auto_looks_at_is_told_from_the_recipe(monkeypatch, tmp_path):
         base = complete_recipe(recipe(tmp_path, method="auto", **changes))
         automatic.settle_method(base, automatic.OpenedData())
     assert seen == [
-        Situation("classification", "random", 80, 2.0),
-        Situation("classification", "partly frozen", 80, 2.0),
-        Situation("segmentation", "random", 400, 2.0),
+        Situation("classification", "random", 80, 10, 2.0),
+        Situation("classification", "partly frozen", 80, 10, 2.0),
+        Situation("segmentation", "random", 400, 11, 2.0),
     ]
 
 

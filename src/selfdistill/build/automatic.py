@@ -67,9 +67,9 @@ def choose_arm(entries: Sequence[Entry], situation: Situation) -> Choice:
     >>> gains = Interval(1.0, 0.5, 1.5), Interval(0.0, -0.1, 0.1)
     >>> cats = "cats", "classification", "random", 10, 2, 6, 60
     >>> entry = Entry(*cats, "frskd", 2.0, 20, (1, 2, 3), "top-1", *gains, "NLL")
-    >>> choose_arm([entry], Situation("classification", "random", 20, 8)).arm
+    >>> choose_arm([entry], Situation("classification", "random", 20, 2, 8)).arm
     'frskd'
-    >>> choose_arm([entry], Situation("classification", "random", 50, 8)).arm
+    >>> choose_arm([entry], Situation("classification", "random", 50, 2, 8)).arm
     'baseline'
     """
     near = find_nearest(entries, situation)

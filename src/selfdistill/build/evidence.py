@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..config.recipe import MethodPart, Recipe
 from ..data import BatchSampler, OpenedData
+from ..errors import count_of
 from ..tasks import find_task, starts_trained
 from ..training.optim import count_steps
 from .arms import build_arm_recipe
@@ -19,7 +20,7 @@ from .arms import build_arm_recipe
 EVIDENCE = Path(__file__).with_name("evidence.json")
 PLAIN = "baseline"
 FIND_OUT = "`selfdistill compare` with these settings and controls=auto finds out for your data"
-IMAGES_WITHIN, EPOCHS_WITHIN = 4.0, 2.0  # factors by which a run that is alike may differ
+WITHIN = {"images": 4.0, "classes": 4.0, "epochs": 2.0}  # factors by which a run that is alike may differ
 BEYOND = 1.05  # times as long as the longest plain run an arm may have taken, to count as compared in equal time
 
 
@@ -66,10 +67,11 @@ class Situation(NamedTuple):
     task: str
     start: str  # random | trained | partly frozen
     images: int
+    classes: int
     epochs: float
 
     def __str__(self) -> str:
-        images = f"{self.images:,} image{'s' * (self.images != 1)}"
+        images = f"{count_of(self.images, 'image')} in {count_of(self.classes, 'class')}"
         return f"{self.task} of {images} from {self.start} weights, {self.epochs:.3g} epoch{'s' * (self.epochs != 1)}"
 
 
@@ -86,25 +88,25 @@ def make_entry(values: Mapping[str, Any]) -> Entry:
 
 
 def describe_situation(recipe: Recipe, opened: OpenedData) -> Situation:
-    images = len(opened.open_splits(recipe.data, find_task(recipe.task.kind)).train)
-    plan = BatchSampler(images, recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
+    train = opened.open_splits(recipe.data, find_task(recipe.task.kind)).train
+    plan = BatchSampler(len(train), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
     epochs = count_steps(recipe, plan.steps_per_epoch)[0] / plan.steps_per_epoch
     start = "partly frozen" if recipe.student.freeze else "trained" if starts_trained(recipe) else "random"
-    return Situation(recipe.task.kind, start, images, epochs)
+    return Situation(recipe.task.kind, start, len(train), len(train.classes), epochs)
 
 
 def is_alike(entry: Entry, situation: Situation) -> bool:
     """Whether what was measured says something about a run: same task and start, of about the same size and length."""
-    if (entry.task, entry.start) != (situation.task, situation.start) or not entry.is_measured:
-        return False
-    images, epochs = measure_distance(entry, situation)
-    return images <= 1 and epochs <= 1
+    is_same_kind = (entry.task, entry.start) == (situation.task, situation.start)
+    return is_same_kind and entry.is_measured and max(measure_distances(entry, situation)) <= 1
 
 
-def measure_distance(entry: Entry, situation: Situation) -> tuple[float, float]:
-    """How far images and epochs are apart, by their logarithms; 1 is as far as may be."""
-    images = abs(math.log(entry.images / situation.images)) / math.log(IMAGES_WITHIN)
-    return images, abs(math.log(entry.epochs / situation.epochs)) / math.log(EPOCHS_WITHIN)
+def measure_distances(entry: Entry, situation: Situation) -> list[float]:
+    """How far images, classes and epochs are apart, by their logarithms; 1 is as far as may be."""
+    return [
+        abs(math.log(getattr(entry, name) / getattr(situation, name))) / math.log(within)
+        for name, within in WITHIN.items()
+    ]
 
 
 def find_nearest(entries: Sequence[Entry], situation: Situation) -> list[Entry]:
@@ -112,7 +114,7 @@ def find_nearest(entries: Sequence[Entry], situation: Situation) -> list[Entry]:
     alike = [entry for entry in entries if is_alike(entry, situation)]
     if not alike:
         return []
-    nearest = min(alike, key=lambda entry: sum(measure_distance(entry, situation)))
+    nearest = min(alike, key=lambda entry: sum(measure_distances(entry, situation)))
     return [entry for entry in alike if (entry.family, entry.epochs) == (nearest.family, nearest.epochs)]
 
 
