@@ -328,7 +328,8 @@ def draw_gains(name: str, family: Family, study: Study, found: Sequence[tuple[Fi
     lengths = {epochs for of_arm in gains.values() if len(of_arm) > 1 for epochs, _ in of_arm}
     plain = Curve("plain training of the same time", 0, [[(epochs, 0.0) for epochs in sorted(lengths)]])
     title = f"{family.title}: gain over plain training of the same time"
-    rasterize(draw_curves([plain, *curves], title, "epochs", "points")).save(DOCS / picture(name, "gain"), optimize=True)
+    svg = draw_curves([plain, *curves], title, "epochs", "points")
+    rasterize(svg).save(DOCS / picture(name, "gain"), optimize=True)
     return True
 
 
