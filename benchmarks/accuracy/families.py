@@ -127,6 +127,7 @@ SHARES = ["levers:Shares+share=0.5", "levers:Shares+share=1", "levers:Shares+sha
 WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200", "frskd+ramp=0"]
 CHEAPER = ["frskd+levels=2", "frskd+depth=1", "frskd+depth=1+levels=2", "frskd+beta=0"]  # with the ramp of now
 RAMPS = ["frskd+ramp=0", "frskd"]  # which takes 0.3 there
+DEEPEST = ["frskd+levels=1", "frskd+levels=2", "frskd+levels=3", "frskd+beta=0+levels=2"]
 FAMILY = [
     *("label_smoothing", "baseline+mix=mixup", "baseline+mix=cutmix", "baseline+optim.ema=0.99"),
     *("sad", "tfd", "dsr", "ps_kd", "drg", "byot", "tf_fd", "tf_kd_reg", "zipf_ls", "uskd", "frskd+optim.ema=0.99"),
@@ -169,6 +170,7 @@ PLANS = {
         Part("part", SHARES, [60], [], FEW),
         Part("part", RAMPS, [60], [], FEW),
         Part("part", CHEAPER, [60], [], FEW),
+        Part("fine-photos", DEEPEST, [40], [40, 60], FEW),
     ],
     "look": [  # at which length does plain training on masks stand still?
         Part("scenes", ["frskd", "frskd+levels=3", "frskd+levels=2", "frskd+width=1"], [50], [50, 105], FEW[:1]),
@@ -196,6 +198,7 @@ PLANS = {
         Part("fine-photos", CANDIDATES, [40], [40, 60], MORE),
         Part("fine-photos", ["frskd+levels=2"], [40], [], MORE),
         Part("street", CANDIDATES, [30], [30, 36], MORE),
+        Part("street", ["frskd+levels=2"], [30], [30], MORE),
         Part("fine-street", CANDIDATES, [40], [40, 50], MORE),
         Part("whole", ["frskd+ramp=1", "label_smoothing"], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
         Part("whole", ["frskd+ramp=1", "frskd"], [40], [86], MORE),
