@@ -127,7 +127,7 @@ SHARES = ["levers:Shares+share=0.5", "levers:Shares+share=1", "levers:Shares+sha
 WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200", "frskd+ramp=0"]
 CHEAPER = ["frskd+levels=2", "frskd+depth=1", "frskd+depth=1+levels=2", "frskd+beta=0"]  # with the ramp of now
 RAMPS = ["frskd+ramp=0", "frskd"]  # which takes 0.3 there
-DEEPEST = ["frskd+levels=1", "frskd+levels=2", "frskd+levels=3", "frskd+beta=0+levels=2"]
+DEEPEST = ["frskd+levels=1", "frskd", "frskd+levels=3", "frskd+beta=0"]  # the default there is two
 FAMILY = [
     *("label_smoothing", "baseline+mix=mixup", "baseline+mix=cutmix", "baseline+optim.ema=0.99"),
     *("sad", "tfd", "dsr", "ps_kd", "drg", "byot", "tf_fd", "tf_kd_reg", "zipf_ls", "uskd", "frskd+optim.ema=0.99"),
@@ -157,13 +157,23 @@ def keep_whole_ramp(arm: str) -> str:
     return f"{arm}+ramp={1 - sum(waits):g}"
 
 
+def keep_all_levels(arm: str) -> str:
+    """An arm of FRSKD around EfficientNet-Lite0 with its four maps, which fine-tuning took before: two are the default.
+
+    >>> keep_all_levels("frskd+beta=0"), keep_all_levels("frskd+levels=3"), keep_all_levels("label_smoothing")
+    ('frskd+beta=0+levels=4', 'frskd+levels=3', 'label_smoothing')
+    """
+    is_open = arm.split("+")[0] in ("frskd", "deep_supervision") and "+levels=" not in arm
+    return f"{arm}+levels=4" if is_open else arm
+
+
 CANDIDATES = ["frskd", "frskd+beta=0", "label_smoothing"]
 CUT = ["frskd", "frskd+stop_gradient=true"]
 PLANS = {
     "choose": [
         Part("part", LEVERS, [20], [20, 27, 40, 60, 90, 120, 180], FEW),
         Part("part", [*map(keep_whole_ramp, LEVERS)], [60], [], FEW),
-        Part("fine-photos", LEVERS, [10], [10, 13, 20, 30, 45], FEW),
+        Part("fine-photos", [*map(keep_all_levels, LEVERS)], [10], [10, 13, 20, 30, 45], FEW),
         Part("part", FAMILY, [60], [], FEW),
         Part("part", WEIGHTS, [20], [], FEW),
         Part("part", LATER_LEVERS, [60], [], FEW),
@@ -179,8 +189,8 @@ PLANS = {
         Part("street", ["frskd"], [100], [119], FEW[:1]),
     ],
     "tune": [  # does cutting the self-teacher's gradient hurt where the student is good from the start?
-        Part("fine-photos", CUT, [10], [10, 13], FEW),
-        Part("fine-crops", CUT, [10], [10, 13], FEW),
+        Part("fine-photos", [*map(keep_all_levels, CUT)], [10], [10, 13], FEW),
+        Part("fine-crops", [*map(keep_all_levels, CUT)], [10], [10, 13], FEW),
     ],
     "confirm": [
         Part("part", [*map(keep_whole_ramp, CANDIDATES), "frskd"], [60], [60, 120, 200], MORE),
@@ -190,13 +200,11 @@ PLANS = {
         Part("part", [*CANDIDATES, "frskd+stop_gradient=true"], [20], [20], MORE),
         Part("other", ["frskd+levels=2"], [60], [90], MORE),
         Part("other", ["label_smoothing"], [90], [], MORE),
-        Part("fine-crops", CANDIDATES, [40], [40, 60], MORE),
-        Part("fine-crops", ["frskd+levels=2"], [40], [], MORE),
+        Part("fine-crops", [*map(keep_all_levels, CANDIDATES), "frskd"], [40], [40, 60], MORE),
         Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
         Part("scenes", ["frskd"], [50], [50, 105], MORE),
         Part("scenes", ["label_smoothing"], [105], [], MORE),
-        Part("fine-photos", CANDIDATES, [40], [40, 60], MORE),
-        Part("fine-photos", ["frskd+levels=2"], [40], [], MORE),
+        Part("fine-photos", [*map(keep_all_levels, CANDIDATES), "frskd"], [40], [40, 60], MORE),
         Part("street", CANDIDATES, [30], [30, 36], MORE),
         Part("street", ["frskd+levels=2"], [30], [30], MORE),
         Part("fine-street", CANDIDATES, [40], [40, 50], MORE),

@@ -53,6 +53,23 @@ def test_what_is_set_is_kept_and_not_said(start):
     assert not any("as the student starts" in note for note in made.notes)
 
 
+def test_frskd_takes_the_deepest_maps_of_a_classifier_that_was_trained_unless_told_otherwise(start):
+    words = ["student=timm:resnet10t", "data.image_size=32"]
+    plain, tuned = job(*words, "method=frskd"), job(*words, "method=frskd", f"student.start={start}")
+    assert plain.recipe.method.hyperparameters["levels"] is None and len(plain.method.self_teacher.channels) > 2
+    assert tuned.recipe.method.hyperparameters["levels"] == 2 == len(tuned.method.self_teacher.channels)
+    assert any("as the student starts" in note and "method.levels=2 (not null)" in note for note in tuned.notes)
+    assert build(tuned.recipe).recipe == tuned.recipe
+    for word, levels, used in (
+        ("method.levels=null", None, 4),
+        ("method.levels=3", 3, 3),
+        ("max_steps=20000", None, 4),
+        ("method.taps=[layer4]", 2, 1),  # which is all there is
+    ):
+        given = job(*words, "method=frskd", f"student.start={start}", word)
+        assert (given.recipe.method.hyperparameters["levels"], len(given.method.self_teacher.channels)) == (levels, used)
+
+
 def test_a_method_that_keeps_the_student_as_it_is_has_the_usual_rates(tmp_path):
     torch.save(build_student("cifar:resnet8", num_classes=10, image_shape=(1, 8, 8)).state_dict(), tmp_path / "a.pt")
     words = ["student=cifar:resnet8", "method=hsakd_teacher", "method.joint=false"]

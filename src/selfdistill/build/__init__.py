@@ -42,7 +42,7 @@ from .checks import (
 )
 from .class_weights import choose_class_weights
 from .evidence import note_evidence
-from .fine_tuning import choose_normalization, note_fine_tuning, tune_frozen
+from .fine_tuning import choose_method_settings, choose_normalization, note_fine_tuning, tune_frozen
 from .origin import identify_object, note_origin
 from .sources import forget_start, hash_sources
 from .start import load_start
@@ -105,7 +105,8 @@ def build(
 
     plan = BatchSampler(len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
     steps = count_steps(recipe, plan.steps_per_epoch)[0]
-    hyperparameters = recipe.method.hyperparameters
+    tuned = choose_method_settings(recipe, method_class, task.output, steps) if around is None else {}
+    hyperparameters = {**recipe.method.hyperparameters, **tuned}
 
     torch.manual_seed(recipe.seed)
     part = forget_start(recipe).student if goes_on else recipe.student
@@ -156,7 +157,7 @@ def build(
         *prepared.notes,
         *start_notes,
         *weight_notes,
-        *note_fine_tuning(given, recipe, normalization),
+        *note_fine_tuning(given, recipe, normalization, tuned, method_class.defaults(task.output)),
         *note_dropped_images(plan),
         *note_balance(recipe, images),
         *(note_short_run(method_class, hyperparameters, task.output, steps) if around is None else []),

@@ -1,10 +1,12 @@
 """What a run chooses where its student starts from trained weights, and says."""
 
+import json
 from typing import Any
 
 from torch import nn
 
 from ..config.recipe import Recipe
+from ..method import Method
 from ..models import describe_weights
 from ..runs.state_dicts import find_weights_file
 from ..runs.student import read_card
@@ -42,14 +44,27 @@ def tune_frozen(given: Recipe, recipe: Recipe, student: nn.Module) -> Recipe:
     return recipe.model_copy(update={"optim": complete_recipe(forget_start(given)).optim})
 
 
-def note_fine_tuning(given: Recipe, recipe: Recipe, normalization: dict[str, Any]) -> list[str]:
-    """A sentence about the settings that are chosen for trained weights, and what they are for random ones."""
+def choose_method_settings(recipe: Recipe, method: type[Method], output: str, steps: int) -> dict[str, Any]:
+    """Those of the method that a recipe leaves open and that differ for trained weights."""
+    if not starts_trained(recipe):
+        return {}
+    return method.fine_tuning_defaults(output, recipe.method.hyperparameters, steps)
+
+
+def note_fine_tuning(
+    given: Recipe, recipe: Recipe, normalization: dict[str, Any], chosen: dict[str, Any], defaults: dict[str, Any]
+) -> list[str]:
+    """A sentence about the settings that are chosen for trained weights, and what they are for random ones.
+
+    `chosen` are hyper-parameters of the method, beside all `defaults` of these.
+    """
     usual = complete_recipe(forget_start(given))
     settings = [
         f"optim.{name}={getattr(recipe.optim, name):g} (not {getattr(usual.optim, name):g})"
         for name in ("lr", "warmup")
         if getattr(given.optim, name) is None and getattr(recipe.optim, name) != getattr(usual.optim, name)
     ]
+    settings += [f"method.{name}={value} (not {json.dumps(defaults[name])})" for name, value in chosen.items()]
     settings += [f"data.{name}={values} (the weights' own)" for name, values in normalization.items()]
     if not settings:
         return []

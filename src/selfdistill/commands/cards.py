@@ -170,6 +170,8 @@ def list_hyperparameters(method: type[Method]) -> list[list[str]]:
         default = f"`{_format_value(declared.default)}`"
         if per_pixel[name] != declared.default:
             default += f"; per pixel: `{_format_value(per_pixel[name])}`"
+        if declared.fine_tuning is not None:
+            default += f"; fine-tuning of a classifier: `{_format_value(declared.fine_tuning)}`"
         rows.append([f"`{name}`", default, describe_values(hints[name]), declared.description])
     return rows
 
