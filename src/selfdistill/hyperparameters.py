@@ -123,7 +123,7 @@ class Configurable:
 
     @classmethod
     def fine_tuning_defaults(cls, output: str, given: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
-        """What to add to the `given` settings where the student starts from trained weights; usual defaults left out."""
+        """What to add to the `given` settings where the student starts from trained weights and training is short."""
         if output != "image" or total_steps >= SHORT_RUN:
             return {}
         settings = cls.validate({**cls.defaults(output), **given})

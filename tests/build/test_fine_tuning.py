@@ -5,6 +5,7 @@ import torch
 
 from selfdistill.build import build
 from selfdistill.config.read import read
+from selfdistill.methods import find_method
 from selfdistill.models import build_student, describe_weights
 from selfdistill.runs.folder import Run
 from selfdistill.tasks import complete_recipe
@@ -67,7 +68,14 @@ def test_frskd_takes_the_deepest_maps_of_a_classifier_that_was_trained_unless_to
         ("method.taps=[layer4]", 2, 1),  # which is all there is
     ):
         given = job(*words, "method=frskd", f"student.start={start}", word)
-        assert (given.recipe.method.hyperparameters["levels"], len(given.method.self_teacher.channels)) == (levels, used)
+        settings = given.recipe.method.hyperparameters
+        assert (settings["levels"], len(given.method.self_teacher.channels)) == (levels, used)
+
+
+def test_masks_long_schedules_and_what_is_given_keep_the_papers_levels():
+    choose = find_method("frskd").fine_tuning_defaults
+    assert choose("image", {}, 19_999) == choose("image", {"beta": 0}, 1) == {"levels": 2}
+    assert choose("pixel", {}, 100) == choose("image", {}, 20_000) == choose("image", {"levels": None}, 100) == {}
 
 
 def test_a_method_that_keeps_the_student_as_it_is_has_the_usual_rates(tmp_path):
