@@ -69,7 +69,8 @@ def create_method(
         teacher: The network that some methods learn from.
         total_steps: How many optimizer steps training takes. Some defaults differ on short schedules, such as `ramp` of
             FRSKD below 20,000 steps; the command line follows the same rule. None takes the papers' defaults, and warns
-            where a method has others.
+            where a method has others. Only the command line knows whether the student's weights were trained; around a
+            classifier that starts from such weights it gives FRSKD `levels=2` in short schedules.
         **hyperparameters: Values other than the method's defaults. `selfdistill methods NAME`, or in Python
             `print(selfdistill.describe_method(name))`, lists them with what they do.
 
