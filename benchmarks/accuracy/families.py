@@ -125,7 +125,7 @@ LATER_LEVERS = [
 ]
 SHARES = ["levers:Shares+share=0.5", "levers:Shares+share=1", "levers:Shares+share=2"]
 WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200", "frskd+ramp=0"]
-CHEAPER = ["frskd+levels=2", "frskd+depth=1", "frskd+depth=1+levels=2", "frskd+beta=0"]  # with the ramp of now
+CHEAPER = ["frskd+levels=1", "frskd+levels=2", "frskd+depth=1", "frskd+depth=1+levels=2", "frskd+beta=0"]  # with the ramp of now
 RAMPS = ["frskd+ramp=0", "frskd"]  # which takes 0.3 there
 DECODER = f"frskd+method.taps=[{','.join(f'decoder.blocks.{n}' for n in range(4))}]"  # of the scenes' U-Net
 DEEPEST = ["frskd+levels=1", "frskd", "frskd+levels=3", "frskd+beta=0"]  # the default there is two
@@ -197,16 +197,17 @@ PLANS = {
     "confirm": [
         Part("part", [*map(keep_whole_ramp, CANDIDATES), "frskd"], [60], [60, 120, 200], MORE),
         Part("part", ["frskd+levels=2"], [20, 40, 60, 105], [], MORE),
+        Part("part", ["frskd+levels=1"], [60], [], MORE),
         Part("part", ["frskd"], [40], [40], MORE),
         Part("part", ["dsr", "uskd"], [60], [], MORE),
         Part("part", [*CANDIDATES, "frskd+stop_gradient=true"], [20], [20], MORE),
         Part("other", ["frskd+levels=2"], [60], [90], MORE),
         Part("other", ["label_smoothing"], [90], [], MORE),
-        Part("fine-crops", [*map(keep_all_levels, CANDIDATES), "frskd"], [40], [40, 60], MORE),
+        Part("fine-crops", [*map(keep_all_levels, CANDIDATES), "frskd", "frskd+levels=1"], [40], [40, 60], MORE),
         Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
         Part("scenes", ["frskd"], [50], [50, 105], MORE),
         Part("scenes", ["label_smoothing"], [105], [], MORE),
-        Part("fine-photos", [*map(keep_all_levels, CANDIDATES), "frskd"], [40], [40, 60], MORE),
+        Part("fine-photos", [*map(keep_all_levels, CANDIDATES), "frskd", "frskd+levels=1"], [40], [40, 60], MORE),
         Part("street", CANDIDATES, [30], [30, 36], MORE),
         Part("street", ["frskd+levels=2"], [30], [30], MORE),
         Part("fine-street", CANDIDATES, [40], [40, 50], MORE),
