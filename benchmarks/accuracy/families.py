@@ -197,7 +197,7 @@ PLANS = {
     "confirm": [
         Part("part", [*map(keep_whole_ramp, CANDIDATES), "frskd"], [60], [60, 120, 200], MORE),
         Part("part", ["frskd+levels=2"], [20, 40, 60, 105], [], MORE),
-        Part("part", ["frskd+levels=1"], [60], [], MORE),
+        Part("part", ["frskd+levels=1"], [20, 40, 60], [], MORE),
         Part("part", ["frskd"], [40], [40], MORE),
         Part("part", ["dsr", "uskd"], [60], [], MORE),
         Part("part", [*CANDIDATES, "frskd+stop_gradient=true"], [20], [20], MORE),
