@@ -128,6 +128,7 @@ WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=
 CHEAPER = ["frskd+levels=1", "frskd+levels=2", "frskd+depth=1", "frskd+depth=1+levels=2", "frskd+beta=0"]  # with the ramp of now
 RAMPS = ["frskd+ramp=0", "frskd"]  # which takes 0.3 there
 DECODER = f"frskd+method.taps=[{','.join(f'decoder.blocks.{n}' for n in range(4))}]"  # of the scenes' U-Net
+LAST = "frskd+method.taps=[decoder.blocks.3]"  # which its scores are made of
 DEEPEST = ["frskd+levels=1", "frskd", "frskd+levels=3", "frskd+beta=0"]  # the default there is two
 FAMILY = [
     *("label_smoothing", "baseline+mix=mixup", "baseline+mix=cutmix", "baseline+optim.ema=0.99"),
@@ -186,7 +187,7 @@ PLANS = {
     "look": [  # at which length does plain training on masks stand still?
         Part("scenes", ["frskd", "frskd+levels=3", "frskd+levels=2", "frskd+width=1"], [50], [50, 105], FEW[:1]),
         Part("scenes", ["frskd+alpha=0", "frskd+beta=0", "deep_supervision"], [50], [], FEW[:1]),
-        Part("scenes", [DECODER, f"{DECODER}+beta=0"], [50], [], FEW[:1]),
+        Part("scenes", [DECODER, f"{DECODER}+beta=0", LAST], [50], [], FEW[:1]),
         Part("scenes", ["frskd+temperature=4", "frskd+stop_gradient=true"], [50], [], FEW[:1]),
         Part("street", ["frskd"], [100], [119], FEW[:1]),
     ],
