@@ -65,6 +65,7 @@ def test_frskd_takes_the_deepest_maps_of_a_classifier_that_was_trained_unless_to
         ("method.levels=null", None, 4),
         ("method.levels=3", 3, 3),
         ("max_steps=20000", None, 4),
+        ("method.depth=1", None, 4),  # of a pyramid, which a single level is not
         ("method.taps=[layer4]", 2, 1),  # which is all there is
     ):
         given = job(*words, "method=frskd", f"student.start={start}", word)

@@ -51,6 +51,13 @@ def test_levels_are_the_deepest_maps():
     assert method.self_teacher.channels == [24, 32]
 
 
+def test_a_single_level_has_no_fusion_that_could_be_cheaper_or_set():
+    assert method_and_batch("frskd", levels=1)[0].list_cheaper_settings() == ["width=1"]
+    assert method_and_batch("frskd", levels=2)[0].list_cheaper_settings() == ["width=1", "depth=1"]
+    with pytest.raises(ValueError, match="depth=3 has no effect with a single level"):
+        method_and_batch("frskd", levels=1, depth=3)
+
+
 def test_named_taps_are_the_maps_that_are_used():
     task = small_task()
     method = create_method("frskd", small_student(task), task, taps=["stage1", "stage3"], width=1)

@@ -4,7 +4,7 @@ Ji, Shin, Hwang, Park, Moon. CVPR 2021. https://arxiv.org/abs/2103.08273
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from annotated_types import Interval
@@ -135,6 +135,11 @@ class FRSKD(Method):
         None, "how many of the deepest maps are used, at most; None: all", fine_tuning=TUNING_LEVELS
     )
 
+    @classmethod
+    def fine_tuning_defaults(cls, output: str, given: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
+        """As of every method; but where the pyramid's fusion is set, all levels stay."""
+        return {} if {"depth", "repeat"} & given.keys() else super().fine_tuning_defaults(output, given, total_steps)
+
     def setup(self) -> None:
         self.refuse_useless_settings()
         channels = self.taps.channels[-(self.levels or 0) :]
@@ -177,7 +182,8 @@ class FRSKD(Method):
         if not self.task.positions and len(self.self_teacher.channels) > 2:
             return ["levels=2"]
         width = {"BiFPNc": "width", "BiFPN": "num_channels"}.get(self.net)
-        names = [name for name in (width, "depth") if name is not None and getattr(self, name) > 1]
+        depth = "depth" if len(self.self_teacher.channels) > 1 else None
+        names = [name for name in (width, depth) if name is not None and getattr(self, name) > 1]
         return [f"{name}={getattr(self, name) // 2}" for name in names]
 
     @property
