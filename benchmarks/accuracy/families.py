@@ -125,7 +125,9 @@ LATER_LEVERS = [
 ]
 SHARES = ["levers:Shares+share=0.5", "levers:Shares+share=1", "levers:Shares+share=2"]
 WEIGHTS = ["frskd+alpha=1", "frskd+alpha=4", "frskd+temperature=2", "frskd+beta=200", "frskd+ramp=0"]
-CHEAPER = ["frskd+levels=1", "frskd+levels=2", "frskd+depth=1", "frskd+depth=1+levels=2", "frskd+beta=0"]  # with the ramp of now
+CHEAPER = [  # with the ramp of now
+    *("frskd+levels=1", "frskd+levels=2", "frskd+depth=1", "frskd+depth=1+levels=2", "frskd+beta=0"),
+]
 RAMPS = ["frskd+ramp=0", "frskd"]  # which takes 0.3 there
 DECODER = f"frskd+method.taps=[{','.join(f'decoder.blocks.{n}' for n in range(4))}]"  # of the scenes' U-Net
 LAST = "frskd+method.taps=[decoder.blocks.3]"  # which its scores are made of
