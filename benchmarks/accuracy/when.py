@@ -30,7 +30,7 @@ from table import TABLE, list_entries, write_table  # noqa: E402
 
 from report import run_main, tell  # noqa: E402
 from selfdistill.build.automatic import PLAIN, choose_arm  # noqa: E402
-from selfdistill.build.evidence import Entry, Situation, describe_gains, make_entry  # noqa: E402
+from selfdistill.build.evidence import Entry, Situation, list_gains, make_entry  # noqa: E402
 from selfdistill.errors import count_of  # noqa: E402
 from selfdistill.report.figures.curves import Curve, draw_curves  # noqa: E402
 from selfdistill.report.figures.raster import rasterize  # noqa: E402
@@ -94,7 +94,7 @@ def write_page() -> str:
             found = find(study, list_later(study))
             tried += [Tried(family, *findings) for findings in found if findings[0].arm.name.startswith(FRSKD)]
     advice = write_advice([entry for entry in entries if entry.is_measured])
-    return "\n\n".join(filter(None, [TOP, summarize(tried), advice, wrap(RULES), list_gains(tried), *parts])) + "\n"
+    return "\n\n".join(filter(None, [TOP, summarize(tried), advice, wrap(RULES), tabulate_gains(tried), *parts])) + "\n"
 
 
 def write_advice(entries: Sequence[Entry]) -> str:
@@ -107,7 +107,7 @@ def write_advice(entries: Sequence[Entry]) -> str:
         chosen = [entry for entry in of_length if entry.arm == arm]
         best = max(chosen or of_length, key=lambda entry: entry.gain.mean)
         do = "train the plain network, longer if you have the time" if arm == PLAIN else f"`{arm}`"
-        gains = describe_gains(best).partition(" (")[0]
+        gains = list_gains(best)
         rows.append([family, str(epochs), do, gains if arm != PLAIN else f"the best tried, `{best.arm}`: {gains}"])
     if not rows:
         return ""
@@ -135,7 +135,7 @@ def summarize(tried: Sequence[Tried]) -> str:
     return "\n\n".join([wrap(QUESTION), "\n".join(wrap(line, "  ") for line in lines)])
 
 
-def list_gains(tried: Sequence[Tried]) -> str:
+def tabulate_gains(tried: Sequence[Tried]) -> str:
     """A table of what every arm gains in the same time; empty where that is not known of any."""
     rows = []
     for each in tried:

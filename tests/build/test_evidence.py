@@ -5,7 +5,7 @@ import pytest
 from helpers.evidence import LOST, OPEN, WON, entry
 from helpers.runs import recipe
 from selfdistill.build import build
-from selfdistill.build.evidence import note_evidence
+from selfdistill.build.evidence import Interval, note_evidence
 from selfdistill.data import OpenedData
 from selfdistill.tasks import complete_recipe
 
@@ -53,6 +53,17 @@ def test_of_the_arms_whose_settings_a_run_has_the_one_with_most_is_named(say, ev
     ):
         (note,) = say(method={"name": "frskd", **settings})
         assert f"measured, {arm} beat" in note
+
+
+def test_the_form_of_the_method_that_gained_more_is_named_too(say, evidence):
+    better, other = entry("frskd+levels=1", Interval(2.5, 2.0, 3.0), **ALIKE), entry("sad", Interval(9, 8, 10), **ALIKE)
+    evidence(entry("frskd", LOST, **ALIKE), better, other)
+    (note,) = say(method="frskd")
+    assert "frskd lost to plain training" in note
+    assert note.endswith("; the form of it that gained most there is frskd+levels=1: +2.5 points of top-1 [2.0, 3.0] "
+                         "and +0.500 nats of NLL [-1.000, 2.000]")  # fmt: skip
+    (note,) = say(method={"name": "frskd", "levels": 1})
+    assert "the form of it" not in note
 
 
 def test_where_nothing_alike_was_measured_that_is_said_once_the_method_was_measured_at_all(say, evidence):

@@ -120,18 +120,22 @@ def find_nearest(entries: Sequence[Entry], situation: Situation) -> list[Entry]:
 
 def describe_gains(entry: Entry) -> str:
     """Both gains, and how sure they are."""
+    sure = f"+ is better; 95 % intervals over {len(entry.seeds)} seeds of one network"
+    return f"{list_gains(entry)} ({sure})"
+
+
+def list_gains(entry: Entry) -> str:
+    """Both gains with their intervals."""
     (gain, low, high), (nll, nll_low, nll_high) = entry.gain, entry.nll_gain
-    return (
-        f"{gain:+.1f} points of {entry.score} [{low:.1f}, {high:.1f}] and {nll:+.3f} nats of {entry.nll_score} "
-        f"[{nll_low:.3f}, {nll_high:.3f}] (+ is better; 95 % intervals over {len(entry.seeds)} seeds of "
-        "one network)"
-    )
+    points = f"{gain:+.1f} points of {entry.score} [{low:.1f}, {high:.1f}]"
+    return f"{points} and {nll:+.3f} nats of {entry.nll_score} [{nll_low:.3f}, {nll_high:.3f}]"
 
 
 def note_evidence(recipe: Recipe, opened: OpenedData) -> list[str]:
     """What was found of the run's method in the runs that are most like it; nothing of a method that was not measured.
 
     Of the arms whose settings the run has it is that with most settings; those that the run changes beside may matter.
+    Where another form of the method gained more, that is said too.
     """
     name = recipe.method.name
     entries = [entry for entry in read_evidence() if entry.arm.split("+")[0] == name and entry.is_measured]
@@ -150,7 +154,11 @@ def note_evidence(recipe: Recipe, opened: OpenedData) -> list[str]:
         found = f"{'beat' if entry.nll_gain.low > 0 else 'lost to'} {beside} in {entry.nll_score}"
     else:
         found = f"could not be told from {beside}"
-    return [f"evidence: {describe_likeness(entry)}, {entry.arm} {found}: {describe_gains(entry)}"]
+    said = f"evidence: {describe_likeness(entry)}, {entry.arm} {found}: {describe_gains(entry)}"
+    best = max(near, key=lambda other: other.gain.mean)
+    if best.gain.mean <= entry.gain.mean:
+        return [said]
+    return [f"{said}; the form of it that gained most there is {best.arm}: {list_gains(best)}"]
 
 
 def has_settings(recipe: Recipe, arm: str) -> bool:
