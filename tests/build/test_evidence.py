@@ -60,8 +60,8 @@ def test_the_form_of_the_method_that_gained_more_is_named_too(say, evidence):
     evidence(entry("frskd", LOST, **ALIKE), better, other)
     (note,) = say(method="frskd")
     assert "frskd lost to plain training" in note
-    assert note.endswith("; the form of it that gained most there is frskd+levels=1: +2.5 points of top-1 [2.0, 3.0] "
-                         "and +0.500 nats of NLL [-1.000, 2.000]")  # fmt: skip
+    gains = "+2.5 points of top-1 [2.0, 3.0] and +0.500 nats of NLL [-1.000, 2.000]"
+    assert note.endswith(f"; the form of it that gained most there is frskd+levels=1: {gains}")
     (note,) = say(method={"name": "frskd", "levels": 1})
     assert "the form of it" not in note
 

@@ -178,11 +178,12 @@ class FRSKD(Method):
             self.average.follow(self.self_teacher)
 
     def list_cheaper_settings(self) -> list[str]:
-        """Of images the deepest two levels, which gained as much in the same time (docs/when-it-helps.md)."""
-        if not self.task.positions and len(self.self_teacher.channels) > 2:
-            return ["levels=2"]
+        """Of images fewer of the deepest maps, which gained as much or more in the same time (docs/when-it-helps.md)."""
+        levels = len(self.self_teacher.channels)
+        if not self.task.positions and levels > 1:
+            return [f"levels={fewer}" for fewer in (2, 1) if fewer < levels]
         width = {"BiFPNc": "width", "BiFPN": "num_channels"}.get(self.net)
-        depth = "depth" if len(self.self_teacher.channels) > 1 else None
+        depth = "depth" if levels > 1 else None
         names = [name for name in (width, depth) if name is not None and getattr(self, name) > 1]
         return [f"{name}={getattr(self, name) // 2}" for name in names]
 
