@@ -178,7 +178,7 @@ class FRSKD(Method):
             self.average.follow(self.self_teacher)
 
     def list_cheaper_settings(self) -> list[str]:
-        """Of images fewer of the deepest maps, which gained as much or more in the same time (docs/when-it-helps.md)."""
+        """Of images fewer of the deepest maps, which gained as much in the same time (docs/when-it-helps.md)."""
         levels = len(self.self_teacher.channels)
         if not self.task.positions and levels > 1:
             return [f"levels={fewer}" for fewer in (2, 1) if fewer < levels]
