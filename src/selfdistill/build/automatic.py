@@ -1,6 +1,7 @@
 """method=auto: the method and its settings that did best in runs like this one, or plain training."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from ..config.recipe import AUTO, MethodPart, Recipe
@@ -13,8 +14,10 @@ from .evidence import (
     describe_gains,
     describe_likeness,
     describe_situation,
-    find_nearest,
+    describe_verdict,
+    find_alike,
     is_alike,
+    list_gains,
     read_evidence,
 )
 
@@ -60,8 +63,9 @@ def is_open(recipe: Recipe, arm: str) -> bool:
 def choose_arm(entries: Sequence[Entry], situation: Situation) -> Choice:
     """The arm that gained most in accuracy at equal time, else the one that did in NLL, else plain training.
 
-    Of the family and length that are nearest to the run, an arm counts if the 95 % interval of its gain lies above
-    zero and that of the other score does not lie below.
+    Each arm that was measured with the nearest family is looked at in all families that are like the run, at the
+    nearest length of each. It counts if the 95 % interval of its gain lies above zero in one of them and neither score
+    lies below in any; of several the largest mean over these families is taken.
 
     >>> from selfdistill.build.evidence import Interval
     >>> gains = Interval(1.0, 0.5, 1.5), Interval(0.0, -0.1, 0.1)
@@ -72,19 +76,45 @@ def choose_arm(entries: Sequence[Entry], situation: Situation) -> Choice:
     >>> choose_arm([entry], Situation("classification", "random", 50, 2, 8)).arm
     'baseline'
     """
-    near = find_nearest(entries, situation)
-    if not near:
+    families = find_alike(entries, situation)
+    if not families:
         return Choice(PLAIN, f"auto takes plain training ({PLAIN}): nothing like {situation} was measured; {FIND_OUT}")
-    accurate = [entry for entry in near if entry.gain.low > 0 and entry.nll_gain.high >= 0]
-    likelier = [entry for entry in near if entry.nll_gain.low > 0 and entry.gain.high >= 0]
-    where = describe_likeness(near[0])
+    near, others = families[0], [entry for family in families[1:] for entry in family]
+    found = {entry.arm: [entry, *(other for other in others if other.arm == entry.arm)] for entry in near}
+    safe = {arm: of_arm for arm, of_arm in found.items() if not any(map(loses, of_arm))}
+    accurate = [of_arm for of_arm in safe.values() if any(entry.gain.low > 0 for entry in of_arm)]
+    likelier = [of_arm for of_arm in safe.values() if any(entry.nll_gain.low > 0 for entry in of_arm)]
     if not accurate and not likelier:
-        best = max(near, key=lambda entry: entry.gain.mean)
-        beat = "no method beat plain training of the same time"
-        found = f"the best of {len(near)} tried was {best.arm}: {describe_gains(best)}"
-        return Choice(PLAIN, f"auto takes plain training ({PLAIN}): {where}, {beat}; {found}; {FIND_OUT}")
-    chosen = max(accurate or likelier, key=lambda entry: (entry.gain if accurate else entry.nll_gain).mean)
-    beat = f"beat plain training of the same time in {chosen.score if accurate else chosen.nll_score}"
-    price = f"{chosen.price:.2g} times" if chosen.price >= 1.05 else "about"
-    price = f"it takes {price} the time of a plain run of this length"
-    return Choice(chosen.arm, f"auto takes {chosen.arm}: {where}, it {beat}: {describe_gains(chosen)}; {price}")
+        return choose_plain(near, mixed=any(wins(entry) for of_arm in found.values() for entry in of_arm))
+    chosen = max(accurate or likelier, key=lambda of_arm: fmean(get_gain(entry, bool(accurate)) for entry in of_arm))
+    nearest = chosen[0]
+    price = f"{nearest.price:.2g} times" if nearest.price >= 1.05 else "about"
+    sentences = [
+        f"{describe_likeness(nearest)}, it {describe_verdict(nearest)}: {describe_gains(nearest)}",
+        *(f"with {e.family}, {e.epochs} epochs, it {describe_verdict(e)}: {list_gains(e)}" for e in chosen[1:]),
+        f"it takes {price} the time of a plain run of this length",
+    ]
+    return Choice(nearest.arm, f"auto takes {nearest.arm}: {'; '.join(sentences)}")
+
+
+def loses(entry: Entry) -> bool:
+    """Whether plain training of the same time is better in either score."""
+    return entry.gain.high < 0 or entry.nll_gain.high < 0
+
+
+def wins(entry: Entry) -> bool:
+    """Whether it is better in either score."""
+    return entry.gain.low > 0 or entry.nll_gain.low > 0
+
+
+def get_gain(entry: Entry, in_accuracy: bool) -> float:
+    return (entry.gain if in_accuracy else entry.nll_gain).mean
+
+
+def choose_plain(near: Sequence[Entry], mixed: bool) -> Choice:
+    """Plain training, beside the best that was measured with the nearest family; `mixed`: something won somewhere."""
+    best = max(near, key=lambda entry: entry.gain.mean)
+    beat = "no method beat plain training of the same time" + " without losing to it elsewhere" * mixed
+    found = f"the best of {len(near)} tried was {best.arm}: {describe_gains(best)}"
+    why = f"{describe_likeness(best)}, {beat}; {found}"
+    return Choice(PLAIN, f"auto takes plain training ({PLAIN}): {why}; {FIND_OUT}")

@@ -109,13 +109,18 @@ def measure_distances(entry: Entry, situation: Situation) -> list[float]:
     ]
 
 
+def find_alike(entries: Sequence[Entry], situation: Situation) -> list[list[Entry]]:
+    """What was measured in runs like this one: of every family that is alike its nearest length; the nearest first."""
+    families: dict[str, list[Entry]] = {}
+    alike = [entry for entry in entries if is_alike(entry, situation)]
+    for entry in sorted(alike, key=lambda entry: sum(measure_distances(entry, situation))):
+        families.setdefault(entry.family, []).append(entry)
+    return [[entry for entry in found if entry.epochs == found[0].epochs] for found in families.values()]
+
+
 def find_nearest(entries: Sequence[Entry], situation: Situation) -> list[Entry]:
     """What was measured with the family and the length that are nearest to a run; empty where none is alike."""
-    alike = [entry for entry in entries if is_alike(entry, situation)]
-    if not alike:
-        return []
-    nearest = min(alike, key=lambda entry: sum(measure_distances(entry, situation)))
-    return [entry for entry in alike if (entry.family, entry.epochs) == (nearest.family, nearest.epochs)]
+    return next(iter(find_alike(entries, situation)), [])
 
 
 def describe_gains(entry: Entry) -> str:
@@ -147,14 +152,7 @@ def note_evidence(recipe: Recipe, opened: OpenedData) -> list[str]:
     if not fitting:
         return [f"evidence: nothing like {situation} was measured with {name}; {FIND_OUT}"]
     entry = max(fitting, key=lambda entry: len(entry.arm.split("+")))
-    beside = "plain training of the same time"
-    if entry.gain.low > 0 or entry.gain.high < 0:
-        found = f"{'beat' if entry.gain.low > 0 else 'lost to'} {beside} in {entry.score}"
-    elif entry.nll_gain.low > 0 or entry.nll_gain.high < 0:
-        found = f"{'beat' if entry.nll_gain.low > 0 else 'lost to'} {beside} in {entry.nll_score}"
-    else:
-        found = f"could not be told from {beside}"
-    said = f"evidence: {describe_likeness(entry)}, {entry.arm} {found}: {describe_gains(entry)}"
+    said = f"evidence: {describe_likeness(entry)}, {entry.arm} {describe_verdict(entry)}: {describe_gains(entry)}"
     best = max(near, key=lambda other: other.gain.mean)
     if best.gain.mean <= entry.gain.mean:
         return [said]
@@ -170,6 +168,15 @@ def has_settings(recipe: Recipe, arm: str) -> bool:
         return False
     settings = recipe.method.hyperparameters
     return all(settings.get(name) == value for name, value in of_arm.items())
+
+
+def describe_verdict(entry: Entry) -> str:
+    """What was found, by the intervals of the score and then of NLL."""
+    beside = "plain training of the same time"
+    for gain, score in ((entry.gain, entry.score), (entry.nll_gain, entry.nll_score)):
+        if gain.low > 0 or gain.high < 0:
+            return f"{'beat' if gain.low > 0 else 'lost to'} {beside} in {score}"
+    return f"could not be told from {beside}"
 
 
 def describe_likeness(entry: Entry) -> str:
