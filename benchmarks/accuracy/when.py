@@ -98,12 +98,17 @@ def write_page() -> str:
 
 
 def write_advice(entries: Sequence[Entry]) -> str:
-    """A table that says for every family and length what `method=auto` takes there; empty where nothing is known."""
+    """A table that says for every family and length what `method=auto` takes there; empty where nothing is known.
+
+    As `method=auto` does, it looks at all families that are alike; what is gained is that of the row's own.
+    """
     rows = []
-    for family, epochs in dict.fromkeys((entry.family, entry.epochs) for entry in entries):
+    families = [*dict.fromkeys(entry.family for entry in entries)]
+    lengths = {(entry.family, entry.epochs) for entry in entries}
+    for family, epochs in sorted(lengths, key=lambda length: (families.index(length[0]), length[1])):
         of_length = [entry for entry in entries if (entry.family, entry.epochs) == (family, epochs)]
         first = of_length[0]
-        arm = choose_arm(of_length, Situation(first.task, first.start, first.images, first.classes, epochs)).arm
+        arm = choose_arm(entries, Situation(first.task, first.start, first.images, first.classes, epochs)).arm
         chosen = [entry for entry in of_length if entry.arm == arm]
         best = max(chosen or of_length, key=lambda entry: entry.gain.mean)
         do = "train the plain network, longer if you have the time" if arm == PLAIN else f"`{arm}`"
