@@ -323,14 +323,14 @@ def draw_gains(name: str, family: Family, study: Study, found: Sequence[tuple[Fi
     for finding, _ in found:
         if (estimate := finding.equal_time) is not None:
             gains.setdefault(finding.arm.name, []).append((finding.arm.epochs, estimate))
-    if not any(len(of_arm) > 1 for of_arm in gains.values()):
+    drawn = {arm: of_arm for arm, of_arm in gains.items() if len(of_arm) > 1}
+    if not drawn:
         return False
     curves = [  # the ends of an interval lie evenly about its middle, so that the mean of the three is the middle
         Curve(arm, number, [[(epochs, end)] for epochs, estimate in of_arm for end in estimate[:3]])
-        for number, (arm, of_arm) in enumerate(gains.items(), start=1)
-        if len(of_arm) > 1
+        for number, (arm, of_arm) in enumerate(drawn.items(), start=1)
     ]
-    lengths = {epochs for of_arm in gains.values() if len(of_arm) > 1 for epochs, _ in of_arm}
+    lengths = {epochs for of_arm in drawn.values() for epochs, _ in of_arm}
     plain = Curve("plain training of the same time", 0, [[(epochs, 0.0) for epochs in sorted(lengths)]])
     title = f"{family.title}: gain over plain training of the same time"
     svg = draw_curves([plain, *curves], title, "epochs", "points")
