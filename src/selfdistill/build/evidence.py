@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from ..config.recipe import MethodPart, Recipe
 from ..data import BatchSampler, OpenedData
-from ..errors import count_of
 from ..tasks import find_task, starts_trained
 from ..training.optim import count_steps
 from .arms import build_arm_recipe
@@ -71,7 +70,7 @@ class Situation(NamedTuple):
     epochs: float
 
     def __str__(self) -> str:
-        images = f"{count_of(self.images, 'image')} in {count_of(self.classes, 'class')}"
+        images = f"{self.images:,} image{'s' * (self.images != 1)} in {self.classes} class{'es' * (self.classes != 1)}"
         return f"{self.task} of {images} from {self.start} weights, {self.epochs:.3g} epoch{'s' * (self.epochs != 1)}"
 
 
