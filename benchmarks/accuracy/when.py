@@ -108,7 +108,8 @@ def write_advice(entries: Sequence[Entry]) -> str:
     for family, epochs in sorted(lengths, key=lambda length: (families.index(length[0]), length[1])):
         of_length = [entry for entry in entries if (entry.family, entry.epochs) == (family, epochs)]
         first = of_length[0]
-        arm = choose_arm(entries, Situation(first.task, first.start, first.images, first.classes, epochs)).arm
+        own_first = [*of_length, *(entry for entry in entries if entry not in of_length)]
+        arm = choose_arm(own_first, Situation(first.task, first.start, first.images, first.classes, epochs)).arm
         chosen = [entry for entry in of_length if entry.arm == arm]
         best = max(chosen or of_length, key=lambda entry: entry.gain.mean)
         do = "train the plain network, longer if you have the time" if arm == PLAIN else f"`{arm}`"

@@ -75,12 +75,14 @@ def test_an_arm_must_win_in_one_family_that_is_alike_and_lose_in_none(near, far,
     assert choice.arm == arm and ("without losing to it elsewhere" in choice.note) == (LOST in (near, far))
 
 
-def test_of_several_the_largest_mean_over_the_families_is_taken():
+def test_of_several_the_largest_mean_over_the_families_is_taken_and_what_was_not_measured_is_no_gain():
     wide = Interval(0.5, 0.1, 0.9)
     cats = [entry("sad", Interval(2.1, 1.0, 3.2)), entry("frskd", WON)]
     breeds = [entry("sad", wide, family="breeds", classes=30), entry("frskd", WON, family="breeds", classes=30)]
     assert choose_arm(cats, RUN).arm == "sad"
     assert choose_arm([*cats, *breeds], RUN).arm == "frskd"
+    assert choose_arm([*cats, breeds[0]], RUN).arm == "sad"
+    assert choose_arm([*cats, breeds[1]], RUN).arm == "frskd"
 
 
 def test_the_note_names_what_every_family_says():

@@ -1,7 +1,6 @@
 """method=auto: the method and its settings that did best in runs like this one, or plain training."""
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import NamedTuple
 
 from ..config.recipe import AUTO, MethodPart, Recipe
@@ -65,7 +64,7 @@ def choose_arm(entries: Sequence[Entry], situation: Situation) -> Choice:
 
     Each arm that was measured with the nearest family is looked at in all families that are like the run, at the
     nearest length of each. It counts if the 95 % interval of its gain lies above zero in one of them and neither score
-    lies below in any; of several the largest mean over these families is taken.
+    lies below in any; of several the largest mean over these families is taken, where what was not measured is no gain.
 
     >>> from selfdistill.build.evidence import Interval
     >>> gains = Interval(1.0, 0.5, 1.5), Interval(0.0, -0.1, 0.1)
@@ -86,7 +85,7 @@ def choose_arm(entries: Sequence[Entry], situation: Situation) -> Choice:
     likelier = [of_arm for of_arm in safe.values() if any(entry.nll_gain.low > 0 for entry in of_arm)]
     if not accurate and not likelier:
         return choose_plain(near, mixed=any(wins(entry) for of_arm in found.values() for entry in of_arm))
-    chosen = max(accurate or likelier, key=lambda of_arm: fmean(get_gain(entry, bool(accurate)) for entry in of_arm))
+    chosen = max(accurate or likelier, key=lambda of_arm: sum(get_gain(entry, bool(accurate)) for entry in of_arm))
     nearest = chosen[0]
     price = f"{nearest.price:.2g} times" if nearest.price >= 1.05 else "about"
     sentences = [
