@@ -73,6 +73,7 @@ PAIRS = r"lets maps learn .* at least 2 .* has 1 \(16 channels\)"
         *((name, {"taps": ["stage3"]}, PAIRS) for name in ("sad", "tf_fd", "tfd")),
         ("drg", {"level": 3}, "level=3 is not before the student's deepest of 3 feature maps; choose level=2 or less"),
         ("fitnet", {"level": 4}, "level=4 was asked for and the student has 3 feature maps"),
+        ("frskd", {"levels": 4}, "4 levels were asked for and the student has 3"),
         ("frskd", {"warmup": 0.5, "ramp": 0.6}, "warmup=0.5 and ramp=0.6 are shares of training"),
         ("manifold_mixup", {"levels": 4}, "4 levels were asked for and the student has 3 feature maps"),
         ("sad", {"warmup": 1.0}, "warmup=1.0 leaves SAD's only term no share of training; method=baseline"),

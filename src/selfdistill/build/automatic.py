@@ -85,7 +85,8 @@ def choose_arm(entries: Sequence[Entry], situation: Situation) -> Choice:
     likelier = [of_arm for of_arm in safe.values() if any(entry.nll_gain.low > 0 for entry in of_arm)]
     if not accurate and not likelier:
         return choose_plain(near, mixed=any(wins(entry) for of_arm in found.values() for entry in of_arm))
-    chosen = max(accurate or likelier, key=lambda of_arm: sum(get_gain(entry, bool(accurate)) for entry in of_arm))
+    gain = "gain" if accurate else "nll_gain"
+    chosen = max(accurate or likelier, key=lambda of_arm: sum(getattr(entry, gain).mean for entry in of_arm))
     nearest = chosen[0]
     price = f"{nearest.price:.2g} times" if nearest.price >= 1.05 else "about"
     sentences = [
@@ -104,10 +105,6 @@ def loses(entry: Entry) -> bool:
 def wins(entry: Entry) -> bool:
     """Whether it is better in either score."""
     return entry.gain.low > 0 or entry.nll_gain.low > 0
-
-
-def get_gain(entry: Entry, in_accuracy: bool) -> float:
-    return (entry.gain if in_accuracy else entry.nll_gain).mean
 
 
 def choose_plain(near: Sequence[Entry], mixed: bool) -> Choice:

@@ -24,7 +24,7 @@ from ..modules.teachers import GrowingAverage
 from ..modules.timetable import Timetable, read_timetable
 from ..task import Batch, Step
 
-TUNING_LEVELS = 2  # of a classifier that starts from trained weights, as measured (docs/fine-tuning.md)
+TUNING_LEVELS = 2  # of a classifier that starts from trained weights, if it has as many (docs/fine-tuning.md)
 RAMP_STEPS = 620  # of a short run in which both losses grow, as measured (docs/short-schedules.md)
 
 
@@ -131,9 +131,7 @@ class FRSKD(Method):
     width: Count = hparam(2, "BiFPNc: channels of a level, as a multiple of the student's")
     num_channels: Count = hparam(256, "BiFPN: channels of every level")
     repeat: Count = hparam(1, "BiFPN: passes")
-    levels: Count | None = hparam(
-        None, "how many of the deepest maps are used, at most; None: all", fine_tuning=TUNING_LEVELS
-    )
+    levels: Count | None = hparam(None, "how many of the deepest maps are used; None: all", fine_tuning=TUNING_LEVELS)
 
     @classmethod
     def fine_tuning_defaults(cls, output: str, given: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
@@ -143,6 +141,8 @@ class FRSKD(Method):
     def setup(self) -> None:
         self.refuse_useless_settings()
         channels = self.taps.channels[-(self.levels or 0) :]
+        if self.levels is not None and self.levels > max(len(channels), TUNING_LEVELS):
+            raise ValueError(f"{self.levels} levels were asked for and the student has {len(channels)} feature maps")
         self.refuse_unused(["depth", "repeat"], len(channels) == 1, "a single level, which needs no fusion")
         self.self_teacher = self.build_self_teacher(channels)
         if self.start_from_classifier:
