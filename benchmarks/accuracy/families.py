@@ -131,6 +131,11 @@ CHEAPER = [  # with the ramp of now
 RAMPS = ["frskd+ramp=0", "frskd"]  # which takes 0.3 there
 DECODER = f"frskd+method.taps=[{','.join(f'decoder.blocks.{n}' for n in range(4))}]"  # of the scenes' U-Net
 LAST = "frskd+method.taps=[decoder.blocks.3]"  # which its scores are made of
+ASLEEP = [  # while the student learns fastest
+    "frskd+start=0.5+settle=0.1+stop_gradient=true",
+    "frskd+start=0.5+settle=0.1+stop_gradient=true+temperature=4",
+    *("frskd+start=0.5", "label_smoothing"),
+]
 DEEPEST = ["frskd+levels=1", "frskd", "frskd+levels=3", "frskd+beta=0"]  # the default there is two
 FAMILY = [
     *("label_smoothing", "baseline+mix=mixup", "baseline+mix=cutmix", "baseline+optim.ema=0.99"),
@@ -191,6 +196,7 @@ PLANS = {
         Part("scenes", ["frskd+alpha=0", "frskd+beta=0", "deep_supervision"], [50], [], FEW[:1]),
         Part("scenes", [DECODER, f"{DECODER}+beta=0", LAST], [50], [], FEW[:1]),
         Part("scenes", ["frskd+temperature=4", "frskd+stop_gradient=true"], [50], [], FEW[:1]),
+        Part("scenes", ASLEEP, [50], [75], FEW[:1]),
         Part("street", ["frskd"], [100], [119], FEW[:1]),
     ],
     "tune": [  # does cutting the self-teacher's gradient hurt where the student is good from the start?
