@@ -219,6 +219,28 @@ def test_the_page_and_the_table_of_the_study_are_written_from_its_results(accura
     assert table.TABLE.read_text(encoding="utf-8") == table.write_table(when.RESULTS), written
 
 
+def test_of_several_forms_the_page_is_about_the_one_that_runs_take_and_else_the_one_that_gained_most(accuracy):
+    import when
+    from evidence import Arm, Finding
+    from families import FAMILIES
+
+    def tried(family, name, steps, gain=0.0):
+        times = [gain - 0.1, gain, gain + 0.1]
+        return when.Tried(FAMILIES[family], Finding(Arm(name, 20), 1.0, [1, 2, 3], 0, 0, [], times, 20), None, steps)
+
+    for family, name, steps in (
+        ("part", "frskd+levels=1", 620),
+        ("part", "frskd+levels=2", 1240),
+        ("part", "frskd+levels=null", 20_000),
+        ("fine-photos", "frskd+levels=2", 620),
+        ("scenes", "frskd", 620),
+    ):
+        default, better = tried(family, name, steps, -1), tried(family, f"{name}+beta=0", steps, 2)
+        assert default.is_default and not better.is_default and not tried(family, "frskd+levels=3", steps).is_default
+        assert min([better, default, tried(family, "frskd+alpha=1", steps, 1)], key=lambda each: each.rank) is default
+        assert min([tried(family, "frskd+alpha=1", steps, 1), better], key=lambda each: each.rank) is better
+
+
 def test_a_seed_whose_longer_plain_run_is_missing_is_not_compared_with_a_shorter_one(accuracy):
     from evidence import Arm, Study
 

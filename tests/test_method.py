@@ -120,11 +120,13 @@ def test_create_method_follows_the_rule_of_the_command_line(kind):
 
 def test_without_a_length_the_papers_weights_are_taken_and_said():
     task = small_task()
-    with pytest.warns(UserWarning, match=r"FRSKD takes ramp=0.0, .* would take ramp=1.0 for fewer; .*total_steps=n"):
+    with pytest.warns(
+        UserWarning, match=r"FRSKD takes ramp=0.0 levels=None, .* ramp=1.0 levels=1 for fewer; .*total_steps=n"
+    ):
         assert create_method("frskd", small_student(task), task).ramp == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        create_method("frskd", small_student(task), task, ramp=0.0)
+        create_method("frskd", small_student(task), task, ramp=0.0, levels=None)
         create_method("baseline", small_student(task), task)
     with pytest.raises(ValueError, match="total_steps=0 is how many optimizer steps"):
         create_method("frskd", small_student(task), task, total_steps=0)

@@ -81,6 +81,9 @@ class Study:
         costly = "+".join([kind, *(word for word in words if not is_free(word))])
         return self._prices.get(name, self._prices.get(costly, math.nan))
 
+    def count_steps(self, arm: Arm) -> int:
+        return next(iter(self.arms[arm].values()))["step"]
+
     def list_arms(self) -> list[Arm]:
         return sorted(arm for arm in self.arms if arm.name != "baseline")
 

@@ -136,7 +136,7 @@ ASLEEP = [  # while the student learns fastest
     "frskd+start=0.5+settle=0.1+stop_gradient=true+temperature=4",
     *("frskd+start=0.5", "label_smoothing"),
 ]
-DEEPEST = ["frskd+levels=1", "frskd", "frskd+levels=3", "frskd+beta=0"]  # the default there is two
+DEEPEST = ["frskd+levels=1", "frskd+levels=2", "frskd+levels=3", "frskd+beta=0+levels=2"]
 FAMILY = [
     *("label_smoothing", "baseline+mix=mixup", "baseline+mix=cutmix", "baseline+optim.ema=0.99"),
     *("sad", "tfd", "dsr", "ps_kd", "drg", "byot", "tf_fd", "tf_kd_reg", "zipf_ls", "uskd", "frskd+optim.ema=0.99"),
@@ -166,23 +166,26 @@ def keep_whole_ramp(arm: str) -> str:
     return f"{arm}+ramp={1 - sum(waits):g}"
 
 
-def keep_all_levels(arm: str) -> str:
-    """An arm of FRSKD around EfficientNet-Lite0 with its four maps, which fine-tuning took before: two are the default.
+def name_all_levels(part: Part) -> Part:
+    """A part whose arms of FRSKD for images say that they use all maps; the default depends on length and start.
 
-    >>> keep_all_levels("frskd+beta=0"), keep_all_levels("frskd+levels=3"), keep_all_levels("label_smoothing")
-    ('frskd+beta=0+levels=4', 'frskd+levels=3', 'label_smoothing')
+    >>> name_all_levels(Part("part", ["frskd+beta=0", "frskd+levels=2", "tfd"], [20], [20], MORE)).arms
+    ['frskd+beta=0+levels=null', 'frskd+levels=2', 'tfd']
     """
-    is_open = arm.split("+")[0] in ("frskd", "deep_supervision") and "+levels=" not in arm
-    return f"{arm}+levels=4" if is_open else arm
+    if FAMILIES[part.family].task != "classification":
+        return part
+    built_on_it = ("frskd", "deep_supervision", "levers:")
+    is_open = [arm.startswith(built_on_it) and "+levels=" not in arm for arm in part.arms]
+    return part._replace(arms=[arm + "+levels=null" * open for arm, open in zip(part.arms, is_open, strict=True)])
 
 
 CANDIDATES = ["frskd", "frskd+beta=0", "label_smoothing"]
 CUT = ["frskd", "frskd+stop_gradient=true"]
-PLANS = {
+WRITTEN = {
     "choose": [
         Part("part", LEVERS, [20], [20, 27, 40, 60, 90, 120, 180], FEW),
         Part("part", [*map(keep_whole_ramp, LEVERS)], [60], [], FEW),
-        Part("fine-photos", [*map(keep_all_levels, LEVERS)], [10], [10, 13, 20, 30, 45], FEW),
+        Part("fine-photos", LEVERS, [10], [10, 13, 20, 30, 45], FEW),
         Part("part", FAMILY, [60], [], FEW),
         Part("part", WEIGHTS, [20], [], FEW),
         Part("part", LATER_LEVERS, [60], [], FEW),
@@ -200,8 +203,8 @@ PLANS = {
         Part("street", ["frskd"], [100], [119], FEW[:1]),
     ],
     "tune": [  # does cutting the self-teacher's gradient hurt where the student is good from the start?
-        Part("fine-photos", [*map(keep_all_levels, CUT)], [10], [10, 13], FEW),
-        Part("fine-crops", [*map(keep_all_levels, CUT)], [10], [10, 13], FEW),
+        Part("fine-photos", CUT, [10], [10, 13], FEW),
+        Part("fine-crops", CUT, [10], [10, 13], FEW),
     ],
     "confirm": [
         Part("part", [*map(keep_whole_ramp, CANDIDATES), "frskd"], [60], [60, 120, 200], MORE),
@@ -212,11 +215,11 @@ PLANS = {
         Part("part", [*CANDIDATES, "frskd+stop_gradient=true"], [20], [20], MORE),
         Part("other", ["frskd+levels=2"], [60], [90], MORE),
         Part("other", ["label_smoothing"], [90], [], MORE),
-        Part("fine-crops", [*map(keep_all_levels, CANDIDATES), "frskd", "frskd+levels=1"], [40], [40, 60], MORE),
+        Part("fine-crops", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
         Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
         Part("scenes", ["frskd"], [50], [50, 105], MORE),
         Part("scenes", ["label_smoothing"], [105], [], MORE),
-        Part("fine-photos", [*map(keep_all_levels, CANDIDATES), "frskd", "frskd+levels=1"], [40], [40, 60], MORE),
+        Part("fine-photos", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
         Part("street", CANDIDATES, [30], [30, 36], MORE),
         Part("street", ["frskd+levels=2"], [30], [30], MORE),
         Part("fine-street", CANDIDATES, [40], [40, 50], MORE),
@@ -227,3 +230,4 @@ PLANS = {
         Part("part", CANDIDATES, [180], [540], MORE),
     ],
 }
+PLANS = {plan: [*map(name_all_levels, parts)] for plan, parts in WRITTEN.items()}

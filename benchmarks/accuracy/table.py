@@ -53,7 +53,7 @@ def describe_arm(arm: Arm, family: Family, study: Study) -> dict[str, Any]:
         "images": family.images,
         "classes": family.classes,
         "epochs": arm.epochs,
-        "steps": next(iter(study.arms[arm].values()))["step"],
+        "steps": study.count_steps(arm),
         "arm": arm.name,
         "price": None if math.isnan(price) else round(price, 3),
         "longest": 0 if main is None else main.longest,

@@ -32,12 +32,14 @@ from report import run_main, tell  # noqa: E402
 from selfdistill.build.automatic import PLAIN, choose_arm  # noqa: E402
 from selfdistill.build.evidence import Entry, Situation, list_gains, make_entry  # noqa: E402
 from selfdistill.errors import count_of  # noqa: E402
+from selfdistill.methods import find_method  # noqa: E402
 from selfdistill.report.figures.curves import Curve, draw_curves  # noqa: E402
 from selfdistill.report.figures.raster import rasterize  # noqa: E402
 from selfdistill.report.markdown import markdown_table  # noqa: E402
 from selfdistill.report.statistics import Estimate, compare_pairs  # noqa: E402
 from selfdistill.report.verdict import describe_difference  # noqa: E402
 from selfdistill.runs.files import write_text  # noqa: E402
+from selfdistill.tasks import find_task  # noqa: E402
 
 RESULTS, DOCS = HERE / "results", HERE.parents[1] / "docs"
 TOP = """# When does self-distillation help?
@@ -51,8 +53,9 @@ seeds. NLL is in nats, and "better by" is + where it is better. Plain training t
 sure, so NLL is that at the temperature which fits the test images best, where that is known. `price`
 is how many plain steps one of its steps takes, by processor time. A star marks an arm that took longer
 than the longest plain run, with which it is compared then. Only the seeds that confirm count in what
-is said here; every try stands below them. `method=auto` chooses by the same numbers ([choosing a
-method](choosing-a-method.md#let-the-evidence-choose))."""
+is said here; every try stands below them. `levels=null` is FRSKD on all maps; how many it
+takes if nothing is set depends on the run ([short schedules](short-schedules.md)). `method=auto` chooses
+by the same numbers ([choosing a method](choosing-a-method.md#let-the-evidence-choose))."""
 QUESTION = """A user has a number of seconds. Is the network better if they go into FRSKD, or into more epochs of plain
 training? By the 95 % intervals over seeds, of accuracy (mean IoU for masks) and of NLL:"""
 GROUPS = {  # verdict -> how its line begins
@@ -72,6 +75,21 @@ class Tried(NamedTuple):
     family: Family
     main: Finding
     nll: Finding | None
+    steps: int
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is what FRSKD is in a run like that if nothing is set."""
+        output = find_task(self.family.task).output
+        settings = find_method(FRSKD).short_run_defaults(output, {}, self.steps, is_tuning=self.family.is_tuning)
+        levels = "" if output == "pixel" else f"+levels={settings.get('levels', 'null')}"
+        return self.main.arm.name == FRSKD + levels
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Of several forms the smallest is what is said of FRSKD: its default, else what gained most."""
+        gain = self.main.equal_time
+        return not self.is_default, math.inf if gain is None else -gain.mean
 
     @property
     def verdict(self) -> str:
@@ -92,7 +110,11 @@ def write_page() -> str:
             parts += write_family(name, family, study)
             entries += map(make_entry, list_entries(family, study))
             found = find(study, list_later(study))
-            tried += [Tried(family, *findings) for findings in found if findings[0].arm.name.startswith(FRSKD)]
+            tried += [
+                Tried(family, main, nll, study.count_steps(main.arm))
+                for main, nll in found
+                if main.arm.name.startswith(FRSKD)
+            ]
     advice = write_advice([entry for entry in entries if entry.is_measured])
     return "\n\n".join(filter(None, [TOP, summarize(tried), advice, wrap(RULES), tabulate_gains(tried), *parts])) + "\n"
 
@@ -131,8 +153,8 @@ def summarize(tried: Sequence[Tried]) -> str:
         lengths.setdefault((each.family.title, each.main.arm.epochs), []).append(each)
     groups: dict[str, dict[tuple[str, str], list[str]]] = {verdict: {} for verdict in GROUPS}
     for (title, epochs), of_length in lengths.items():
-        first = min(of_length, key=lambda each: (each.main.arm.name != FRSKD, [*GROUPS].index(each.verdict)))
-        form = "" if first.main.arm.name == FRSKD else f" (`{first.main.arm.name}`)"
+        first = min(of_length, key=lambda each: each.rank)
+        form = "" if first.is_default else f" (`{first.main.arm.name}`)"
         groups[first.verdict].setdefault((title, form), []).append(str(epochs))
     lines = []
     for verdict, head in GROUPS.items():

@@ -31,6 +31,7 @@ class ShortRun(NamedTuple):
     settings: Mapping[str, Any]  # all of the method's
     steps: int  # optimizer steps of the whole run
     output: str  # by what scores belong to, image | pixel
+    is_tuning: bool  # whether the student starts from trained weights
 
 
 class Hyperparameter(NamedTuple):
@@ -40,7 +41,6 @@ class Hyperparameter(NamedTuple):
     description: str = ""
     per_pixel: Any = None
     short_run: Any = None
-    fine_tuning: Any = None
     used_with: tuple[str, ...] = ()
 
     def __get__(self, instance: Any, owner: type) -> Any:
@@ -53,7 +53,6 @@ def hparam(
     *,
     per_pixel: T | None = None,
     short_run: T | Callable[[ShortRun], T] | None = None,
-    fine_tuning: T | None = None,
     used_with: str | tuple[str, ...] = (),
 ) -> T:
     """Declares a hyper-parameter of a method, beside its name and type.
@@ -63,14 +62,12 @@ def hparam(
         description: What it does, for the method's card.
         per_pixel: Another default for tasks that score pixels.
         short_run: Another default for schedules that are far shorter than the paper's, or a function that makes it of
-            all settings and the length. Such defaults are measured, not published.
-        fine_tuning: Another default for short schedules of students that score images and start from trained weights;
-            measured, too.
+            what is known of the run. Such defaults are measured, not published.
         used_with: The weight without which it has no effect, or several of which one is enough. Where they are 0,
             another value than the default is refused.
     """
     names = (used_with,) if isinstance(used_with, str) else used_with
-    return Hyperparameter(default, description, per_pixel, short_run, fine_tuning, names)  # type: ignore[return-value]
+    return Hyperparameter(default, description, per_pixel, short_run, names)  # type: ignore[return-value]
 
 
 class Configurable:
@@ -103,10 +100,12 @@ class Configurable:
         }
 
     @classmethod
-    def short_run_defaults(cls, output: str, given: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
+    def short_run_defaults(
+        cls, output: str, given: Mapping[str, Any], total_steps: int, *, is_tuning: bool = False
+    ) -> dict[str, Any]:
         """What to add to the `given` settings on a schedule of so many steps; usual defaults left out.
 
-        Raises `ValueError` for less than one step.
+        `is_tuning`: whether the student starts from trained weights. Raises `ValueError` for less than one step.
         """
         if not isinstance(total_steps, Integral) or total_steps < 1:
             raise ValueError(f"total_steps={total_steps!r} is how many optimizer steps training takes, 1 or more")
@@ -118,20 +117,10 @@ class Configurable:
             if declared.short_run is None or name in given or cls._unused(name, settings):
                 continue
             value = declared.short_run
-            settings[name] = value(ShortRun(settings, int(total_steps), output)) if callable(value) else value
+            settings[name] = (
+                value(ShortRun(settings, int(total_steps), output, is_tuning)) if callable(value) else value
+            )
         return {name: value for name, value in settings.items() if name not in given and value != defaults[name]}
-
-    @classmethod
-    def fine_tuning_defaults(cls, output: str, given: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
-        """What to add to the `given` settings where the student starts from trained weights and training is short."""
-        if output != "image" or total_steps >= SHORT_RUN:
-            return {}
-        settings = cls.validate({**cls.defaults(output), **given})
-        return {
-            name: declared.fine_tuning
-            for name, declared in cls.hyperparameters().items()
-            if declared.fine_tuning is not None and name not in given and not cls._unused(name, settings)
-        }
 
     @classmethod
     def validate(cls, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,3 +84,10 @@ def test_the_note_stands_among_those_of_a_run_and_is_not_repeated_for_auto(tmp_p
     notes = build(recipe(tmp_path, method="auto")).notes
     assert notes[0].startswith("auto takes frskd: ") and not [note for note in notes if note.startswith("evidence")]
     assert not [note for note in build(recipe(tmp_path, method="frskd"), goes_on=True).notes if "evidence" in note]
+
+
+@pytest.mark.parametrize(("settings", "arm"), [({}, "frskd+levels=1"), ({"levels": None}, "frskd+levels=null")])
+def test_what_was_chosen_for_the_length_of_a_run_counts_as_what_was_set(tmp_path, evidence, settings, arm):
+    evidence(*(entry(f"frskd+levels={levels}", **ALIKE) for levels in ("null", 2, 1)))
+    made = build(recipe(tmp_path, method={"name": "frskd", **settings}))
+    assert any(f"of what was measured, {arm} beat" in note for note in made.notes)

@@ -57,9 +57,9 @@ def test_what_is_set_is_kept_and_not_said(start):
 def test_frskd_takes_the_deepest_maps_of_a_classifier_that_was_trained_unless_told_otherwise(start):
     words = ["student=timm:resnet10t", "data.image_size=32"]
     plain, tuned = job(*words, "method=frskd"), job(*words, "method=frskd", f"student.start={start}")
-    assert plain.recipe.method.hyperparameters["levels"] is None and len(plain.method.self_teacher.channels) > 2
+    assert plain.recipe.method.hyperparameters["levels"] == 1 == len(plain.method.self_teacher.channels)
     assert tuned.recipe.method.hyperparameters["levels"] == 2 == len(tuned.method.self_teacher.channels)
-    assert any("as the student starts" in note and "method.levels=2 (not null)" in note for note in tuned.notes)
+    assert any("as the student starts" in note and "method.levels=2 (not 1)" in note for note in tuned.notes)
     assert build(tuned.recipe).recipe == tuned.recipe
     for word, levels, used in (
         ("method.levels=null", None, 4),
@@ -74,9 +74,20 @@ def test_frskd_takes_the_deepest_maps_of_a_classifier_that_was_trained_unless_to
 
 
 def test_masks_long_schedules_and_what_is_given_keep_the_papers_levels():
-    choose = find_method("frskd").fine_tuning_defaults
-    assert choose("image", {}, 19_999) == choose("image", {"beta": 0}, 1) == {"levels": 2}
-    assert choose("pixel", {}, 100) == choose("image", {}, 20_000) == choose("image", {"levels": None}, 100) == {}
+    def choose(output, given, steps, is_tuning=False):
+        return find_method("frskd").short_run_defaults(output, given, steps, is_tuning=is_tuning).get("levels")
+
+    assert choose("image", {}, 1) == choose("image", {"beta": 0}, 1_199) == 1
+    assert choose("image", {}, 1_200) == choose("image", {}, 19_999) == 2
+    assert choose("image", {}, 1, is_tuning=True) == choose("image", {}, 19_999, is_tuning=True) == 2
+    for output, given, steps in (
+        ("pixel", {}, 100),
+        ("image", {}, 20_000),
+        ("image", {"levels": None}, 100),
+        ("image", {"depth": 1}, 100),  # of a pyramid, which a single level is not
+        ("image", {"self_teacher_net": "BiFPN", "repeat": 2}, 100),
+    ):
+        assert choose(output, given, steps) is None is choose(output, given, steps, is_tuning=True)
 
 
 def test_a_method_that_keeps_the_student_as_it_is_has_the_usual_rates(tmp_path):

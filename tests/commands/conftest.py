@@ -22,9 +22,9 @@ def train_briefly(folder, *words):
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory):
-    """A run of FRSKD on digits, for tests that only read it or write below a folder of their own."""
+    """A run of FRSKD with all maps on digits, for tests that only read it or write below a folder of their own."""
     folder = tmp_path_factory.mktemp("digits") / "run"
-    return train_briefly(folder, "data.limit=40", "student=cifar:resnet8", "method=frskd")
+    return train_briefly(folder, "data.limit=40", "student=cifar:resnet8", "method=frskd", "method.levels=null")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -42,7 +41,14 @@ from .checks import (
 )
 from .class_weights import choose_class_weights
 from .evidence import note_evidence
-from .fine_tuning import choose_method_settings, choose_normalization, note_fine_tuning, tune_frozen
+from .fine_tuning import (
+    MethodSettings,
+    choose_method_settings,
+    choose_normalization,
+    note_fine_tuning,
+    note_short_run,
+    tune_frozen,
+)
 from .origin import identify_object, note_origin
 from .sources import forget_start, hash_sources
 from .start import load_start
@@ -105,8 +111,9 @@ def build(
 
     plan = BatchSampler(len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
     steps = count_steps(recipe, plan.steps_per_epoch)[0]
-    tuned = choose_method_settings(recipe, method_class, task.output, steps) if around is None else {}
-    hyperparameters = {**recipe.method.hyperparameters, **tuned}
+    settings = MethodSettings()
+    if around is None:
+        settings = choose_method_settings(recipe, method_class, task.output, steps)
 
     torch.manual_seed(recipe.seed)
     part = forget_start(recipe).student if goes_on else recipe.student
@@ -124,7 +131,8 @@ def build(
         taps=recipe.method.taps,
         teacher=teacher,
         total_steps=steps,
-        **hyperparameters,
+        **recipe.method.hyperparameters,
+        **settings.chosen,
     )
     if around is None:
         check_memory(recipe, method, goes_on=goes_on)
@@ -153,14 +161,18 @@ def build(
     )
     notes = [
         *method_notes,
-        *([] if method_notes or goes_on or around is not None else note_evidence(recipe, opened)),
+        *(
+            []
+            if method_notes or goes_on or around is not None
+            else note_evidence(recipe.model_copy(update={"method": resolved.method}), opened)
+        ),
         *prepared.notes,
         *start_notes,
         *weight_notes,
-        *note_fine_tuning(given, recipe, normalization, tuned, method_class.defaults(task.output)),
+        *note_fine_tuning(given, recipe, normalization, settings),
         *note_dropped_images(plan),
         *note_balance(recipe, images),
-        *(note_short_run(method_class, hyperparameters, task.output, steps) if around is None else []),
+        *note_short_run(settings, method_class.defaults(task.output), steps),
         *note_origin(recipe, origin, student),
         *note_adapted(method),
         *note_channels(recipe, images, task.image_shape[0]),
@@ -201,15 +213,6 @@ def create_student(
         **part.options,
     )
     return student, [] if part.start is None else load_start(student, part, task, classes, trust=trust)
-
-
-def note_short_run(method: type[Method], given: dict[str, Any], output: str, steps: int) -> list[str]:
-    """Sentences about the settings that `create_method` chooses for a schedule of so few `steps`."""
-    defaults = method.defaults(output)
-    return [
-        f"method.{name}={value}, as a schedule of {steps} step{'s' * (steps != 1)} is short (paper: {defaults[name]})"
-        for name, value in method.short_run_defaults(output, given, steps).items()
-    ]
 
 
 def create_mixer(settings: MixPart, task: Task, task_kind: TaskKind) -> Callable[[Batch], Batch] | None:

@@ -1,7 +1,7 @@
 """What a run chooses where its student starts from trained weights, and says."""
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -44,27 +44,46 @@ def tune_frozen(given: Recipe, recipe: Recipe, student: nn.Module) -> Recipe:
     return recipe.model_copy(update={"optim": complete_recipe(forget_start(given)).optim})
 
 
-def choose_method_settings(recipe: Recipe, method: type[Method], output: str, steps: int) -> dict[str, Any]:
-    """Those of the method that a recipe leaves open and that differ for trained weights."""
-    if not starts_trained(recipe):
-        return {}
-    return method.fine_tuning_defaults(output, recipe.method.hyperparameters, steps)
+class MethodSettings(NamedTuple):
+    """Hyper-parameters that a recipe leaves open and that are not the usual ones in its run."""
+
+    chosen: dict[str, Any] = {}
+    untuned: dict[str, Any] = {}  # what those of them would be that differ around random weights
 
 
-def note_fine_tuning(
-    given: Recipe, recipe: Recipe, normalization: dict[str, Any], chosen: dict[str, Any], defaults: dict[str, Any]
-) -> list[str]:
-    """A sentence about the settings that are chosen for trained weights, and what they are for random ones.
+def choose_method_settings(recipe: Recipe, method: type[Method], output: str, steps: int) -> MethodSettings:
+    """Those for a schedule of so many steps, around random weights or trained ones."""
+    given, defaults = recipe.method.hyperparameters, method.defaults(output)
+    usual = method.short_run_defaults(output, given, steps)
+    tuned = method.short_run_defaults(output, given, steps, is_tuning=True) if starts_trained(recipe) else usual
+    both = {name: (tuned.get(name, defaults[name]), usual.get(name, defaults[name])) for name in {**usual, **tuned}}
+    return MethodSettings(
+        {name: value for name, (value, _) in both.items()},
+        {name: other for name, (value, other) in both.items() if value != other},
+    )
 
-    `chosen` are hyper-parameters of the method, beside all `defaults` of these.
-    """
+
+def note_short_run(settings: MethodSettings, defaults: dict[str, Any], steps: int) -> list[str]:
+    """Sentences about the hyper-parameters that are chosen for a schedule of so few `steps`."""
+    return [
+        f"method.{name}={value}, as a schedule of {steps} step{'s' * (steps != 1)} is short"
+        f" (paper: {json.dumps(defaults[name])})"
+        for name, value in settings.chosen.items()
+        if name not in settings.untuned
+    ]
+
+
+def note_fine_tuning(given: Recipe, recipe: Recipe, normalization: dict[str, Any], chosen: MethodSettings) -> list[str]:
+    """A sentence about the settings that are chosen for trained weights, and what they are for random ones."""
     usual = complete_recipe(forget_start(given))
     settings = [
         f"optim.{name}={getattr(recipe.optim, name):g} (not {getattr(usual.optim, name):g})"
         for name in ("lr", "warmup")
         if getattr(given.optim, name) is None and getattr(recipe.optim, name) != getattr(usual.optim, name)
     ]
-    settings += [f"method.{name}={value} (not {json.dumps(defaults[name])})" for name, value in chosen.items()]
+    settings += [
+        f"method.{name}={chosen.chosen[name]} (not {json.dumps(other)})" for name, other in chosen.untuned.items()
+    ]
     settings += [f"data.{name}={values} (the weights' own)" for name, values in normalization.items()]
     if not settings:
         return []

@@ -170,8 +170,10 @@ def list_hyperparameters(method: type[Method]) -> list[list[str]]:
         default = f"`{_format_value(declared.default)}`"
         if per_pixel[name] != declared.default:
             default += f"; per pixel: `{_format_value(per_pixel[name])}`"
-        if declared.fine_tuning is not None:
-            default += f"; fine-tuning of a classifier: `{_format_value(declared.fine_tuning)}`"
+        if callable(declared.short_run):
+            default += "; short runs: by their length"
+        elif declared.short_run is not None:
+            default += f"; short runs: `{_format_value(declared.short_run)}`"
         rows.append([f"`{name}`", default, describe_values(hints[name]), declared.description])
     return rows
 

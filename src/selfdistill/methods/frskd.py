@@ -4,7 +4,7 @@ Ji, Shin, Hwang, Park, Moon. CVPR 2021. https://arxiv.org/abs/2103.08273
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from annotated_types import Interval
@@ -24,7 +24,8 @@ from ..modules.teachers import GrowingAverage
 from ..modules.timetable import Timetable, read_timetable
 from ..task import Batch, Step
 
-TUNING_LEVELS = 2  # of a classifier that starts from trained weights, if it has as many (docs/fine-tuning.md)
+SHORT_LEVELS = 2  # of a classifier in a short run, if it has as many (docs/short-schedules.md, docs/fine-tuning.md)
+TWO_LEVELS_FROM = 1200  # steps of a run from random weights; in fewer a second level costs more than it gains
 RAMP_STEPS = 620  # of a short run in which both losses grow, as measured (docs/short-schedules.md)
 
 
@@ -46,6 +47,17 @@ def choose_ramp(run: ShortRun) -> float:
     """
     left = 1.0 - read_timetable(run.settings).imitation
     return left if run.output == "pixel" else min(left, round(RAMP_STEPS / run.steps, 1))
+
+
+def choose_levels(run: ShortRun) -> int | None:
+    """How many of the deepest maps a run far shorter than the paper's uses; None, for masks: all.
+
+    Where the pyramid's fusion is set, all are used too.
+    """
+    is_set = any(run.settings[name] != getattr(FRSKD, name) for name in ("depth", "repeat"))
+    if run.output == "pixel" or is_set:
+        return None
+    return SHORT_LEVELS if run.is_tuning or run.steps >= TWO_LEVELS_FROM else 1
 
 
 class FRSKD(Method):
@@ -70,19 +82,19 @@ class FRSKD(Method):
     segmentation the authors' soft labels also teach pixels without a label (`distil_void`), and their ramp changes once
     an epoch. `feature_loss` overhaul reads each map of the student before the `nn.ReLU` that it ends in; a map that
     ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there. A run of fewer than
-    20,000 steps lets both losses grow (`ramp`), and around a classifier that starts from trained weights it takes the
-    deepest two maps (`levels`), as was measured. These are off unless set: before `start` the self-teacher sleeps, and
-    a step is that of plain training; for `settle` it then learns from detached maps and does not teach yet; its
-    cross-entropy reaches the student between `stop_gradient_before` and `stop_gradient_after`; with `teacher_average`
-    an average of its weights teaches, with the running statistics of its batch norms; with `start_from_classifier` its
-    last layer is the student's until it wakes.
+    20,000 steps lets both losses grow (`ramp`), and around a classifier it takes the deepest two maps (`levels`), under
+    1,200 steps from random weights the deepest alone, as was measured. These are off unless set: before `start` the
+    self-teacher sleeps, and a step is that of plain training; for `settle` it then learns from detached maps and does
+    not teach yet; its cross-entropy reaches the student between `stop_gradient_before` and `stop_gradient_after`; with
+    `teacher_average` an average of its weights teaches, with the running statistics of its batch norms; with
+    `start_from_classifier` its last layer is the student's until it wakes.
     """
 
     outputs = ("image", "pixel")
     targets = None  # soft labels need a task that compares them, see refuse_useless_settings
     supervised_terms = ("task", "teacher")
     soft_label_terms, soft_labels_are_optional = ("kd",), True
-    cost = "self-teacher: about 0.6x the student's parameters and 0.7x its multiply-adds (BiFPNc, width 2, depth 2)"
+    cost = "self-teacher: about 0.6x the student's parameters and 0.7x its multiply-adds (BiFPNc, width 2, depth 2, all levels)"
 
     alpha: Weight = hparam(2.0, "weighs the soft-label loss, 1 to 3 in the paper", per_pixel=1.0)
     beta: Weight = hparam(100.0, "weighs the feature loss, 100 or 200 in the paper; 0 is FRSKD\\F", per_pixel=50.0)
@@ -131,17 +143,16 @@ class FRSKD(Method):
     width: Count = hparam(2, "BiFPNc: channels of a level, as a multiple of the student's")
     num_channels: Count = hparam(256, "BiFPN: channels of every level")
     repeat: Count = hparam(1, "BiFPN: passes")
-    levels: Count | None = hparam(None, "how many of the deepest maps are used; None: all", fine_tuning=TUNING_LEVELS)
-
-    @classmethod
-    def fine_tuning_defaults(cls, output: str, given: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
-        """As of every method; but where the pyramid's fusion is set, all levels stay."""
-        return {} if {"depth", "repeat"} & given.keys() else super().fine_tuning_defaults(output, given, total_steps)
+    levels: Count | None = hparam(
+        None,
+        "how many of the deepest maps are used; None: all",
+        short_run=choose_levels,
+    )
 
     def setup(self) -> None:
         self.refuse_useless_settings()
         channels = self.taps.channels[-(self.levels or 0) :]
-        if self.levels is not None and self.levels > max(len(channels), TUNING_LEVELS):
+        if self.levels is not None and self.levels > max(len(channels), SHORT_LEVELS):
             raise ValueError(f"{self.levels} levels were asked for and the student has {len(channels)} feature maps")
         self.refuse_unused(["depth", "repeat"], len(channels) == 1, "a single level, which needs no fusion")
         self.self_teacher = self.build_self_teacher(channels)
