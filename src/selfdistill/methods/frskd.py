@@ -94,7 +94,7 @@ class FRSKD(Method):
     targets = None  # soft labels need a task that compares them, see refuse_useless_settings
     supervised_terms = ("task", "teacher")
     soft_label_terms, soft_labels_are_optional = ("kd",), True
-    cost = "self-teacher: about 0.6x the student's parameters and 0.7x its multiply-adds (BiFPNc, width 2, depth 2, all levels)"
+    cost = "self-teacher on all maps: 0.6x the student's parameters, 0.7x its multiply-adds (BiFPNc, width 2, depth 2)"
 
     alpha: Weight = hparam(2.0, "weighs the soft-label loss, 1 to 3 in the paper", per_pixel=1.0)
     beta: Weight = hparam(100.0, "weighs the feature loss, 100 or 200 in the paper; 0 is FRSKD\\F", per_pixel=50.0)
