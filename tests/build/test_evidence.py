@@ -37,7 +37,7 @@ def test_a_run_says_what_was_found_of_its_method_in_runs_like_it(say, evidence, 
     evidence(entry("frskd", *gains, **ALIKE))
     (note,) = say(method="frskd")
     assert note.startswith(
-        f"with 2,000 cats, 2 epochs, which is the most like this run of what was measured, frskd {verdict}: "
+        f"with 2,000 cats, 2 epochs, which is the most like this run of what was measured with such settings, frskd {verdict}: "
     )
     assert f"{gains[0].mean:+.1f} points of top-1 [{gains[0].low:.1f}, {gains[0].high:.1f}]" in note
 
@@ -52,7 +52,7 @@ def test_of_the_arms_whose_settings_a_run_has_the_one_with_most_is_named(say, ev
         ({"depth": 1}, "frskd"),
     ):
         (note,) = say(method={"name": "frskd", **settings})
-        assert f"measured, {arm} beat" in note
+        assert f"measured with such settings, {arm} beat" in note
 
 
 def test_the_form_of_the_method_that_gained_more_is_named_too(say, evidence):
@@ -64,6 +64,16 @@ def test_the_form_of_the_method_that_gained_more_is_named_too(say, evidence):
     assert note.endswith(f"; the form of it that gained most there is frskd+levels=1: {gains}")
     (note,) = say(method={"name": "frskd", "levels": 1})
     assert "the form of it" not in note
+
+
+def test_what_has_the_settings_of_the_run_counts_before_what_is_nearer(say, evidence):
+    further = ALIKE | {"epochs": 3, "longest": 6}
+    evidence(
+        entry("frskd+beta=0", **ALIKE), entry("frskd+levels=2", OPEN, **further), entry("frskd+depth=1", **further)
+    )
+    (note,) = say(method={"name": "frskd", "levels": 2})
+    assert "3 epochs, which is the most like this run of what was measured with such settings, frskd+levels=2 " in note
+    assert "gained most there is frskd+depth=1" in note and "beta=0" not in note
 
 
 def test_where_nothing_alike_was_measured_that_is_said_once_the_method_was_measured_at_all(say, evidence):
@@ -90,4 +100,4 @@ def test_the_note_stands_among_those_of_a_run_and_is_not_repeated_for_auto(tmp_p
 def test_what_was_chosen_for_the_length_of_a_run_counts_as_what_was_set(tmp_path, evidence, settings, arm):
     evidence(*(entry(f"frskd+levels={levels}", **ALIKE) for levels in ("null", 2, 1)))
     made = build(recipe(tmp_path, method={"name": "frskd", **settings}))
-    assert any(f"of what was measured, {arm} beat" in note for note in made.notes)
+    assert any(f"of what was measured with such settings, {arm} beat" in note for note in made.notes)

@@ -147,13 +147,14 @@ def note_evidence(recipe: Recipe, opened: OpenedData) -> list[str]:
     if not entries or name == PLAIN:
         return []
     situation = describe_situation(recipe, opened)
-    near = find_nearest(entries, situation)
-    fitting = [entry for entry in near if has_settings(recipe, entry.arm)]
+    fitting = find_nearest([entry for entry in entries if has_settings(recipe, entry.arm)], situation)
     if not fitting:
         return [f"evidence: nothing like {situation} was measured with {name}; {FIND_OUT}"]
     entry = max(fitting, key=lambda entry: len(entry.arm.split("+")))
-    said = f"evidence: {describe_likeness(entry)}, {entry.arm} {describe_verdict(entry)}: {describe_gains(entry)}"
-    best = max(near, key=lambda other: other.gain.mean)
+    like = f"{describe_likeness(entry)} with such settings"
+    said = f"evidence: {like}, {entry.arm} {describe_verdict(entry)}: {describe_gains(entry)}"
+    there = [other for other in entries if (other.family, other.epochs) == (entry.family, entry.epochs)]
+    best = max(there, key=lambda other: other.gain.mean)
     if best.gain.mean <= entry.gain.mean:
         return [said]
     return [f"{said}; the form of it that gained most there is {best.arm}: {list_gains(best)}"]
