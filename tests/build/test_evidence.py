@@ -37,7 +37,8 @@ def test_a_run_says_what_was_found_of_its_method_in_runs_like_it(say, evidence, 
     evidence(entry("frskd", *gains, **ALIKE))
     (note,) = say(method="frskd")
     assert note.startswith(
-        f"with 2,000 cats, 2 epochs, which is the most like this run of what was measured with such settings, frskd {verdict}: "
+        "with 2,000 cats, 2 epochs, which is the most like this run of what was measured with such settings, "
+        f"frskd {verdict}: "
     )
     assert f"{gains[0].mean:+.1f} points of top-1 [{gains[0].low:.1f}, {gains[0].high:.1f}]" in note
 

@@ -138,9 +138,9 @@ def list_gains(entry: Entry) -> str:
 def note_evidence(recipe: Recipe, opened: OpenedData) -> list[str]:
     """What was found of the run's method in the runs that are most like it; nothing of a method that was not measured.
 
-    The recipe has all hyper-parameters, also those that were chosen for the run's length. Of the
-    arms whose settings the run has it is that with most settings; those that the run changes beside may matter. Where
-    another form of the method gained more, that is said too.
+    The recipe has all hyper-parameters, also those that were chosen for the run's length. Of the arms whose settings
+    the run has it is that with most settings; those that the run changes beside may matter. Where another form of the
+    method gained more, that is said too.
     """
     name = recipe.method.name
     entries = [entry for entry in read_evidence() if entry.arm.split("+")[0] == name and entry.is_measured]
