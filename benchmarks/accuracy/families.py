@@ -227,7 +227,7 @@ WRITTEN = {
         Part("other", ["frskd+levels=2"], [60], [90], MORE),
         Part("other", ["label_smoothing"], [90], [], MORE),
         Part("fine-crops", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
-        Part("scenes", CANDIDATES, [12], [12, 17, 24], MORE),
+        Part("scenes", [*CANDIDATES, "frskd+temperature=4"], [12], [12, 17, 24], MORE),
         Part("scenes", ["frskd", "frskd+temperature=4"], [50], [50, 105], MORE),
         Part("scenes", ["label_smoothing"], [105], [], MORE),
         Part("fine-photos", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
