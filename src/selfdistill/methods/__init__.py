@@ -67,10 +67,11 @@ def create_method(
         task: What the student learns.
         taps: Names of the submodules whose outputs are the feature maps; None finds them.
         teacher: The network that some methods learn from.
-        total_steps: How many optimizer steps training takes. Some defaults differ on short schedules, such as `ramp` of
-            FRSKD below 20,000 steps; the command line follows the same rule. None takes the papers' defaults, and warns
-            where a method has others. Only the command line knows whether the student's weights were trained; around a
-            classifier that starts from such weights it gives FRSKD `levels=2` in short schedules.
+        total_steps: How many optimizer steps training takes. Some defaults differ on short schedules, such as `ramp`
+            and `levels` of FRSKD below 20,000 steps; the command line follows the same rule. None takes the papers'
+            defaults, and warns where a method has others. Only the command line knows whether the student's weights
+            were trained; around a classifier that starts from such weights it gives FRSKD `levels=2` in the shortest
+            schedules too.
         **hyperparameters: Values other than the method's defaults. `selfdistill methods NAME`, or in Python
             `print(selfdistill.describe_method(name))`, lists them with what they do.
 
