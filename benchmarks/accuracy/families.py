@@ -213,6 +213,7 @@ WRITTEN = {
         Part("scenes", ASLEEP, [50], [75], FEW[:1]),
         Part("scenes", ["frskd+temperature=4+ramp=0.2", "frskd+alpha=4+temperature=4+ramp=0.2"], [50], [], FEW[:1]),
         Part("street", ["frskd"], [100], [119], FEW[:1]),
+        Part("street", ["frskd+temperature=4+ramp=0.2", "label_smoothing"], [60], [60, 71], FEW[:1]),
     ],
     "tune": [  # does cutting the self-teacher's gradient hurt where the student is good from the start?
         Part("fine-photos", CUT, [10], [10, 13], FEW),
