@@ -230,7 +230,7 @@ WRITTEN = {
         Part("other", ["label_smoothing"], [90], [], MORE),
         Part("fine-crops", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
         Part("scenes", [*CANDIDATES, "frskd+temperature=4"], [12], [12, 17, 24], MORE),
-        Part("scenes", ["frskd", "frskd+temperature=4"], [50], [50, 105], MORE),
+        Part("scenes", ["frskd", "frskd+temperature=4", "frskd+temperature=4+ramp=0.2"], [50], [50, 105], MORE),
         Part("scenes", ["label_smoothing"], [105], [], MORE),
         Part("fine-photos", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
         Part("fine-other", ["frskd+levels=2"], [40], [40, 46], MORE),
