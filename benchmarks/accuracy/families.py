@@ -186,13 +186,13 @@ def name_all_levels(part: Part) -> Part:
     if FAMILIES[part.family].task != "classification":
         return part
     built_on_it = ("frskd", "deep_supervision", "levers:")
-    is_open = [arm.startswith(built_on_it) and "+levels=" not in arm for arm in part.arms]
-    return part._replace(arms=[arm + "+levels=null" * open for arm, open in zip(part.arms, is_open, strict=True)])
+    open_arms = [arm for arm in part.arms if arm.startswith(built_on_it) and "+levels=" not in arm]
+    return part._replace(arms=[f"{arm}+levels=null" if arm in open_arms else arm for arm in part.arms])
 
 
 CANDIDATES = ["frskd", "frskd+beta=0", "label_smoothing"]
 CUT = ["frskd", "frskd+stop_gradient=true"]
-WRITTEN = {
+WRITTEN = {  # where an arm of FRSKD for images names no levels, it has all
     "choose": [
         Part("part", LEVERS, [20], [20, 27, 40, 60, 90, 120, 180], FEW),
         Part("part", [*map(keep_whole_ramp, LEVERS)], [60], [], FEW),

@@ -1,4 +1,4 @@
-"""What a run chooses where its student starts from trained weights, and says."""
+"""What a run chooses by whether its student starts from trained weights, and by its length, and says."""
 
 import json
 from typing import Any, NamedTuple
@@ -73,7 +73,9 @@ def note_short_run(settings: MethodSettings, defaults: dict[str, Any], steps: in
     ]
 
 
-def note_fine_tuning(given: Recipe, recipe: Recipe, normalization: dict[str, Any], chosen: MethodSettings) -> list[str]:
+def note_fine_tuning(
+    given: Recipe, recipe: Recipe, normalization: dict[str, Any], of_method: MethodSettings
+) -> list[str]:
     """A sentence about the settings that are chosen for trained weights, and what they are for random ones."""
     usual = complete_recipe(forget_start(given))
     settings = [
@@ -82,7 +84,7 @@ def note_fine_tuning(given: Recipe, recipe: Recipe, normalization: dict[str, Any
         if getattr(given.optim, name) is None and getattr(recipe.optim, name) != getattr(usual.optim, name)
     ]
     settings += [
-        f"method.{name}={chosen.chosen[name]} (not {json.dumps(other)})" for name, other in chosen.untuned.items()
+        f"method.{name}={of_method.chosen[name]} (not {json.dumps(other)})" for name, other in of_method.untuned.items()
     ]
     settings += [f"data.{name}={values} (the weights' own)" for name, values in normalization.items()]
     if not settings:
