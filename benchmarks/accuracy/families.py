@@ -236,7 +236,7 @@ WRITTEN = {  # where an arm of FRSKD for images names no levels, it has all
         Part("fine-other", ["frskd+levels=2"], [40], [40, 46], MORE),
         Part("fine-other", ["label_smoothing"], [46], [], MORE),
         Part("street", CANDIDATES, [30], [30, 36], MORE),
-        Part("street", ["frskd+levels=2", "frskd+temperature=4"], [30], [30], MORE),
+        Part("street", ["frskd+levels=2", "frskd+temperature=4", "frskd+temperature=4+ramp=0.5"], [30], [30], MORE),
         Part("fine-street", CANDIDATES, [40], [40, 50], MORE),
         Part("whole", ["frskd+ramp=1", "label_smoothing"], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
         Part("whole", ["frskd+ramp=1", "frskd"], [40], [86], MORE),
