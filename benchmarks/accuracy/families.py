@@ -228,6 +228,7 @@ WRITTEN = {  # where an arm of FRSKD for images names no levels, it has all
         Part("part", [*CANDIDATES, "frskd+stop_gradient=true"], [20], [20], MORE),
         Part("other", ["frskd+levels=2"], [60], [90], MORE),
         Part("other", ["label_smoothing"], [90], [], MORE),
+        Part("other", ["frskd+levels=2"], [60], [90], [15, 16, 17, 18, 19]),
         Part("fine-crops", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
         Part("scenes", [*CANDIDATES, "frskd+temperature=4"], [12], [12, 17, 24], MORE),
         Part("scenes", ["frskd", "frskd+temperature=4", "frskd+temperature=4+ramp=0.2"], [50], [50, 105], MORE),
