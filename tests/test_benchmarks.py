@@ -1,5 +1,6 @@
 """What the benchmarks count and how they write it; nothing that a clock enters."""
 
+import json
 import math
 import sys
 from datetime import date
@@ -284,6 +285,16 @@ def test_the_frontier_has_what_nothing_as_cheap_beats_with_the_same_seeds(accura
     assert find_frontier(study, "top1", [0, 1]) == find_frontier(study, "nll", [0, 1]) == expected
     assert find_frontier(study, "top1", [0]) == [Arm("once", 10)]
     assert find_frontier(Study(arms, {"cheap": 1.5}), "top1", [0, 1]) == []
+
+
+def test_results_name_their_arms_as_the_plans_do(accuracy):
+    import worth
+
+    planned = {arm for plan in worth.PLANS.values() for part in plan for arm in worth.list_arms(part)}
+    folders = {worth.make_file_name(arm): arm for arm in planned}
+    named = [arm for file in accuracy.RESULTS.glob("worth-*.json") for arm in json.loads(file.read_text("utf-8"))]
+    assert named and all(folders.get(arm, arm) == arm for arm in named)
+    assert "frskd+method.taps=[decoder.blocks.3]+epochs=50" in planned.intersection(named)
 
 
 def test_every_table_of_accuracies_is_a_comparison_that_can_be_asked_for(accuracy):

@@ -54,10 +54,15 @@ sure, so NLL is that at the temperature which fits the test images best, where t
 is how many plain steps one of its steps takes, by processor time. A star marks an arm that took longer
 than the longest plain run, with which it is compared then. Only the seeds that confirm count in what
 is said here; every try stands below them. `levels=null` is FRSKD on all maps; how many it
-takes if nothing is set depends on the run ([short schedules](short-schedules.md)). `method=auto` chooses
+takes if nothing is set depends on the run ([short schedules](short-schedules.md)). `share`, a part of
+each batch for the self-teacher, was given up and is no setting any more; `levers:` marks forms that
+are in `benchmarks/accuracy/levers.py` alone. `method=auto` chooses
 by the same numbers ([choosing a method](choosing-a-method.md#let-the-evidence-choose))."""
 QUESTION = """A user has a number of seconds. Is the network better if they go into FRSKD, or into more epochs of plain
 training? By the 95 % intervals over seeds, of accuracy (mean IoU for masks) and of NLL:"""
+ADVICE = """**What to do**, by what was measured, against plain training of the same time (+ is better). As
+`method=auto` does, it counts all families that are like the row's: where a gain alone could be chance, one
+that is sure in another of them decides, if none of them lost."""
 GROUPS = {  # verdict -> how its line begins
     "better": "FRSKD is better",
     "mixed": "FRSKD is better in one of the two and worse in the other",
@@ -122,7 +127,8 @@ def write_page() -> str:
 def write_advice(entries: Sequence[Entry]) -> str:
     """A table that says for every family and length what `method=auto` takes there; empty where nothing is known.
 
-    As `method=auto` does, it looks at all families that are alike; what is gained is that of the row's own.
+    As `method=auto` does, it looks at all families that are alike; what is gained is that of the row's own. Where it
+    takes what was measured at a length near by, the row of that length says it.
     """
     rows = []
     families = [*dict.fromkeys(entry.family for entry in entries)]
@@ -133,14 +139,15 @@ def write_advice(entries: Sequence[Entry]) -> str:
         own_first = [*of_length, *(entry for entry in entries if entry not in of_length)]
         arm = choose_arm(own_first, Situation(first.task, first.start, first.images, first.classes, epochs)).arm
         chosen = [entry for entry in of_length if entry.arm == arm]
+        if arm != PLAIN and not chosen:
+            continue
         best = max(chosen or of_length, key=lambda entry: entry.gain.mean)
         do = "train the plain network, longer if you have the time" if arm == PLAIN else f"`{arm}`"
         gains = list_gains(best)
         rows.append([family, str(epochs), do, gains if arm != PLAIN else f"the best tried, `{best.arm}`: {gains}"])
     if not rows:
         return ""
-    head = "**What to do**, by what was measured, against plain training of the same time (+ is better):"
-    return f"{head}\n\n{markdown_table(['images', 'epochs', 'take', 'what it gains'], rows)}"
+    return f"{wrap(ADVICE)}\n\n{markdown_table(['images', 'epochs', 'take', 'what it gains'], rows)}"
 
 
 def summarize(tried: Sequence[Tried]) -> str:

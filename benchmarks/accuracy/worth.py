@@ -144,6 +144,7 @@ class Trainer:
 
 def collect(runs: Path, results: Path) -> None:
     """Writes every finished run of each family as plain values, beside those that are written already."""
+    planned = {make_file_name(arm): arm for plan in PLANS.values() for part in plan for arm in list_arms(part)}
     for name in FAMILIES:
         file = results / f"worth-{name}.json"
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -151,7 +152,8 @@ def collect(runs: Path, results: Path) -> None:
         for path in sorted((runs / name).glob("*/recipe.yaml")):
             finished = read_finished(Run.open(path.parent), trust=True)
             if finished is not None:
-                arms.setdefault(path.parent.name.rpartition("-s")[0], {})[finished.seed] = list_values(finished)
+                folder = path.parent.name.rpartition("-s")[0]
+                arms.setdefault(planned.get(folder, folder), {})[finished.seed] = list_values(finished)
         if arms:
             plain = {arm: [of_arm[seed] for seed in sorted(of_arm)] for arm, of_arm in sorted(arms.items())}
             write_text(file, json.dumps(plain, indent=1) + "\n")

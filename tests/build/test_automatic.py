@@ -57,6 +57,18 @@ def test_of_each_family_that_is_alike_the_nearest_length_counts():
     assert choose_arm([near, longer], RUN._replace(epochs=100)).arm == "sad"
 
 
+@pytest.mark.parametrize(("epochs", "arm"), [(75, "frskd"), (76, "baseline")])
+def test_lengths_that_hardly_differ_count_as_one(epochs, arm):
+    control = entry("label_smoothing", OPEN, epochs=epochs, longest=180)
+    assert choose_arm([entry(), control], RUN._replace(epochs=epochs)).arm == arm
+
+
+def test_an_arm_of_several_such_lengths_counts_once_at_the_nearest():
+    near, longer = entry(gain=OPEN), entry(epochs=70, longest=180)
+    assert choose_arm([near, longer], RUN).arm == "baseline"
+    assert choose_arm([near, longer], RUN._replace(epochs=70)).arm == "frskd"
+
+
 @pytest.mark.parametrize(
     ("near", "far", "arm"),
     [

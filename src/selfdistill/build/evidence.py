@@ -20,6 +20,7 @@ EVIDENCE = Path(__file__).with_name("evidence.json")
 PLAIN = "baseline"
 FIND_OUT = "`selfdistill compare` with these settings and controls=auto finds out for your data"
 WITHIN = {"images": 4.0, "classes": 4.0, "epochs": 2.0}  # factors by which a run that is alike may differ
+SAME_LENGTH = 1.25  # factor by which the lengths of runs that are compared with each other may differ
 BEYOND = 1.05  # times as long as the longest plain run an arm may have taken, to count as compared in equal time
 
 
@@ -109,16 +110,23 @@ def measure_distances(entry: Entry, situation: Situation) -> list[float]:
 
 
 def find_alike(entries: Sequence[Entry], situation: Situation) -> list[list[Entry]]:
-    """What was measured in runs like this one: of every family that is alike its nearest length; the nearest first."""
-    families: dict[str, list[Entry]] = {}
+    """What was measured in runs like this one: of every family that is alike its nearest length; the nearest first.
+
+    Lengths that hardly differ count as one, as label smoothing may have been trained for the time of another arm. Each
+    arm is there once, at the nearest of them.
+    """
+    families: dict[str, dict[str, Entry]] = {}
     alike = [entry for entry in entries if is_alike(entry, situation)]
     for entry in sorted(alike, key=lambda entry: sum(measure_distances(entry, situation))):
-        families.setdefault(entry.family, []).append(entry)
-    return [[entry for entry in found if entry.epochs == found[0].epochs] for found in families.values()]
+        found = families.setdefault(entry.family, {})
+        nearest = next(iter(found.values()), entry).epochs
+        if max(entry.epochs, nearest) <= SAME_LENGTH * min(entry.epochs, nearest):
+            found.setdefault(entry.arm, entry)
+    return [[*found.values()] for found in families.values()]
 
 
 def find_nearest(entries: Sequence[Entry], situation: Situation) -> list[Entry]:
-    """What was measured with the family and the length that are nearest to a run; empty where none is alike."""
+    """What was measured with the family and about the length that are nearest to a run; empty where none is alike."""
     return next(iter(find_alike(entries, situation)), [])
 
 

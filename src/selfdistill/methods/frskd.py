@@ -81,13 +81,14 @@ class FRSKD(Method):
     upsampling is by nearest neighbor, the feature loss is a mean of squares, and each level has two laterals. For
     segmentation the authors' soft labels also teach pixels without a label (`distil_void`), and their ramp changes once
     an epoch. `feature_loss` overhaul reads each map of the student before the `nn.ReLU` that it ends in; a map that
-    ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there. A run of fewer than
-    20,000 steps lets both losses grow (`ramp`), and around a classifier it takes the deepest two maps (`levels`), under
-    1,200 steps from random weights the deepest alone, as was measured. These are off unless set: before `start` the
-    self-teacher sleeps, and a step is that of plain training; for `settle` it then learns from detached maps and does
-    not teach yet; its cross-entropy reaches the student between `stop_gradient_before` and `stop_gradient_after`; with
-    `teacher_average` an average of its weights teaches, with the running statistics of its batch norms; with
-    `start_from_classifier` its last layer is the student's until it wakes.
+    ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there. In a run of fewer than
+    20,000 steps both losses grow over the first of them (`ramp`), around a classifier over about 620, and it takes the
+    deepest two maps there (`levels`), under 1,200 steps from random weights the deepest alone, as was measured; with
+    `depth` or `repeat` set it takes all. These are off unless set: before `start` the self-teacher sleeps, and a step
+    is that of plain training; for `settle` it then learns from detached maps and does not teach yet;
+    `stop_gradient_before` and `stop_gradient_after` limit to a part of training that its cross-entropy reaches the
+    student; with `teacher_average` an average of its weights teaches, with the running statistics of its batch norms;
+    with `start_from_classifier` its last layer is the student's until it wakes.
     """
 
     outputs = ("image", "pixel")
