@@ -294,7 +294,7 @@ def test_results_name_their_arms_as_the_plans_do(accuracy):
     folders = {worth.make_file_name(arm): arm for arm in planned}
     named = [arm for file in accuracy.RESULTS.glob("worth-*.json") for arm in json.loads(file.read_text("utf-8"))]
     assert named and all(folders.get(arm, arm) == arm for arm in named)
-    assert "frskd+method.taps=[decoder.blocks.3]+epochs=50" in planned.intersection(named)
+    assert "frskd+method.taps=[decoder.blocks.3]+temperature=1+ramp=1+epochs=50" in planned.intersection(named)
 
 
 def test_every_table_of_accuracies_is_a_comparison_that_can_be_asked_for(accuracy):

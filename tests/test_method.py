@@ -111,7 +111,7 @@ def test_a_result_that_is_no_step_of_named_terms_is_refused(untyped):
 def test_create_method_follows_the_rule_of_the_command_line(kind):
     task = small_task(kind)
     short, long = (create_method("frskd", small_student(task), task, total_steps=n) for n in (19_999, 20_000))
-    assert (short.warmup, short.ramp) == {"classification": (0, 0), "segmentation": (0, 1)}[kind]
+    assert (short.warmup, short.ramp, short.temperature) == (0, 0, 4)
     assert create_method("frskd", small_student(task), task, total_steps=600).ramp == 1
     assert (long.warmup, long.ramp) == {"classification": (0, 0), "segmentation": (2 / 3, 1 / 3)}[kind]
     given = create_method("frskd", small_student(task), task, total_steps=100, ramp=0.25)

@@ -145,7 +145,7 @@ LAST = "frskd+method.taps=[decoder.blocks.3]"  # which its scores are made of
 ASLEEP = [  # while the student learns fastest
     "frskd+start=0.5+settle=0.1+stop_gradient=true",
     "frskd+start=0.5+settle=0.1+stop_gradient=true+temperature=4",
-    *("frskd+start=0.5", "label_smoothing"),
+    "frskd+start=0.5",
 ]
 DEEPEST = ["frskd+levels=1", "frskd+levels=2", "frskd+levels=3", "frskd+beta=0+levels=2"]
 FAMILY = [
@@ -190,7 +190,28 @@ def name_all_levels(part: Part) -> Part:
     return part._replace(arms=[f"{arm}+levels=null" if arm in open_arms else arm for arm in part.arms])
 
 
+def name_mask_settings(arm: str) -> str:
+    """An arm of FRSKD for masks from before its default became temperature 4 and a ramp of about 620 steps.
+
+    >>> name_mask_settings("frskd+start=0.5"), name_mask_settings("frskd+temperature=4")
+    ('frskd+start=0.5+temperature=1+ramp=0.5', 'frskd+ramp=1')
+    >>> name_mask_settings("frskd+alpha=0"), name_mask_settings("label_smoothing")
+    ('frskd+alpha=0+ramp=1', 'label_smoothing')
+    """
+    name, *words = arm.split("+")
+    if name != "frskd":
+        return arm
+    usual = [word for word in words if word != "temperature=4"]
+    has_its_own = usual != words or "alpha=0" in words
+    return keep_whole_ramp("+".join([name, *usual, *([] if has_its_own else ["temperature=1"])]))
+
+
 CANDIDATES = ["frskd", "frskd+beta=0", "label_smoothing"]
+MASK_CANDIDATES = [*map(name_mask_settings, CANDIDATES)]
+MASK_LEVERS = [
+    *("frskd", "frskd+levels=3", "frskd+levels=2", "frskd+width=1", "frskd+alpha=0", "frskd+beta=0"),
+    *("frskd+stop_gradient=true", "frskd+temperature=4", DECODER, f"{DECODER}+beta=0", LAST, *ASLEEP),
+]
 CUT = ["frskd", "frskd+stop_gradient=true"]
 WRITTEN = {  # where an arm of FRSKD for images names no levels, it has all
     "choose": [
@@ -206,14 +227,10 @@ WRITTEN = {  # where an arm of FRSKD for images names no levels, it has all
         Part("fine-photos", DEEPEST, [40], [40, 60], FEW),
     ],
     "look": [  # at which length does plain training on masks stand still?
-        Part("scenes", ["frskd", "frskd+levels=3", "frskd+levels=2", "frskd+width=1"], [50], [50, 105], FEW[:1]),
-        Part("scenes", ["frskd+alpha=0", "frskd+beta=0", "deep_supervision"], [50], [], FEW[:1]),
-        Part("scenes", [DECODER, f"{DECODER}+beta=0", LAST], [50], [], FEW[:1]),
-        Part("scenes", ["frskd+temperature=4", "frskd+stop_gradient=true"], [50], [], FEW[:1]),
-        Part("scenes", ASLEEP, [50], [75], FEW[:1]),
-        Part("scenes", ["frskd+temperature=4+ramp=0.2", "frskd+alpha=4+temperature=4+ramp=0.2"], [50], [], FEW[:1]),
-        Part("street", ["frskd"], [100], [119], FEW[:1]),
-        Part("street", ["frskd+temperature=4+ramp=0.2", "label_smoothing"], [60], [60, 71], FEW[:1]),
+        Part("scenes", [*map(name_mask_settings, MASK_LEVERS)], [50], [50, 75, 105], FEW[:1]),
+        Part("scenes", ["deep_supervision", "label_smoothing", "frskd", "frskd+alpha=4"], [50], [], FEW[:1]),
+        Part("street", [name_mask_settings("frskd")], [100], [119], FEW[:1]),
+        Part("street", ["frskd", "label_smoothing"], [60], [60, 71], FEW[:1]),
     ],
     "tune": [  # does cutting the self-teacher's gradient hurt where the student is good from the start?
         Part("fine-photos", CUT, [10], [10, 13], FEW),
@@ -230,15 +247,15 @@ WRITTEN = {  # where an arm of FRSKD for images names no levels, it has all
         Part("other", ["label_smoothing"], [90], [], MORE),
         Part("other", ["frskd+levels=2"], [60], [90], [15, 16, 17, 18, 19]),
         Part("fine-crops", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
-        Part("scenes", [*CANDIDATES, "frskd+temperature=4"], [12], [12, 17, 24], MORE),
-        Part("scenes", ["frskd", "frskd+temperature=4", "frskd+temperature=4+ramp=0.2"], [50], [50, 105], MORE),
+        Part("scenes", [*MASK_CANDIDATES, "frskd"], [12], [12, 17, 24], MORE),
+        Part("scenes", [MASK_CANDIDATES[0], "frskd+ramp=1", "frskd"], [50], [50, 105], MORE),
         Part("scenes", ["label_smoothing"], [105], [], MORE),
         Part("fine-photos", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
         Part("fine-other", ["frskd+levels=2"], [40], [40, 46], MORE),
         Part("fine-other", ["label_smoothing"], [46], [], MORE),
-        Part("street", CANDIDATES, [30], [30, 36], MORE),
-        Part("street", ["frskd+levels=2", "frskd+temperature=4", "frskd+temperature=4+ramp=0.5"], [30], [30], MORE),
-        Part("fine-street", CANDIDATES, [40], [40, 50], MORE),
+        Part("street", MASK_CANDIDATES, [30], [30, 36], MORE),
+        Part("street", [name_mask_settings("frskd+levels=2"), "frskd+ramp=1", "frskd"], [30], [], MORE),
+        Part("fine-street", MASK_CANDIDATES, [40], [40, 50], MORE),
         Part("whole", ["frskd+ramp=1", "label_smoothing"], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
         Part("whole", ["frskd+ramp=1", "frskd"], [40], [86], MORE),
         Part("fifth", ["frskd+ramp=1", "frskd"], [100], [214], MORE),

@@ -86,9 +86,10 @@ class Tried(NamedTuple):
     def is_default(self) -> bool:
         """Whether it is what FRSKD is in a run like that if nothing is set."""
         output = find_task(self.family.task).output
+        if output == "pixel":
+            return self.main.arm.name == FRSKD
         settings = find_method(FRSKD).short_run_defaults(output, {}, self.steps, is_tuning=self.family.is_tuning)
-        levels = "" if output == "pixel" else f"+levels={settings.get('levels', 'null')}"
-        return self.main.arm.name == FRSKD + levels
+        return self.main.arm.name == f"{FRSKD}+levels={settings.get('levels', 'null')}"
 
     @property
     def rank(self) -> tuple[bool, float]:
@@ -137,7 +138,7 @@ def write_advice(entries: Sequence[Entry]) -> str:
         of_length = [entry for entry in entries if (entry.family, entry.epochs) == (family, epochs)]
         first = of_length[0]
         own_first = [*of_length, *(entry for entry in entries if entry not in of_length)]
-        arm = choose_arm(own_first, Situation(first.task, first.start, first.images, first.classes, epochs)).arm
+        arm = choose_arm(own_first, Situation(*first[1:5], epochs, first.steps)).arm
         chosen = [entry for entry in of_length if entry.arm == arm]
         if arm != PLAIN and not chosen:
             continue

@@ -26,6 +26,7 @@ from ..task import Batch, Step
 
 SHORT_LEVELS = 2  # of a classifier in a short run, if it has as many (docs/short-schedules.md, docs/fine-tuning.md)
 TWO_LEVELS_FROM = 1200  # steps of a run from random weights; in fewer a second level costs more than it gains
+SHORT_TEMPERATURE = 4.0  # of masks too, as measured (docs/short-schedules.md)
 RAMP_STEPS = 620  # of a short run in which both losses grow, as measured (docs/short-schedules.md)
 
 
@@ -43,10 +44,10 @@ class BothNetworks(NamedTuple):
 def choose_ramp(run: ShortRun) -> float:
     """The share of a run far shorter than the paper's over which both losses grow: `RAMP_STEPS`, in tenths of it.
 
-    For masks it is all that is left after `start`, `settle` and `warmup`.
+    It is at most what is left after `start`, `settle` and `warmup`.
     """
-    left = 1.0 - read_timetable(run.settings).imitation
-    return left if run.output == "pixel" else min(left, round(RAMP_STEPS / run.steps, 1))
+    left = round(1.0 - read_timetable(run.settings).imitation, 9)
+    return min(left, round(RAMP_STEPS / run.steps, 1))
 
 
 def choose_levels(run: ShortRun) -> int | None:
@@ -82,13 +83,13 @@ class FRSKD(Method):
     segmentation the authors' soft labels also teach pixels without a label (`distil_void`), and their ramp changes once
     an epoch. `feature_loss` overhaul reads each map of the student before the `nn.ReLU` that it ends in; a map that
     ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there. In a run of fewer than
-    20,000 steps both losses grow over the first of them (`ramp`), around a classifier over about 620, and it takes the
-    deepest two maps there (`levels`), under 1,200 steps from random weights the deepest alone, as was measured; with
-    `depth` or `repeat` set it takes all. These are off unless set: before `start` the self-teacher sleeps, and a step
-    is that of plain training; for `settle` it then learns from detached maps and does not teach yet;
-    `stop_gradient_before` and `stop_gradient_after` limit to a part of training that its cross-entropy reaches the
-    student; with `teacher_average` an average of its weights teaches, with the running statistics of its batch norms;
-    with `start_from_classifier` its last layer is the student's until it wakes.
+    20,000 steps both losses grow over about 620 of them (`ramp`), with temperature 4 for masks too. Around a classifier
+    such a run takes the deepest two maps (`levels`), under 1,200 steps from random weights the deepest alone, and with
+    `depth` or `repeat` set all. This is what was measured to be better. These are off unless set: before `start` the
+    self-teacher sleeps, and a step is that of plain training; for `settle` it then learns from detached maps and does
+    not teach yet; `stop_gradient_before` and `stop_gradient_after` limit to a part of training that its cross-entropy
+    reaches the student; with `teacher_average` an average of its weights teaches, with the running statistics of its
+    batch norms; with `start_from_classifier` its last layer is the student's until it wakes.
     """
 
     outputs = ("image", "pixel")
@@ -99,7 +100,9 @@ class FRSKD(Method):
 
     alpha: Weight = hparam(2.0, "weighs the soft-label loss, 1 to 3 in the paper", per_pixel=1.0)
     beta: Weight = hparam(100.0, "weighs the feature loss, 100 or 200 in the paper; 0 is FRSKD\\F", per_pixel=50.0)
-    temperature: Positive = hparam(4.0, "softens both distributions", per_pixel=1.0, used_with="alpha")
+    temperature: Positive = hparam(
+        4.0, "softens both distributions", per_pixel=1.0, short_run=SHORT_TEMPERATURE, used_with="alpha"
+    )
     feature_loss: Literal["attention", "hint", "overhaul"] = hparam(
         "attention", "overhaul is a sum; it needs beta of about 1e-3", used_with="beta"
     )
@@ -247,7 +250,7 @@ class FRSKD(Method):
         self.refuse_unused(["warmup"], 0 < self.warmup <= times.awake, waits)
         self.refuse_unused(["stop_gradient_before"], times.awake >= self.stop_gradient_before, waits)
         self.refuse_unused(["stop_gradient_before", "stop_gradient_after"], self.stop_gradient, "stop_gradient=True")
-        if times.imitation + self.ramp > 1:
+        if times.imitation + self.ramp > 1 + 1e-9:
             names = "warmup" if self.warmup >= times.awake else "start + settle"
             raise ValueError(
                 f"{names}={times.imitation:g} and ramp={self.ramp:g} are shares of training, and add up to over 1"
