@@ -8,6 +8,7 @@ from selfdistill.build import automatic, build
 from selfdistill.build.automatic import Choice, choose_arm
 from selfdistill.build.evidence import Interval, Situation, read_evidence
 from selfdistill.config.read import parse
+from selfdistill.data import OpenedData
 from selfdistill.methods import find_method, list_methods
 from selfdistill.tasks import complete_recipe
 
@@ -39,6 +40,8 @@ def test_the_arm_that_gains_most_is_taken_unless_the_other_score_loses(entries, 
         ({"classes": 41}, "baseline"),
         ({"epochs": 30}, "frskd"),
         ({"epochs": 29}, "baseline"),
+        ({"steps": 620}, "frskd"),
+        ({"steps": 619}, "baseline"),
         ({"task": "segmentation"}, "baseline"),
         ({"start": "trained"}, "baseline"),
         ({"price": 2.09}, "frskd"),
@@ -100,41 +103,43 @@ def test_of_several_the_largest_mean_over_the_families_is_taken_and_what_was_not
 def test_the_note_names_what_every_family_says():
     note = choose_arm([entry(gain=OPEN), entry(family="5,000 cats", images=5000)], RUN).note
     assert note == (
-        "auto takes frskd: with 2,000 cats, 60 epochs, which is the most like this run of what was measured, it could "
-        "not be told from plain training of the same time: +0.5 points of top-1 [-1.0, 2.0] and +0.500 nats of NLL "
-        "[-1.000, 2.000] (+ is better; 95 % intervals over 3 seeds of one network); with 5,000 cats, 60 epochs, it "
-        "beat plain training of the same time in top-1: +2.0 points of top-1 [1.0, 3.0] and +0.500 nats of NLL "
-        "[-1.000, 2.000]; it takes 2 times the time of a plain run of this length"
+        "auto takes frskd: with 2,000 cats, 60 epochs (1,860 steps), which is the most like this run of what was "
+        "measured, it could not be told from plain training of the same time: +0.5 points of top-1 [-1.0, 2.0] and "
+        "+0.500 nats of NLL [-1.000, 2.000] (+ is better; 95 % intervals over 3 seeds of one network); with 5,000 "
+        "cats, 60 epochs (1,860 steps), it beat plain training of the same time in top-1: +2.0 points of top-1 "
+        "[1.0, 3.0] and +0.500 nats of NLL [-1.000, 2.000] (3 seeds); a step took 2 times the time of a plain one there"
     )
 
 
 def test_the_note_names_the_evidence_how_sure_it_is_and_the_price():
+    like = "with 2,000 cats, 60 epochs (1,860 steps), which is the most like this run of what was measured"
+    sure = "(+ is better; 95 % intervals over 3 seeds of one network)"
+    find_out = "a comparison (`selfdistill compare`, with controls=auto) finds out for your data"
     assert choose_arm([entry()], RUN).note == (
-        "auto takes frskd: with 2,000 cats, 60 epochs, which is the most like this run of what was measured, it beat "
-        "plain training of the same time in top-1: +2.0 points of top-1 [1.0, 3.0] and +0.500 nats of NLL "
-        "[-1.000, 2.000] (+ is better; 95 % intervals over 3 seeds of one network); it takes 2 times the time of a "
-        "plain run of this length"
+        f"auto takes frskd: {like}, it beat plain training of the same time in top-1: +2.0 points of top-1 [1.0, 3.0] "
+        f"and +0.500 nats of NLL [-1.000, 2.000] {sure}; a step took 2 times the time of a plain one there"
     )
-    assert choose_arm([entry(price=1.01)], RUN).note.endswith("it takes about the time of a plain run of this length")
+    assert choose_arm([entry(price=1.01)], RUN).note.endswith("; a step took about the time of a plain one there")
     assert choose_arm([entry(gain=OPEN, nll_gain=WON)], RUN).note.startswith(
-        "auto takes frskd: with 2,000 cats, 60 epochs, which is the most like this run of what was measured, it beat "
-        "plain training of the same time in NLL: +0.5 points of top-1 [-1.0, 2.0] and +2.000 nats"
+        f"auto takes frskd: {like}, it beat plain training of the same time in NLL: +0.5 points of top-1 [-1.0, 2.0] "
+        "and +2.000 nats"
     )
     assert choose_arm([entry(gain=LOST)], RUN).note == (
-        "auto takes plain training (baseline): with 2,000 cats, 60 epochs, which is the most like this run of what was "
-        "measured, no method beat plain training of the same time; the best of 1 tried was frskd: -2.0 points of "
-        "top-1 [-3.0, -1.0] and +0.500 nats of NLL [-1.000, 2.000] (+ is better; 95 % intervals over 3 seeds of one "
-        "network); `selfdistill compare` with these settings and controls=auto, without auto, finds out for your data"
+        f"auto takes plain training (baseline): {like}, no method beat plain training of the same time; the best of 1 "
+        "tried was frskd: -2.0 points of top-1 [-3.0, -1.0] and +0.500 nats of NLL [-1.000, 2.000] "
+        f"{sure}; {find_out}"
     )
     assert choose_arm([], RUN).note == (
-        "auto takes plain training (baseline): nothing like classification of 2,000 images in 10 classes from random "
-        "weights, 60 epochs was measured; `selfdistill compare` with these settings and controls=auto, without auto, "
-        "finds out for your data"
+        "auto takes plain training (baseline): nothing like this run was measured (classification, 2,000 images, 10 "
+        f"classes, random weights, 60 epochs, 1,860 steps); {find_out}"
+    )
+    assert "100 classes, trained weights, 4,115 epochs, 1 step)" in (
+        choose_arm([], RUN._replace(classes=100, start="trained", epochs=4115.4, steps=1)).note
     )
 
 
 def test_a_run_takes_the_arm_says_so_and_holds_it_in_its_recipe(tmp_path, evidence):
-    evidence(entry("frskd+beta=0", images=80, epochs=2, longest=4))
+    evidence(entry("frskd+beta=0", images=80, epochs=2, steps=10, longest=4))
     experiment = build(recipe(tmp_path, method="auto"))
     method = experiment.recipe.method
     assert method.name == "frskd" and method.hyperparameters["beta"] == 0 == experiment.method.beta
@@ -147,19 +152,42 @@ def test_where_nothing_alike_was_measured_a_run_is_plain_and_says_so(tmp_path, e
     evidence(entry())
     experiment = build(recipe(tmp_path, method="auto", max_steps=4))
     assert experiment.recipe == build(recipe(tmp_path, method="baseline", max_steps=4)).recipe
-    assert experiment.notes[0].startswith(
-        "auto takes plain training (baseline): nothing like classification of 80 images in 10 classes from random "
-        "weights, 2 epochs"
-    )
+    assert experiment.notes[0].startswith("auto takes plain training (baseline): nothing like this run was measured")
 
 
 def test_an_arm_that_does_not_fit_the_settings_is_passed_over(tmp_path, evidence):
-    alike = {"images": 80, "epochs": 2, "longest": 4}
+    alike = {"images": 80, "epochs": 2, "steps": 10, "longest": 4}
     evidence(*(entry(arm, **alike) for arm in ("baseline+mix=cutmix", "cs_kd", "no_longer_there")))
     assert build(recipe(tmp_path, method="auto")).recipe.mix.name == "cutmix"
     kept = build(recipe(tmp_path, method="auto", mix="mixup"))
     assert (kept.recipe.method.name, kept.recipe.mix.name) == ("baseline", "mixup")
     assert "no method that was measured with 2,000 cats goes with the other settings of this recipe" in kept.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "arm"),
+    [({"loss": "focal"}, "label_smoothing"), ({"label_smoothing": 0.1}, "label_smoothing"), ({"loss": "focal"}, "tfd")],
+)
+def test_an_arm_with_a_loss_of_its_own_is_passed_over_where_the_recipe_has_another(tmp_path, evidence, changes, arm):
+    evidence(entry(arm, images=80, epochs=2, steps=10, longest=4))
+    (name, value), *_ = changes.items()
+    experiment = build(recipe(tmp_path, method="auto", task={"kind": "classification", **changes}))
+    assert experiment.recipe.method.name == ("baseline" if arm == "label_smoothing" else arm)
+    if arm == "tfd":
+        assert experiment.notes[0].endswith(f"; nothing was measured with task.{name}={value}")
+
+
+def test_a_student_that_does_not_go_with_the_choice_is_trained_plainly(tmp_path, evidence, monkeypatch):
+    evidence(entry("sad", images=80, epochs=2, steps=10, longest=4))
+    (tmp_path / "flat.py").write_text(
+        "from torch import nn\ndef net(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    experiment = build(recipe(tmp_path, method="auto", student="flat:net"))
+    assert experiment.recipe.method.name == "baseline"
+    assert "sad, which did best in runs like this one, cannot be trained here: no feature map" in experiment.notes[0]
+    with pytest.raises(ValueError, match="flat has no function 'no'"):
+        build(recipe(tmp_path, method="auto", student="flat:no"))
 
 
 def test_what_auto_looks_at_is_told_from_the_recipe(monkeypatch, tmp_path):
@@ -170,12 +198,11 @@ def test_what_auto_looks_at_is_told_from_the_recipe(monkeypatch, tmp_path):
         {"student": {"name": "cifar:resnet8", "freeze": ["conv1"]}},
         {"data": "scenes", "task": "segmentation", "student": "smp:Unet/resnet18"},
     ):
-        base = complete_recipe(recipe(tmp_path, method="auto", **changes))
-        automatic.settle_method(base, automatic.OpenedData())
+        automatic.choose_method(complete_recipe(recipe(tmp_path, **changes)), OpenedData())
     assert seen == [
-        Situation("classification", "random", 80, 10, 2.0),
-        Situation("classification", "partly frozen", 80, 10, 2.0),
-        Situation("segmentation", "random", 400, 11, 2.0),
+        Situation("classification", "random", 80, 10, 2.0, 10),
+        Situation("classification", "partly frozen", 80, 10, 2.0, 10),
+        Situation("segmentation", "random", 400, 11, 2.0, 50),
     ]
 
 

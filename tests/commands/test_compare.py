@@ -7,6 +7,7 @@ import shutil
 import pytest
 import scipy.stats
 
+import selfdistill.build as build_module
 from selfdistill.build import build
 from selfdistill.build.automatic import Choice
 from selfdistill.commands import compare as compare_module
@@ -188,21 +189,63 @@ def test_words_that_mean_nothing_are_refused_in_a_sentence(run, word, sentence):
     assert code == 1 and sentence in err
 
 
-def test_auto_stands_for_the_arm_that_is_chosen_and_says_which(tmp_path, monkeypatch, capsys):
-    looked_at = []
-    choices = iter([Choice("label_smoothing", "auto takes label_smoothing, so"), Choice("baseline", "auto takes none")])
-    monkeypatch.setattr(
-        compare_module, "choose_method", lambda recipe, opened: looked_at.append(recipe) or next(choices)
-    )
+@pytest.fixture
+def choose(monkeypatch):
+    """Has auto choose an arm, whatever was measured; gives what it looked at."""
+
+    def choose(arm):
+        looked_at = []
+        choice = Choice(arm, f"auto takes {arm}, so")
+        monkeypatch.setattr(build_module, "choose_method", lambda recipe, opened: looked_at.append(recipe) or choice)
+        return looked_at
+
+    return choose
+
+
+def prepare(folder, methods, *words):
+    words = [*TINY, f"methods={methods}", "seeds=[4]", *words, f"out={folder}"]
+    return compare_module.prepare_study(compare_module.parse_words(words))
+
+
+def test_auto_stands_for_the_arm_that_is_chosen_and_says_which(tmp_path, choose, capsys):
+    looked_at = choose("label_smoothing")
     (tmp_path / "auto.yaml").write_text("method: auto")
-    words = [str(tmp_path / "auto.yaml"), *TINY, "methods=baseline,auto", "seeds=[4]"]
-    study = compare_module.prepare_study(compare_module.parse_words([*words, f"out={tmp_path / 'a'}"]))
+    words = [str(tmp_path / "auto.yaml"), *TINY, "methods=baseline,auto", "seeds=[4]", f"out={tmp_path / 'a'}"]
+    study = compare_module.prepare_study(compare_module.parse_words(words))
     assert study.plan.arms == ["baseline", "label_smoothing"]
     assert study.resolved["label_smoothing"].method.name == "label_smoothing"
     assert "note: auto takes label_smoothing, so\n" in capsys.readouterr().err
     assert looked_at[0].data.test_fraction == 0.2  # the images that it will learn from are counted
-    study = compare_module.prepare_study(compare_module.parse_words([*words, f"out={tmp_path / 'b'}"]))
-    assert study.plan.arms == ["baseline"]
+
+
+def test_a_comparison_that_was_begun_keeps_what_auto_chose(tmp_path, choose, capsys):
+    choose("label_smoothing")
+    assert prepare(tmp_path / "a", "baseline,auto").plan.auto == "label_smoothing"
+    looked_at = choose("sad")
+    assert prepare(tmp_path / "a", "baseline,auto").plan.arms == ["baseline", "label_smoothing"] and not looked_at
+    assert "note: auto stays label_smoothing, with which this comparison was begun\n" in capsys.readouterr().err
+    assert prepare(tmp_path / "a", "baseline,tfd").plan.auto == "label_smoothing"  # nor is it forgotten
+    assert prepare(tmp_path / "b", "baseline,auto").plan.arms == ["baseline", "sad"]
+
+
+def test_an_arm_that_trains_what_auto_chose_stands_for_both(tmp_path, choose, capsys):
+    choose("frskd+levels=1")
+    assert prepare(tmp_path / "a", "baseline,auto,frskd+levels=2,frskd").plan.arms == [
+        *("baseline", "frskd", "frskd+levels=2"),
+    ]
+    assert "note: frskd is the same as frskd+levels=1 in these runs and stands for it\n" in capsys.readouterr().err
+    assert prepare(tmp_path / "b", "baseline,auto,frskd+levels=2").plan.arms[1] == "frskd+levels=1"
+
+
+def test_where_auto_leaves_nothing_to_compare_that_is_said_before_training(tmp_path, choose):
+    choose("baseline")
+    with pytest.raises(ValueError, match="nothing is left to compare with baseline, as auto takes baseline, so; name"):
+        prepare(tmp_path / "a", "baseline,auto")
+    assert not (tmp_path / "a").exists()
+    assert prepare(tmp_path / "b", "baseline,auto", "controls=label_smoothing").plan.arms == [
+        *("baseline", "label_smoothing"),
+    ]
+    assert prepare(tmp_path / "c", "auto").plan.arms == ["baseline"]
 
 
 def test_auto_is_refused_beside_settings_of_the_recipes_method():

@@ -2,7 +2,7 @@
 
 from selfdistill.build.evidence import Entry, Interval, Situation
 
-RUN = Situation("classification", "random", 2000, 10, 60)
+RUN = Situation("classification", "random", 2000, 10, 60, 1860)
 WON, LOST, OPEN = Interval(2.0, 1.0, 3.0), Interval(-2.0, -3.0, -1.0), Interval(0.5, -1.0, 2.0)
 
 

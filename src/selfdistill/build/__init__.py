@@ -3,12 +3,13 @@
 import functools
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..config.recipe import MixPart, Recipe, StudentPart
+from ..config.recipe import AUTO, MethodPart, MixPart, Recipe, StudentPart
 from ..data import (
     BatchSampler,
     CachedDataset,
@@ -30,7 +31,8 @@ from ..tasks.base import TaskKind
 from ..training.device import choose_device, choose_precision
 from ..training.experiment import Experiment, HeldOut
 from ..training.optim import count_steps
-from .automatic import settle_method
+from .arms import build_arm_recipe
+from .automatic import Choice, choose_method, choose_plain_instead
 from .checks import (
     check_around,
     check_labeled,
@@ -40,7 +42,7 @@ from .checks import (
     check_student_was_trained,
 )
 from .class_weights import choose_class_weights
-from .evidence import note_evidence
+from .evidence import EVIDENCE_NOTE, PLAIN, note_evidence
 from .fine_tuning import (
     MethodSettings,
     choose_method_settings,
@@ -74,8 +76,10 @@ def build(
     task, student and method. Raises `ValueError` in one sentence for whatever cannot work, before
     anything is trained.
     """
+    if recipe.method.name == AUTO:
+        return build_automatic(recipe, opened, trust=trust)[1]
     given, opened = recipe, opened or OpenedData()
-    recipe, method_notes = settle_method(complete_recipe(recipe), opened)
+    recipe = complete_recipe(recipe)
     task_kind, method_class = find_task(recipe.task.kind), find_method(recipe.method.name)
     check_method(recipe, task_kind, method_class)
     sources = hash_sources(forget_start(recipe) if goes_on else recipe, trust=trust)
@@ -160,10 +164,9 @@ def build(
         }
     )
     notes = [
-        *method_notes,
         *(
             []
-            if method_notes or goes_on or around is not None
+            if goes_on or around is not None
             else note_evidence(recipe.model_copy(update={"method": resolved.method}), opened)
         ),
         *prepared.notes,
@@ -197,6 +200,26 @@ def build(
         sources=sources,
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def build_automatic(
+    recipe: Recipe, opened: OpenedData | None = None, *, trust: bool = False
+) -> tuple[Choice, Experiment]:
+    """What method=auto stands for in a recipe, and the experiment with that.
+
+    It is plain training where what was chosen cannot be trained: a student may have no feature map to tap.
+    """
+    opened = opened or OpenedData()
+    plain = recipe.model_copy(update={"method": MethodPart(name=PLAIN)})
+    choice = choose_method(complete_recipe(plain), opened)
+    experiment: Experiment | None = None
+    try:
+        experiment = build(build_arm_recipe(plain, choice.arm), opened, trust=trust)
+    except ValueError as error:
+        choice = choose_plain_instead(choice, error)
+    experiment = experiment or build(plain, opened, trust=trust)  # which says what is wrong with the recipe itself
+    notes = [note for note in experiment.notes if not note.startswith(EVIDENCE_NOTE)]
+    return choice, replace(experiment, notes=(choice.note, *notes))
 
 
 def create_student(

@@ -2,7 +2,7 @@
 
 from ..config.part import list_settings
 from ..config.read import change, did_you_mean_setting
-from ..config.recipe import MethodPart, Recipe
+from ..config.recipe import MethodPart, Recipe, TaskPart
 from ..methods import find_method
 from ..tasks import complete_recipe, find_task
 from .checks import check_method
@@ -34,10 +34,12 @@ def build_arm_recipe(base: Recipe, arm: str) -> Recipe:
 
 
 def is_possible(base: Recipe, arm: str) -> bool:
-    """Whether the arm's method takes the task and the labels that mixing makes."""
+    """Whether the arm's method takes the task, its loss and the labels that mixing makes."""
     try:
         recipe = complete_recipe(build_arm_recipe(base, arm))
-        check_method(recipe, find_task(recipe.task.kind), find_method(recipe.method.name))
+        method = find_method(recipe.method.name)
+        check_method(recipe, find_task(recipe.task.kind), method)
     except ValueError:
         return False
-    return True
+    is_set = any(getattr(recipe.task, name) != getattr(TaskPart(), name) for name in ("loss", "label_smoothing"))
+    return bool(method.supervised_terms) or not is_set

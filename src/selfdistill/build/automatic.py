@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..config.recipe import AUTO, MethodPart, Recipe
+from ..config.recipe import Recipe
 from ..data import OpenedData
 from .arms import build_arm_recipe, is_possible
 from .evidence import (
+    FIND_OUT,
     PLAIN,
     Entry,
     Situation,
+    describe_family,
     describe_gains,
     describe_likeness,
     describe_situation,
@@ -17,10 +19,9 @@ from .evidence import (
     find_alike,
     is_alike,
     list_gains,
+    note_other_settings,
     read_evidence,
 )
-
-FIND_OUT = "`selfdistill compare` with these settings and controls=auto, without auto, finds out for your data"
 
 
 class Choice(NamedTuple):
@@ -30,24 +31,19 @@ class Choice(NamedTuple):
     note: str
 
 
-def settle_method(recipe: Recipe, opened: OpenedData) -> tuple[Recipe, list[str]]:
-    """The recipe with the chosen method in place of auto, and a note on it; any other recipe stays as it is."""
-    if recipe.method.name != AUTO:
-        return recipe, []
-    plain = recipe.model_copy(update={"method": MethodPart(name=PLAIN)})
-    choice = choose_method(plain, opened)
-    return build_arm_recipe(plain, choice.arm), [choice.note]
-
-
 def choose_method(recipe: Recipe, opened: OpenedData) -> Choice:
-    """What auto stands for in a complete recipe, whatever its method."""
+    """What auto stands for in a complete recipe, whatever its method.
+
+    Whether the student goes with it is known only when the method is made, see `build_automatic`.
+    """
     situation = describe_situation(recipe, opened)
     alike = [entry for entry in read_evidence() if is_alike(entry, situation)]
     fitting = [entry for entry in alike if is_open(recipe, entry.arm)]
     if alike and not fitting:
         why = f"no method that was measured with {alike[0].family} goes with the other settings of this recipe"
         return Choice(PLAIN, f"auto takes plain training ({PLAIN}): {why}; {FIND_OUT}")
-    return choose_arm(fitting, situation)
+    choice = choose_arm(fitting, situation)
+    return choice._replace(note="; ".join([choice.note, *note_other_settings(recipe)])) if fitting else choice
 
 
 def is_open(recipe: Recipe, arm: str) -> bool:
@@ -70,14 +66,15 @@ def choose_arm(entries: Sequence[Entry], situation: Situation) -> Choice:
     >>> gains = Interval(1.0, 0.5, 1.5), Interval(0.0, -0.1, 0.1)
     >>> cats = "cats", "classification", "random", 10, 2, 6, 60
     >>> entry = Entry(*cats, "frskd", 2.0, 20, (1, 2, 3), "top-1", *gains, "NLL")
-    >>> choose_arm([entry], Situation("classification", "random", 20, 2, 8)).arm
+    >>> choose_arm([entry], Situation("classification", "random", 20, 2, 8, 80)).arm
     'frskd'
-    >>> choose_arm([entry], Situation("classification", "random", 50, 2, 8)).arm
+    >>> choose_arm([entry], Situation("classification", "random", 50, 2, 8, 80)).arm
     'baseline'
     """
     families = find_alike(entries, situation)
     if not families:
-        return Choice(PLAIN, f"auto takes plain training ({PLAIN}): nothing like {situation} was measured; {FIND_OUT}")
+        why = f"nothing like this run was measured ({situation})"
+        return Choice(PLAIN, f"auto takes plain training ({PLAIN}): {why}; {FIND_OUT}")
     near, others = families[0], [entry for family in families[1:] for entry in family]
     found = {entry.arm: [entry, *(other for other in others if other.arm == entry.arm)] for entry in near}
     safe = {arm: of_arm for arm, of_arm in found.items() if not any(map(loses, of_arm))}
@@ -89,10 +86,14 @@ def choose_arm(entries: Sequence[Entry], situation: Situation) -> Choice:
     chosen = max(accurate or likelier, key=lambda of_arm: sum(getattr(entry, gain).mean for entry in of_arm))
     nearest = chosen[0]
     price = f"{nearest.price:.2g} times" if nearest.price >= 1.05 else "about"
+    elsewhere = [
+        f"with {describe_family(entry)}, it {describe_verdict(entry)}: {list_gains(entry)} ({len(entry.seeds)} seeds)"
+        for entry in chosen[1:]
+    ]
     sentences = [
         f"{describe_likeness(nearest)}, it {describe_verdict(nearest)}: {describe_gains(nearest)}",
-        *(f"with {e.family}, {e.epochs} epochs, it {describe_verdict(e)}: {list_gains(e)}" for e in chosen[1:]),
-        f"it takes {price} the time of a plain run of this length",
+        *elsewhere,
+        f"a step took {price} the time of a plain one there",
     ]
     return Choice(nearest.arm, f"auto takes {nearest.arm}: {'; '.join(sentences)}")
 
@@ -114,3 +115,9 @@ def choose_plain(near: Sequence[Entry], mixed: bool) -> Choice:
     found = f"the best of {len(near)} tried was {best.arm}: {describe_gains(best)}"
     why = f"{describe_likeness(best)}, {beat}; {found}"
     return Choice(PLAIN, f"auto takes plain training ({PLAIN}): {why}; {FIND_OUT}")
+
+
+def choose_plain_instead(choice: Choice, error: ValueError) -> Choice:
+    """Plain training in place of what was chosen and cannot be trained."""
+    why = f"{choice.arm}, which did best in runs like this one, cannot be trained here: {error}"
+    return Choice(PLAIN, f"auto takes plain training ({PLAIN}): {why}")

@@ -12,14 +12,17 @@ from typing import Any, NamedTuple
 
 from ..config.recipe import MethodPart, Recipe
 from ..data import BatchSampler, OpenedData
+from ..methods import find_method
 from ..tasks import find_task, starts_trained
 from ..training.optim import count_steps
 from .arms import build_arm_recipe
 
 EVIDENCE = Path(__file__).with_name("evidence.json")
 PLAIN = "baseline"
-FIND_OUT = "`selfdistill compare` with these settings and controls=auto finds out for your data"
-WITHIN = {"images": 4.0, "classes": 4.0, "epochs": 2.0}  # factors by which a run that is alike may differ
+EVIDENCE_NOTE = "evidence: "  # what the note begins with
+FIND_OUT = "a comparison (`selfdistill compare`, with controls=auto) finds out for your data"
+WITHIN = {"images": 4.0, "classes": 4.0, "epochs": 2.0, "steps": 3.0}  # factors by which a run that is alike may differ
+OTHER_SETTINGS = ("mix.name", "task.loss", "task.label_smoothing", "optim.ema")  # that change what a network learns
 SAME_LENGTH = 1.25  # factor by which the lengths of runs that are compared with each other may differ
 BEYOND = 1.05  # times as long as the longest plain run an arm may have taken, to count as compared in equal time
 
@@ -69,10 +72,13 @@ class Situation(NamedTuple):
     images: int
     classes: int
     epochs: float
+    steps: int
 
     def __str__(self) -> str:
-        images = f"{self.images:,} image{'s' * (self.images != 1)} in {self.classes} class{'es' * (self.classes != 1)}"
-        return f"{self.task} of {images} from {self.start} weights, {self.epochs:.3g} epoch{'s' * (self.epochs != 1)}"
+        epochs = f"{self.epochs:.3g}" if self.epochs < 100 else f"{self.epochs:,.0f}"
+        length = f"{epochs} epoch{'s' * (self.epochs != 1)}, {self.steps:,} step{'s' * (self.steps != 1)}"
+        images = f"{self.images:,} image{'s' * (self.images != 1)}, {self.classes:,} class{'es' * (self.classes != 1)}"
+        return f"{self.task}, {images}, {self.start} weights, {length}"
 
 
 @functools.cache
@@ -90,9 +96,10 @@ def make_entry(values: Mapping[str, Any]) -> Entry:
 def describe_situation(recipe: Recipe, opened: OpenedData) -> Situation:
     train = opened.open_splits(recipe.data, find_task(recipe.task.kind)).train
     plan = BatchSampler(len(train), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
-    epochs = count_steps(recipe, plan.steps_per_epoch)[0] / plan.steps_per_epoch
+    steps = count_steps(recipe, plan.steps_per_epoch)[0]
     start = "partly frozen" if recipe.student.freeze else "trained" if starts_trained(recipe) else "random"
-    return Situation(recipe.task.kind, start, len(train), len(train.classes), epochs)
+    epochs = steps / plan.steps_per_epoch
+    return Situation(recipe.task.kind, start, len(train), len(train.classes), epochs, steps)
 
 
 def is_alike(entry: Entry, situation: Situation) -> bool:
@@ -102,7 +109,7 @@ def is_alike(entry: Entry, situation: Situation) -> bool:
 
 
 def measure_distances(entry: Entry, situation: Situation) -> list[float]:
-    """How far images, classes and epochs are apart, by their logarithms; 1 is as far as may be."""
+    """How far images, classes, epochs and steps are apart, by their logarithms; 1 is as far as may be."""
     return [
         abs(math.log(getattr(entry, name) / getattr(situation, name))) / math.log(within)
         for name, within in WITHIN.items()
@@ -125,11 +132,6 @@ def find_alike(entries: Sequence[Entry], situation: Situation) -> list[list[Entr
     return [[*found.values()] for found in families.values()]
 
 
-def find_nearest(entries: Sequence[Entry], situation: Situation) -> list[Entry]:
-    """What was measured with the family and about the length that are nearest to a run; empty where none is alike."""
-    return next(iter(find_alike(entries, situation)), [])
-
-
 def describe_gains(entry: Entry) -> str:
     """Both gains, and how sure they are."""
     sure = f"+ is better; 95 % intervals over {len(entry.seeds)} seeds of one network"
@@ -138,45 +140,79 @@ def describe_gains(entry: Entry) -> str:
 
 def list_gains(entry: Entry) -> str:
     """Both gains with their intervals."""
-    (gain, low, high), (nll, nll_low, nll_high) = entry.gain, entry.nll_gain
-    points = f"{gain:+.1f} points of {entry.score} [{low:.1f}, {high:.1f}]"
-    return f"{points} and {nll:+.3f} nats of {entry.nll_score} [{nll_low:.3f}, {nll_high:.3f}]"
+    points = f"{entry.gain.mean:+.1f} points of {entry.score} {describe_ends(entry.gain, 1)}"
+    return f"{points} and {entry.nll_gain.mean:+.3f} nats of {entry.nll_score} {describe_ends(entry.nll_gain, 3)}"
+
+
+def describe_ends(interval: Interval, digits: int) -> str:
+    """The ends of an interval; one that would be rounded to zero keeps a digit, so that its side of zero is seen.
+
+    >>> describe_ends(Interval(1.0, 0.03, 1.96), 1)
+    '[0.03, 2.0]'
+    """
+    low, high = (
+        f"{end:.{digits}f}" if round(end, digits) or not end else f"{end:.1g}" for end in (interval.low, interval.high)
+    )
+    return f"[{low}, {high}]"
 
 
 def note_evidence(recipe: Recipe, opened: OpenedData) -> list[str]:
     """What was found of the run's method in the runs that are most like it; nothing of a method that was not measured.
 
-    The recipe has all hyper-parameters, also those that were chosen for the run's length. Of the arms whose settings
-    the run has it is that with most settings; those that the run changes beside may matter. Where another form of the
-    method gained more, that is said too.
+    The recipe has all hyper-parameters, also those that were chosen for the run's length. It is the arm that differs
+    from the run in the fewest settings, and of these the one with the nearest family and length; what differs is said.
+    Where another form of the method gained more, that is said too.
     """
     name = recipe.method.name
     entries = [entry for entry in read_evidence() if entry.arm.split("+")[0] == name and entry.is_measured]
     if not entries or name == PLAIN:
         return []
     situation = describe_situation(recipe, opened)
-    fitting = find_nearest([entry for entry in entries if has_settings(recipe, entry.arm)], situation)
-    if not fitting:
-        return [f"evidence: nothing like {situation} was measured with {name}; {FIND_OUT}"]
-    entry = max(fitting, key=lambda entry: len(entry.arm.split("+")))
-    like = f"{describe_likeness(entry)} with such settings"
-    said = f"evidence: {like}, {entry.arm} {describe_verdict(entry)}: {describe_gains(entry)}"
+    alike = [entry for entry in entries if is_alike(entry, situation)]
+    candidates = [(entry, find_differences(recipe, entry, situation)) for entry in alike]
+    known = [(entry, differences) for entry, differences in candidates if differences is not None]
+    if not known:
+        return [f"{EVIDENCE_NOTE}nothing like this run was measured with {name} ({situation}); {FIND_OUT}"]
+    entry, differences = min(known, key=lambda pair: (len(pair[1]), sum(measure_distances(pair[0], situation))))
+    sentences = [f"{describe_likeness(entry)}, {entry.arm} {describe_verdict(entry)}: {describe_gains(entry)}"]
+    if differences:
+        sentences.append(f"unlike this run it had {', '.join(differences)}")
+    sentences += note_other_settings(recipe)
     there = [other for other in entries if (other.family, other.epochs) == (entry.family, entry.epochs)]
     best = max(there, key=lambda other: other.gain.mean)
-    if best.gain.mean <= entry.gain.mean:
-        return [said]
-    return [f"{said}; the form of it that gained most there is {best.arm}: {list_gains(best)}"]
+    if best.gain.mean > entry.gain.mean:
+        did = "gained most" if best.gain.mean > 0 else "lost least"
+        sentences.append(f"the form of it that {did} there is {best.arm}: {list_gains(best)}")
+    return [f"{EVIDENCE_NOTE}{'; '.join(sentences)}"]
 
 
-def has_settings(recipe: Recipe, arm: str) -> bool:
-    """Whether a recipe of the arm's method has the hyper-parameters that the arm sets; it has others too."""
+def find_differences(recipe: Recipe, entry: Entry, situation: Situation) -> list[str] | None:
+    """The settings of an arm of the recipe's method that a run has otherwise, in words; None if it is no arm any more.
+
+    What neither sets is what the method takes in a run of that length and start, so it is the same.
+    """
     plain = recipe.model_copy(update={"method": MethodPart(name=PLAIN)})
     try:
-        of_arm = build_arm_recipe(plain, arm).method.hyperparameters
+        of_arm = build_arm_recipe(plain, entry.arm)
     except ValueError:  # a setting that is no longer there
-        return False
-    settings = recipe.method.hyperparameters
-    return all(settings.get(name) == value for name, value in of_arm.items())
+        return None
+    method, output = find_method(recipe.method.name), find_task(recipe.task.kind).output
+    named = of_arm.method.hyperparameters
+    chosen = method.short_run_defaults(output, named, situation.steps, is_tuning=starts_trained(recipe))
+    its = {**method.defaults(output), **named, **chosen}
+    here = recipe.method.hyperparameters
+    pairs = {f"method.{name}": (value, here.get(name)) for name, value in its.items()}
+    before, after = plain.flatten(), of_arm.flatten()
+    pairs |= {name: (after[name], value) for name, value in before.items() if not name.startswith("method.")}
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return [f"{name}={json.dumps(there)} (not {json.dumps(now)})" for name, (there, now) in differing.items()]
+
+
+def note_other_settings(recipe: Recipe) -> list[str]:
+    """A sentence about settings beside the method's that change what a network learns, and that no measured run had."""
+    here, usual = recipe.flatten(), Recipe().flatten()
+    words = [f"{name}={here[name]}" for name in OTHER_SETTINGS if here.get(name) != usual.get(name)]
+    return [f"nothing was measured with {' '.join(words)}"] if words else []
 
 
 def describe_verdict(entry: Entry) -> str:
@@ -189,4 +225,9 @@ def describe_verdict(entry: Entry) -> str:
 
 
 def describe_likeness(entry: Entry) -> str:
-    return f"with {entry.family}, {entry.epochs} epochs, which is the most like this run of what was measured"
+    return f"with {describe_family(entry)}, which is the most like this run of what was measured"
+
+
+def describe_family(entry: Entry) -> str:
+    """The family of tasks of an entry and the length of its runs."""
+    return f"{entry.family}, {entry.epochs} epochs ({entry.steps:,} steps)"

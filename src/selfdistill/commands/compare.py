@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..build import make_file_name
-from ..build.automatic import choose_method
+from ..build import build, build_automatic, make_file_name
+from ..build.arms import build_arm_recipe
 from ..config.part import flatten
 from ..config.recipe import AUTO, DataPart, MethodPart, Recipe
 from ..data import OpenedData
-from ..distributed import is_first_process
+from ..distributed import is_first_process, share_from_first
 from ..methods import find_method
+from ..report.plan import Plan, read_plan
 from ..runs.folder import Run
 from ..tasks import complete_recipe, find_task
 from .arguments import parse_seeds, split_words, take_setting
@@ -45,7 +46,7 @@ def prepare_study(request: Request, *, trust: bool = False, manner: Manner = AS_
     if (folder / "recipe.yaml").exists():
         raise ValueError(f"{folder} is itself a run, and a comparison is a folder of runs; choose another `out=`")
     opened = OpenedData()
-    request = settle_arms(request._replace(base=hold_out_test(request, folder, opened)), opened)
+    request = settle_arms(request._replace(base=hold_out_test(request, folder, opened)), folder, opened, trust=trust)
     study = Study(request, folder, opened, trust=trust, manner=manner)
     study.make_plan()
     return study
@@ -99,15 +100,42 @@ def refuse_settings_of_auto(arms: Sequence[str], base: Recipe) -> None:
         )
 
 
-def settle_arms(request: Request, opened: OpenedData) -> Request:
-    """The request with the arm that auto stands for in its place; says which and why."""
+def settle_arms(request: Request, folder: Path, opened: OpenedData, *, trust: bool = False) -> Request:
+    """The request with the arm that auto stands for in its place; says which and why.
+
+    A comparison that was begun keeps what it was begun with. Another arm that trains the same stands for both. Raises
+    `ValueError` where nothing is left to compare.
+    """
     if AUTO not in request.arms:
         return request
-    choice = choose_method(complete_recipe(request.base), opened)
+    earlier = share_from_first(read_plan(folder)) or Plan()
+    if earlier.auto is not None:
+        chosen, notes = earlier.auto, [f"auto stays {earlier.auto}, with which this comparison was begun"]
+    else:
+        automatic = request.base.model_copy(update={"method": MethodPart(name=AUTO)})
+        choice = build_automatic(automatic, opened, trust=trust)[0]
+        chosen, notes = choice.arm, [choice.note]
+    others = [arm for arm in request.arms if arm != AUTO]
+    if chosen not in others and (same := find_same(request.base, chosen, others, opened, trust=trust)) is not None:
+        chosen, notes = same, [*notes, f"{same} is the same as {chosen} in these runs and stands for it"]
+    arms = list(dict.fromkeys(chosen if arm == AUTO else arm for arm in request.arms))
+    if len(arms) == 1 < len(request.arms) and not request.controls:
+        raise ValueError(
+            f"nothing is left to compare with {chosen}, as {notes[0]}; name another method beside it, or controls=auto"
+        )
     if is_first_process():
-        tell(f"note: {choice.note}")
-    arms = [choice.arm if arm == AUTO else arm for arm in request.arms]
-    return request._replace(arms=list(dict.fromkeys(arms)))
+        for note in notes:
+            tell(f"note: {note}")
+    return request._replace(arms=arms, auto=chosen)
+
+
+def find_same(base: Recipe, arm: str, others: Sequence[str], opened: OpenedData, *, trust: bool) -> str | None:
+    """The one of the other arms that trains the same as an arm; None where there is none."""
+    kin = [other for other in others if other.split("+")[0] == arm.split("+")[0]]
+    if not kin:
+        return None
+    wanted, *resolved = (build(build_arm_recipe(base, name), opened, trust=trust).recipe for name in (arm, *kin))
+    return next((name for name, recipe in zip(kin, resolved, strict=True) if recipe == wanted), None)
 
 
 WITHOUT_TEST = [f"data.test_fraction={value}" for value in ("none", "0", "0.0", "")]

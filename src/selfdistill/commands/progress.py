@@ -24,7 +24,7 @@ EXPENSIVE = 2.5  # times a plain student's step, from which on a cheaper setting
 
 def describe_plan(state: TrainState) -> str:
     """What a run will do, before its first step."""
-    steps = count_of(state.last_step - state.step, "step")
+    steps = count_of(max(0, state.last_step - state.step), "step")  # a run may be stopped before where it is
     epochs = count_of(-(-state.last_step // state.steps_per_epoch), "epoch")
     parameters = count_method_parameters(state.method)
     student, training_only = (f"{count:,}" for count in parameters.values())

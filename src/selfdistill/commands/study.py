@@ -51,6 +51,7 @@ class Request(NamedTuple):
     budget: float | None  # seconds
     base: Recipe
     carves: bool  # whether test images are held out where there are none
+    auto: str | None = None  # the arm that auto among the arms stands for
 
 
 class Study:
@@ -121,6 +122,7 @@ class Study:
                 machine=earlier.machine or describe_environment().cpu,
                 test_fraction=self.resolved[self.baseline].data.test_fraction,
                 budget_seconds=self.request.budget,
+                auto=self.request.auto or earlier.auto,
             )
             planned, dropped = self.note_runs()
             if is_first_process():

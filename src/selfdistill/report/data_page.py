@@ -32,7 +32,7 @@ class Suggestion(NamedTuple):
             return None
         return (
             f"plain training with it takes about {format_seconds(self.seconds)} on this machine, judged by one step on "
-            "a few images; frskd takes two to three times as long"
+            "a few images; frskd takes up to about twice as long"
         )
 
 

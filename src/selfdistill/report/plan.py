@@ -36,6 +36,7 @@ class Plan(BaseModel):
     arms: list[str] = []  # the first is the baseline
     seeds: list[int] = []
     controls: list[str] = []  # arms that nobody named
+    auto: str | None = None  # the arm that auto among the methods stands for
     equal_cost: dict[str, str] = {}  # for an arm, the baseline that is trained for as long a time
     pilot: dict[str, Pace] = {}  # by arm
     machine: str | None = None  # on which the pilot was measured
