@@ -7,15 +7,30 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from evidence import Arm, Study, find_likelihood, find_score, list_later, read_study
+from evidence import LIKELIHOODS, Arm, Study, find_likelihood, find_score, list_later, read_study
 from families import FAMILIES, Family
 
 from selfdistill.methods import list_methods
 from selfdistill.report.statistics import Estimate
 
 TABLE = Path(__file__).resolve().parents[2] / "src/selfdistill/build/evidence.json"
+
+
+class Compared(NamedTuple):
+    """A task of classification from scratch of which measure.py has a table, all arms of one length."""
+
+    title: str
+    images: int
+    classes: int
+    epochs: int
+
+
+COMPARED = {
+    "digits": Compared("300 scanned digits, from scratch", 300, 10, 30),
+    "photographs": Compared("2,000 photographs in bfloat16, from scratch", 2000, 10, 20),
+}
 
 
 def write_table(results: Path) -> str:
@@ -27,7 +42,8 @@ def write_table(results: Path) -> str:
 def make_table(results: Path, families: Mapping[str, Family] = FAMILIES) -> list[dict[str, Any]]:
     """An entry for every arm, family and length; the seeds are those that confirm."""
     there = {name: family for name, family in families.items() if (results / f"worth-{name}.json").is_file()}
-    return [entry for name, family in there.items() for entry in list_entries(family, read_study(results, name))]
+    entries = [entry for name, family in there.items() for entry in list_entries(family, read_study(results, name))]
+    return entries + [entry for name in COMPARED for entry in list_compared(results / f"{name}.json", COMPARED[name])]
 
 
 def list_entries(family: Family, study: Study) -> Iterator[dict[str, Any]]:
@@ -63,6 +79,34 @@ def describe_arm(arm: Arm, family: Family, study: Study) -> dict[str, Any]:
         "nll_gain": nll and list_interval(nll.equal_time),
         "nll_score": likelihood_title,
     }
+
+
+def list_compared(file: Path, task: Compared) -> Iterator[dict[str, Any]]:
+    """The entries of a comparison: each arm beside the baseline that was trained for as long, or cost as much."""
+    compared = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"rows": []}
+    for row in compared["rows"]:
+        arm, longer = row["method"], row["equal_cost"]
+        found = row["statistics"] if longer == "baseline" else row["at_equal_cost"]
+        if arm.startswith("baseline") or found is None:
+            continue
+        nll = found["effects"]["nll_at_temperature"]["interval"]
+        yield {
+            "family": task.title,
+            "task": "classification",
+            "start": "random",
+            "images": task.images,
+            "classes": task.classes,
+            "epochs": task.epochs,
+            "steps": row["per_seed"][0]["step"],
+            "arm": arm,
+            "price": round(compared["pilot"].get(arm, row)["slowdown"], 3),
+            "longest": task.epochs if longer == "baseline" else Arm.parse(longer).epochs,
+            "seeds": found["seeds"],
+            "score": "top-1",
+            "gain": [round(found["interval"][name], 6) for name in ("mean", "low", "high")],
+            "nll_gain": [round(-nll[name], 6) for name in ("mean", "high", "low")],
+            "nll_score": LIKELIHOODS["nll_at_temperature"],
+        }
 
 
 def list_interval(estimate: Estimate | None) -> list[float] | None:

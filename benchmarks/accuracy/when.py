@@ -26,7 +26,7 @@ from evidence import (  # noqa: E402
     read_study,
 )
 from families import FAMILIES, LATER, Family  # noqa: E402
-from table import TABLE, list_entries, write_table  # noqa: E402
+from table import TABLE, make_table, write_table  # noqa: E402
 
 from report import run_main, tell  # noqa: E402
 from selfdistill.build.automatic import PLAIN, choose_arm  # noqa: E402
@@ -62,7 +62,8 @@ QUESTION = """A user has a number of seconds. Is the network better if they go i
 training? By the 95 % intervals over seeds, of accuracy (mean IoU for masks) and of NLL:"""
 ADVICE = """**What to do**, by what was measured, against plain training of the same time (+ is better). As
 `method=auto` does, it counts all families that are like the row's: where a gain alone could be chance, one
-that is sure in another of them decides, if none of them lost."""
+that is sure in another of them decides, if none of them lost. The last two rows are the comparisons of
+[accuracy](accuracy.md), with all their seeds."""
 GROUPS = {  # verdict -> how its line begins
     "better": "FRSKD is better",
     "mixed": "FRSKD is better in one of the two and worse in the other",
@@ -109,19 +110,18 @@ class Tried(NamedTuple):
 
 
 def write_page() -> str:
-    parts, tried, entries = [], [], []
+    parts, tried = [], []
     for name, family in FAMILIES.items():
         if (RESULTS / f"worth-{name}.json").is_file():
             study = read_study(RESULTS, name)
             parts += write_family(name, family, study)
-            entries += map(make_entry, list_entries(family, study))
             found = find(study, list_later(study))
             tried += [
                 Tried(family, main, nll, study.count_steps(main.arm))
                 for main, nll in found
                 if main.arm.name.startswith(FRSKD)
             ]
-    advice = write_advice([entry for entry in entries if entry.is_measured])
+    advice = write_advice([entry for entry in map(make_entry, make_table(RESULTS)) if entry.is_measured])
     return "\n\n".join(filter(None, [TOP, summarize(tried), advice, wrap(RULES), tabulate_gains(tried), *parts])) + "\n"
 
 
