@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from datetime import date
 from pathlib import Path
@@ -218,6 +219,8 @@ def test_the_page_and_the_table_of_the_study_are_written_from_its_results(accura
     written = "python benchmarks/accuracy/when.py writes it from the results"
     assert (when.DOCS / "when-it-helps.md").read_text(encoding="utf-8") == when.write_page(), written
     assert table.TABLE.read_text(encoding="utf-8") == table.write_table(when.RESULTS), written
+    drawn = {path.name for path in when.DOCS.glob("when-*.png")}
+    assert drawn == set(re.findall(r"\((when-[\w-]+\.png)\)", when.write_page()))
 
 
 def test_of_several_forms_the_page_is_about_the_one_that_runs_take_and_else_the_one_that_gained_most(accuracy):

@@ -72,6 +72,7 @@ GROUPS = {  # verdict -> how its line begins
     "unknown": "Not known yet (it takes three confirming seeds and a price)",
 }
 FEW = 4  # tries that need no picture
+WIDE = 1.25  # times the shortest training time the longest must be, to be drawn
 FRSKD = "frskd"  # what the names of arms built on it begin with
 
 
@@ -199,8 +200,10 @@ def write_family(name: str, family: Family, study: Study) -> list[str]:
     confirmed = list(find(study, later))
     parts = [f"## {family.title}", wrap(family.about)]
     if confirmed:
-        draw_frontier(name, family, study, [finding.arm.name for finding, _ in confirmed], later)
-        parts += [f"![Score against training time]({picture(name)})"]
+        curves = make_curves(study, [finding.arm.name for finding, _ in confirmed], later)
+        if is_wide(curves):
+            draw_frontier(name, family, study, curves)
+            parts += [f"![Score against training time]({picture(name)})"]
         if draw_gains(name, family, study, confirmed):
             parts += [f"![Gain at the same time against the length of training]({picture(name, 'gain')})"]
         parts += [tabulate(study, confirmed, later), describe_frontiers(find_frontiers(study, later), later)]
@@ -210,7 +213,7 @@ def write_family(name: str, family: Family, study: Study) -> list[str]:
         parts += [describe_frontiers(frontiers, first[:1])]
         if len(tried) > FEW:
             names = dict.fromkeys(arm.name for arms in frontiers.values() for arm in arms if arm.name != "baseline")
-            draw_frontier(name, family, study, [*names], first[:1], "tries")
+            draw_frontier(name, family, study, make_curves(study, [*names], first[:1]), "tries")
             parts += [f"![Score against training time, seed {first[0]}]({picture(name, 'tries')})"]
     return parts
 
@@ -324,11 +327,9 @@ def picture(name: str, kind: str = "") -> str:
     return f"when-{name}{'-' if kind else ''}{kind}.png"
 
 
-def draw_frontier(
-    name: str, family: Family, study: Study, names: Sequence[str], seeds: Sequence[int], kind: str = ""
-) -> None:
-    """Draws the score against the time of a whole run, in epochs of plain training; the plain network is a curve."""
-    score, title = find_score(study)
+def make_curves(study: Study, names: Sequence[str], seeds: Sequence[int]) -> list[Curve]:
+    """The score against the time of a whole run, in epochs of plain training, of the plain network and of arms."""
+    score, _ = find_score(study)
     curves = []
     for number, arm_name in enumerate(["baseline", *dict.fromkeys(names)]):
         price = study.find_price(arm_name)
@@ -344,7 +345,22 @@ def draw_frontier(
             for seed in seeds
         ]
         curves.append(Curve("plain" if arm_name == "baseline" else arm_name, number, points))
-    svg = draw_curves(curves, family.title, "training time, in epochs of plain training", title)
+    return curves
+
+
+def is_wide(curves: Sequence[Curve]) -> bool:
+    """Whether the times differ enough to be seen; a picture of one time would stretch what hardly differs.
+
+    >>> is_wide([Curve("a", 0, [[(35.6, 1.0)]]), Curve("b", 1, [[(36.0, 1.0)]])])
+    False
+    """
+    times = [time for curve in curves for points in curve.seeds for time, _ in points]
+    return max(times) >= WIDE * min(times)
+
+
+def draw_frontier(name: str, family: Family, study: Study, curves: Sequence[Curve], kind: str = "") -> None:
+    """Draws the score against training time."""
+    svg = draw_curves(curves, family.title, "training time, in epochs of plain training", find_score(study)[1])
     rasterize(svg).save(DOCS / picture(name, kind), optimize=True)
 
 
