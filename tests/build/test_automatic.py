@@ -158,7 +158,9 @@ def test_where_nothing_alike_was_measured_a_run_is_plain_and_says_so(tmp_path, e
 def test_an_arm_that_does_not_fit_the_settings_is_passed_over(tmp_path, evidence):
     alike = {"images": 80, "epochs": 2, "steps": 10, "longest": 4}
     evidence(*(entry(arm, **alike) for arm in ("baseline+mix=cutmix", "cs_kd", "no_longer_there")))
-    assert build(recipe(tmp_path, method="auto")).recipe.mix.name == "cutmix"
+    for mix in ("none", "cutmix"):
+        made = build(recipe(tmp_path, method="auto", mix=mix))
+        assert made.recipe.mix.name == "cutmix" and "measured without" not in made.notes[0]
     kept = build(recipe(tmp_path, method="auto", mix="mixup"))
     assert (kept.recipe.method.name, kept.recipe.mix.name) == ("baseline", "mixup")
     assert "no method that was measured with 2,000 cats goes with the other settings of this recipe" in kept.notes[0]
@@ -166,15 +168,18 @@ def test_an_arm_that_does_not_fit_the_settings_is_passed_over(tmp_path, evidence
 
 @pytest.mark.parametrize(
     ("changes", "arm"),
-    [({"loss": "focal"}, "label_smoothing"), ({"label_smoothing": 0.1}, "label_smoothing"), ({"loss": "focal"}, "tfd")],
+    [
+        ({"loss": "focal"}, "baseline"),
+        ({"label_smoothing": 0.1}, "baseline"),
+        ({"loss": "cross_entropy"}, "label_smoothing"),
+        ({"loss": "focal"}, "tfd"),
+    ],
 )
 def test_an_arm_with_a_loss_of_its_own_is_passed_over_where_the_recipe_has_another(tmp_path, evidence, changes, arm):
-    evidence(entry(arm, images=80, epochs=2, steps=10, longest=4))
-    (name, value), *_ = changes.items()
+    evidence(entry("tfd" if arm == "tfd" else "label_smoothing", images=80, epochs=2, steps=10, longest=4))
     experiment = build(recipe(tmp_path, method="auto", task={"kind": "classification", **changes}))
-    assert experiment.recipe.method.name == ("baseline" if arm == "label_smoothing" else arm)
-    if arm == "tfd":
-        assert experiment.notes[0].endswith(f"; nothing was measured with task.{name}={value}")
+    assert experiment.recipe.method.name == arm
+    assert experiment.notes[0].endswith("; all of this was measured without task.loss=focal") == (arm == "tfd")
 
 
 def test_a_student_that_does_not_go_with_the_choice_is_trained_plainly(tmp_path, evidence, monkeypatch):

@@ -58,12 +58,22 @@ def test_the_arm_that_differs_least_from_a_run_is_named_with_what_differs(say, e
     assert ("unlike this run it had" in note) == bool(unlike) and unlike in note
 
 
-def test_settings_beside_the_method_that_no_measured_run_had_are_named(say, evidence):
+@pytest.mark.parametrize(
+    ("changes", "arm", "unlike"),
+    [
+        ({"mix": "mixup"}, "frskd", 'mix.name="none" (not "mixup")'),
+        ({"mix": "cutmix"}, "frskd+mix=cutmix", ""),
+        ({"optim": {"ema": 0.9}}, "frskd", "optim.ema=null (not 0.9)"),
+        ({"task": {"kind": "classification", "loss": "focal"}}, "frskd", 'task.loss=null (not "focal")'),
+        ({"task": {"kind": "classification", "loss": "cross_entropy"}}, "frskd", ""),
+        ({"method": {"name": "frskd", "taps": ["layer3"]}}, "frskd", 'method.taps=null (not ["layer3"])'),
+    ],
+)
+def test_what_else_changes_what_is_learned_differs_too(say, evidence, changes, arm, unlike):
     evidence(entry(**ALIKE), entry("frskd+mix=cutmix", OPEN, **ALIKE))
-    (note,) = say(method="frskd", mix="mixup", optim={"ema": 0.9})
-    assert note.endswith("; nothing was measured with mix.name=mixup optim.ema=0.9")
-    (note,) = say(method="frskd")
-    assert "frskd beat" in note and "nothing was measured with" not in note
+    (note,) = say(**{"method": "frskd", **changes})
+    assert f"of what was measured, {arm} " in note
+    assert note.count("unlike this run it had") == bool(unlike) and unlike in note
 
 
 def test_the_form_of_the_method_that_gained_more_is_named_too(say, evidence):

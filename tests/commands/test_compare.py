@@ -7,7 +7,6 @@ import shutil
 import pytest
 import scipy.stats
 
-import selfdistill.build as build_module
 from selfdistill.build import build
 from selfdistill.build.automatic import Choice
 from selfdistill.commands import compare as compare_module
@@ -196,7 +195,7 @@ def choose(monkeypatch):
     def choose(arm):
         looked_at = []
         choice = Choice(arm, f"auto takes {arm}, so")
-        monkeypatch.setattr(build_module, "choose_method", lambda recipe, opened: looked_at.append(recipe) or choice)
+        monkeypatch.setattr(compare_module, "choose_method", lambda recipe, opened: looked_at.append(recipe) or choice)
         return looked_at
 
     return choose
@@ -233,8 +232,11 @@ def test_an_arm_that_trains_what_auto_chose_stands_for_both(tmp_path, choose, ca
     assert prepare(tmp_path / "a", "baseline,auto,frskd+levels=2,frskd").plan.arms == [
         *("baseline", "frskd", "frskd+levels=2"),
     ]
-    assert "note: frskd is the same as frskd+levels=1 in these runs and stands for it\n" in capsys.readouterr().err
+    sentence = "note: {} is the same as {} in these runs, which stands for both\n"
+    assert sentence.format("frskd+levels=1", "frskd") in capsys.readouterr().err
     assert prepare(tmp_path / "b", "baseline,auto,frskd+levels=2").plan.arms[1] == "frskd+levels=1"
+    assert prepare(tmp_path / "b", "baseline,frskd,auto").plan.arms == ["baseline", "frskd+levels=1"]  # as begun
+    assert sentence.format("frskd", "frskd+levels=1") in capsys.readouterr().err
 
 
 def test_where_auto_leaves_nothing_to_compare_that_is_said_before_training(tmp_path, choose):
@@ -245,7 +247,19 @@ def test_where_auto_leaves_nothing_to_compare_that_is_said_before_training(tmp_p
     assert prepare(tmp_path / "b", "baseline,auto", "controls=label_smoothing").plan.arms == [
         *("baseline", "label_smoothing"),
     ]
+    with pytest.raises(ValueError, match="nothing is left to compare"):
+        prepare(tmp_path / "b", "baseline,auto", "controls=equal_cost")
     assert prepare(tmp_path / "c", "auto").plan.arms == ["baseline"]
+
+
+def test_what_auto_chose_and_cannot_be_trained_is_plain_training(tmp_path, choose, capsys, monkeypatch):
+    choose("sad")
+    net = "def net(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))"
+    (tmp_path / "flat_student.py").write_text(f"from torch import nn\n{net}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    study = prepare(tmp_path / "a", "label_smoothing,auto", "student=flat_student:net")
+    assert study.plan.arms == ["label_smoothing", "baseline"]
+    assert "sad, which did best in runs like this one, cannot be trained here: " in capsys.readouterr().err
 
 
 def test_auto_is_refused_beside_settings_of_the_recipes_method():

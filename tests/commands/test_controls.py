@@ -25,6 +25,8 @@ def test_an_unknown_control_gets_the_nearest_one():
         ((), "baseline cs_kd", ["label_smoothing"]),  # has no self-teacher, and takes hard labels
         ((), "baseline label_smoothing", ["label_smoothing+mix=cutmix"]),
         (("mix=cutmix",), "baseline frskd", ["label_smoothing", "deep_supervision"]),
+        (("task.loss=cross_entropy",), "baseline cs_kd", ["label_smoothing"]),
+        (("task=multilabel", "task.loss=bce"), "baseline sad", ["label_smoothing", "sad+mix=cutmix"]),
         (("task.loss=focal",), "baseline frskd", ["deep_supervision", "frskd+mix=cutmix"]),
         (("task.label_smoothing=0.1",), "baseline sad", ["sad+mix=cutmix"]),
         (("task=segmentation",), "baseline frskd", ["label_smoothing", "deep_supervision", "frskd+mix=cutmix"]),

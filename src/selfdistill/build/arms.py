@@ -2,7 +2,7 @@
 
 from ..config.part import list_settings
 from ..config.read import change, did_you_mean_setting
-from ..config.recipe import MethodPart, Recipe, TaskPart
+from ..config.recipe import MethodPart, Recipe
 from ..methods import find_method
 from ..tasks import complete_recipe, find_task
 from .checks import check_method
@@ -34,12 +34,12 @@ def build_arm_recipe(base: Recipe, arm: str) -> Recipe:
 
 
 def is_possible(base: Recipe, arm: str) -> bool:
-    """Whether the arm's method takes the task, its loss and the labels that mixing makes."""
+    """Whether the arm's method takes the task, the loss that is set for it and the labels that mixing makes."""
     try:
         recipe = complete_recipe(build_arm_recipe(base, arm))
-        method = find_method(recipe.method.name)
-        check_method(recipe, find_task(recipe.task.kind), method)
+        method, task = find_method(recipe.method.name), find_task(recipe.task.kind)
+        check_method(recipe, task, method)
     except ValueError:
         return False
-    is_set = any(getattr(recipe.task, name) != getattr(TaskPart(), name) for name in ("loss", "label_smoothing"))
-    return bool(method.supervised_terms) or not is_set
+    is_plain = recipe.task.loss in (None, *task.losses[:1]) and not recipe.task.label_smoothing
+    return is_plain or bool(method.supervised_terms)

@@ -43,7 +43,9 @@ def choose_method(recipe: Recipe, opened: OpenedData) -> Choice:
         why = f"no method that was measured with {alike[0].family} goes with the other settings of this recipe"
         return Choice(PLAIN, f"auto takes plain training ({PLAIN}): {why}; {FIND_OUT}")
     choice = choose_arm(fitting, situation)
-    return choice._replace(note="; ".join([choice.note, *note_other_settings(recipe)])) if fitting else choice
+    if not fitting:
+        return choice
+    return choice._replace(note="; ".join([choice.note, *note_other_settings(recipe, choice.arm)]))
 
 
 def is_open(recipe: Recipe, arm: str) -> bool:

@@ -177,7 +177,6 @@ def note_evidence(recipe: Recipe, opened: OpenedData) -> list[str]:
     sentences = [f"{describe_likeness(entry)}, {entry.arm} {describe_verdict(entry)}: {describe_gains(entry)}"]
     if differences:
         sentences.append(f"unlike this run it had {', '.join(differences)}")
-    sentences += note_other_settings(recipe)
     there = [other for other in entries if (other.family, other.epochs) == (entry.family, entry.epochs)]
     best = max(there, key=lambda other: other.gain.mean)
     if best.gain.mean > entry.gain.mean:
@@ -191,28 +190,44 @@ def find_differences(recipe: Recipe, entry: Entry, situation: Situation) -> list
 
     What neither sets is what the method takes in a run of that length and start, so it is the same.
     """
-    plain = recipe.model_copy(update={"method": MethodPart(name=PLAIN)})
     try:
-        of_arm = build_arm_recipe(plain, entry.arm)
+        of_arm = lay_over(recipe, entry.arm)
     except ValueError:  # a setting that is no longer there
         return None
     method, output = find_method(recipe.method.name), find_task(recipe.task.kind).output
     named = of_arm.method.hyperparameters
     chosen = method.short_run_defaults(output, named, situation.steps, is_tuning=starts_trained(recipe))
-    its = {**method.defaults(output), **named, **chosen}
-    here = recipe.method.hyperparameters
-    pairs = {f"method.{name}": (value, here.get(name)) for name, value in its.items()}
-    before, after = plain.flatten(), of_arm.flatten()
-    pairs |= {name: (after[name], value) for name, value in before.items() if not name.startswith("method.")}
+    its, here = {**method.defaults(output), **named, **chosen}, recipe.method.hyperparameters
+    pairs: dict[str, tuple[Any, Any]] = {f"method.{name}": (value, here.get(name)) for name, value in its.items()}
+    pairs["method.taps"] = of_arm.method.taps, recipe.method.taps
+    before, after, now = (flatten_settings(each) for each in (lay_over(recipe, PLAIN), of_arm, recipe))
+    names = [name for name in before if name in OTHER_SETTINGS or after[name] != before[name]]
+    pairs |= {name: (after[name], now[name]) for name in names}
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     return [f"{name}={json.dumps(there)} (not {json.dumps(now)})" for name, (there, now) in differing.items()]
 
 
-def note_other_settings(recipe: Recipe) -> list[str]:
-    """A sentence about settings beside the method's that change what a network learns, and that no measured run had."""
-    here, usual = recipe.flatten(), Recipe().flatten()
-    words = [f"{name}={here[name]}" for name in OTHER_SETTINGS if here.get(name) != usual.get(name)]
-    return [f"nothing was measured with {' '.join(words)}"] if words else []
+def note_other_settings(recipe: Recipe, arm: str) -> list[str]:
+    """A sentence about settings beside the method's that a recipe has and the runs of an arm had not."""
+    usual, there, here = (flatten_settings(each) for each in (Recipe(), lay_over(recipe, arm), recipe))
+    words = [f"{name}={here[name]}" for name in OTHER_SETTINGS if here[name] not in (there[name], usual[name])]
+    return [f"all of this was measured without {' '.join(words)}"] if words else []
+
+
+def lay_over(recipe: Recipe, arm: str) -> Recipe:
+    """An arm's recipe without the other settings of a recipe that change what a network learns."""
+    usual = Recipe()
+    update: dict[str, Any] = {"method": MethodPart(name=PLAIN), "mix": usual.mix}
+    update["task"] = recipe.task.model_copy(update={"loss": None, "label_smoothing": usual.task.label_smoothing})
+    update["optim"] = recipe.optim.model_copy(update={"ema": None})
+    return build_arm_recipe(recipe.model_copy(update=update), arm)
+
+
+def flatten_settings(recipe: Recipe) -> dict[str, Any]:
+    """All settings but the method's by their full names; the loss is null where it is the task's own."""
+    settings = {name: value for name, value in recipe.flatten().items() if not name.startswith("method.")}
+    is_usual = settings["task.loss"] in find_task(recipe.task.kind).losses[:1]
+    return settings | {"task.loss": None if is_usual else settings["task.loss"]}
 
 
 def describe_verdict(entry: Entry) -> str:

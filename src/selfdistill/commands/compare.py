@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..build import build, build_automatic, make_file_name
+from ..build import build, make_file_name
 from ..build.arms import build_arm_recipe
+from ..build.automatic import Choice, choose_method, choose_plain_instead
+from ..build.evidence import PLAIN
 from ..config.part import flatten
 from ..config.recipe import AUTO, DataPart, MethodPart, Recipe
 from ..data import OpenedData
@@ -16,7 +18,7 @@ from ..runs.folder import Run
 from ..tasks import complete_recipe, find_task
 from .arguments import parse_seeds, split_words, take_setting
 from .console import tell
-from .controls import parse_controls
+from .controls import list_control_arms, parse_controls
 from .planning import parse_budget
 from .recipes import read_recipe
 from .study import Request, Study
@@ -103,7 +105,7 @@ def refuse_settings_of_auto(arms: Sequence[str], base: Recipe) -> None:
 def settle_arms(request: Request, folder: Path, opened: OpenedData, *, trust: bool = False) -> Request:
     """The request with the arm that auto stands for in its place; says which and why.
 
-    A comparison that was begun keeps what it was begun with. Another arm that trains the same stands for both. Raises
+    A comparison that was begun keeps what it was begun with. Of arms that train the same, one stays. Raises
     `ValueError` where nothing is left to compare.
     """
     if AUTO not in request.arms:
@@ -112,14 +114,16 @@ def settle_arms(request: Request, folder: Path, opened: OpenedData, *, trust: bo
     if earlier.auto is not None:
         chosen, notes = earlier.auto, [f"auto stays {earlier.auto}, with which this comparison was begun"]
     else:
-        automatic = request.base.model_copy(update={"method": MethodPart(name=AUTO)})
-        choice = build_automatic(automatic, opened, trust=trust)[0]
+        choice = choose_trainable(request.base, opened, trust=trust)
         chosen, notes = choice.arm, [choice.note]
-    others = [arm for arm in request.arms if arm != AUTO]
-    if chosen not in others and (same := find_same(request.base, chosen, others, opened, trust=trust)) is not None:
-        chosen, notes = same, [*notes, f"{same} is the same as {chosen} in these runs and stands for it"]
-    arms = list(dict.fromkeys(chosen if arm == AUTO else arm for arm in request.arms))
-    if len(arms) == 1 < len(request.arms) and not request.controls:
+    arms = [chosen if arm == AUTO else arm for arm in request.arms]
+    others = [arm for arm in request.arms if arm not in (AUTO, chosen)]
+    if (same := find_same(request.base, chosen, others, opened, trust=trust)) is not None:
+        kept, dropped = (chosen, same) if earlier.auto is not None else (same, chosen)
+        notes.append(f"{dropped} is the same as {kept} in these runs, which stands for both")
+        arms, chosen = [kept if arm == dropped else arm for arm in arms], kept
+    arms = list(dict.fromkeys(arms))
+    if len(arms) == 1 < len(request.arms) and not list_control_arms(request.base, arms, request.controls):
         raise ValueError(
             f"nothing is left to compare with {chosen}, as {notes[0]}; name another method beside it, or controls=auto"
         )
@@ -127,6 +131,18 @@ def settle_arms(request: Request, folder: Path, opened: OpenedData, *, trust: bo
         for note in notes:
             tell(f"note: {note}")
     return request._replace(arms=arms, auto=chosen)
+
+
+def choose_trainable(base: Recipe, opened: OpenedData, *, trust: bool) -> Choice:
+    """What auto stands for in a comparison; plain training where that cannot be trained."""
+    choice = choose_method(complete_recipe(base), opened)
+    if choice.arm == PLAIN:
+        return choice
+    try:
+        build(build_arm_recipe(base, choice.arm), opened, trust=trust)
+    except ValueError as error:
+        return choose_plain_instead(choice, error)
+    return choice
 
 
 def find_same(base: Recipe, arm: str, others: Sequence[str], opened: OpenedData, *, trust: bool) -> str | None:
