@@ -83,9 +83,9 @@ class FRSKD(Method):
     segmentation the authors' soft labels also teach pixels without a label (`distil_void`), and their ramp changes once
     an epoch. `feature_loss` overhaul reads each map of the student before the `nn.ReLU` that it ends in; a map that
     ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there. In a run of fewer than
-    20,000 steps both losses grow over about 620 of them (`ramp`), above 12,400 not at all, with temperature 4 for masks
-    too. Around a classifier such a run takes the deepest two maps (`levels`), under 1,200 steps from random weights the
-    deepest alone, and with `depth` or `repeat` set all. Measured in shorter runs, it was better
+    20,000 steps both losses grow over about 620 of them (`ramp`; above 12,400 they are constant), with temperature 4
+    for masks too. Around a classifier such a run takes the deepest two maps (`levels`), under 1,200 steps from random
+    weights the deepest alone, and with `depth` or `repeat` set all. Measured in shorter runs, it was better
     (docs/short-schedules.md). These are off unless set: before `start` the self-teacher sleeps, and a step is that of
     plain training; for `settle` it then learns from detached maps and does not teach yet; `stop_gradient_before` and
     `stop_gradient_after` limit to a part of training that its cross-entropy reaches the student; with `teacher_average`
