@@ -247,7 +247,7 @@ WRITTEN = {  # where an arm of FRSKD for images names no levels, it has all
         Part("other", ["label_smoothing"], [90], [], MORE),
         Part("other", ["frskd+levels=2"], [60], [90], [15, 16, 17, 18, 19]),
         Part("fine-crops", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
-        Part("scenes", [*MASK_CANDIDATES, "frskd"], [12], [12, 17, 24], MORE),
+        Part("scenes", [*MASK_CANDIDATES, "frskd", "frskd+levels=1"], [12], [12, 17, 24], MORE),
         Part("scenes", [MASK_CANDIDATES[0], "frskd+ramp=1", "frskd"], [50], [50, 105], MORE),
         Part("scenes", ["label_smoothing"], [105], [], MORE),
         Part("fine-photos", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
