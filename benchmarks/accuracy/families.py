@@ -254,7 +254,9 @@ WRITTEN = {  # where an arm of FRSKD for images names no levels, it has all
         Part("fine-other", ["frskd+levels=2"], [40], [40, 46], MORE),
         Part("fine-other", ["label_smoothing"], [46], [], MORE),
         Part("street", MASK_CANDIDATES, [30], [30, 36], MORE),
-        Part("street", [name_mask_settings("frskd+levels=2"), "frskd+ramp=1", "frskd", "frskd+levels=1"], [30], [], MORE),
+        Part(
+            "street", [name_mask_settings("frskd+levels=2"), "frskd+ramp=1", "frskd", "frskd+levels=1"], [30], [], MORE
+        ),
         Part("fine-street", MASK_CANDIDATES, [40], [40, 50], MORE),
         Part("whole", ["frskd+ramp=1", "label_smoothing"], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
         Part("whole", ["frskd+ramp=1", "frskd"], [40], [86], MORE),
