@@ -446,6 +446,11 @@ def test_the_papers_self_teacher_and_through_it_the_students_pyramid_learn_from_
     assert set(names_reached(method, method(batch, later()).losses["teacher"])) == parts(method, "self_teacher.")
 
 
+def test_the_papers_self_teacher_takes_all_maps_of_the_pyramid():
+    with pytest.raises(ValueError, match="takes all its maps; leave levels=2 out"):
+        with_pyramid(levels=2)
+
+
 def test_a_student_that_ends_in_a_pyramid_has_the_papers_self_teacher_unless_told_otherwise():
     task, student = Task("segmentation", 5, (3, 24, 20)), SmallPyramid(5)
     assert not isinstance(create_method("frskd", student, task).self_teacher, PyramidTeacher)

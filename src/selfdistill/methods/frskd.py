@@ -238,6 +238,10 @@ class FRSKD(Method):
         self.refuse_useless_shares()
         if self.net == "pyramid" and not self.task.positions:
             raise ValueError(f"{net} scores pixels, and the task is {self.task.kind}; take BiFPNc or BiFPN")
+        if self.net == "pyramid" and self.levels is not None:
+            raise ValueError(
+                f"{net} continues the student's pyramid and takes all its maps; leave levels={self.levels} out"
+            )
         if self.net == "pyramid" and self.feature_loss == "overhaul":
             raise ValueError(
                 f"{net} gives rectified maps, and feature_loss=overhaul needs others; take attention or hint"
