@@ -237,7 +237,8 @@ def test_of_several_forms_the_page_is_about_the_one_that_runs_take_and_else_the_
         ("part", "frskd+levels=2", 1240),
         ("part", "frskd+levels=null", 20_000),
         ("fine-photos", "frskd+levels=2", 620),
-        ("scenes", "frskd", 620),
+        ("scenes", "frskd+levels=1", 620),
+        ("scenes", "frskd+levels=null", 2500),
     ):
         default, better = tried(family, name, steps, -1), tried(family, f"{name}+beta=0", steps, 2)
         assert default.is_default and not better.is_default and not tried(family, "frskd+levels=3", steps).is_default
@@ -297,7 +298,7 @@ def test_results_name_their_arms_as_the_plans_do(accuracy):
     folders = {worth.make_file_name(arm): arm for arm in planned}
     named = [arm for file in accuracy.RESULTS.glob("worth-*.json") for arm in json.loads(file.read_text("utf-8"))]
     assert named and all(folders.get(arm, arm) == arm for arm in named)
-    assert "frskd+method.taps=[decoder.blocks.3]+temperature=1+ramp=1+epochs=50" in planned.intersection(named)
+    assert any("[decoder.blocks.3]" in arm for arm in planned.intersection(named))
 
 
 def test_every_table_of_accuracies_is_a_comparison_that_can_be_asked_for(accuracy):

@@ -178,13 +178,11 @@ def keep_whole_ramp(arm: str) -> str:
 
 
 def name_all_levels(part: Part) -> Part:
-    """A part whose arms of FRSKD for images say that they use all maps; the default depends on length and start.
+    """A part whose arms of FRSKD say that they use all maps; the default depends on length and start.
 
     >>> name_all_levels(Part("part", ["frskd+beta=0", "frskd+levels=2", "tfd"], [20], [20], MORE)).arms
     ['frskd+beta=0+levels=null', 'frskd+levels=2', 'tfd']
     """
-    if FAMILIES[part.family].task != "classification":
-        return part
     built_on_it = ("frskd", "deep_supervision", "levers:")
     open_arms = [arm for arm in part.arms if arm.startswith(built_on_it) and "+levels=" not in arm]
     return part._replace(arms=[f"{arm}+levels=null" if arm in open_arms else arm for arm in part.arms])
@@ -213,7 +211,7 @@ MASK_LEVERS = [
     *("frskd+stop_gradient=true", "frskd+temperature=4", DECODER, f"{DECODER}+beta=0", LAST, *ASLEEP),
 ]
 CUT = ["frskd", "frskd+stop_gradient=true"]
-WRITTEN = {  # where an arm of FRSKD for images names no levels, it has all
+WRITTEN = {  # where an arm of FRSKD names no levels, it has all
     "choose": [
         Part("part", LEVERS, [20], [20, 27, 40, 60, 90, 120, 180], FEW),
         Part("part", [*map(keep_whole_ramp, LEVERS)], [60], [], FEW),

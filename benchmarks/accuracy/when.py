@@ -88,8 +88,6 @@ class Tried(NamedTuple):
     def is_default(self) -> bool:
         """Whether it is what FRSKD is in a run like that if nothing is set."""
         output = find_task(self.family.task).output
-        if output == "pixel":
-            return self.main.arm.name == FRSKD
         settings = find_method(FRSKD).short_run_defaults(output, {}, self.steps, is_tuning=self.family.is_tuning)
         return self.main.arm.name == f"{FRSKD}+levels={settings.get('levels', 'null')}"
 

@@ -14,6 +14,7 @@ from numbers import Integral
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_origin, get_type_hints
 
 from annotated_types import Ge, Interval
+from torch import nn
 
 from .errors import describe_misread_number, did_you_mean
 
@@ -32,6 +33,7 @@ class ShortRun(NamedTuple):
     steps: int  # optimizer steps of the whole run
     output: str  # by what scores belong to, image | pixel
     is_tuning: bool  # whether the student starts from trained weights
+    student: nn.Module | None  # None where it is not there yet
 
 
 class Hyperparameter(NamedTuple):
@@ -101,7 +103,13 @@ class Configurable:
 
     @classmethod
     def short_run_defaults(
-        cls, output: str, given: Mapping[str, Any], total_steps: int, *, is_tuning: bool = False
+        cls,
+        output: str,
+        given: Mapping[str, Any],
+        total_steps: int,
+        *,
+        is_tuning: bool = False,
+        student: nn.Module | None = None,
     ) -> dict[str, Any]:
         """What to add to the `given` settings on a schedule of so many steps; usual defaults left out.
 
@@ -116,10 +124,8 @@ class Configurable:
         for name, declared in cls.hyperparameters().items():
             if declared.short_run is None or name in given or cls._unused(name, settings):
                 continue
-            value = declared.short_run
-            settings[name] = (
-                value(ShortRun(settings, int(total_steps), output, is_tuning)) if callable(value) else value
-            )
+            value, run = declared.short_run, ShortRun(settings, int(total_steps), output, is_tuning, student)
+            settings[name] = value(run) if callable(value) else value
         return {name: value for name, value in settings.items() if name not in given and value != defaults[name]}
 
     @classmethod

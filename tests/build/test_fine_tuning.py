@@ -5,7 +5,7 @@ import torch
 
 from selfdistill.build import build
 from selfdistill.config.read import read
-from selfdistill.methods import find_method
+from selfdistill.methods import create_method, find_method
 from selfdistill.models import build_student, describe_weights
 from selfdistill.runs.folder import Run
 from selfdistill.tasks import complete_recipe
@@ -73,21 +73,36 @@ def test_frskd_takes_the_deepest_maps_of_a_classifier_that_was_trained_unless_to
         assert (settings["levels"], len(given.method.self_teacher.channels)) == (levels, used)
 
 
-def test_masks_long_schedules_and_what_is_given_keep_the_papers_levels():
-    def choose(output, given, steps, is_tuning=False):
-        return find_method("frskd").short_run_defaults(output, given, steps, is_tuning=is_tuning).get("levels")
+def test_how_many_levels_a_short_run_takes_depends_on_steps_start_output_and_student():
+    def choose(output, given, steps, is_tuning=False, student=None):
+        method = find_method("frskd")
+        return method.short_run_defaults(output, given, steps, is_tuning=is_tuning, student=student).get("levels")
 
-    assert choose("image", {}, 1) == choose("image", {"beta": 0}, 1_199) == 1
+    assert choose("image", {}, 1) == choose("image", {"beta": 0}, 1_199) == choose("pixel", {}, 1_199) == 1
     assert choose("image", {}, 1_200) == choose("image", {}, 19_999) == 2
     assert choose("image", {}, 1, is_tuning=True) == choose("image", {}, 19_999, is_tuning=True) == 2
     for output, given, steps in (
-        ("pixel", {}, 100),
+        ("pixel", {}, 1_200),
+        ("pixel", {"self_teacher_net": "pyramid"}, 100),
         ("image", {}, 20_000),
         ("image", {"levels": None}, 100),
         ("image", {"depth": 1}, 100),  # of a pyramid, which a single level is not
         ("image", {"self_teacher_net": "BiFPN", "repeat": 2}, 100),
     ):
         assert choose(output, given, steps) is None is choose(output, given, steps, is_tuning=True)
+    pyramid, unet = torch.nn.Identity(), torch.nn.Identity()
+    pyramid.pyramid_norm = {}
+    assert choose("pixel", {}, 100, student=unet) == 1
+    assert choose("pixel", {"self_teacher_net": "BiFPNc"}, 100, student=pyramid) == 1
+    assert choose("pixel", {}, 100, student=pyramid) is None
+
+
+def test_a_run_and_create_method_know_a_student_that_ends_in_a_pyramid():
+    words = ["task=segmentation", "data=scenes", "student=efficientdet:d0", "method=frskd", "epochs=1", "batch_size=8"]
+    made = job(*words)
+    assert made.recipe.method.hyperparameters["levels"] is None and made.method.net == "pyramid"
+    task = made.method.task
+    assert create_method("frskd", made.method.student, task, total_steps=100).levels is None
 
 
 def test_a_method_that_keeps_the_student_as_it_is_has_the_usual_rates(tmp_path):

@@ -37,7 +37,9 @@ def masks_run(tmp_path_factory):
         write_mask(folder / "data" / "masks" / f"{number}.png", mask)
     student, size = "helpers.plain_students:segmenter", "data.image_size=24,32"
     return train_briefly(
-        folder / "run", "task=segmentation", f"data={folder / 'data'}", size, f"student={student}", "method=frskd"
+        folder / "run",
+        *("task=segmentation", f"data={folder / 'data'}", size, f"student={student}"),
+        *("method=frskd", "method.levels=null"),
     )
 
 

@@ -115,9 +115,6 @@ def build(
 
     plan = BatchSampler(len(images), recipe.batch_size, seed=recipe.seed, drop_last=recipe.data.drop_last)
     steps = count_steps(recipe, plan.steps_per_epoch)[0]
-    settings = MethodSettings()
-    if around is None:
-        settings = choose_method_settings(recipe, method_class, task.output, steps)
 
     torch.manual_seed(recipe.seed)
     part = forget_start(recipe).student if goes_on else recipe.student
@@ -126,6 +123,9 @@ def build(
     else:
         check_around(around, len(classes), image_shape(prepared.settings), len(images))
         student, start_notes = around.student, []
+    settings = MethodSettings()
+    if around is None:
+        settings = choose_method_settings(recipe, method_class, student, task.output, steps)
     precision = choose_precision(recipe, student)
     torch.manual_seed(recipe.seed + 1)
     method = around or create_method(

@@ -51,11 +51,14 @@ class MethodSettings(NamedTuple):
     untuned: dict[str, Any] = {}  # what those of them would be that differ around random weights
 
 
-def choose_method_settings(recipe: Recipe, method: type[Method], output: str, steps: int) -> MethodSettings:
+def choose_method_settings(
+    recipe: Recipe, method: type[Method], student: nn.Module, output: str, steps: int
+) -> MethodSettings:
     """Those for a schedule of so many steps, around random weights or trained ones."""
     given, defaults = recipe.method.hyperparameters, method.defaults(output)
-    usual = method.short_run_defaults(output, given, steps)
-    tuned = method.short_run_defaults(output, given, steps, is_tuning=True) if starts_trained(recipe) else usual
+    usual = tuned = method.short_run_defaults(output, given, steps, student=student)
+    if starts_trained(recipe):
+        tuned = method.short_run_defaults(output, given, steps, is_tuning=True, student=student)
     both = {name: (tuned.get(name, defaults[name]), usual.get(name, defaults[name])) for name in {**usual, **tuned}}
     return MethodSettings(
         {name: value for name, (value, _) in both.items()},

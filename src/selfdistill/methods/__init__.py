@@ -95,7 +95,7 @@ def create_method(
         student, teacher = (_take_scores(network, task) for network in (student, teacher))
         if taps is not None and student is not given:
             taps = [f"network.{tap}" for tap in taps]
-        hyperparameters = choose_hyperparameters(method, task, total_steps, hyperparameters)
+        hyperparameters = choose_hyperparameters(method, student, task, total_steps, hyperparameters)
     return method(student, task, taps=taps, teacher=teacher, **hyperparameters)
 
 
@@ -106,12 +106,12 @@ def _take_scores(network: Any, task: Task) -> Any:
 
 
 def choose_hyperparameters(
-    method: type[Method], task: Task, total_steps: int | None, given: dict[str, Any]
+    method: type[Method], student: nn.Module, task: Task, total_steps: int | None, given: dict[str, Any]
 ) -> dict[str, Any]:
     """The `given` settings and those that depend on the length of training; warns where that is not known."""
     if total_steps is not None:
-        return {**method.short_run_defaults(task.output, given, total_steps), **given}
-    if short := method.short_run_defaults(task.output, given, total_steps=1):
+        return {**method.short_run_defaults(task.output, given, total_steps, student=student), **given}
+    if short := method.short_run_defaults(task.output, given, total_steps=1, student=student):
         defaults = method.defaults(task.output)
         warnings.warn(
             f"{method.__name__} takes {_list_settings({name: defaults[name] for name in short})}, which is made for "

@@ -51,14 +51,21 @@ def choose_ramp(run: ShortRun) -> float:
 
 
 def choose_levels(run: ShortRun) -> int | None:
-    """How many of the deepest maps a run far shorter than the paper's uses; None, for masks: all.
+    """How many of the deepest maps a run far shorter than the paper's uses; None: all, as masks do but in few steps.
 
-    Where the pyramid's fusion is set, all are used too.
+    Where the pyramid's fusion is set, all are used too, and where the student ends in a pyramid.
     """
     is_set = any(run.settings[name] != getattr(FRSKD, name) for name in ("depth", "repeat"))
-    if run.output == "pixel" or is_set:
+    if is_set or choose_net(run.settings["self_teacher_net"], run.student) == "pyramid":
         return None
-    return SHORT_LEVELS if run.is_tuning or run.steps >= TWO_LEVELS_FROM else 1
+    if not run.is_tuning and run.steps < TWO_LEVELS_FROM:
+        return 1
+    return None if run.output == "pixel" else SHORT_LEVELS
+
+
+def choose_net(net: str | None, student: nn.Module | None) -> str:
+    """The self-teacher's network: the one that is set, or else the paper's for the student."""
+    return net or ("pyramid" if hasattr(student, "pyramid_norm") else "BiFPNc")
 
 
 class FRSKD(Method):
@@ -209,8 +216,7 @@ class FRSKD(Method):
 
     @property
     def net(self) -> str:
-        """The self-teacher's network: `self_teacher_net`, or else the paper's for the student."""
-        return self.self_teacher_net or ("pyramid" if hasattr(self.student, "pyramid_norm") else "BiFPNc")
+        return choose_net(self.self_teacher_net, self.student)
 
     def build_self_teacher(self, channels: list[int]) -> SelfTeacher | PyramidTeacher:
         if self.net == "pyramid":
