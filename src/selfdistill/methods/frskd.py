@@ -91,13 +91,13 @@ class FRSKD(Method):
     an epoch. `feature_loss` overhaul reads each map of the student before the `nn.ReLU` that it ends in; a map that
     ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there. In a run of fewer than
     20,000 steps both losses grow over about 620 of them (`ramp`; above 12,400 they are constant), with temperature 4
-    for masks too. Around a classifier such a run takes the deepest two maps (`levels`), under 1,200 steps from random
-    weights the deepest alone, and with `depth` or `repeat` set all. Measured in shorter runs, it was better
-    (docs/short-schedules.md). These are off unless set: before `start` the self-teacher sleeps, and a step is that of
-    plain training; for `settle` it then learns from detached maps and does not teach yet; `stop_gradient_before` and
-    `stop_gradient_after` limit to a part of training that its cross-entropy reaches the student; with `teacher_average`
-    an average of its weights teaches, with the running statistics of its batch norms; with `start_from_classifier` its
-    last layer is the student's until it wakes.
+    for masks too. In under 1,200 steps from random weights such a run takes the deepest map alone (`levels`), else
+    around a classifier the deepest two; with `depth` or `repeat` set, or a student that ends in a pyramid, all.
+    Measured in shorter runs, it was better (docs/short-schedules.md). These are off unless set: before `start` the
+    self-teacher sleeps, and a step is that of plain training; for `settle` it then learns from detached maps and does
+    not teach yet; `stop_gradient_before` and `stop_gradient_after` limit to a part of training that its cross-entropy
+    reaches the student; with `teacher_average` an average of its weights teaches, with the running statistics of its
+    batch norms; with `start_from_classifier` its last layer is the student's until it wakes.
     """
 
     outputs = ("image", "pixel")
