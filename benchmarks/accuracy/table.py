@@ -5,7 +5,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,13 +103,13 @@ def list_compared(file: Path, task: Compared) -> Iterator[dict[str, Any]]:
             "longest": task.epochs if longer == "baseline" else Arm.parse(longer).epochs,
             "seeds": found["seeds"],
             "score": "top-1",
-            "gain": [round(found["interval"][name], 6) for name in ("mean", "low", "high")],
-            "nll_gain": [round(-nll[name], 6) for name in ("mean", "high", "low")],
+            "gain": list_interval([found["interval"][name] for name in ("mean", "low", "high")]),
+            "nll_gain": list_interval([-nll[name] for name in ("mean", "high", "low")]),
             "nll_score": LIKELIHOODS["nll_at_temperature"],
         }
 
 
-def list_interval(estimate: Estimate | None) -> list[float] | None:
+def list_interval(estimate: Estimate | Sequence[float] | None) -> list[float] | None:
     """Mean, low and high end.
 
     >>> list_interval(Estimate(1.23456, 0.5, 2.0, 0.01, 0.1, 4))

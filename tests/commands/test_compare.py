@@ -195,7 +195,9 @@ def choose(monkeypatch):
     def choose(arm):
         looked_at = []
         choice = Choice(arm, f"auto takes {arm}, so")
-        monkeypatch.setattr(compare_module, "choose_method", lambda recipe, opened: looked_at.append(recipe) or choice)
+        monkeypatch.setattr(
+            "selfdistill.build.choose_method", lambda recipe, opened: looked_at.append(recipe) or choice
+        )
         return looked_at
 
     return choose

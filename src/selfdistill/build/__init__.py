@@ -32,7 +32,7 @@ from ..training.device import choose_device, choose_precision
 from ..training.experiment import Experiment, HeldOut
 from ..training.optim import count_steps
 from .arms import build_arm_recipe
-from .automatic import choose_method, choose_plain_instead
+from .automatic import Choice, choose_method, choose_plain_instead
 from .checks import (
     check_around,
     check_labeled,
@@ -77,7 +77,8 @@ def build(
     anything is trained.
     """
     if recipe.method.name == AUTO:
-        return build_automatic(recipe, opened or OpenedData(), trust=trust)
+        plain = recipe.model_copy(update={"method": MethodPart(name=PLAIN)})
+        return build_automatic(plain, opened or OpenedData(), trust=trust)[1]
     given, opened = recipe, opened or OpenedData()
     recipe = complete_recipe(recipe)
     task_kind, method_class = find_task(recipe.task.kind), find_method(recipe.method.name)
@@ -202,22 +203,21 @@ def build(
     )
 
 
-def build_automatic(recipe: Recipe, opened: OpenedData, *, trust: bool = False) -> Experiment:
-    """The experiment with what method=auto stands for in a recipe; what that is and why stands first in its notes.
+def build_automatic(base: Recipe, opened: OpenedData, *, trust: bool = False) -> tuple[Choice, Experiment]:
+    """What method=auto stands for as an arm over a recipe, and the experiment with that; the choice is its first note.
 
     It is plain training where what was chosen cannot be trained: a student may have no feature map to tap.
     """
-    plain = recipe.model_copy(update={"method": MethodPart(name=PLAIN)})
-    choice = choose_method(complete_recipe(plain), opened)
+    choice = choose_method(complete_recipe(base), opened)
     try:
-        experiment = build(build_arm_recipe(plain, choice.arm), opened, trust=trust)
+        experiment = build(build_arm_recipe(base, choice.arm), opened, trust=trust)
     except ValueError as error:
         if choice.arm == PLAIN:
             raise
         choice = choose_plain_instead(choice, error)
-        experiment = build(plain, opened, trust=trust)  # which says what is wrong with the recipe itself
+        experiment = build(build_arm_recipe(base, PLAIN), opened, trust=trust)  # says what is wrong with the recipe
     notes = [note for note in experiment.notes if not note.startswith(EVIDENCE_NOTE)]
-    return replace(experiment, notes=(choice.note, *notes))
+    return choice, replace(experiment, notes=(choice.note, *notes))
 
 
 def create_student(

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..build import build, make_file_name
+from ..build import build, build_automatic, make_file_name
 from ..build.arms import build_arm_recipe
-from ..build.automatic import Choice, choose_method, choose_plain_instead
-from ..build.evidence import PLAIN
 from ..config.part import flatten
 from ..config.recipe import AUTO, DataPart, MethodPart, Recipe
 from ..data import OpenedData
@@ -114,7 +112,7 @@ def settle_arms(request: Request, folder: Path, opened: OpenedData, *, trust: bo
     if earlier.auto is not None:
         chosen, notes = earlier.auto, [f"auto stays {earlier.auto}, with which this comparison was begun"]
     else:
-        choice = choose_trainable(request.base, opened, trust=trust)
+        choice, _ = build_automatic(request.base, opened, trust=trust)
         chosen, notes = choice.arm, [choice.note]
     arms = [chosen if arm == AUTO else arm for arm in request.arms]
     others = [arm for arm in request.arms if arm not in (AUTO, chosen)]
@@ -131,18 +129,6 @@ def settle_arms(request: Request, folder: Path, opened: OpenedData, *, trust: bo
         for note in notes:
             tell(f"note: {note}")
     return request._replace(arms=arms, auto=chosen)
-
-
-def choose_trainable(base: Recipe, opened: OpenedData, *, trust: bool) -> Choice:
-    """What auto stands for in a comparison; plain training where that cannot be trained."""
-    choice = choose_method(complete_recipe(base), opened)
-    if choice.arm == PLAIN:
-        return choice
-    try:
-        build(build_arm_recipe(base, choice.arm), opened, trust=trust)
-    except ValueError as error:
-        return choose_plain_instead(choice, error)
-    return choice
 
 
 def find_same(base: Recipe, arm: str, others: Sequence[str], opened: OpenedData, *, trust: bool) -> str | None:
