@@ -88,6 +88,15 @@ FAMILIES = {
         10,
         "cifar10",
     ),
+    "middle": Family(
+        "5,000 photographs from scratch",
+        "The first 5,000 training images of CIFAR-10, `cifar:resnet8` from random weights, batches of 64, float32; "
+        "scored on the 10,000 test images.",
+        "student=cifar:resnet8 data.limit=5000 batch_size=64 precision=fp32",
+        5000,
+        10,
+        "cifar10",
+    ),
     "street": Family(
         "367 street scenes with masks, from scratch",
         "367 photographs of CamVid at 160x120 in crops of 128x96, `smp:Unet/mobilenetv3_small_050` from random "
@@ -284,6 +293,8 @@ WRITTEN = {  # where an arm of FRSKD names no levels, it has all
         Part("other-scenes", ["label_smoothing"], [24], [], MORE),
         Part("other-street", ["frskd+levels=1"], [90], [90, 118], MORE),
         Part("other-street", ["label_smoothing"], [118], [], MORE),
+        Part("middle", ["frskd+levels=2", "frskd+levels=1"], [60], [60, 113], MORE),
+        Part("middle", ["label_smoothing"], [60], [], MORE),
         Part("whole", ["frskd+ramp=1", "label_smoothing"], [10, 20], [10, 15, 20, 30, 45], MORE[:3]),
         Part("whole", ["frskd+ramp=1", "frskd"], [40], [86], MORE),
         Part("fifth", ["frskd+ramp=1", "frskd"], [100], [214], MORE),
