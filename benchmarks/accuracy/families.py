@@ -289,6 +289,7 @@ WRITTEN = {  # where an arm of FRSKD names no levels, it has all
         ),
         Part("fine-street", MASK_CANDIDATES, [40], [40, 50], MORE),
         Part("scenes", ["frskd+levels=1", "deep_supervision+levels=1"], [12], [12, 17], EVEN_MORE),
+        Part("scenes", ["frskd+levels=1", "deep_supervision+levels=1"], [22], [], MORE),
         Part("other-scenes", ["frskd+levels=1"], [20], [20, 24], MORE),
         Part("other-scenes", ["label_smoothing"], [24], [], MORE),
         Part("other-street", ["frskd+levels=1"], [90], [90, 118], MORE),
