@@ -237,13 +237,13 @@ def test_of_several_forms_the_page_is_about_the_one_that_runs_take_and_else_the_
         ("part", "frskd+levels=2", 1240),
         ("part", "frskd+levels=null", 20_000),
         ("fine-photos", "frskd+levels=2", 620),
-        ("scenes", "frskd+levels=1", 620),
+        ("scenes", "frskd+levels=1+alpha=0", 620),
         ("scenes", "frskd+levels=null", 2500),
     ):
         default, better = tried(family, name, steps, -1), tried(family, f"{name}+beta=0", steps, 2)
         assert default.is_default and not better.is_default and not tried(family, "frskd+levels=3", steps).is_default
-        assert min([better, default, tried(family, "frskd+alpha=1", steps, 1)], key=lambda each: each.rank) is default
-        assert min([tried(family, "frskd+alpha=1", steps, 1), better], key=lambda each: each.rank) is better
+        assert min([better, default, tried(family, "frskd+alpha=0.5", steps, 1)], key=lambda each: each.rank) is default
+        assert min([tried(family, "frskd+alpha=0.5", steps, 1), better], key=lambda each: each.rank) is better
 
 
 def test_a_seed_whose_longer_plain_run_is_missing_is_not_compared_with_a_shorter_one(accuracy):

@@ -103,7 +103,7 @@ def test_illegal_values_are_refused_by_name(settings):
 )
 def test_a_short_run_has_defaults_of_its_own_where_they_have_an_effect(output, given, chosen):
     assert Objective.short_run_defaults(output, given, 100) == chosen
-    of_its_own = {"levels": 1} | ({"temperature": 4.0} if output == "pixel" and given.get("alpha", 1) else {})
+    of_its_own = {"levels": 1} | ({"alpha": 0.0} if output == "pixel" and "alpha" not in given else {})
     assert find_method("frskd").short_run_defaults(output, given, 100) == chosen | of_its_own
     assert find_method("frskd").short_run_defaults(output, given, 20_000) == {}
     Objective(output, **given, **chosen)
@@ -119,6 +119,6 @@ def test_the_ramp_of_frskd_takes_about_as_many_steps_in_longer_runs(steps, ramp)
     late = {"ramp": min(ramp, 0.25)} if ramp else {}
     assert frskd.short_run_defaults("image", {"start": 0.75}, steps) == late | levels
     if steps < 20_000:
-        masks = {"warmup": 0.0, "temperature": 4.0} | ({"levels": 1} if steps < 1_200 else {})
+        masks = {"warmup": 0.0} | ({"levels": 1, "alpha": 0.0} if steps < 1_200 else {"temperature": 4.0})
         assert frskd.short_run_defaults("pixel", {}, steps) == {**masks, "ramp": ramp}
         assert frskd.short_run_defaults("pixel", {"start": 0.75}, steps) == {**masks, "ramp": min(ramp, 0.25)}

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -29,8 +29,10 @@ from families import FAMILIES, LATER, Family  # noqa: E402
 from table import TABLE, make_table, write_table  # noqa: E402
 
 from report import run_main, tell  # noqa: E402
+from selfdistill.build.arms import build_arm_recipe  # noqa: E402
 from selfdistill.build.automatic import PLAIN, choose_arm  # noqa: E402
 from selfdistill.build.evidence import Entry, Situation, list_gains, make_entry  # noqa: E402
+from selfdistill.config.recipe import Recipe  # noqa: E402
 from selfdistill.errors import count_of  # noqa: E402
 from selfdistill.methods import find_method  # noqa: E402
 from selfdistill.report.figures.curves import Curve, draw_curves  # noqa: E402
@@ -87,9 +89,16 @@ class Tried(NamedTuple):
     @property
     def is_default(self) -> bool:
         """Whether it is what FRSKD is in a run like that if nothing is set."""
-        output = find_task(self.family.task).output
-        settings = find_method(FRSKD).short_run_defaults(output, {}, self.steps, is_tuning=self.family.is_tuning)
-        return self.main.arm.name == f"{FRSKD}+levels={settings.get('levels', 'null')}"
+        method, output = find_method(FRSKD), find_task(self.family.task).output
+        arm, usual = (build_arm_recipe(Recipe(), name) for name in (self.main.arm.name, FRSKD))
+
+        def resolve(recipe: Recipe) -> dict[str, Any]:
+            given = recipe.method.hyperparameters
+            chosen = method.short_run_defaults(output, given, self.steps, is_tuning=self.family.is_tuning)
+            return {**method.defaults(output), **given, **chosen}
+
+        is_method_alone = arm == usual.model_copy(update={"method": arm.method}) and arm.method.taps is None
+        return is_method_alone and resolve(arm) == resolve(usual)
 
     @property
     def rank(self) -> tuple[bool, float]:

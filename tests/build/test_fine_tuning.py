@@ -97,6 +97,25 @@ def test_how_many_levels_a_short_run_takes_depends_on_steps_start_output_and_stu
     assert choose("pixel", {}, 100, student=pyramid) is None
 
 
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ({}, {"levels": 1, "alpha": 0.0}),
+        ({"levels": 1}, {"alpha": 0.0}),
+        ({"levels": None}, {"temperature": 4.0}),
+        ({"depth": 1}, {"temperature": 4.0}),
+        ({"alpha": 0.5}, {"levels": 1, "temperature": 4.0}),
+        ({"beta": 0}, {"levels": 1, "temperature": 4.0}),  # else nothing would teach
+        ({"temperature": 2.0}, {"levels": 1}),
+        ({"distil_void": True}, {"levels": 1, "temperature": 4.0}),
+    ],
+)
+def test_one_map_teaches_pixels_without_soft_labels_unless_they_are_set(given, chosen):
+    method, of_every_form = find_method("frskd"), {"warmup": 0.0, "ramp": 1.0}
+    assert method.short_run_defaults("pixel", given, 600) == chosen | of_every_form
+    method.validate({**given, **chosen, **of_every_form})
+
+
 def test_a_run_and_create_method_know_a_student_that_ends_in_a_pyramid():
     words = ["task=segmentation", "data=scenes", "student=efficientdet:d0", "method=frskd", "epochs=1", "batch_size=8"]
     made = job(*words)

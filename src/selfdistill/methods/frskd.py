@@ -63,6 +63,20 @@ def choose_levels(run: ShortRun) -> int | None:
     return None if run.output == "pixel" else SHORT_LEVELS
 
 
+def choose_alpha(run: ShortRun) -> float:
+    """What weighs the soft labels in a run far shorter than the paper's: 0 where a single map scores pixels.
+
+    The deepest map is too coarse for that: its self-teacher is worse than the student (docs/short-schedules.md). Where
+    soft labels are set in another way, or alone teach, they stay.
+    """
+    usual = FRSKD.defaults(run.output)
+    is_set = not run.settings["beta"] or any(
+        run.settings[name] != usual[name] for name in ("temperature", "distil_void")
+    )
+    is_coarse = run.output == "pixel" and run.settings["levels"] == 1
+    return 0.0 if is_coarse and not is_set else usual["alpha"]
+
+
 def choose_net(net: str | None, student: nn.Module | None) -> str:
     """The self-teacher's network: the one that is set, or else the paper's for the student."""
     return net or ("pyramid" if hasattr(student, "pyramid_norm") else "BiFPNc")
@@ -91,8 +105,9 @@ class FRSKD(Method):
     an epoch. `feature_loss` overhaul reads each map of the student before the `nn.ReLU` that it ends in; a map that
     ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there. In a run of fewer than
     20,000 steps both losses grow over about 620 of them (`ramp`; above 12,400 they are constant), with temperature 4
-    for masks too. In under 1,200 steps from random weights such a run takes the deepest map alone (`levels`), else
-    around a classifier the deepest two; with `depth` or `repeat` set, or a student that ends in a pyramid, all.
+    for masks too. In under 1,200 steps from random weights such a run takes the deepest map alone (`levels`), for masks
+    without soft labels (`alpha` 0), as that map is too coarse to teach pixels; else around a classifier the deepest
+    two; with `depth` or `repeat` set, or a student that ends in a pyramid, all.
     Measured in shorter runs, it was better (docs/short-schedules.md). These are off unless set: before `start` the
     self-teacher sleeps, and a step is that of plain training; for `settle` it then learns from detached maps and does
     not teach yet; `stop_gradient_before` and `stop_gradient_after` limit to a part of training that its cross-entropy
@@ -106,7 +121,12 @@ class FRSKD(Method):
     soft_label_terms, soft_labels_are_optional = ("kd",), True
     cost = "self-teacher on all maps: 0.6x the student's parameters, 0.7x its multiply-adds (BiFPNc, width 2, depth 2)"
 
-    alpha: Weight = hparam(2.0, "weighs the soft-label loss, 1 to 3 in the paper", per_pixel=1.0)
+    levels: Count | None = hparam(  # above what depends on it
+        None, "how many of the deepest maps are used; None: all", short_run=choose_levels
+    )
+    alpha: Weight = hparam(
+        2.0, "weighs the soft-label loss, 1 to 3 in the paper", per_pixel=1.0, short_run=choose_alpha
+    )
     beta: Weight = hparam(100.0, "weighs the feature loss, 100 or 200 in the paper; 0 is FRSKD\\F", per_pixel=50.0)
     temperature: Positive = hparam(
         4.0, "softens both distributions", per_pixel=1.0, short_run=SHORT_TEMPERATURE, used_with="alpha"
@@ -155,11 +175,6 @@ class FRSKD(Method):
     width: Count = hparam(2, "BiFPNc: channels of a level, as a multiple of the student's")
     num_channels: Count = hparam(256, "BiFPN: channels of every level")
     repeat: Count = hparam(1, "BiFPN: passes")
-    levels: Count | None = hparam(
-        None,
-        "how many of the deepest maps are used; None: all",
-        short_run=choose_levels,
-    )
 
     def setup(self) -> None:
         self.refuse_useless_settings()
