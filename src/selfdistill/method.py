@@ -200,7 +200,7 @@ class Method(Configurable, nn.Module):
 
     @property
     def learns_from_own_teacher(self) -> bool:
-        """Whether its own teacher, where `Step.teacher_logits` shows one, teaches the student."""
+        """Whether the answers of its own teacher, where `Step.teacher_logits` shows them, teach the student."""
         return True
 
     def list_cheaper_settings(self) -> list[str]:

@@ -316,7 +316,7 @@ class FRSKD(Method):
 
     @property
     def learns_from_own_teacher(self) -> bool:
-        return bool(self.alpha or self.beta)
+        return bool(self.alpha)  # the refined maps teach whatever it answers
 
     def both(self, images: Float[Tensor, "b c h w"]) -> BothNetworks:
         """The student's scores and maps, and the self-teacher's scores and refined maps."""

@@ -56,7 +56,7 @@ class RunLog:
         """Logs a warning, if there is one, once for each key."""
         if sentence is not None and key not in self.warned:
             self.warned.add(key)
-            self.add(WarningRecord(epoch=self.state.epoch + 1, step=self.state.step, text=sentence))
+            self.add(WarningRecord(epoch=self.state.epochs_begun, step=self.state.step, text=sentence))
 
 
 def create_writers(experiment: Experiment, run: Run | None, accelerator: Any) -> Iterator[Callback]:
