@@ -296,6 +296,7 @@ WRITTEN = {  # where an arm of FRSKD names no levels, it has all
         Part(
             "scenes", ["frskd+levels=1+alpha=1", "frskd+levels=1+alpha=0", "deep_supervision+levels=1"], [22], [], MORE
         ),
+        Part("scenes", ["frskd"], [50], [105], EVEN_MORE),
         Part("scenes", ["frskd+levels=1+alpha=0", "frskd"], [30], [], MORE),
         Part("scenes", ["frskd+levels=1+alpha=0", "deep_supervision+levels=1"], [12, 50], [], MORE),
         Part("other-scenes", ["frskd+levels=1+alpha=0", "frskd+levels=1+alpha=1"], [20], [20, 24], MORE),
