@@ -89,6 +89,8 @@ class Tried(NamedTuple):
     @property
     def is_default(self) -> bool:
         """Whether it is what FRSKD is in a run like that if nothing is set."""
+        if self.main.arm.name.partition("+")[0] != FRSKD:
+            return False
         method, output = find_method(FRSKD), find_task(self.family.task).output
         arm, usual = (build_arm_recipe(Recipe(), name) for name in (self.main.arm.name, FRSKD))
 

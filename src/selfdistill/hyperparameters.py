@@ -9,7 +9,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from numbers import Integral
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_origin, get_type_hints
 
@@ -29,7 +29,8 @@ Count = Annotated[int, Ge(1)]
 class ShortRun(NamedTuple):
     """What a `short_run` function may read."""
 
-    settings: Mapping[str, Any]  # all of the method's
+    settings: Mapping[str, Any]  # all of the method's; of those declared further down the usual defaults
+    given: Collection[str]  # names of those that the user set
     steps: int  # optimizer steps of the whole run
     output: str  # by what scores belong to, image | pixel
     is_tuning: bool  # whether the student starts from trained weights
@@ -124,7 +125,7 @@ class Configurable:
         for name, declared in cls.hyperparameters().items():
             if declared.short_run is None or name in given or cls._unused(name, settings):
                 continue
-            value, run = declared.short_run, ShortRun(settings, int(total_steps), output, is_tuning, student)
+            value, run = declared.short_run, ShortRun(settings, [*given], int(total_steps), output, is_tuning, student)
             settings[name] = value(run) if callable(value) else value
         return {name: value for name, value in settings.items() if name not in given and value != defaults[name]}
 

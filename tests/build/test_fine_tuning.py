@@ -106,7 +106,7 @@ def test_how_many_levels_a_short_run_takes_depends_on_steps_start_output_and_stu
         ({"depth": 1}, {"temperature": 4.0}),
         ({"alpha": 0.5}, {"levels": 1, "temperature": 4.0}),
         ({"beta": 0}, {"levels": 1, "temperature": 4.0}),  # else nothing would teach
-        ({"temperature": 2.0}, {"levels": 1}),
+        ({"temperature": 1.0}, {"levels": 1}),
         ({"distil_void": True}, {"levels": 1, "temperature": 4.0}),
     ],
 )
@@ -114,6 +114,17 @@ def test_one_map_teaches_pixels_without_soft_labels_unless_they_are_set(given, c
     method, of_every_form = find_method("frskd"), {"warmup": 0.0, "ramp": 1.0}
     assert method.short_run_defaults("pixel", given, 600) == chosen | of_every_form
     method.validate({**given, **chosen, **of_every_form})
+
+
+def test_of_trained_weights_one_map_has_soft_labels_too_and_a_fixed_setting_is_no_obstacle():
+    frskd = find_method("frskd")
+    assert "alpha" not in frskd.short_run_defaults("pixel", {"levels": 1}, 600, is_tuning=True)
+
+    class WithoutFeatures(frskd):
+        beta = 0.0
+
+    assert "alpha" not in WithoutFeatures.short_run_defaults("pixel", {}, 600)
+    assert "levels" in WithoutFeatures.short_run_defaults("pixel", {}, 600)
 
 
 def test_a_run_and_create_method_know_a_student_that_ends_in_a_pyramid():

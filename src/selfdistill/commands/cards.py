@@ -171,7 +171,7 @@ def list_hyperparameters(method: type[Method]) -> list[list[str]]:
         if per_pixel[name] != declared.default:
             default += f"; per pixel: `{_format_value(per_pixel[name])}`"
         if callable(declared.short_run):
-            default += "; short runs: by their length"
+            default += "; short runs: as the run is"
         elif declared.short_run is not None:
             default += f"; short runs: `{_format_value(declared.short_run)}`"
         rows.append([f"`{name}`", default, describe_values(hints[name]), declared.description])

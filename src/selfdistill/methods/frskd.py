@@ -66,15 +66,12 @@ def choose_levels(run: ShortRun) -> int | None:
 def choose_alpha(run: ShortRun) -> float:
     """What weighs the soft labels in a run far shorter than the paper's: 0 where a single map scores pixels.
 
-    The deepest map is too coarse for that: its self-teacher is worse than the student (docs/short-schedules.md). Where
-    soft labels are set in another way, or alone teach, they stay.
+    From random weights the self-teacher of so coarse a map stays worse than the student (docs/short-schedules.md).
+    Where soft labels are set in another way, or are all that teaches, they stay.
     """
-    usual = FRSKD.defaults(run.output)
-    is_set = not run.settings["beta"] or any(
-        run.settings[name] != usual[name] for name in ("temperature", "distil_void")
-    )
-    is_coarse = run.output == "pixel" and run.settings["levels"] == 1
-    return 0.0 if is_coarse and not is_set else usual["alpha"]
+    is_coarse = run.output == "pixel" and run.settings["levels"] == 1 and not run.is_tuning
+    is_set = "temperature" in run.given or "distil_void" in run.given or not run.settings.get("beta")
+    return 0.0 if is_coarse and not is_set else FRSKD.defaults(run.output)["alpha"]
 
 
 def choose_net(net: str | None, student: nn.Module | None) -> str:
@@ -105,9 +102,10 @@ class FRSKD(Method):
     an epoch. `feature_loss` overhaul reads each map of the student before the `nn.ReLU` that it ends in; a map that
     ends otherwise is read as it is. The authors' WRN-16-2 gives its last map rectified there. In a run of fewer than
     20,000 steps both losses grow over about 620 of them (`ramp`; above 12,400 they are constant), with temperature 4
-    for masks too. In under 1,200 steps from random weights such a run takes the deepest map alone (`levels`), for masks
-    without soft labels (`alpha` 0), as that map is too coarse to teach pixels; else around a classifier the deepest
-    two; with `depth` or `repeat` set, or a student that ends in a pyramid, all.
+    for masks too. In under 1,200 steps from random weights such a run takes the deepest map alone (`levels`), else
+    around a classifier the deepest two; with `depth` or `repeat` set, or a student that ends in a pyramid, all. One map
+    is too coarse to teach pixels from random weights, so there are no soft labels then (`alpha` 0), unless `alpha`,
+    `temperature` or `distil_void` is set, or `beta` 0.
     Measured in shorter runs, it was better (docs/short-schedules.md). These are off unless set: before `start` the
     self-teacher sleeps, and a step is that of plain training; for `settle` it then learns from detached maps and does
     not teach yet; `stop_gradient_before` and `stop_gradient_after` limit to a part of training that its cross-entropy

@@ -42,21 +42,21 @@ class RunLog:
             )
         )
         for key, sentence in check_losses(means.losses, in_warmup=in_warmup):
-            self.warn(key, sentence)
+            self.warn(key, sentence, epoch=state.epochs_begun)
 
     def warn_at_end(self) -> None:
         """Warns of an own teacher that was no better than the student, and of terms that did not help."""
         state = self.state
         if state.method.learns_from_own_teacher:
-            self.warn("teacher", state.meter.describe_teacher())
+            self.warn("teacher", state.meter.describe_teacher(), epoch=state.epochs_begun)
         for key, sentence in state.gradients.describe():
             self.warn(key, sentence)
 
-    def warn(self, key: str, sentence: str | None) -> None:
-        """Logs a warning, if there is one, once for each key."""
+    def warn(self, key: str, sentence: str | None, *, epoch: int | None = None) -> None:
+        """Logs a warning, if there is one, once for each key; of the epoch in progress where none is given."""
         if sentence is not None and key not in self.warned:
             self.warned.add(key)
-            self.add(WarningRecord(epoch=self.state.epochs_begun, step=self.state.step, text=sentence))
+            self.add(WarningRecord(epoch=epoch or self.state.epoch + 1, step=self.state.step, text=sentence))
 
 
 def create_writers(experiment: Experiment, run: Run | None, accelerator: Any) -> Iterator[Callback]:

@@ -66,7 +66,7 @@ def _draw_steps(evidence: Evidence) -> Iterable[Element]:
         "self-teacher-accuracy",
         "Self-teacher's accuracy, %",
         "step",
-        "where it is no better than the student, there is nothing to learn from it",
+        "where it is no better than the student, there is nothing to learn from its answers",
     )
     yield from _draw(evidence.arms, _read_steps(lambda record: record.lr), "learning-rate", "Learning rate", "step")
 
