@@ -121,7 +121,7 @@ def test_create_method_follows_the_rule_of_the_command_line(kind):
 def test_without_a_length_the_papers_weights_are_taken_and_said():
     task = small_task()
     with pytest.warns(
-        UserWarning, match=r"FRSKD takes ramp=0.0 levels=None, .* ramp=1.0 levels=1 for fewer; .*total_steps=n"
+        UserWarning, match=r"FRSKD takes levels=None ramp=0.0, .* levels=1 ramp=1.0 for fewer; .*total_steps=n"
     ):
         assert create_method("frskd", small_student(task), task).ramp == 0
     with warnings.catch_warnings():
