@@ -277,7 +277,6 @@ WRITTEN = {  # where an arm of FRSKD names no levels, it has all
         Part("other", ["frskd+levels=2"], [60], [90], EVEN_MORE),
         Part("fine-crops", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),
         Part("scenes", [*MASK_CANDIDATES, "frskd", "frskd+levels=1+alpha=1"], [12], [12, 17, 24], MORE),
-        Part("scenes", ["deep_supervision+levels=1"], [12], [], MORE),
         Part("scenes", [MASK_CANDIDATES[0], "frskd+ramp=1", "frskd", "frskd+levels=1+alpha=1"], [50], [50, 105], MORE),
         Part("scenes", ["label_smoothing"], [105], [], MORE),
         Part("fine-photos", [*CANDIDATES, "frskd+levels=2", "frskd+levels=1"], [40], [40, 60], MORE),

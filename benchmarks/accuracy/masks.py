@@ -20,22 +20,22 @@ from selfdistill.data.datasets.scenes import CLASSES, Layout, RawNumbers, draw_s
 
 SCENES = Layout(48, digits=(1, 3), sides=(16, 28))
 DIGITS = {"train": "test", "val": "val"}  # whose digits a split shows
-COUNTS = {"train": 400, "val": 400}
+COUNT = 400  # scenes of each split
 FIRST = 10_000  # number of the first scene, above those of the built-in ones
 EXCHANGED = {"train": "validation", "validation": "train"}
 
 
 def write_scenes(out: Path) -> None:
-    for number, (split, count) in enumerate(COUNTS.items()):
-        digits, labels = load_digits_of_split(DIGITS[split])
+    for number, (split, shown) in enumerate(DIGITS.items()):
+        digits, labels = load_digits_of_split(shown)
         folders = [out / split / name for name in ("images", "masks")]
         for folder in folders:
             folder.mkdir(parents=True)
-        for i in range(count):
+        for i in range(COUNT):
             scene = draw_scene(digits, labels, RawNumbers(number, FIRST + i), SCENES)
             for folder, image in zip(folders, scene, strict=True):
                 image.save(folder / f"{i:03}.png")
-        tell(f"{out / split}: {count} scenes")
+        tell(f"{out / split}: {COUNT} scenes")
     (out / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")
 
 

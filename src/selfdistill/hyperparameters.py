@@ -29,7 +29,7 @@ Count = Annotated[int, Ge(1)]
 class ShortRun(NamedTuple):
     """What a `short_run` function may read."""
 
-    settings: Mapping[str, Any]  # all of the method's; of those declared further down the usual defaults
+    settings: Mapping[str, Any]  # all of the method's; those declared further down are as given or usual
     given: Collection[str]  # names of those that the user set
     steps: int  # optimizer steps of the whole run
     output: str  # by what scores belong to, image | pixel
@@ -125,7 +125,7 @@ class Configurable:
         for name, declared in cls.hyperparameters().items():
             if declared.short_run is None or name in given or cls._unused(name, settings):
                 continue
-            value, run = declared.short_run, ShortRun(settings, [*given], int(total_steps), output, is_tuning, student)
+            value, run = declared.short_run, ShortRun(settings, given, int(total_steps), output, is_tuning, student)
             settings[name] = value(run) if callable(value) else value
         return {name: value for name, value in settings.items() if name not in given and value != defaults[name]}
 

@@ -42,7 +42,7 @@ class RunLog:
             )
         )
         for key, sentence in check_losses(means.losses, in_warmup=in_warmup):
-            self.warn(key, sentence, epoch=state.epochs_begun)
+            self.warn(key, sentence)
 
     def warn_at_end(self) -> None:
         """Warns of an own teacher that was no better than the student, and of terms that did not help."""
@@ -50,7 +50,7 @@ class RunLog:
         if state.method.learns_from_own_teacher:
             self.warn("teacher", state.meter.describe_teacher(), epoch=state.epochs_begun)
         for key, sentence in state.gradients.describe():
-            self.warn(key, sentence)
+            self.warn(key, sentence, epoch=state.epochs_begun)
 
     def warn(self, key: str, sentence: str | None, *, epoch: int | None = None) -> None:
         """Logs a warning, if there is one, once for each key; of the epoch in progress where none is given."""
